@@ -1,0 +1,28 @@
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <string_view>
+
+namespace rometrace {
+
+/// What becomes of an object that has the same name twice.
+enum class RepeatedNames {
+  kLastCounts,  ///< as Python's json does, and so every tool that wrote the file
+  kRefuse,      ///< for files where a repeat can only be a mistake or an attack
+};
+
+/// The bytes of a whole file. Throws Error naming the file: missing, a folder, unreadable, empty.
+std::string read_text_file(const std::filesystem::path& path);
+
+/// Parses one JSON value (RFC 8259, UTF-8; no comments, no NaN). `where` (a file, say) opens the messages.
+/// Throws Error: not JSON (line and column, both from 1, columns in characters), nested deeper than 256 levels, a
+/// repeated name where that is refused.
+nlohmann::json parse_json(std::string_view text, std::string_view where,
+                          RepeatedNames repeated = RepeatedNames::kLastCounts);
+
+/// `read_text_file`, then `parse_json`.
+nlohmann::json parse_json_file(const std::filesystem::path& path, RepeatedNames repeated = RepeatedNames::kLastCounts);
+
+}  // namespace rometrace

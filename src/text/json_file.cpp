@@ -1,0 +1,143 @@
+#include "rometrace/text/json_file.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "rometrace/error.hpp"
+#include "rometrace/text/input_file.hpp"
+
+namespace rometrace {
+namespace {
+
+using nlohmann::json;
+
+// Real files need fewer than ten; nothing that walks a value recursively has to fear the stack at this depth.
+constexpr std::size_t kMaxDepth = 256;
+
+/// "line 3, column 14" of the byte at `offset`.
+std::string position_in(std::string_view text, std::size_t offset) {
+  const std::string_view before = text.substr(0, std::min(offset, text.size()));
+  const auto line = std::count(before.begin(), before.end(), '\n') + 1;
+  const std::size_t line_begin = before.rfind('\n') == std::string_view::npos ? 0 : before.rfind('\n') + 1;
+  const std::string_view in_line = before.substr(line_begin);
+  const auto starts_character = [](char byte) { return (static_cast<unsigned char>(byte) & 0xC0U) != 0x80U; };
+  const auto column = std::count_if(in_line.begin(), in_line.end(), starts_character) + 1;
+  return "line " + std::to_string(line) + ", column " + std::to_string(column);
+}
+
+/// What the parser has against the text, without its own prefix and position.
+std::string complaint(std::string_view what) {
+  const std::size_t dash = what.find(" - ");
+  if (dash != std::string_view::npos) return one_line(what.substr(dash + 3), 160);
+  const std::size_t bracket = what.find("] ");
+  return one_line(bracket == std::string_view::npos ? what : what.substr(bracket + 2), 160);
+}
+
+/// Builds the value from the parser's events: unlike the parser's own builder it knows the position of every error,
+/// the depth, and names that repeat.
+class ValueBuilder final : public nlohmann::json_sax<json> {
+ public:
+  ValueBuilder(std::string_view text, std::string_view where, RepeatedNames repeated)
+      : text_(text), where_(where), repeated_(repeated) {}
+
+  json take() { return std::move(root_); }
+
+  bool null() override { return add(nullptr); }
+  bool boolean(bool value) override { return add(value); }
+  bool number_integer(std::int64_t value) override { return add(value); }
+  bool number_unsigned(std::uint64_t value) override { return add(value); }
+  bool number_float(double value, const std::string&) override { return add(value); }
+  bool string(std::string& value) override { return add(std::move(value)); }
+  bool binary(json::binary_t&) override { return false; }  // JSON text has none
+
+  bool start_object(std::size_t) override { return open(json::object()); }
+  bool start_array(std::size_t) override { return open(json::array()); }
+  bool end_object() override { return close(); }
+  bool end_array() override { return close(); }
+
+  bool key(std::string& name) override {
+    json& object = *open_.back();
+    if (repeated_ == RepeatedNames::kRefuse && object.contains(name)) {
+      throw Error(where_ + ": the name " + in_quotes(name) + " appears twice in one object");
+    }
+    slot_ = &object[name];
+    return true;
+  }
+
+  bool parse_error(std::size_t position, const std::string&, const json::exception& error) override {
+    // The parser counts the bytes that it has read, the offending one included.
+    const std::size_t offset = position == 0 ? 0 : position - 1;
+    throw Error(where_ + ": " + position_in(text_, offset) + ": not JSON: " + complaint(error.what()));
+  }
+
+ private:
+  json& place(json value) {
+    if (open_.empty()) return root_ = std::move(value);
+    json& parent = *open_.back();
+    if (parent.is_array()) return parent.emplace_back(std::move(value));
+    return *slot_ = std::move(value);
+  }
+
+  bool add(json value) {
+    place(std::move(value));
+    return true;
+  }
+
+  bool open(json container) {
+    if (open_.size() == kMaxDepth) {
+      throw Error(where_ + ": nested deeper than " + std::to_string(kMaxDepth) + " levels");
+    }
+    open_.push_back(&place(std::move(container)));
+    return true;
+  }
+
+  bool close() {
+    open_.pop_back();
+    return true;
+  }
+
+  std::string_view text_;
+  std::string where_;
+  RepeatedNames repeated_;
+  json root_;
+  std::vector<json*> open_;  // from the root inwards; a container does not move while it is open
+  json* slot_ = nullptr;     // where the value of the name just read goes
+};
+
+}  // namespace
+
+std::string read_text_file(const std::filesystem::path& path) {
+  InputFile file = InputFile::open(path);
+  std::string text;
+  constexpr std::size_t kStep = 1U << 16U;
+  // The size is a hint only: a pipe has none, and files under /proc say 0.
+  for (std::size_t step = std::max<std::size_t>(kStep, file.size() + 1);; step = kStep) {
+    const std::size_t begin = text.size();
+    text.resize(begin + step);
+    const std::size_t count = file.read(std::as_writable_bytes(std::span(text).subspan(begin)));
+    text.resize(begin + count);
+    if (count < step) break;
+  }
+  if (text.empty()) throw Error(file.label() + ": is empty");
+  return text;
+}
+
+json parse_json(std::string_view text, std::string_view where, RepeatedNames repeated) {
+  // The parser takes a zero byte for the end of the text, and would not see what stands behind it.
+  if (const std::size_t zero = text.find('\0'); zero != std::string_view::npos) {
+    throw Error(std::string(where) + ": " + position_in(text, zero) + ": not JSON: a zero byte");
+  }
+  ValueBuilder builder(text, where, repeated);
+  json::sax_parse(text.begin(), text.end(), &builder);
+  return builder.take();
+}
+
+json parse_json_file(const std::filesystem::path& path, RepeatedNames repeated) {
+  return parse_json(read_text_file(path), label_of(path), repeated);
+}
+
+}  // namespace rometrace

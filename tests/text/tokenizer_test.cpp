@@ -1,0 +1,445 @@
+#include "rometrace/text/tokenizer.hpp"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <bit>
+#include <random>
+#include <sstream>
+#include <string>
+#include <thread>
+
+#include "model/files.hpp"
+#include "rometrace/error.hpp"
+#include "rometrace/text/bpe_model.hpp"
+#include "rometrace/text/subject.hpp"
+#include "text/tokenizer_goldens.hpp"
+
+namespace rometrace {
+namespace {
+
+using nlohmann::json;
+using test::Contains;
+using test::TemporaryFolder;
+using Ids = std::vector<std::int32_t>;
+
+const std::filesystem::path kFixture = test::source_path("tests/fixtures/bpe");
+
+const Tokenizer& fixture() {
+  static const Tokenizer loaded = Tokenizer::load(kFixture);
+  return loaded;
+}
+
+Ids ids_of(const std::vector<Token>& tokens) {
+  Ids ids;
+  for (const Token& token : tokens) ids.push_back(token.id);
+  return ids;
+}
+
+/// A text of up to `length` code points of all planes.
+std::string random_text(std::mt19937& generator, unsigned length) {
+  std::string text;
+  for (auto i = generator() % (length + 1); i > 0; --i) {
+    const auto plane_bits = static_cast<unsigned>(7 + generator() % 14);  // short code points as often as long ones
+    unsigned point = static_cast<unsigned>(generator()) % (1U << plane_bits);
+    if (point > 0x10FFFF || (point >= 0xD800 && point <= 0xDFFF)) point = 0x20;
+    if (point < 0x80) {
+      text += static_cast<char>(point);
+      continue;
+    }
+    const int trail = point < 0x800 ? 1 : point < 0x10000 ? 2 : 3;
+    constexpr unsigned kLead[] = {0, 0xC0, 0xE0, 0xF0};
+    text += static_cast<char>(kLead[trail] | point >> (6 * trail));
+    for (int i_trail = trail - 1; i_trail >= 0; --i_trail) {
+      text += static_cast<char>(0x80 | (point >> (6 * i_trail) & 63));
+    }
+  }
+  return text;
+}
+
+/// The fixture as a tokenizer.json; `merges_as_pairs`: ["a", "b"] instead of "a b".
+json fixture_as_tokenizer_json(bool merges_as_pairs = false) {
+  json merges = json::array();
+  std::istringstream lines(test::content_of(kFixture / "merges.txt"));
+  std::string left;
+  std::string right;
+  std::getline(lines, left);  // #version
+  while (lines >> left >> right) merges.push_back(merges_as_pairs ? json{left, right} : json(left + " " + right));
+  const json byte_level = {
+      {"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}};
+  return {{"version", "1.0"},
+          {"truncation", nullptr},
+          {"padding", nullptr},
+          {"added_tokens",
+           {{{"id", 0},
+             {"content", "<|endoftext|>"},
+             {"single_word", false},
+             {"lstrip", false},
+             {"rstrip", false},
+             {"normalized", false},
+             {"special", true}}}},
+          {"normalizer", nullptr},
+          {"pre_tokenizer", byte_level},
+          {"post_processor", byte_level},
+          {"decoder", byte_level},
+          {"model",
+           {{"type", "BPE"},
+            {"dropout", nullptr},
+            {"unk_token", nullptr},
+            {"continuing_subword_prefix", nullptr},
+            {"end_of_word_suffix", nullptr},
+            {"fuse_unk", false},
+            {"byte_fallback", false},
+            {"ignore_merges", false},
+            {"vocab", json::parse(test::content_of(kFixture / "vocab.json"))},
+            {"merges", merges}}}};
+}
+
+std::string complaint_about(const TemporaryFolder& folder) {
+  const std::string message = test::message_of<Error>([&] { Tokenizer::load(folder.path()); });
+  CHECK(test::is_one_line(message));
+  return message;
+}
+
+TEST_CASE("ids equal those of Hugging Face's tokenizers") {
+  const auto& goldens = test::tokenizer_goldens()["texts"];
+  REQUIRE(goldens.size() >= 250);
+  for (const auto& golden : goldens) {
+    const std::string text = golden["text"];
+    CAPTURE(text);
+    CHECK(ids_of(fixture().encode(text)) == golden["ids"].get<Ids>());
+    CHECK(ids_of(fixture().encode(text, SpecialTokens::kParse)) == golden["ids_with_special_parsed"].get<Ids>());
+  }
+}
+
+TEST_CASE("decoding gives back the bytes of any UTF-8 text") {
+  std::mt19937 generator(1);
+  for (int i = 0; i < 3000; ++i) {
+    const std::string text = random_text(generator, 40);
+    CAPTURE(text);
+    CHECK(fixture().decode(ids_of(fixture().encode(text))) == text);
+  }
+  for (const auto& golden : test::tokenizer_goldens()["texts"]) {
+    const std::string text = golden["text"];
+    CHECK(fixture().decode(ids_of(fixture().encode(text, SpecialTokens::kParse))) == text);
+  }
+}
+
+TEST_CASE("the tokens' ranges tile the text, and each holds the token's bytes") {
+  std::mt19937 generator(2);
+  for (int i = 0; i < 1000; ++i) {
+    const std::string text = random_text(generator, 40) + "<|endoftext|>";
+    for (const auto special : {SpecialTokens::kAsText, SpecialTokens::kParse}) {
+      std::size_t at = 0;
+      for (const Token& token : fixture().encode(text, special)) {
+        REQUIRE(token.begin == at);
+        REQUIRE(text.substr(token.begin, token.end - token.begin) == fixture().token_bytes(token.id));
+        at = token.end;
+      }
+      REQUIRE(at == text.size());
+    }
+  }
+}
+
+TEST_CASE("the subject is found even where a character is split over tokens") {
+  const std::string prompt = "The dish 𝔖öř is";
+  const auto tokens = fixture().encode(prompt);
+  const TokenRange range = find_subject(tokens, prompt, "𝔖öř");
+  CHECK(tokens[range.begin].begin <= prompt.find("𝔖"));
+  CHECK(tokens[range.end - 1].end >= prompt.find(" is"));
+  CHECK(range.end - range.begin >= 3);
+}
+
+TEST_CASE("a prompt cannot spell a special token unless it is asked for") {
+  const Ids as_text = ids_of(fixture().encode("a<|endoftext|>"));
+  CHECK(std::ranges::find(as_text, 0) == as_text.end());
+  CHECK(ids_of(fixture().encode("<|endoftext|><|endoftext|>", SpecialTokens::kParse)) == Ids{0, 0});
+}
+
+TEST_CASE("the longest of the special tokens that begin together counts, and the leftmost first") {
+  const TemporaryFolder folder;
+  folder.write("vocab.json", test::content_of(kFixture / "vocab.json"));
+  folder.write("merges.txt", test::content_of(kFixture / "merges.txt"));
+  folder.write("added_tokens.json", R"({"<x>": 700, "<x><y>": 701, "><": 702, "日 本": 705})");
+  const Tokenizer tokenizer = Tokenizer::load(folder.path());
+  const auto parse = [&](const char* text) { return ids_of(tokenizer.encode(text, SpecialTokens::kParse)); };
+  CHECK(parse("<x>") == Ids{700});
+  CHECK(parse("<x><y>") == Ids{701});
+  CHECK(parse("<x><x><y>") == Ids{700, 701});
+  CHECK(parse("日 本") == Ids{705});
+  CHECK(tokenizer.size() == 706);
+  CHECK(tokenizer.token_bytes(705) == "日 本");
+  CHECK(tokenizer.token_bytes(703) == "");  // an id that no token has
+}
+
+TEST_CASE("tokenizer.json gives the ids of vocab.json and merges.txt, whichever way it writes its merges") {
+  for (const bool pairs : {false, true}) {
+    const TemporaryFolder folder;
+    folder.write("tokenizer.json", fixture_as_tokenizer_json(pairs).dump());
+    const Tokenizer tokenizer = Tokenizer::load(folder.path());
+    CHECK(tokenizer.size() == fixture().size());
+    for (const auto& golden : test::tokenizer_goldens()["texts"]) {
+      const std::string text = golden["text"];
+      CHECK(ids_of(tokenizer.encode(text)) == golden["ids"].get<Ids>());
+      CHECK(ids_of(tokenizer.encode(text, SpecialTokens::kParse)) == golden["ids_with_special_parsed"].get<Ids>());
+    }
+  }
+}
+
+TEST_CASE("a tokenizer.json that would give other tokens is refused by field and value") {
+  struct Refused {
+    const char* pointer;
+    json value;
+    const char* message;
+  };
+  const std::vector<Refused> refused = {
+      {"/normalizer", {{"type", "NFC"}}, R"("normalizer" is {"type":"NFC"}; expected null)"},
+      {"/pre_tokenizer",
+       {{"type", "Whitespace"}},
+       R"("pre_tokenizer" is {"type":"Whitespace"}; expected type ByteLevel)"},
+      {"/pre_tokenizer", nullptr, R"("pre_tokenizer" is null; expected type ByteLevel)"},
+      {"/pre_tokenizer/add_prefix_space", true, R"("pre_tokenizer.add_prefix_space" is true; expected false)"},
+      {"/pre_tokenizer/use_regex", false, R"("pre_tokenizer.use_regex" is false; expected true)"},
+      {"/post_processor", {{"type", "TemplateProcessing"}}, R"("post_processor" is {"type":"TemplateProcessing"})"},
+      {"/decoder", {{"type", "WordPiece"}}, R"("decoder" is {"type":"WordPiece"}; expected type ByteLevel)"},
+      {"/model/type", "Unigram", R"("model.type" is "Unigram"; expected "BPE")"},
+      {"/model/dropout", 0.1, R"("model.dropout" is 0.1; expected null)"},
+      {"/model/continuing_subword_prefix", "##", R"("model.continuing_subword_prefix" is "##"; expected null)"},
+      {"/model/end_of_word_suffix", "</w>", R"("model.end_of_word_suffix" is "</w>"; expected null)"},
+      {"/model/byte_fallback", true, R"("model.byte_fallback" is true; expected false)"},
+      {"/model/ignore_merges", true, R"("model.ignore_merges" is true; expected false)"},
+      {"/model/novelty", 1, R"("model.novelty" is 1; expected no such field)"},
+      {"/novelty", 1, R"("novelty" is 1; expected no such field)"},
+      {"/added_tokens/0/lstrip", true, R"(added token "<|endoftext|>" has "lstrip": true; expected false)"},
+      {"/added_tokens/0/single_word", true, R"(has "single_word": true)"},
+      {"/added_tokens/0/id", 5, R"(added token "<|endoftext|>" has the id 5, which has the id 0 in the vocabulary)"},
+      {"/added_tokens/0/content", "x y", R"(has the id 0, but the vocabulary has the token "<|endoftext|>" there)"},
+      {"/added_tokens/0/content", 7, R"("content" is 7; expected the token's text)"},
+      {"/added_tokens", {{"a", 1}}, R"("added_tokens" is {"a":1}; expected a list)"},
+      {"/model/merges", "a b", R"("model.merges" is "a b"; expected a list)"},
+      {"/model/merges/3", 3, R"(model.merges[3]: found 3; expected "a b" or ["a", "b"])"},
+      {"/model/merges/3", "a", R"(model.merges[3]: found "a"; expected two tokens with one space between them)"},
+      {"/model/merges/3", "a qqq", R"(model.merges[3]: merge "a qqq" needs "qqq", which is not in "model.vocab")"},
+      {"/model/vocab", json::array(), "model.vocab: found []; expected an object of token: id"},
+      {"/model/vocab", json::object(), "model.vocab: has no tokens"},
+      {"/model", 3, R"("model" is 3; expected an object)"},
+  };
+  for (const Refused& change : refused) {
+    json tokenizer = fixture_as_tokenizer_json();
+    tokenizer[json::json_pointer(change.pointer)] = change.value;
+    const TemporaryFolder folder;
+    folder.write("tokenizer.json", tokenizer.dump());
+    CAPTURE(change.pointer);
+    CHECK(complaint_about(folder) == Contains(change.message));
+  }
+}
+
+TEST_CASE("a tokenizer.json that lacks a part is refused by the part's name") {
+  for (const char* part :
+       {"/model", "/model/vocab", "/model/merges", "/pre_tokenizer", "/pre_tokenizer/add_prefix_space"}) {
+    json tokenizer = fixture_as_tokenizer_json();
+    const json::json_pointer pointer(part);
+    tokenizer[pointer.parent_pointer()].erase(pointer.back());
+    const TemporaryFolder folder;
+    folder.write("tokenizer.json", tokenizer.dump());
+    CHECK(complaint_about(folder) == Contains("has no \"" + pointer.back() + "\""));
+  }
+}
+
+TEST_CASE("files beside vocab.json that change the tokens are heeded or refused") {
+  const TemporaryFolder folder;
+  folder.write("vocab.json", test::content_of(kFixture / "vocab.json"));
+  folder.write("merges.txt", test::content_of(kFixture / "merges.txt"));
+  folder.write("tokenizer_config.json", R"({"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": false,
+    "added_tokens_decoder": {"700": {"content": "<pad>", "lstrip": false}}})");
+  CHECK(ids_of(Tokenizer::load(folder.path()).encode("<pad>", SpecialTokens::kParse)) == Ids{700});
+
+  folder.write("tokenizer_config.json", R"({"add_prefix_space": true})");
+  CHECK(complaint_about(folder) == Contains("\"add_prefix_space\" is true; expected false"));
+  folder.write("tokenizer_config.json", R"({"tokenizer_class": "Qwen2Tokenizer"})");
+  CHECK(complaint_about(folder) == Contains("\"tokenizer_class\" is \"Qwen2Tokenizer\"; expected GPT2Tokenizer"));
+  folder.write("tokenizer_config.json", R"({"added_tokens_decoder": {"x": {"content": "<pad>"}}})");
+  CHECK(complaint_about(folder) == Contains("token \"<pad>\" has the id \"x\"; expected a whole number"));
+  folder.write("tokenizer_config.json", "{}");
+
+  json tokenizer = fixture_as_tokenizer_json();
+  tokenizer["normalizer"] = {{"type", "NFC"}};
+  folder.write("tokenizer.json", tokenizer.dump());
+  CHECK(complaint_about(folder) == Contains("tokenizer.json: \"normalizer\" is"));
+}
+
+TEST_CASE("a folder without a tokeniser says what was looked for") {
+  const TemporaryFolder folder;
+  CHECK(complaint_about(folder) == Contains("has no tokeniser; expected vocab.json and merges.txt"));
+  folder.write("vocab.json", "{}");
+  CHECK(complaint_about(folder) == Contains("has vocab.json but no merges.txt"));
+  CHECK(test::message_of<Error>([&] { Tokenizer::load(folder.path() / "absent"); }) ==
+        Contains("absent: no such folder"));
+}
+
+TEST_CASE("text that is not UTF-8 is refused by the byte's place and value") {
+  const auto complaint = [](std::string_view text) { return test::message_of<Error>([&] { fixture().encode(text); }); };
+  CHECK(complaint("ab\xFFz") == Contains("text, byte 2: found 0xFF"));
+  CHECK(complaint("é\xC3") == Contains("text, byte 2: found 0xC3"));
+  CHECK(complaint("\xED\xA0\x80") == Contains("text, byte 0: found 0xED"));  // a surrogate
+}
+
+TEST_CASE("an id outside the vocabulary is refused with the range that is inside") {
+  const std::string last = std::to_string(fixture().size() - 1);
+  for (const std::int32_t id : {-1, fixture().size(), 1 << 30}) {
+    const Ids ids = {1, id};
+    CHECK(test::message_of<Error>([&] { fixture().decode(ids); }) ==
+          Contains("position 1: " + std::to_string(id) + " is not in the vocabulary; expected 0 to " + last));
+    CHECK(test::message_of<Error>([&] { (void)fixture().token_bytes(id); }) == Contains("expected 0 to " + last));
+  }
+}
+
+TEST_CASE("a vocabulary without a token for a byte refuses the texts that need it, and no others") {
+  const TemporaryFolder folder;
+  folder.write("vocab.json", R"({"a": 0, "b": 1, "ab": 2})");
+  folder.write("merges.txt", "a b\n");
+  const Tokenizer tokenizer = Tokenizer::load(folder.path());
+  CHECK(ids_of(tokenizer.encode("abba")) == Ids{2, 1, 0});
+  CHECK(test::message_of<Error>([&] { tokenizer.encode("ab c"); }) ==
+        Contains("text, byte 2: the byte 0x20 has no token in this vocabulary"));
+}
+
+TEST_CASE("a long word is split in reasonable time and comes back") {
+  const std::string text = std::string(200'000, 'a') + std::string(200'000, ' ') + "x";
+  CHECK(fixture().decode(ids_of(fixture().encode(text))) == text);
+}
+
+TEST_CASE("several threads may use one tokeniser") {
+  const std::string text = test::tokenizer_goldens()["texts"].dump();
+  const Ids expected = ids_of(fixture().encode(text));
+  std::vector<Ids> found(4);
+  std::vector<std::thread> threads;
+  for (Ids& ids : found) threads.emplace_back([&] { ids = ids_of(fixture().encode(text)); });
+  for (std::thread& thread : threads) thread.join();
+  for (const Ids& ids : found) CHECK(ids == expected);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// SentencePiece models
+
+/// A length-delimited field of a protobuf message shorter than 128 bytes, or longer.
+std::string field(unsigned number, const std::string& content) {
+  std::string bytes(1, static_cast<char>(number << 3 | 2));
+  std::size_t length = content.size();
+  for (; length >= 0x80; length >>= 7) bytes += static_cast<char>((length & 0x7F) | 0x80);
+  return bytes + static_cast<char>(length) + content;
+}
+
+std::string number_field(unsigned number, unsigned value) {
+  std::string bytes;
+  for (unsigned tag = number << 3;; tag >>= 7) {
+    bytes += static_cast<char>(tag >= 0x80 ? (tag & 0x7F) | 0x80 : tag);
+    if (tag < 0x80) break;
+  }
+  return bytes + static_cast<char>(value);
+}
+
+std::string piece(const std::string& text, float score, unsigned type) {
+  std::string bytes = field(1, text) + static_cast<char>(2 << 3 | 5);
+  const auto bits = std::bit_cast<std::uint32_t>(score);
+  for (unsigned shift = 0; shift < 32; shift += 8) bytes += static_cast<char>(bits >> shift & 0xFF);
+  return field(1, bytes + number_field(3, type));
+}
+
+/// <unk> <s> </s>, 256 byte pieces, ▁ a b ▁a ab: BPE with byte fallback and a space before the text, like Llama's.
+std::string small_model() {
+  constexpr unsigned kNormal = 1, kUnknown = 2, kControl = 3, kByte = 6;
+  std::string model = piece("<unk>", 0, kUnknown) + piece("<s>", 0, kControl) + piece("</s>", 0, kControl);
+  for (unsigned byte = 0; byte < 256; ++byte) {
+    constexpr const char* kHex = "0123456789ABCDEF";
+    model += piece(std::string("<0x") + kHex[byte >> 4] + kHex[byte & 15] + ">", 0, kByte);
+  }
+  model += piece("▁", -10, kNormal) + piece("a", -11, kNormal) + piece("b", -12, kNormal);
+  model += piece("▁a", -1, kNormal) + piece("ab", 0, kNormal);
+  const std::string trainer = number_field(3, 2) + number_field(35, 1);  // BPE, byte_fallback
+  const std::string normalizer = number_field(4, 0);                     // keep extra white space
+  return model + field(2, trainer) + field(3, normalizer);
+}
+constexpr std::int32_t kByteZero = 3;
+constexpr std::int32_t kSpace = 259;
+constexpr std::int32_t kA = 260;
+constexpr std::int32_t kSpaceA = 262;
+constexpr std::int32_t kAB = 263;
+
+Tokenizer load_model(const TemporaryFolder& folder, const std::string& bytes) {
+  folder.write("tokenizer.model", bytes);
+  return Tokenizer::load(folder.path());
+}
+
+TEST_CASE("a SentencePiece model is used as it is, with the space that it puts before a text") {
+  const TemporaryFolder folder;
+  const Tokenizer tokenizer = load_model(folder, small_model());
+  CHECK(tokenizer.size() == 264);
+  CHECK(ids_of(tokenizer.encode("ab a")) == Ids{kSpace, kAB, kSpaceA});
+  CHECK(tokenizer.decode(Ids{kSpace, kAB, kSpaceA}) == "ab a");
+  CHECK(tokenizer.token_bytes(kSpaceA) == " a");
+  CHECK(tokenizer.token_bytes(kByteZero + 0xE2) == "\xE2");
+  CHECK(tokenizer.token_bytes(1) == "<s>");
+  CHECK(tokenizer.encode("").empty());
+  CHECK(test::message_of<Error>([&] { tokenizer.encode("\xFF"); }) == Contains("text, byte 0: found 0xFF"));
+  CHECK(test::message_of<Error>([&] { tokenizer.decode(Ids{264}); }) == Contains("expected 0 to 263"));
+}
+
+TEST_CASE("each of a character's byte pieces covers the whole character, the space before the text nothing") {
+  const TemporaryFolder folder;
+  const Tokenizer tokenizer = load_model(folder, small_model());
+  const auto tokens = tokenizer.encode("a😀b");
+  REQUIRE(ids_of(tokens) ==
+          Ids{kSpaceA, kByteZero + 0xF0, kByteZero + 0x9F, kByteZero + 0x98, kByteZero + 0x80, kA + 1});
+  for (std::size_t i = 1; i <= 4; ++i) {
+    CHECK(tokens[i].begin == 1);
+    CHECK(tokens[i].end == 5);
+  }
+  const TokenRange range = find_subject(tokens, "a😀b", "😀");
+  CHECK(range.begin == 1);
+  CHECK(range.end == 5);
+
+  const auto begins_odd = tokenizer.encode("😀");
+  CHECK(begins_odd.at(0).id == kSpace);
+  CHECK(begins_odd.at(0).end == 0);
+  CHECK(begins_odd.at(1).end == 4);
+}
+
+TEST_CASE("vocab.json and merges.txt go before a SentencePiece model, a model before tokenizer.json") {
+  const TemporaryFolder folder;
+  folder.write("tokenizer.json", fixture_as_tokenizer_json().dump());
+  CHECK(Tokenizer::load(folder.path()).size() == fixture().size());
+  CHECK(load_model(folder, small_model()).size() == 264);
+  folder.write("vocab.json", test::content_of(kFixture / "vocab.json"));
+  folder.write("merges.txt", test::content_of(kFixture / "merges.txt"));
+  CHECK(Tokenizer::load(folder.path()).size() == fixture().size());
+}
+
+TEST_CASE("a model that is cut off is refused wherever it is cut") {
+  const TemporaryFolder folder;
+  const std::string model = small_model();
+  for (std::size_t length = 0; length < model.size(); length += 37) {
+    CAPTURE(length);
+    folder.write("tokenizer.model", model.substr(0, length));
+    CHECK(complaint_about(folder) == Contains("tokenizer.model: "));
+  }
+}
+
+TEST_CASE("a damaged model is an Error or a model, never a crash") {
+  const TemporaryFolder folder;
+  const std::string model = small_model();
+  std::mt19937 generator(3);
+  for (int i = 0; i < 300; ++i) {
+    std::string damaged = model;
+    for (unsigned n = generator() % 8; n > 0; --n)
+      damaged[generator() % damaged.size()] = static_cast<char>(generator());
+    try {
+      load_model(folder, damaged).encode("ab a😀");
+    } catch (const Error& error) {
+      CHECK(test::is_one_line(error.what()));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace rometrace
