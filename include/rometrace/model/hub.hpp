@@ -1,0 +1,21 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+namespace rometrace {
+
+/// The folder of a model given as a folder, or as a name in the local Hugging Face cache.
+/// A path that exists as a folder is used as it is. Otherwise `model` is a repository name ("ORG/NAME" or "NAME"),
+/// looked up as transformers does offline: the cache folder is HF_HUB_CACHE, else HUGGINGFACE_HUB_CACHE, else
+/// HF_HOME/hub, else XDG_CACHE_HOME/huggingface/hub, else ~/.cache/huggingface/hub ("~" and $NAME are expanded; a
+/// variable that is set to nothing counts as set); there models--ORG--NAME/refs/REVISION names the commit, or
+/// `revision` is the commit itself, and snapshots/COMMIT is the folder. Beyond transformers: the first models are found
+/// under both of their names ("gpt2-xl" and "openai-community/gpt2-xl"; gpt2, gpt2-medium, gpt2-large, distilgpt2
+/// likewise), the one asked for first, but one with weights before one without; and a reference may end in a newline.
+/// Throws Error: neither a folder nor in the cache (says where it looked and the command that gets it), not a folder
+/// but a file, revision not in the cache, snapshot without config.json, not a name or a revision at all.
+std::filesystem::path resolve_model(std::string_view model, std::string_view revision = "main");
+
+}  // namespace rometrace

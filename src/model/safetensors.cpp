@@ -1,0 +1,261 @@
+#include "rometrace/model/safetensors.hpp"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <system_error>
+#include <utility>
+
+#include "rometrace/error.hpp"
+#include "rometrace/text/input_file.hpp"
+#include "rometrace/text/json_file.hpp"
+
+// The layout, from the description of the format: 8 bytes little-endian length n of the header; n bytes of JSON,
+// {"name": {"dtype": "F32", "shape": [..], "data_offsets": [begin, end]}, .., "__metadata__": {..}}; then the data,
+// which the offsets count from.
+
+namespace rometrace {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::size_t kPrefix = 8;
+constexpr std::uint64_t kMaxHeader = 100'000'000;  // the format's own limit
+
+constexpr std::array<std::pair<std::string_view, std::uint64_t>, 22> kBitsOfDtype{{
+    {"F64", 64},        {"F32", 32},    {"F16", 16},    {"BF16", 16},   {"I64", 64},    {"I32", 32},
+    {"I16", 16},        {"I8", 8},      {"U64", 64},    {"U32", 32},    {"U16", 16},    {"U8", 8},
+    {"BOOL", 8},        {"C64", 64},    {"F8_E4M3", 8}, {"F8_E5M2", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8},
+    {"F8_E5M2FNUZ", 8}, {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"F4", 4},
+}};
+
+/// A read-only mapping of a whole file.
+class Mapping {
+ public:
+  explicit Mapping(const InputFile& file) : size_(static_cast<std::size_t>(file.size())) {
+    void* address = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.descriptor(), 0);
+    if (address == MAP_FAILED) {
+      throw Error(file.label() + ": cannot be mapped into memory: " + std::generic_category().message(errno));
+    }
+    begin_ = static_cast<const std::byte*>(address);
+  }
+  ~Mapping() { ::munmap(const_cast<std::byte*>(begin_), size_); }
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
+
+  std::span<const std::byte> bytes() const { return {begin_, size_}; }
+
+ private:
+  const std::byte* begin_ = nullptr;
+  std::size_t size_;
+};
+
+std::string_view as_text(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+/// Says what a file is that people take for weights; silent for all others.
+void refuse_other_formats(std::string_view text, const std::string& where) {
+  if (text.starts_with("version https://git-lfs")) {
+    throw Error(where + ": is a Git LFS pointer, not the weights; run `git lfs pull` in that folder");
+  }
+  if (text.starts_with("PK\x03\x04") || text.starts_with("\x80\x02")) {
+    throw Error(where + ": is a PyTorch file, not safetensors; save the model as safetensors");
+  }
+}
+
+std::uint64_t read_header_length(std::span<const std::byte> file, const std::string& where) {
+  if (file.size() < kPrefix) {
+    throw Error(where + ": is " + std::to_string(file.size()) + " bytes long, too short for a safetensors file");
+  }
+  std::uint64_t length = 0;
+  for (std::size_t i = kPrefix; i-- > 0;) length = length << 8U | std::to_integer<std::uint64_t>(file[i]);
+  if (length > kMaxHeader) {
+    throw Error(where + ": not a safetensors file: its header would be " + std::to_string(length) +
+                " bytes long, and the format allows " + std::to_string(kMaxHeader));
+  }
+  if (length > file.size() - kPrefix) {
+    throw Error(where + ": cut short: the header is " + std::to_string(length) + " bytes long, and only " +
+                std::to_string(file.size() - kPrefix) + " follow; get the file again");
+  }
+  return length;
+}
+
+/// A whole number that is not negative, if `value` is one and fits.
+bool read_size(const json& value, std::int64_t& size) {
+  constexpr auto kMaximum = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
+  if (!value.is_number_unsigned() || value.get<std::uint64_t>() > kMaximum) return false;
+  size = value.get<std::int64_t>();
+  return true;
+}
+
+/// One entry of the header, checked on its own; `end - begin` is the size that dtype and shape ask for.
+struct Entry {
+  TensorView view;
+  std::uint64_t begin = 0;
+  std::uint64_t end = 0;
+};
+
+const json& field(const json& entry, const char* name, const std::string& where) {
+  const auto found = entry.find(name);
+  if (found == entry.end()) throw Error(where + ": has no " + name);
+  return *found;
+}
+
+std::uint64_t read_dtype(const json& value, const std::string& where) {
+  for (const auto& [name, bits] : kBitsOfDtype) {
+    if (value == name) return bits;
+  }
+  throw Error(where + ": dtype " + one_line(value.dump()) + " is not one of the format");
+}
+
+std::vector<std::int64_t> read_shape(const json& value, const std::string& where) {
+  std::vector<std::int64_t> shape;
+  bool good = value.is_array();
+  for (std::size_t i = 0; good && i < value.size(); ++i) good = read_size(value[i], shape.emplace_back());
+  if (!good) throw Error(where + ": shape is " + one_line(value.dump()) + "; expected a list of sizes from 0 up");
+  return shape;
+}
+
+/// Bytes of a tensor. Throws if they do not fit in 64 bits or are not whole.
+std::uint64_t byte_size(const std::vector<std::int64_t>& shape, std::uint64_t bits, const std::string& where) {
+  std::uint64_t size = bits;
+  for (const std::int64_t length : shape) {
+    if (__builtin_mul_overflow(size, static_cast<std::uint64_t>(length), &size)) {
+      throw Error(where + ": shape is " + one_line(json(shape).dump()) + ", larger than any file");
+    }
+  }
+  if (size % 8 != 0)
+    throw Error(where + ": shape is " + one_line(json(shape).dump()) + ", not a whole number of bytes");
+  return size / 8;
+}
+
+Entry read_entry(const std::string& name, const json& value, const std::string& file) {
+  const std::string where = file + ": tensor " + in_quotes(name);
+  if (!value.is_object()) throw Error(where + ": is " + one_line(value.dump()) + "; expected an object");
+  Entry entry;
+  entry.view.name = name;
+  const json& dtype = field(value, "dtype", where);
+  const std::uint64_t bits = read_dtype(dtype, where);
+  entry.view.dtype = dtype.get<std::string>();
+  entry.view.shape = read_shape(field(value, "shape", where), where);
+
+  const json& offsets = field(value, "data_offsets", where);
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
+  if (!offsets.is_array() || offsets.size() != 2 || !read_size(offsets[0], begin) || !read_size(offsets[1], end) ||
+      end < begin) {
+    throw Error(where + ": data_offsets are " + one_line(offsets.dump()) + "; expected [begin, end], begin <= end");
+  }
+  entry.begin = static_cast<std::uint64_t>(begin);
+  entry.end = static_cast<std::uint64_t>(end);
+  const std::uint64_t size = byte_size(entry.view.shape, bits, where);
+  if (size != entry.end - entry.begin) {
+    throw Error(where + ": shape " + one_line(json(entry.view.shape).dump()) + " of " + entry.view.dtype + " takes " +
+                std::to_string(size) + " bytes, but data_offsets " + offsets.dump() + " hold " +
+                std::to_string(entry.end - entry.begin));
+  }
+  return entry;
+}
+
+void check_metadata(const json& metadata, const std::string& where) {
+  bool good = metadata.is_object() || metadata.is_null();
+  for (auto item = metadata.begin(); good && item != metadata.end(); ++item) good = item->is_string();
+  if (!good) throw Error(where + ": __metadata__ is " + one_line(metadata.dump()) + "; expected strings by name");
+}
+
+/// The entries in the order of their bytes, which are to fill the `data_size` bytes of data without gap or overlap.
+std::vector<Entry> read_entries(const json& header, std::uint64_t data_size, const std::string& where) {
+  std::vector<Entry> entries;
+  for (const auto& [name, value] : header.items()) {
+    if (name == "__metadata__") {
+      check_metadata(value, where);
+    } else {
+      entries.push_back(read_entry(name, value, where));
+    }
+  }
+  // Tensors without elements take no bytes, so the end decides between two that begin at the same place.
+  std::sort(entries.begin(), entries.end(),
+            [](const Entry& a, const Entry& b) { return std::pair(a.begin, a.end) < std::pair(b.begin, b.end); });
+  std::uint64_t filled = 0;
+  for (const Entry& entry : entries) {
+    if (entry.begin != filled) {
+      throw Error(where + ": tensor " + in_quotes(entry.view.name) + ": its data begin at " +
+                  std::to_string(entry.begin) + ", but the data before them end at " + std::to_string(filled));
+    }
+    filled = entry.end;
+  }
+  if (filled > data_size) {
+    throw Error(where + ": cut short: the tensors take " + std::to_string(filled) + " bytes, and the file has " +
+                std::to_string(data_size) + " of them; get the file again");
+  }
+  if (filled < data_size) {
+    throw Error(where + ": " + std::to_string(data_size - filled) + " bytes follow the last tensor; expected none");
+  }
+  return entries;
+}
+
+}  // namespace
+
+struct SafetensorsFile::Impl {
+  Impl(std::filesystem::path file_path, const InputFile& file) : path(std::move(file_path)), mapping(file) {}
+
+  std::filesystem::path path;
+  Mapping mapping;
+  std::vector<TensorView> tensors;
+};
+
+SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
+  const InputFile file = InputFile::open(path);
+  const std::string& where = file.label();
+  if (!file.is_regular()) throw Error(where + ": is not a regular file, so it cannot be mapped into memory");
+  if (file.size() == 0) throw Error(where + ": is empty");
+  auto impl = std::make_unique<Impl>(path, file);
+
+  const std::span<const std::byte> bytes = impl->mapping.bytes();
+  refuse_other_formats(as_text(bytes), where);
+  const std::uint64_t header_length = read_header_length(bytes, where);
+  const std::string_view header_text = as_text(bytes.subspan(kPrefix, header_length));
+  if (!header_text.starts_with('{')) throw Error(where + ": not a safetensors file: its header is not a JSON object");
+  const json header = parse_json(header_text, where + ": header", RepeatedNames::kRefuse);
+
+  const std::span<const std::byte> data = bytes.subspan(kPrefix + header_length);
+  for (Entry& entry : read_entries(header, data.size(), where)) {
+    entry.view.bytes = data.subspan(entry.begin, entry.end - entry.begin);
+    impl->tensors.push_back(std::move(entry.view));
+  }
+  return SafetensorsFile(std::move(impl));
+}
+
+SafetensorsFile::SafetensorsFile(std::unique_ptr<const Impl> impl) : impl_(std::move(impl)) {}
+SafetensorsFile::~SafetensorsFile() = default;
+SafetensorsFile::SafetensorsFile(SafetensorsFile&&) noexcept = default;
+SafetensorsFile& SafetensorsFile::operator=(SafetensorsFile&&) noexcept = default;
+
+const std::vector<TensorView>& SafetensorsFile::tensors() const {
+  return impl_->tensors;
+}
+
+const std::filesystem::path& SafetensorsFile::path() const {
+  return impl_->path;
+}
+
+void SafetensorsFile::release(std::span<const std::byte> bytes) const {
+  const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  const std::span<const std::byte> file = impl_->mapping.bytes();
+  // Inwards: the pages at both ends may hold a neighbour's bytes.
+  const auto offset = static_cast<std::size_t>(bytes.data() - file.data());
+  const std::size_t begin = (offset + page - 1) / page * page;
+  const std::size_t end = (offset + bytes.size()) / page * page;
+  // Advice only: where the kernel does not take it, nothing but memory is lost.
+  if (begin < end) ::madvise(const_cast<std::byte*>(file.data() + begin), end - begin, MADV_DONTNEED);
+}
+
+}  // namespace rometrace

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "rometrace/model/gpt2.hpp"
+#include "rometrace/trace/trace.hpp"
+
+namespace rometrace::testing {
+
+/// A model folder under tests/goldens/models and what transformers computed for it (scripts/make_goldens.py).
+struct GoldenModel {
+  std::string name;
+  std::filesystem::path folder;
+  nlohmann::json golden;
+};
+
+inline nlohmann::json read_golden(const std::filesystem::path& path) {
+  std::ifstream file(path);
+  return nlohmann::json::parse(file);
+}
+
+/// All of them, sorted by name.
+inline std::vector<GoldenModel> golden_models() {
+  std::vector<GoldenModel> models;
+  const auto root = std::filesystem::path(ROMETRACE_SOURCE_DIR) / "tests/goldens/models";
+  for (const auto& entry : std::filesystem::directory_iterator(root)) {
+    models.push_back({entry.path().filename(), entry.path(), read_golden(entry.path() / "golden.json")});
+  }
+  std::sort(models.begin(), models.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
+  return models;
+}
+
+/// The prompt of one golden trace. Random models have no tokeniser, so the texts are empty.
+inline TracePrompt golden_prompt(const nlohmann::json& golden) {
+  const auto& range = golden.at("subject_range");
+  return {"", "", golden.at("token_ids"), {range[0], range[1]}};
+}
+
+inline TraceOptions golden_options(const nlohmann::json& golden) {
+  TraceOptions options;
+  const std::string kind = golden.at("kind");
+  options.kinds = {kind == "state" ? Kind::kState : kind == "mlp" ? Kind::kMlp : Kind::kAttn};
+  options.window = golden.at("window");
+  options.samples = golden.at("samples");
+  options.seed = golden.at("seed");
+  options.distribution =
+      golden.at("distribution") == "uniform" ? NoiseRule::Distribution::kUniform : NoiseRule::Distribution::kGaussian;
+  options.sigma = golden.at("sigma");
+  options.replace = golden.at("replace");
+  if (!golden.at("target").is_null()) options.target = golden.at("target").get<std::int32_t>();
+  return options;
+}
+
+}  // namespace rometrace::testing
