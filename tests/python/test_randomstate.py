@@ -1,0 +1,32 @@
+"""The generator draws what numpy.random.RandomState draws, bit for bit."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+COUNT = 2_000_000  # many times the generator's state of 624 words
+
+
+def draw_with_numpy(seed: int, kind: str) -> np.ndarray:
+    """Float64 [COUNT]."""
+    random = np.random.RandomState(seed)
+    return random.uniform(-1, 1, COUNT) if kind == "uniform" else getattr(random, kind)(COUNT)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 42, 2**31, 2**32 - 1])
+@pytest.mark.parametrize("kind", ["randn", "uniform", "random_sample"])
+def test_every_bit_of_millions_of_values_is_numpys(bin_dir: Path, seed: int, kind: str) -> None:
+    program = bin_dir / "rometrace_randomstate"
+    done = subprocess.run([str(program), str(seed), kind, str(COUNT)], capture_output=True, check=True, timeout=120)
+    found = np.frombuffer(done.stdout, dtype="<f8")
+    expected = draw_with_numpy(seed, kind)
+    assert found.shape == expected.shape
+    different = np.flatnonzero(found.view(np.uint64) != expected.view(np.uint64))
+    assert different.size == 0, (
+        f"{different.size} of {COUNT} differ, the first at {different[0]}: "
+        f"{found[different[0]]!r}, expected {expected[different[0]]!r}"
+    )

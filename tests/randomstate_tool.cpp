@@ -1,0 +1,23 @@
+// Writes draws of RandomState as raw doubles: rometrace_randomstate SEED randn|uniform|random_sample COUNT
+
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+
+#include "rometrace/trace/noise.hpp"
+
+int main(int argc, char** argv) {
+  if (argc != 4) {
+    std::fputs("usage: rometrace_randomstate SEED randn|uniform|random_sample COUNT\n", stderr);
+    return 2;
+  }
+  rometrace::RandomState random(static_cast<std::uint32_t>(std::strtoul(argv[1], nullptr, 10)));
+  const std::string kind = argv[2];
+  for (long i = std::strtol(argv[3], nullptr, 10); i > 0; --i) {
+    const double value = kind == "randn"     ? random.randn()
+                         : kind == "uniform" ? random.uniform(-1, 1)
+                                             : random.random_sample();
+    if (std::fwrite(&value, sizeof value, 1, stdout) != 1) return 2;
+  }
+  return std::fflush(stdout) == 0 ? 0 : 2;
+}
