@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "rometrace/report/token_texts.hpp"
+#include "rometrace/trace/trace.hpp"
+
+namespace rometrace {
+
+/// How much a terminal shows.
+struct TerminalStyle {
+  int columns = 80;         ///< width of the terminal, in character cells; fewer than 20 count as 20
+  bool color = true;        ///< false: shades are digits (NO_COLOR, or no terminal)
+  bool true_color = false;  ///< 24-bit colours (COLORTERM); else the 256-colour palette
+  bool unicode = true;      ///< false: ASCII only, other characters are escaped (a locale that is not UTF-8)
+};
+
+/// The grids as heat maps, tokens down and layers across, the subject's tokens marked with "*", with a legend of what
+/// the shades mean, and sentences of finding (total effect; for each kind the strongest cell). Where cells are wide
+/// enough they hold the probability in percent; else, without colour, tenths of the range from low_score to the
+/// largest. Layers that do not fit are merged, the largest of a group is shown. No line is wider than `style.columns`.
+/// Text from model and prompt is escaped: no control character of theirs reaches the terminal. Lines end in "\n".
+std::string render_heat_maps(const Trace& trace, const TracePrompt& prompt, const TokenTexts& texts,
+                             const TerminalStyle& style);
+
+/// One line of progress for a terminal, narrower than `style.columns`, without a line end: bar, cells done, time left.
+/// `seconds` since the start.
+std::string render_progress(std::int64_t done, std::int64_t total, double seconds, const TerminalStyle& style);
+
+}  // namespace rometrace

@@ -1,0 +1,21 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "rometrace/text/tokenizer.hpp"
+#include "rometrace/trace/trace.hpp"
+
+namespace rometrace {
+
+/// The bytes that the token ids of a result stand for; a token may be part of a UTF-8 character.
+struct TokenTexts {
+  std::vector<std::string> prompt;  ///< [T], the prompt's tokens
+  std::string answer;
+  std::string prediction;
+};
+
+/// Looks the ids of `trace` and `prompt` up. Throws Error for an id outside the vocabulary.
+TokenTexts token_texts(const Trace& trace, const TracePrompt& prompt, const Tokenizer& tokenizer);
+
+}  // namespace rometrace

@@ -1,0 +1,145 @@
+#include "rometrace/report/json.hpp"
+
+#include <cassert>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <string_view>
+#include <vector>
+
+#include "rometrace/text/utf8.hpp"
+#include "rometrace/version.hpp"
+
+namespace rometrace {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr const char* kSchema = "rometrace/trace/1";
+
+std::string hex(std::string_view bytes) {
+  constexpr std::string_view kDigits = "0123456789abcdef";
+  std::string result;
+  result.reserve(2 * bytes.size());
+  for (const char byte : bytes) {
+    const auto value = static_cast<unsigned char>(byte);
+    result += kDigits[value >> 4U];
+    result += kDigits[value & 15U];
+  }
+  return result;
+}
+
+Json number(double value) {
+  return std::isfinite(value) ? Json(value) : Json(nullptr);
+}
+
+/// `values`, row-major [rows, columns], less `offset`, as a list of rows.
+Json matrix(const std::vector<double>& values, std::int64_t columns, double offset = 0) {
+  Json rows = Json::array();
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    if (i % static_cast<std::size_t>(columns) == 0) {
+      rows.push_back(Json::array());
+    }
+    rows.back().push_back(number(values[i] - offset));
+  }
+  return rows;
+}
+
+Json model_json(const ModelRecord& model) {
+  return {{"name", to_valid_utf8(model.name)},
+          {"architecture", to_valid_utf8(model.architecture)},
+          {"layers", model.layers},
+          {"width", model.width},
+          {"heads", model.heads},
+          {"parameters", model.parameters},
+          {"weights_sha256", model.weights_sha256}};
+}
+
+Json run_json(const RunRecord& run, const TraceOptions& options) {
+  return {{"device", run.device},
+          {"dtype", run.dtype},
+          {"threads", run.threads},
+          {"engine", run.engine},
+          {"seed", options.seed},
+          {"samples", options.samples},
+          {"noise",
+           {{"rule", to_valid_utf8(run.noise_rule)}, {"sigma", number(options.sigma)}, {"replace", options.replace}}},
+          {"seconds", number(run.seconds)}};
+}
+
+void add_tokens(Json& json, const TracePrompt& prompt, const TokenTexts& texts) {
+  Json tokens = Json::array();
+  Json bytes = Json::array();
+  for (const auto& text : texts.prompt) {
+    tokens.push_back(to_valid_utf8(text));
+    bytes.push_back(hex(text));
+  }
+  json["prompt"] = to_valid_utf8(prompt.prompt);
+  json["subject"] = to_valid_utf8(prompt.subject);
+  json["tokens"] = std::move(tokens);
+  json["token_bytes"] = std::move(bytes);
+  json["token_ids"] = prompt.token_ids;
+  json["subject_range"] = {prompt.subject_range.begin, prompt.subject_range.end};
+}
+
+void add_clean_run(Json& json, const Trace& trace, const TokenTexts& texts) {
+  json["answer"] = to_valid_utf8(texts.answer);
+  json["answer_bytes"] = hex(texts.answer);
+  json["answer_id"] = trace.answer_id;
+  json["prediction"] = to_valid_utf8(texts.prediction);
+  json["prediction_bytes"] = hex(texts.prediction);
+  json["prediction_id"] = trace.prediction_id;
+  json["prediction_score"] = number(trace.prediction_score);
+  json["high_score"] = number(trace.high_score);
+}
+
+Json grid_json(const CausalGrid& grid, const Trace& trace) {
+  assert(static_cast<std::int64_t>(grid.scores.size()) == trace.tokens * trace.layers);
+  return {{"window", grid.window},
+          {"scores", matrix(grid.scores, trace.layers)},
+          {"indirect_effect", matrix(grid.scores, trace.layers, trace.low_score)},
+          {"standard_error", matrix(grid.standard_error, trace.layers)}};
+}
+
+void add_effects(Json& json, const Trace& trace) {
+  json["low_score"] = number(trace.low_score);
+  json["low_standard_error"] = number(trace.low_standard_error);
+  json["total_effect"] = number(trace.total_effect());
+  json["grids"] = Json::object();
+  for (const auto& grid : trace.grids) {
+    json["grids"][std::string(to_string(grid.kind))] = grid_json(grid, trace);
+  }
+}
+
+/// The part that traced and skipped records share; `reason` is for a skipped one.
+Json record_json(const TraceRecord& record, const char* status, const std::string* reason) {
+  Json json = {{"schema", kSchema}, {"rometrace", kVersion}, {"status", status}};
+  if (reason != nullptr) {
+    json["reason"] = to_valid_utf8(*reason);
+  }
+  json["model"] = model_json(record.model);
+  json["run"] = run_json(record.run, record.options);
+  add_tokens(json, record.prompt, record.texts);
+  add_clean_run(json, record.trace, record.texts);
+  return json;
+}
+
+}  // namespace
+
+Json to_json(const TraceRecord& record) {
+  Json json = record_json(record, "traced", nullptr);
+  add_effects(json, record.trace);
+  return json;
+}
+
+Json to_json_skipped(const TraceRecord& record, const std::string& reason) {
+  return record_json(record, "skipped", &reason);
+}
+
+std::string to_line(const Json& json) {
+  constexpr int kOneLine = -1;
+  constexpr bool kEscapeNonAscii = false;
+  return json.dump(kOneLine, ' ', kEscapeNonAscii, Json::error_handler_t::replace);
+}
+
+}  // namespace rometrace

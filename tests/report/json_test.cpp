@@ -1,0 +1,121 @@
+#include "rometrace/report/json.hpp"
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "rometrace/text/utf8.hpp"
+#include "rometrace/version.hpp"
+
+namespace rometrace {
+
+namespace {
+
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+
+/// Two tokens, three layers; the second token and the answer are parts of characters.
+TraceRecord example() {
+  TraceRecord record;
+  record.trace.answer_id = 7;
+  record.trace.prediction_id = 8;
+  record.trace.prediction_score = 0.75;
+  record.trace.high_score = 0.5;
+  record.trace.low_score = 0.125;
+  record.trace.low_standard_error = 0.0625;
+  record.trace.tokens = 2;
+  record.trace.layers = 3;
+  record.trace.grids = {{Kind::kState, 1, {0.125, 0.25, 0.5, 0.375, 0, 1}, {0, 0.5, 0.25, 0, 0, 0}},
+                        {Kind::kAttn, 10, {0, 0, 0, 0, 0, 0}, {0, 0, 0, 0, 0, 0}}};
+  record.prompt = {"A\xC3\xA9", "A", {3, 4}, {0, 1}};
+  record.options.sigma = 0.13462981581687927;
+  record.texts = {{"A", "\xC3"}, "\xA9", " trumpet"};
+  record.model = {"demo", "GPT2LMHeadModel", 3, 4, 2, 1234, "00ff"};
+  record.run.seconds = 1.5;
+  return record;
+}
+
+std::vector<std::string> keys_of(const nlohmann::ordered_json& json) {
+  std::vector<std::string> keys;
+  for (const auto& item : json.items()) {
+    keys.push_back(item.key());
+  }
+  return keys;
+}
+
+}  // namespace
+
+TEST_CASE("a traced record is this line") {
+  auto record = example();
+  record.trace.grids.pop_back();
+  CHECK(
+      to_line(to_json(record)) ==
+      R"({"schema":"rometrace/trace/1","rometrace":")" + std::string(kVersion) +
+          R"(","status":"traced",)"
+          R"("model":{"name":"demo","architecture":"GPT2LMHeadModel","layers":3,"width":4,"heads":2,"parameters":1234,)"
+          R"("weights_sha256":"00ff"},)"
+          R"("run":{"device":"cpu","dtype":"float32","threads":1,"engine":"plain","seed":1,"samples":10,)"
+          R"("noise":{"rule":"s3","sigma":0.13462981581687927,"replace":false},"seconds":1.5},)"
+          "\"prompt\":\"A\xC3\xA9\",\"subject\":\"A\",\"tokens\":[\"A\",\"\xEF\xBF\xBD\"],"
+          R"("token_bytes":["41","c3"],"token_ids":[3,4],"subject_range":[0,1],)"
+          "\"answer\":\"\xEF\xBF\xBD\",\"answer_bytes\":\"a9\",\"answer_id\":7,"
+          R"("prediction":" trumpet","prediction_bytes":"207472756d706574","prediction_id":8,"prediction_score":0.75,)"
+          R"("high_score":0.5,"low_score":0.125,"low_standard_error":0.0625,"total_effect":0.375,)"
+          R"("grids":{"state":{"window":1,"scores":[[0.125,0.25,0.5],[0.375,0.0,1.0]],)"
+          R"("indirect_effect":[[0.0,0.125,0.375],[0.25,-0.125,0.875]],)"
+          R"("standard_error":[[0.0,0.5,0.25],[0.0,0.0,0.0]]}}})");
+}
+
+TEST_CASE("grids are named by kind, in the order of the trace") {
+  CHECK(keys_of(to_json(example())["grids"]) == std::vector<std::string>{"state", "attn"});
+}
+
+TEST_CASE("what does not exist is null") {
+  auto record = example();
+  record.trace.low_standard_error = kNan;
+  record.trace.grids[0].standard_error.assign(6, kNan);
+  record.trace.grids[0].scores[1] = std::numeric_limits<double>::infinity();
+  const auto json = nlohmann::json::parse(to_line(to_json(record)));
+  CHECK(json["low_standard_error"].is_null());
+  CHECK(json["grids"]["state"]["standard_error"].dump() == "[[null,null,null],[null,null,null]]");
+  CHECK(json["grids"]["state"]["scores"][0][1].is_null());
+  CHECK(json["grids"]["state"]["indirect_effect"][0][1].is_null());
+}
+
+TEST_CASE("a skipped record has a reason and nothing of a corrupted run") {
+  const auto traced = keys_of(to_json(example()));
+  const auto json = to_json_skipped(example(), "predicted \xFF, not this");
+  auto expected = traced;
+  expected.resize(expected.size() - 4);
+  expected.insert(expected.begin() + 3, "reason");
+  CHECK(keys_of(json) == expected);
+  CHECK(json["status"] == "skipped");
+  CHECK(json["reason"] == "predicted \xEF\xBF\xBD, not this");
+}
+
+TEST_CASE("every number reads back as the same double") {
+  const double values[] = {0.1,    1.0 / 3,  0.004232730238558463,    5e-324, -0.0, 1.7976931348623157e308,
+                           1e-300, 0.97638f, std::nextafter(1.0, 0.0)};
+  for (const double value : values) {
+    const auto line = to_line(nlohmann::ordered_json(value));
+    CAPTURE(line);
+    const auto back = nlohmann::json::parse(line).get<double>();
+    CHECK(back == value);
+    CHECK(std::signbit(back) == std::signbit(value));
+  }
+}
+
+TEST_CASE("whatever bytes go in, one line of UTF-8 comes out") {
+  auto record = example();
+  using std::string_literals::operator""s;
+  const std::string hostile = "\0\n\r\x1b\x7f\"\\\xED\xA0\x80\xFF\xE2\x80\xA8"s;
+  record.prompt.prompt = record.prompt.subject = record.model.name = record.model.architecture = hostile;
+  record.run.noise_rule = record.texts.answer = record.texts.prompt[0] = hostile;
+  const auto line = to_line(to_json(record));
+  CHECK_FALSE(find_invalid_utf8(line));
+  CHECK(line.find_first_of("\n\r\x1b") == std::string::npos);
+  CHECK(nlohmann::json::parse(line)["prompt"] == to_valid_utf8(hostile));
+}
+
+}  // namespace rometrace
