@@ -1,0 +1,83 @@
+# Finds libtorch and makes the imported target rometrace::libtorch.
+#
+# Looked for, in this order: ROMETRACE_TORCH_ROOT; Torch_DIR, Torch_ROOT and CMAKE_PREFIX_PATH as
+# find_package(Torch) would; the virtual environment .venv of this checkout; the torch package of python3.
+#
+# find_package(Torch) itself is not used: with a CUDA build of torch it demands the CUDA toolkit, which nothing here
+# compiles against. The include directories go in by -idirafter: torch's own include folder carries a copy of fmt,
+# and would otherwise hide the one that the system's spdlog was built with.
+
+set(ROMETRACE_TORCH_ROOT "" CACHE PATH "Folder of libtorch (holds include/ and lib/); empty: look for it")
+
+set(_torch_roots "")
+foreach(_prefix IN ITEMS "${ROMETRACE_TORCH_ROOT}" "${Torch_ROOT}" "$ENV{Torch_ROOT}")
+  if(_prefix)
+    list(APPEND _torch_roots "${_prefix}")
+  endif()
+endforeach()
+string(REPLACE ":" ";" _env_prefixes "$ENV{CMAKE_PREFIX_PATH}")
+foreach(_prefix IN LISTS Torch_DIR CMAKE_PREFIX_PATH _env_prefixes)
+  # `torch.utils.cmake_prefix_path` is <root>/share/cmake, Torch_DIR is <root>/share/cmake/Torch.
+  list(APPEND _torch_roots "${_prefix}" "${_prefix}/../.." "${_prefix}/../../..")
+endforeach()
+if(DEFINED ENV{Torch_DIR})
+  list(APPEND _torch_roots "$ENV{Torch_DIR}/../../..")
+endif()
+file(GLOB _venv_roots "${PROJECT_SOURCE_DIR}/.venv/lib/python3*/site-packages/torch")
+list(APPEND _torch_roots ${_venv_roots})
+
+find_library(ROMETRACE_TORCH_CPU_LIBRARY torch_cpu HINTS ${_torch_roots} PATH_SUFFIXES lib)
+if(NOT ROMETRACE_TORCH_CPU_LIBRARY)
+  find_program(_python3 python3)
+  if(_python3)
+    execute_process(
+      COMMAND "${_python3}" -c "import importlib.util as u; print(u.find_spec('torch').submodule_search_locations[0])"
+      OUTPUT_VARIABLE _python_root OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+    find_library(ROMETRACE_TORCH_CPU_LIBRARY torch_cpu HINTS "${_python_root}" PATH_SUFFIXES lib)
+  endif()
+endif()
+if(NOT ROMETRACE_TORCH_CPU_LIBRARY)
+  message(FATAL_ERROR
+    "rometrace: libtorch not found; install it (`pip install torch`, or the libtorch zip) and say where with "
+    "-DROMETRACE_TORCH_ROOT=<folder with include/ and lib/> or -DCMAKE_PREFIX_PATH=...")
+endif()
+
+get_filename_component(_torch_lib_dir "${ROMETRACE_TORCH_CPU_LIBRARY}" DIRECTORY)
+get_filename_component(_torch_root "${_torch_lib_dir}" DIRECTORY)
+find_path(ROMETRACE_TORCH_INCLUDE_DIR ATen/ATen.h
+  HINTS "${_torch_root}/include" "${_torch_root}/../include" NO_DEFAULT_PATH)
+find_path(ROMETRACE_TORCH_INCLUDE_DIR ATen/ATen.h)
+find_library(ROMETRACE_C10_LIBRARY c10 HINTS "${_torch_lib_dir}")
+if(NOT ROMETRACE_TORCH_INCLUDE_DIR OR NOT ROMETRACE_C10_LIBRARY)
+  message(FATAL_ERROR "rometrace: ${ROMETRACE_TORCH_CPU_LIBRARY} was found, but not its headers or libc10")
+endif()
+
+# The version's numbers moved between headers from release to release.
+set(_torch_version "")
+foreach(_header IN ITEMS torch/headeronly/version.h torch/csrc/api/include/torch/version.h)
+  if(EXISTS "${ROMETRACE_TORCH_INCLUDE_DIR}/${_header}")
+    file(STRINGS "${ROMETRACE_TORCH_INCLUDE_DIR}/${_header}" _lines REGEX "define TORCH_VERSION_(MAJOR|MINOR|PATCH) [0-9]")
+    string(APPEND _torch_version "${_lines};")
+  endif()
+endforeach()
+string(REGEX REPLACE "[^0-9]*([0-9]+)[^0-9]+([0-9]+)[^0-9]+([0-9]+).*" "\\1.\\2.\\3" ROMETRACE_TORCH_VERSION
+  "${_torch_version}")
+if(ROMETRACE_TORCH_VERSION VERSION_LESS 2.1)
+  message(FATAL_ERROR "rometrace: libtorch ${ROMETRACE_TORCH_VERSION} in ${_torch_root} is too old; 2.1 or newer is needed")
+endif()
+
+add_library(rometrace_libtorch INTERFACE)
+add_library(rometrace::libtorch ALIAS rometrace_libtorch)
+target_compile_options(rometrace_libtorch INTERFACE
+  "SHELL:-idirafter ${ROMETRACE_TORCH_INCLUDE_DIR}"
+  "SHELL:-idirafter ${ROMETRACE_TORCH_INCLUDE_DIR}/torch/csrc/api/include")
+target_link_libraries(rometrace_libtorch INTERFACE "${ROMETRACE_TORCH_CPU_LIBRARY}" "${ROMETRACE_C10_LIBRARY}")
+
+# A CUDA build registers its kernels when libtorch_cuda is loaded; no symbol of it is named here, so it has to be kept.
+find_library(ROMETRACE_TORCH_CUDA_LIBRARY torch_cuda HINTS "${_torch_lib_dir}" NO_DEFAULT_PATH)
+if(ROMETRACE_TORCH_CUDA_LIBRARY)
+  target_link_libraries(rometrace_libtorch INTERFACE
+    "-Wl,--no-as-needed,${ROMETRACE_TORCH_CUDA_LIBRARY},--as-needed")
+endif()
+
+message(STATUS "libtorch ${ROMETRACE_TORCH_VERSION}: ${_torch_root}")

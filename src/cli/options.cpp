@@ -1,0 +1,147 @@
+#include "cli/options.hpp"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <iostream>
+#include <limits>
+
+#include "rometrace/error.hpp"
+#include "rometrace/text/input_file.hpp"
+#include "rometrace/version.hpp"
+
+namespace rometrace::cli {
+namespace {
+
+const std::vector<std::pair<std::string, Kind>> kKinds = {
+    {"state", Kind::kState}, {"mlp", Kind::kMlp}, {"attn", Kind::kAttn}};
+
+std::vector<Kind> parse_kinds(const std::vector<std::string>& names) {
+  std::vector<Kind> kinds;
+  for (const auto& name : names) {
+    const auto known = std::find_if(kKinds.begin(), kKinds.end(), [&](const auto& kind) { return kind.first == name; });
+    if (known == kKinds.end()) {
+      throw CLI::ValidationError("--kinds", in_quotes(name) + " is not a kind; expected state, mlp or attn");
+    }
+    if (std::find(kinds.begin(), kinds.end(), known->second) == kinds.end()) kinds.push_back(known->second);
+  }
+  return kinds;
+}
+
+}  // namespace
+
+std::variant<Options, int> parse_options(int argc, char** argv) {
+  Options options;
+  std::vector<std::string> kinds = {"state", "mlp", "attn"};
+  std::string engine = "plain";
+
+  CLI::App app(
+      "Causal tracing: where in a GPT-2 model does the answer to a prompt come from? Corrupts the subject's\n"
+      "embeddings with noise, restores clean hidden states one place at a time, and reports which bring the\n"
+      "answer back (arXiv 2202.05262).\n"
+      "Result: JSON on stdout where it is piped, heat maps where it is a terminal.\n",
+      "rometrace");
+  app.set_version_flag("--version", std::string("rometrace ") + kVersion + " (libtorch " + kTorchVersion + ")");
+  app.get_formatter()->column_width(28);
+  app.footer(
+      "Exit status: 0 traced; 1 skipped (--expect); 2 could not run; 130 interrupted.\n"
+      "Environment: ROMETRACE_MODEL (default of --model), HF_HUB_CACHE and HF_HOME (where names are looked up),\n"
+      "NO_COLOR (heat maps in digits).");
+  const auto value = [&](const std::string& name, auto& target, const std::string& description) {
+    return app.add_option(name, target, description);
+  };
+
+  value("--prompt", options.prompt, "Text that the model continues")->required()->type_name("TEXT");
+  value("--subject", options.subject, "The part of the prompt to corrupt (its first occurrence)")
+      ->required()
+      ->type_name("TEXT");
+  value("--model", options.model,
+        "Model folder in Hugging Face layout, or a name in the local Hugging Face cache (gpt2-xl) [the demo model]")
+      ->envname("ROMETRACE_MODEL")
+      ->type_name("MODEL");
+  value("--revision", options.revision, "Branch, tag or commit of a model given by name")
+      ->type_name("REV")
+      ->capture_default_str();
+
+  value("--kinds", kinds, "What to restore: state, mlp, attn")
+      ->delimiter(',')
+      ->type_name("KINDS")
+      ->capture_default_str()
+      ->group("Trace");
+  value("--window", options.window, "Layers restored together, for mlp and attn")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20))
+      ->type_name("W")
+      ->capture_default_str()
+      ->group("Trace");
+  value("--samples", options.samples, "Noise draws")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20))
+      ->type_name("N")
+      ->capture_default_str()
+      ->group("Trace");
+  value("--seed", options.seed, "Seed of the noise (NumPy's RandomState), 0 to 4294967295")
+      ->check(CLI::Range(std::int64_t{0}, std::int64_t{std::numeric_limits<std::uint32_t>::max()}))
+      ->type_name("SEED")
+      ->capture_default_str()
+      ->group("Trace");
+  value("--noise", options.noise_text,
+        "A standard deviation (0.1); s<k>: k times that of the subjects' embeddings; u<x>: uniform in [-x, x]")
+      ->type_name("RULE")
+      ->capture_default_str()
+      ->group("Trace");
+  value("--noise-facts", options.noise_facts, "Facts file whose subjects set s<k> [the one that rometrace ships]")
+      ->type_name("FILE")
+      ->group("Trace");
+  app.add_flag("--replace", options.replace, "Put noise in place of the embeddings instead of adding it")
+      ->group("Trace");
+  value("--target", options.target, "Follow this answer (one token, mind the leading space) instead of the top one")
+      ->type_name("TEXT")
+      ->group("Trace");
+  value("--expect", options.expect, "Skip, with exit status 1, unless the model's top answer is this word")
+      ->type_name("TEXT")
+      ->group("Trace");
+  app.add_flag("--special-tokens", options.special_tokens,
+               "Read <|endoftext|> and the like in the prompt as special tokens, not as text")
+      ->group("Trace");
+
+  value("--engine", engine, "plain: one run of the model a cell, as in the paper")
+      ->type_name("ENGINE")
+      ->capture_default_str()
+      ->group("Run");
+  value("--device", options.device, "cpu, cuda or cuda:<i>")->type_name("DEVICE")->capture_default_str()->group("Run");
+  value("--dtype", options.dtype, "float32 or float64")->type_name("DTYPE")->capture_default_str()->group("Run");
+  value("--threads", options.threads, "CPU threads [one a core]")
+      ->check(CLI::Range(1, 4096))
+      ->type_name("N")
+      ->group("Run");
+
+  value("-o,--output", options.output, "Write the JSON to this file, by rename; - is stdout")
+      ->type_name("FILE")
+      ->group("Output");
+  app.add_flag("--json", options.json, "Write the JSON to stdout, even if it is a terminal or -o is given")
+      ->group("Output");
+  auto* verbose = app.add_flag("-v,--verbose", options.verbose, "Say more on stderr")->group("Output");
+  app.add_flag("-q,--quiet", options.quiet, "Say nothing on stderr but errors")->group("Output")->excludes(verbose);
+
+  try {
+    app.parse(argc, argv);
+    options.kinds = parse_kinds(kinds);
+    if (engine != "plain") {
+      throw CLI::ValidationError("--engine", in_quotes(engine) + " is not an engine of this version; expected plain");
+    }
+    if (options.dtype != "float32" && options.dtype != "float64") {
+      throw CLI::ValidationError(
+          "--dtype", in_quotes(options.dtype) + " is not supported by this version; expected float32 or float64");
+    }
+    options.noise = NoiseRule::parse(options.noise_text);
+  } catch (const CLI::Success& success) {
+    return app.exit(success);
+  } catch (const CLI::ParseError& error) {
+    std::cerr << "rometrace: " << one_line(error.what(), 400) << "; see rometrace --help\n";
+    return 2;
+  } catch (const Error& error) {
+    std::cerr << "rometrace: --noise: " << error.what() << '\n';
+    return 2;
+  }
+  return options;
+}
+
+}  // namespace rometrace::cli

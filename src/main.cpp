@@ -1,0 +1,277 @@
+// Command line -> options -> one trace -> exit status.
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <ATen/detail/CUDAHooksInterface.h>
+#include <c10/util/Exception.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <future>
+#include <new>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+
+#include "cli/options.hpp"
+#include "cli/output_file.hpp"
+#include "cli/share_dir.hpp"
+#include "cli/stop_signals.hpp"
+#include "cli/terminal_info.hpp"
+#include "rometrace/error.hpp"
+#include "rometrace/model/fingerprint.hpp"
+#include "rometrace/model/gpt2.hpp"
+#include "rometrace/model/hub.hpp"
+#include "rometrace/report/json.hpp"
+#include "rometrace/report/terminal.hpp"
+#include "rometrace/study/facts.hpp"
+#include "rometrace/text/input_file.hpp"
+#include "rometrace/text/subject.hpp"
+#include "rometrace/text/tokenizer.hpp"
+#include "rometrace/trace/plain.hpp"
+#include "rometrace/trace/sigma.hpp"
+#include "rometrace/version.hpp"
+
+namespace rometrace::cli {
+namespace {
+
+constexpr int kTraced = 0;
+constexpr int kSkipped = 1;
+constexpr int kCouldNotRun = 2;
+constexpr int kInterrupted = 130;
+
+class Stopwatch {
+ public:
+  double seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point start_ = Clock::now();
+};
+
+void set_up_log(const Options& options) {
+  auto logger = spdlog::stderr_logger_st("rometrace");
+  logger->set_pattern("rometrace: %v");
+  logger->set_level(options.quiet ? spdlog::level::err : options.verbose ? spdlog::level::debug : spdlog::level::info);
+  spdlog::set_default_logger(std::move(logger));
+}
+
+struct NamedFolder {
+  std::string name;  // as the user gave it
+  std::filesystem::path folder;
+};
+
+NamedFolder locate_model(const Options& options) {
+  if (options.model && !options.model->empty()) {
+    return {*options.model, resolve_model(*options.model, options.revision)};
+  }
+  spdlog::info(
+      "using the demo model that comes with rometrace (a toy that knows a few hundred facts); "
+      "--model chooses another");
+  return {"rometrace-demo", share_dir() / "demo"};
+}
+
+at::Device parse_device(const std::string& text) {
+  if (text == "cpu") return at::kCPU;
+  const bool indexed = text.starts_with("cuda:") && text.size() > 5 && text.size() < 9 &&
+                       text.find_first_not_of("0123456789", 5) == std::string::npos;
+  if (text != "cuda" && !indexed) {
+    throw Error("--device: " + in_quotes(text) + " is not a device; expected cpu, cuda or cuda:<i>");
+  }
+  if (!at::hasCUDA()) {
+    throw Error("--device " + text + ": no CUDA device can be used: libtorch " + kTorchVersion +
+                " here is a CPU build, or finds no GPU; use --device cpu");
+  }
+  const int index = indexed ? std::stoi(text.substr(5)) : 0;
+  if (index >= static_cast<int>(at::detail::getCUDAHooks().deviceCount())) {
+    throw Error("--device " + text + ": there is no such GPU; " +
+                std::to_string(at::detail::getCUDAHooks().deviceCount()) + " found");
+  }
+  return {at::kCUDA, static_cast<at::DeviceIndex>(index)};
+}
+
+std::vector<std::int32_t> ids_of(const std::vector<Token>& tokens) {
+  std::vector<std::int32_t> ids;
+  for (const auto& token : tokens) ids.push_back(token.id);
+  return ids;
+}
+
+TracePrompt read_prompt(const Tokenizer& tokenizer, const Options& options) {
+  if (options.prompt.empty()) throw Error("--prompt is empty; expected the text that the model continues");
+  const auto tokens =
+      tokenizer.encode(options.prompt, options.special_tokens ? SpecialTokens::kParse : SpecialTokens::kAsText);
+  if (options.prompt.ends_with(' ')) {
+    spdlog::warn("the prompt ends with a space; GPT-2's words begin with theirs, so the answer may be lost");
+  }
+  return {options.prompt, options.subject, ids_of(tokens), find_subject(tokens, options.prompt, options.subject)};
+}
+
+std::int32_t read_target(const Tokenizer& tokenizer, const std::string& target) {
+  const auto tokens = tokenizer.encode(target);
+  if (tokens.size() == 1) return tokens.front().id;
+  std::string pieces;
+  for (const auto& token : tokens) {
+    pieces += (pieces.empty() ? "" : ", ") + in_quotes(target.substr(token.begin, token.end - token.begin));
+  }
+  std::string advice = "give one token";
+  if (!target.starts_with(' ') && tokenizer.encode(" " + target).size() == 1) {
+    advice = in_quotes(" " + target) + ", with a space in front, is one";
+  }
+  throw Error("--target: " + in_quotes(target) + " is " + std::to_string(tokens.size()) + " tokens" +
+              (pieces.empty() ? "" : " (" + pieces + ")") + "; expected one; " + advice);
+}
+
+double read_sigma(const Options& options, const Gpt2& model, const Tokenizer& tokenizer) {
+  if (!options.noise.of_subjects) return options.noise.scale;
+  const auto file = options.noise_facts ? std::filesystem::path(*options.noise_facts) : share_dir() / "facts.json";
+  return options.noise.scale * subject_embedding_std(model, tokenizer, read_subjects(file));
+}
+
+std::string strip(const std::string& text) {
+  const auto* const space = " \t\n\v\f\r";
+  const auto begin = text.find_first_not_of(space);
+  return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(space) + 1 - begin);
+}
+
+// A bar that redraws itself on a terminal's last line, and leaves nothing behind.
+Progress progress_bar(const Stopwatch& watch) {
+  return [&watch, shown = -1.0](std::int64_t done, std::int64_t total) mutable {
+    const double now = watch.seconds();
+    if (done < total && now - shown < 0.1) return;
+    shown = now;
+    const auto line = done < total ? render_progress(done, total, now, terminal_style(STDERR_FILENO)) : std::string();
+    std::fprintf(stderr, "\r\033[K%s", line.c_str());
+    std::fflush(stderr);
+  };
+}
+
+TraceOptions trace_options(const Options& options, const Gpt2& model, const Tokenizer& tokenizer) {
+  TraceOptions trace;
+  trace.kinds = options.kinds;
+  trace.window = options.window;
+  trace.samples = options.samples;
+  trace.seed = options.seed;
+  trace.distribution = options.noise.distribution;
+  trace.sigma = read_sigma(options, model, tokenizer);
+  trace.replace = options.replace;
+  if (options.target) trace.target = read_target(tokenizer, *options.target);
+  return trace;
+}
+
+ModelRecord model_record(const std::string& name, const Gpt2& model) {
+  ModelRecord record;
+  record.name = name;
+  record.architecture = model.config().architecture;
+  record.layers = model.config().n_layer;
+  record.width = model.config().n_embd;
+  record.heads = model.config().n_head;
+  record.parameters = model.parameter_count();
+  return record;
+}
+
+RunRecord run_record(const Options& options, const Gpt2& model) {
+  RunRecord record;
+  record.device = model.device().str();
+  record.dtype = options.dtype;
+  record.threads = at::get_num_threads();
+  record.noise_rule = options.noise_text;
+  return record;
+}
+
+// Why the fact is skipped: the model's top answer is not the one expected. Nothing if it is.
+std::optional<std::string> reason_to_skip(const Options& options, const TokenTexts& texts) {
+  if (!options.expect || strip(texts.prediction) == strip(*options.expect)) return std::nullopt;
+  return "the model's answer is " + in_quotes(texts.prediction) + ", not " + in_quotes(*options.expect);
+}
+
+// Where the JSON goes: to -o's file; to stdout if that is asked for, or is no terminal and no file was named.
+void write_json(const Options& options, std::optional<OutputFile>& file, const nlohmann::ordered_json& json,
+                const std::stop_token& stop) {
+  const auto line = to_line(json) + "\n";
+  if (options.json || (!file && (!is_terminal(STDOUT_FILENO) || options.output == "-"))) write_stdout(line, stop);
+  if (!file) return;
+  file->write(line, stop);
+  file->commit();
+}
+
+int run(const Options& options, std::stop_token stop) {
+  std::optional<OutputFile> file;
+  if (options.output && *options.output != "-") file.emplace(*options.output);
+  const auto device = parse_device(options.device);
+  if (options.threads > 0) at::set_num_threads(options.threads);
+
+  const auto located = locate_model(options);
+  const auto tokenizer = Tokenizer::load(located.folder);
+  TraceRecord record;
+  record.prompt = read_prompt(tokenizer, options);
+  const Stopwatch loading;
+  const auto model = Gpt2::load(located.folder, options.dtype == "float64" ? at::kDouble : at::kFloat, device);
+  record.model = model_record(located.name, *model);
+  record.run = run_record(options, *model);
+  spdlog::debug("{}: {} parameters loaded in {:.2f} s", located.folder.string(), record.model.parameters,
+                loading.seconds());
+  record.options = trace_options(options, *model, tokenizer);
+  spdlog::debug("noise {}: sigma {}", options.noise_text, record.options.sigma);
+
+  const Stopwatch tracing;
+  record.trace = run_clean(*model, record.prompt, record.options);
+  record.texts = token_texts(record.trace, record.prompt, tokenizer);
+  // Hashing gigabytes takes a while; it runs beside the trace, once the clean run has shown that the input is good.
+  auto fingerprint = std::async(std::launch::async, [&] { return weights_sha256(model->weight_files(), stop); });
+  const auto skip = reason_to_skip(options, record.texts);
+  if (!skip) {
+    const bool show_progress = !options.quiet && is_terminal(STDERR_FILENO);
+    record.trace =
+        trace_plain(*model, record.prompt, record.options, show_progress ? progress_bar(tracing) : Progress(), stop);
+  }
+  record.run.seconds = tracing.seconds();
+  record.model.weights_sha256 = fingerprint.get();
+
+  write_json(options, file, skip ? to_json_skipped(record, *skip) : to_json(record), stop);
+  if (skip) {
+    spdlog::warn("skipped: {}", *skip);
+    return kSkipped;
+  }
+  if (is_terminal(STDOUT_FILENO) && !options.json && options.output != "-") {
+    write_stdout(render_heat_maps(record.trace, record.prompt, record.texts, terminal_style(STDOUT_FILENO)), stop);
+  }
+  return kTraced;
+}
+
+// The first line of a message: libtorch's errors go on with a C++ stack.
+std::string first_line(const std::string& text) {
+  return text.substr(0, text.find('\n'));
+}
+
+int run_and_report(int argc, char** argv) {
+  try {
+    const auto stop = watch_stop_signals();
+    const auto parsed = parse_options(argc, argv);
+    if (const int* status = std::get_if<int>(&parsed)) return *status;
+    const auto& options = std::get<Options>(parsed);
+    set_up_log(options);
+    return run(options, stop);
+  } catch (const Interrupted&) {
+    spdlog::error("interrupted; nothing was written");
+    return kInterrupted;
+  } catch (const Error& error) {
+    spdlog::error("{}", error.what());
+  } catch (const c10::Error& error) {
+    spdlog::error("libtorch failed: {}", first_line(error.what_without_backtrace()));
+  } catch (const std::bad_alloc&) {
+    spdlog::error("out of memory");
+  } catch (const std::exception& error) {
+    spdlog::error("failed: {}", first_line(error.what()));
+  }
+  return kCouldNotRun;
+}
+
+}  // namespace
+}  // namespace rometrace::cli
+
+int main(int argc, char** argv) {
+  return rometrace::cli::run_and_report(argc, argv);
+}
