@@ -12,6 +12,7 @@
 #include <ATen/ops/tanh.h>
 #include <ATen/ops/tensor.h>
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <string_view>
@@ -79,7 +80,9 @@ class Loader {
  private:
   // GPT2LMHeadModel writes "transformer.wte.weight", GPT2Model (and the first GPT-2 checkpoints) "wte.weight".
   static std::string find_prefix(const Checkpoint& checkpoint) {
-    return checkpoint.contains("transformer.ln_f.weight") ? "transformer." : "";
+    const auto names = checkpoint.names();
+    const auto has_prefix = [](const std::string& name) { return name.starts_with("transformer."); };
+    return std::any_of(names.begin(), names.end(), has_prefix) ? "transformer." : "";
   }
 
   at::Tensor get(const std::string& name, const std::vector<std::int64_t>& shape) const {
