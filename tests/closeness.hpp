@@ -1,10 +1,10 @@
 #pragma once
 
-#include <doctest/doctest.h>
-
 #include <cmath>
 #include <cstddef>
 #include <string>
+
+#include "checks.hpp"
 
 namespace rometrace::testing {
 

@@ -1,6 +1,5 @@
 #include "cli/output_file.hpp"
 
-#include <doctest/doctest.h>
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -17,6 +16,7 @@
 #include <thread>
 #include <vector>
 
+#include "checks.hpp"
 #include "rometrace/error.hpp"
 
 namespace rometrace::cli {

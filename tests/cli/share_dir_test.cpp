@@ -1,10 +1,9 @@
 #include "cli/share_dir.hpp"
 
-#include <doctest/doctest.h>
-
 #include <cstdlib>
 #include <functional>
 
+#include "checks.hpp"
 #include "rometrace/error.hpp"
 
 namespace rometrace::cli {

@@ -1,10 +1,11 @@
 #include "cli/terminal_info.hpp"
 
-#include <doctest/doctest.h>
 #include <fcntl.h>
 #include <unistd.h>
 
 #include <map>
+
+#include "checks.hpp"
 
 namespace rometrace::cli {
 

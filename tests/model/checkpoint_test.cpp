@@ -2,7 +2,6 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
-#include <doctest/doctest.h>
 
 #include <cstdint>
 #include <fstream>
@@ -12,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "checks.hpp"
 #include "model/files.hpp"
 #include "rometrace/error.hpp"
 

@@ -1,10 +1,9 @@
 #include "rometrace/model/fingerprint.hpp"
 
-#include <doctest/doctest.h>
-
 #include <string>
 #include <vector>
 
+#include "checks.hpp"
 #include "model/files.hpp"
 #include "rometrace/error.hpp"
 

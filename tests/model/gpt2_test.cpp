@@ -1,8 +1,8 @@
 #include "rometrace/model/gpt2.hpp"
 
 #include <ATen/core/grad_mode.h>
-#include <doctest/doctest.h>
 
+#include "checks.hpp"
 #include "closeness.hpp"
 #include "golden_models.hpp"
 #include "rometrace/error.hpp"

@@ -1,7 +1,5 @@
 #include "rometrace/model/hub.hpp"
 
-#include <doctest/doctest.h>
-
 #include <cstdlib>
 #include <map>
 #include <optional>
@@ -9,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "checks.hpp"
 #include "model/files.hpp"
 #include "rometrace/error.hpp"
 

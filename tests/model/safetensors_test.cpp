@@ -1,12 +1,11 @@
 #include "rometrace/model/safetensors.hpp"
 
-#include <doctest/doctest.h>
-
 #include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "checks.hpp"
 #include "model/files.hpp"
 #include "rometrace/error.hpp"
 

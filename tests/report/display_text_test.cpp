@@ -1,9 +1,8 @@
 #include "report/display_text.hpp"
 
-#include <doctest/doctest.h>
-
 #include <vector>
 
+#include "checks.hpp"
 #include "rometrace/text/utf8.hpp"
 
 namespace rometrace {

@@ -1,11 +1,10 @@
 #include "rometrace/report/json.hpp"
 
-#include <doctest/doctest.h>
-
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "checks.hpp"
 #include "rometrace/text/utf8.hpp"
 #include "rometrace/version.hpp"
 

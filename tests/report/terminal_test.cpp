@@ -1,7 +1,5 @@
 #include "rometrace/report/terminal.hpp"
 
-#include <doctest/doctest.h>
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -9,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "checks.hpp"
 #include "report/display_text.hpp"
 #include "rometrace/text/utf8.hpp"
 

@@ -1,11 +1,10 @@
 #include "rometrace/study/facts.hpp"
 
-#include <doctest/doctest.h>
-
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "checks.hpp"
 #include "model/files.hpp"
 #include "rometrace/error.hpp"
 

@@ -1,7 +1,5 @@
 #include "rometrace/text/bpe_model.hpp"
 
-#include <doctest/doctest.h>
-
 #include <algorithm>
 #include <map>
 #include <random>
@@ -9,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "checks.hpp"
 #include "model/files.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/tokenizer.hpp"

@@ -1,8 +1,8 @@
 #include "rometrace/text/byte_alphabet.hpp"
 
-#include <doctest/doctest.h>
-
 #include <set>
+
+#include "checks.hpp"
 
 namespace rometrace {
 namespace {

@@ -1,12 +1,12 @@
 #include "rometrace/text/json_file.hpp"
 
-#include <doctest/doctest.h>
 #include <sys/stat.h>
 
 #include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
 
+#include "checks.hpp"
 #include "model/files.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"

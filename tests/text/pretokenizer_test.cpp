@@ -1,9 +1,9 @@
 #include "rometrace/text/pretokenizer.hpp"
 
-#include <doctest/doctest.h>
-
 #include <string>
 #include <utility>
+
+#include "checks.hpp"
 
 namespace rometrace {
 namespace {

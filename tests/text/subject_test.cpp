@@ -1,7 +1,6 @@
 #include "rometrace/text/subject.hpp"
 
-#include <doctest/doctest.h>
-
+#include "checks.hpp"
 #include "model/files.hpp"
 #include "rometrace/error.hpp"
 

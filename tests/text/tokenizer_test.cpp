@@ -1,7 +1,5 @@
 #include "rometrace/text/tokenizer.hpp"
 
-#include <doctest/doctest.h>
-
 #include <algorithm>
 #include <bit>
 #include <random>
@@ -9,6 +7,7 @@
 #include <string>
 #include <thread>
 
+#include "checks.hpp"
 #include "model/files.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/bpe_model.hpp"

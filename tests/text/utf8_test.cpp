@@ -1,9 +1,8 @@
 #include "rometrace/text/utf8.hpp"
 
-#include <doctest/doctest.h>
-
 #include <string>
 
+#include "checks.hpp"
 #include "text/tokenizer_goldens.hpp"
 
 namespace rometrace {

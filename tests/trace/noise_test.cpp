@@ -1,10 +1,9 @@
 #include "rometrace/trace/noise.hpp"
 
-#include <doctest/doctest.h>
-
 #include <bit>
 #include <filesystem>
 
+#include "checks.hpp"
 #include "golden_models.hpp"
 #include "rometrace/error.hpp"
 

@@ -1,7 +1,6 @@
 #include "rometrace/trace/plain.hpp"
 
-#include <doctest/doctest.h>
-
+#include "checks.hpp"
 #include "closeness.hpp"
 #include "golden_models.hpp"
 #include "rometrace/error.hpp"
