@@ -1,0 +1,75 @@
+"""Fixtures: where things are, and how the executable is run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "scripts"))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+Rometrace = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the working tree."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def bin_dir() -> Path:
+    """The folder of the programs under test: $ROMETRACE_BIN_DIR, else the release preset's."""
+    folder = Path(os.environ.get("ROMETRACE_BIN_DIR", REPOSITORY / "build/release/bin"))
+    if not (folder / "rometrace").exists():
+        pytest.fail(f"{folder}/rometrace is not there; build first: cmake --workflow --preset release")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def rometrace(bin_dir: Path) -> Rometrace:
+    """rometrace(*arguments, **environment) runs the executable and gives its status, stdout and stderr."""
+
+    def run(*arguments: Any, **environment: str) -> subprocess.CompletedProcess[str]:
+        # One thread: on a busy machine two threads of a tiny model wait for each other most of the time.
+        quiet = {"OMP_NUM_THREADS": "1"}
+        inherited = {name: value for name, value in os.environ.items() if name != "ROMETRACE_MODEL"}
+        command = [str(bin_dir / "rometrace"), *map(str, arguments)]
+        variables = quiet | inherited | environment
+        return subprocess.run(command, capture_output=True, encoding="utf-8", env=variables, timeout=300)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def traced(rometrace: Rometrace) -> Callable[..., dict[str, Any]]:
+    """traced(*arguments) runs the executable, expects exit status 0, and gives the record that it wrote."""
+
+    def run(*arguments: Any) -> dict[str, Any]:
+        done = rometrace(*arguments)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of models and facts beside the repository: $ROMETRACE_SHARED, else ../shared. Skips if absent."""
+    folder = Path(os.environ.get("ROMETRACE_SHARED", REPOSITORY.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo(repository: Path) -> Path:
+    """The demo model's folder."""
+    return repository / "share/rometrace/demo"

@@ -1,0 +1,411 @@
+"""The executable as a user meets it: exit statuses, messages, files left behind."""
+
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+MILES = ("--prompt", "Miles Davis plays the", "--subject", "Miles Davis")
+QUICK = (*MILES, "--kinds", "state", "--samples", "2")
+
+
+@pytest.fixture
+def model(demo: Path, tmp_path: Path) -> Path:
+    """A copy of the demo model that a test may damage."""
+    folder = tmp_path / "model"
+    shutil.copytree(demo, folder)
+    return folder
+
+
+@pytest.fixture
+def executable(bin_dir: Path) -> Path:
+    return bin_dir / "rometrace"
+
+
+def refused(result: subprocess.CompletedProcess, *words: str) -> None:
+    """One line on stderr that holds `words`, nothing on stdout, exit status 2."""
+    assert result.returncode == 2, (result.returncode, result.stderr)
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("rometrace: ")
+    for word in words:
+        assert word in lines[0], (word, lines[0])
+
+
+# --- what works ---------------------------------------------------------------------------------------------------
+
+
+def test_json_is_the_result_when_stdout_is_piped_and_stderr_says_which_model(rometrace):
+    result = rometrace(*QUICK)
+    assert result.returncode == 0
+    record = json.loads(result.stdout)
+    assert record["answer"] == " trumpet"
+    assert record["subject_range"][0] == 0
+    assert result.stderr.count("\n") == 1 and "demo model" in result.stderr
+
+
+def test_quiet_says_nothing_and_verbose_says_more(rometrace):
+    assert rometrace(*QUICK, "-q").stderr == ""
+    assert len(rometrace(*QUICK, "-v").stderr.splitlines()) > 1
+
+
+def test_the_environment_chooses_the_model_and_the_option_wins(rometrace, model, tmp_path):
+    assert json.loads(rometrace(*QUICK, ROMETRACE_MODEL=str(model)).stdout)["model"]["name"] == str(model)
+    chosen = rometrace(*QUICK, "--model", str(model), ROMETRACE_MODEL=str(tmp_path / "absent"))
+    assert chosen.returncode == 0
+    assert json.loads(rometrace(*QUICK, ROMETRACE_MODEL="").stdout)["model"]["name"] == "rometrace-demo"
+
+
+def test_the_output_file_holds_what_stdout_would_and_replaces_the_old_one(rometrace, tmp_path):
+    target = tmp_path / "out.json"
+    target.write_text("old")
+    result = rometrace(*QUICK, "-o", str(target))
+    assert result.returncode == 0 and result.stdout == ""
+    written, printed = json.loads(target.read_text()), json.loads(rometrace(*QUICK).stdout)
+    written["run"].pop("seconds"), printed["run"].pop("seconds")
+    assert written == printed
+    assert os.listdir(tmp_path) == ["out.json"]
+
+
+def test_json_with_an_output_file_writes_both(rometrace, tmp_path):
+    result = rometrace(*QUICK, "--json", "-o", str(tmp_path / "out.json"))
+    assert result.stdout == (tmp_path / "out.json").read_text()
+
+
+def test_output_dash_is_stdout(rometrace):
+    assert json.loads(rometrace(*QUICK, "-o", "-").stdout)["status"] == "traced"
+
+
+def test_results_do_not_depend_on_threads(rometrace):
+    one, two = (json.loads(rometrace(*MILES, "--threads", str(n)).stdout) for n in (1, 2))
+    assert one["run"]["threads"] == 1 and two["run"]["threads"] == 2
+    for kind, grid in one["grids"].items():
+        # float32 products summed in another order
+        np.testing.assert_allclose(grid["scores"], two["grids"][kind]["scores"], rtol=1e-5, atol=1e-7)
+
+
+def test_an_answer_that_is_not_expected_is_skipped_with_status_1(rometrace):
+    assert rometrace(*QUICK, "--expect", "trumpet").returncode == 0
+    result = rometrace(*QUICK, "--expect", "piano")
+    assert result.returncode == 1
+    record = json.loads(result.stdout)
+    assert record["status"] == "skipped" and "piano" in record["reason"]
+    assert "grids" not in record and "low_score" not in record
+    assert "skipped" in result.stderr
+
+
+def test_the_fingerprint_is_what_sha256sum_prints(rometrace, demo):
+    weights = demo / "model.safetensors"
+    digest = subprocess.run(["sha256sum", weights], capture_output=True, text=True, check=True).stdout.split()[0]
+    assert json.loads(rometrace(*QUICK).stdout)["model"]["weights_sha256"] == digest
+
+
+def test_noise_facts_set_sigma(rometrace, tmp_path):
+    facts = tmp_path / "facts.json"
+    facts.write_text(json.dumps([{"subject": "Miles Davis"}, {"subject": "John Coltrane"}]))
+    default = json.loads(rometrace(*QUICK).stdout)["run"]["noise"]
+    other = json.loads(rometrace(*QUICK, "--noise-facts", str(facts)).stdout)["run"]["noise"]
+    assert default["rule"] == other["rule"] == "s3" and default["sigma"] != other["sigma"]
+
+
+def test_help_and_version_succeed_on_stdout(rometrace):
+    for option in ("--help", "--version"):
+        result = rometrace(option)
+        assert result.returncode == 0 and result.stdout and not result.stderr
+
+
+def test_special_tokens_are_text_unless_asked_for(rometrace):
+    prompt = ("--prompt", "<|endoftext|>Miles Davis plays the", "--subject", "Miles Davis", "--kinds", "state")
+    as_text = json.loads(rometrace(*prompt, "--samples", "1").stdout)
+    parsed = json.loads(rometrace(*prompt, "--samples", "1", "--special-tokens").stdout)
+    assert parsed["tokens"][0] == "<|endoftext|>"
+    assert as_text["tokens"][0] != "<|endoftext|>" and len(as_text["tokens"]) > len(parsed["tokens"])
+    assert parsed["subject_range"][0] == 1
+
+
+# --- what is refused: options ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("--prompt", "Miles Davis plays the", "--subject", "John"), ["John", "not in the prompt"]),
+        (("--prompt", "Miles Davis plays the", "--subject", ""), ["subject"]),
+        (("--prompt", "", "--subject", "Miles"), ["--prompt", "empty"]),
+        (("--prompt", "Miles " * 200, "--subject", "Miles"), ["tokens", "64"]),
+        ((*QUICK, "--frobnicate"), ["--frobnicate"]),
+        ((*MILES, "--kinds", "state,foo"), ["foo", "state, mlp or attn"]),
+        ((*QUICK, "--window", "0"), ["--window"]),
+        ((*QUICK, "--samples", "0"), ["--samples"]),
+        ((*QUICK, "--samples", "many"), ["--samples", "many"]),
+        ((*QUICK, "--seed", "4294967296"), ["--seed"]),
+        ((*QUICK, "--seed", "-1"), ["--seed"]),
+        ((*QUICK, "--threads", "0"), ["--threads"]),
+        ((*QUICK, "--noise", "z9"), ["--noise", "z9", "s<k>"]),
+        ((*QUICK, "--noise", "nan"), ["--noise", "nan"]),
+        ((*QUICK, "--engine", "warp"), ["--engine", "warp", "plain"]),
+        ((*QUICK, "--dtype", "int8"), ["--dtype", "int8", "float32"]),
+        ((*QUICK, "--device", "tpu"), ["--device", "tpu", "cpu"]),
+        ((*QUICK, "--target", " trumpet player of note"), ["--target", "tokens", "expected one"]),
+        ((*QUICK, "--target", ""), ["--target", "expected one"]),
+        ((*QUICK, "--noise-facts", "/nonexistent/facts.json"), ["/nonexistent/facts.json"]),
+        ((*QUICK, "--model", "/nonexistent/model"), ["/nonexistent/model"]),
+        ((*QUICK, "--model", "nobody/nothing"), ["nobody/nothing", "hf download"]),
+        (("--subject", "Miles"), ["--prompt"]),
+        (("--prompt", "Miles \udcff Davis", "--subject", "Miles"), ["UTF-8"]),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_in_one_line(rometrace, arguments, words):
+    # The prompt's size and tokens are known only with the model, whose line -q leaves out.
+    refused(rometrace(*arguments, "-q"), *words)
+
+
+def test_cuda_is_refused_clearly_where_there_is_none(rometrace):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    refused(rometrace(*QUICK, "-q", "--device", "cuda"), "--device cuda", "use --device cpu")
+
+
+# --- what is refused: model folders -------------------------------------------------------------------------------
+
+
+def header_of(weights: Path) -> tuple[dict, bytes]:
+    data = weights.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    return json.loads(data[8 : 8 + length]), data[8 + length :]
+
+
+def write_weights(weights: Path, header: dict | str, body: bytes) -> None:
+    text = (header if isinstance(header, str) else json.dumps(header)).encode()
+    weights.write_bytes(struct.pack("<Q", len(text)) + text + body)
+
+
+def truncate(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+
+
+def huge_header(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(b"\xff\xff\xff\xff\xff\xff\xff\x7f" + weights.read_bytes()[8:])
+
+
+def offsets_past_the_end(folder: Path) -> None:
+    header, body = header_of(folder / "model.safetensors")
+    header["transformer.ln_f.weight"]["data_offsets"] = [10**12, 10**12 + 512]
+    write_weights(folder / "model.safetensors", header, body)
+
+
+def overlapping(folder: Path) -> None:
+    header, body = header_of(folder / "model.safetensors")
+    header["transformer.ln_f.weight"]["data_offsets"] = header["transformer.ln_f.bias"]["data_offsets"]
+    write_weights(folder / "model.safetensors", header, body)
+
+
+def wrong_dtype(folder: Path) -> None:
+    header, body = header_of(folder / "model.safetensors")
+    header["transformer.ln_f.weight"]["dtype"] = "I32"
+    write_weights(folder / "model.safetensors", header, body)
+
+
+def unknown_dtype(folder: Path) -> None:
+    header, body = header_of(folder / "model.safetensors")
+    header["transformer.ln_f.weight"]["dtype"] = "F99"
+    write_weights(folder / "model.safetensors", header, body)
+
+
+def wrong_shape(folder: Path) -> None:
+    header, body = header_of(folder / "model.safetensors")
+    entry = header["transformer.h.0.attn.c_attn.weight"]
+    entry["shape"] = entry["shape"][::-1]
+    write_weights(folder / "model.safetensors", header, body)
+
+
+def duplicate_names(folder: Path) -> None:
+    header, body = header_of(folder / "model.safetensors")
+    text = json.dumps(header)
+    entry = json.dumps(header["transformer.ln_f.weight"])
+    write_weights(folder / "model.safetensors", text[:-1] + f', "transformer.ln_f.weight": {entry}}}', body)
+
+
+def missing_tensor(folder: Path) -> None:
+    header, body = header_of(folder / "model.safetensors")
+    header["spare"] = header.pop("transformer.ln_f.weight")
+    write_weights(folder / "model.safetensors", header, body)
+
+
+def remove(name: str):
+    def damage(folder: Path) -> None:
+        (folder / name).unlink()
+
+    return damage
+
+
+def rewrite(name: str, text: str):
+    def damage(folder: Path) -> None:
+        (folder / name).write_text(text)
+
+    return damage
+
+
+def replace_by_folder(name: str):
+    def damage(folder: Path) -> None:
+        (folder / name).unlink()
+        (folder / name).mkdir()
+
+    return damage
+
+
+def configure(**fields):
+    def damage(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | fields))
+
+    return damage
+
+
+def larger_vocabulary(folder: Path) -> None:
+    vocabulary = json.loads((folder / "vocab.json").read_text())
+    size = len(vocabulary)
+    shifted = {token: size * 10 + i if len(token) > 1 else i for token, i in vocabulary.items()}
+    (folder / "vocab.json").write_text(json.dumps(shifted))
+
+
+def vocabulary_without_the_space(folder: Path) -> None:
+    vocabulary = json.loads((folder / "vocab.json").read_text())
+    vocabulary["unknown"] = vocabulary.pop("Ġ")
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+
+
+@pytest.mark.parametrize(
+    "damage, words",
+    [
+        (truncate, ["model.safetensors"]),
+        (huge_header, ["model.safetensors", "header"]),
+        (offsets_past_the_end, ["model.safetensors", "data begin at"]),
+        (overlapping, ["model.safetensors", "transformer.ln_f"]),
+        (wrong_dtype, ["transformer.ln_f.weight", "I32"]),
+        (unknown_dtype, ["transformer.ln_f.weight", "F99"]),
+        (wrong_shape, ["transformer.h.0.attn.c_attn.weight"]),
+        (duplicate_names, ["transformer.ln_f.weight"]),
+        (missing_tensor, ["transformer.ln_f.weight"]),
+        (remove("model.safetensors"), ["model.safetensors"]),
+        (rewrite("model.safetensors", ""), ["model.safetensors"]),
+        (rewrite("model.safetensors", "version https://git-lfs.github.com/spec/v1\n"), ["model.safetensors"]),
+        (replace_by_folder("model.safetensors"), ["model.safetensors"]),
+        (remove("config.json"), ["config.json"]),
+        (replace_by_folder("config.json"), ["config.json"]),
+        (rewrite("config.json", "{"), ["config.json"]),
+        (rewrite("config.json", "[]"), ["config.json"]),
+        (configure(activation_function="swiglu"), ["activation_function", "swiglu"]),
+        (configure(n_head=7), ["n_head", "7"]),
+        (configure(n_layer="8"), ["n_layer"]),
+        (configure(model_type="llama"), ["llama"]),
+        (configure(vocab_size=10), ["wte"]),
+        (remove("vocab.json"), ["vocab.json"]),
+        (rewrite("vocab.json", "{}"), ["vocab.json"]),
+        (rewrite("vocab.json", "not json"), ["vocab.json"]),
+        (rewrite("merges.txt", "#version: 0.2\nfoo bar baz\n"), ["merges.txt"]),
+        (larger_vocabulary, ["vocab"]),
+        (vocabulary_without_the_space, ["vocab.json"]),
+    ],
+)
+def test_a_damaged_model_folder_is_refused_in_one_line(rometrace, model, tmp_path, damage, words):
+    damage(model)
+    target = tmp_path / "out.json"
+    target.write_text("old")
+    refused(rometrace(*QUICK, "--model", str(model), "-o", str(target)), *words)
+    assert target.read_text() == "old"
+    assert sorted(os.listdir(tmp_path)) == ["model", "out.json"]
+
+
+def test_a_folder_without_a_model_is_refused(rometrace, tmp_path):
+    refused(rometrace(*QUICK, "--model", str(tmp_path)), str(tmp_path))
+
+
+def test_a_file_in_place_of_the_model_folder_is_refused(rometrace, model):
+    refused(rometrace(*QUICK, "--model", str(model / "model.safetensors")), "model.safetensors")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_an_unreadable_file_is_refused(rometrace, model):
+    (model / "model.safetensors").chmod(0)
+    refused(rometrace(*QUICK, "--model", str(model)), "model.safetensors")
+
+
+def test_a_dangling_link_is_refused(rometrace, model):
+    (model / "model.safetensors").unlink()
+    (model / "model.safetensors").symlink_to("nowhere")
+    refused(rometrace(*QUICK, "--model", str(model)), "model.safetensors")
+
+
+# --- what is refused: outputs ---------------------------------------------------------------------------------------
+
+
+def test_an_absent_output_folder_is_refused_before_any_work(rometrace, tmp_path):
+    refused(rometrace(*QUICK, "-q", "-o", str(tmp_path / "absent/out.json")), "absent")
+    refused(rometrace(*QUICK, "-q", "-o", str(tmp_path)), str(tmp_path))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_full_device_is_an_error_and_stays_a_device(rometrace):
+    refused(rometrace(*QUICK, "-q", "-o", "/dev/full"), "/dev/full")
+    assert not Path("/dev/full").is_file()
+
+
+def test_a_full_stdout_is_an_error(executable):
+    with open("/dev/full", "w") as full:
+        result = subprocess.run([executable, *QUICK, "-q"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == 2 and "standard output" in result.stderr
+
+
+def test_a_pipe_is_written_to_not_replaced(executable, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen([executable, *QUICK, "-q", "-o", pipe]) as process:
+        record = json.loads(pipe.read_text())
+        assert process.wait() == 0
+    assert record["status"] == "traced" and pipe.is_fifo()
+
+
+def test_a_closed_pipe_is_one_line(executable):
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    result = subprocess.run([executable, *QUICK, "-q"], stdout=write_end, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write_end)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1 and "standard output" in result.stderr
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_nothing_behind_and_exits_130(executable, tmp_path, signal_number):
+    target = tmp_path / "out.json"
+    target.write_text("old")
+    arguments = [executable, *MILES, "--samples", "2000", "-q", "-o", target]
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(2)
+        assert process.poll() is None, "the trace was over before the signal"
+        process.send_signal(signal_number)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors == "rometrace: interrupted; nothing was written\n"
+    assert target.read_text() == "old" and os.listdir(tmp_path) == ["out.json"]
+
+
+def test_being_killed_leaves_the_old_file_whole(executable, tmp_path):
+    target = tmp_path / "out.json"
+    target.write_text("old")
+    with subprocess.Popen([executable, *MILES, "--samples", "2000", "-q", "-o", target]) as process:
+        time.sleep(1)
+        process.kill()
+    assert target.read_text() == "old"

@@ -1,0 +1,76 @@
+"""The goldens in the tree are what scripts/make_goldens.py makes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import make_goldens
+from reference_tracer import load_tokenizer, weights_sha256
+
+# Both sides are float64 sums of a few hundred terms; another version of torch may add them up in another order.
+RELATIVE, ABSOLUTE = 1e-9, 1e-12
+
+
+def assert_same(found: Any, expected: Any, where: str) -> None:
+    """Equal at any depth; floats within the tolerance."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys(), where
+        for name in expected:
+            assert_same(found[name], expected[name], f"{where}.{name}")
+    elif isinstance(expected, list):
+        assert len(found) == len(expected), where
+        for number, (one, other) in enumerate(zip(found, expected)):
+            assert_same(one, other, f"{where}[{number}]")
+    elif isinstance(expected, float):
+        assert abs(found - expected) <= RELATIVE * abs(expected) + ABSOLUTE, f"{where}: {found}, expected {expected}"
+    else:
+        assert found == expected, where
+
+
+def test_each_case_has_its_folder_and_each_folder_its_case(repository: Path) -> None:
+    folders = {folder.name for folder in (repository / "tests/goldens/models").iterdir()}
+    assert folders == {case.name for case in make_goldens.CASES}
+
+
+def test_the_options_of_the_goldens_are_spread_over_all_values(repository: Path) -> None:
+    paths = (repository / "tests/goldens/models").glob("*/golden.json")
+    make_goldens.check_spread(json.loads(path.read_text()) for path in paths)
+
+
+@pytest.mark.parametrize("name", ["narrow_mlp", "stored_bf16", "sharded"])
+def test_making_a_case_again_gives_the_same_weights_and_numbers(repository: Path, tmp_path: Path, name: str) -> None:
+    committed = repository / "tests/goldens/models" / name
+    (case,) = (case for case in make_goldens.CASES if case.name == name)
+    golden = make_goldens.make_case(case, tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in committed.iterdir())
+    for path in committed.glob("*.safetensors"):
+        found, expected = load_file(tmp_path / path.name), load_file(path)
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[tensor], expected[tensor]) for tensor in expected)
+    for path in [committed / "config.json", *committed.glob("*.index.json")]:
+        assert (tmp_path / path.name).read_text() == path.read_text()
+    expected = json.loads((committed / "golden.json").read_text())
+    assert_same(
+        {field: golden[field] for field in ("about", "dtype", "logits", "traces")},
+        {field: expected[field] for field in ("about", "dtype", "logits", "traces")},
+        name,
+    )
+
+
+def test_the_demos_golden_is_of_the_demo_that_is_shipped(repository: Path, demo: Path) -> None:
+    path = repository / "tests/goldens/demo.json"
+    if not path.exists() or not demo.is_dir():
+        pytest.skip("the demo model or its golden is not there")
+    golden = json.loads(path.read_text())
+    assert golden["model_sha256"] == weights_sha256(demo), "run scripts/make_goldens.py --demo again"
+    tokenizer = load_tokenizer(demo)
+    for fact in golden["facts"]:
+        assert tokenizer.encode(fact["prompt"]).ids == fact["token_ids"]
+        assert int(np.argmax(fact["logits"])) == fact["traces"][0]["prediction_id"]

@@ -1,0 +1,301 @@
+"""The picture shows what the record says, and a bad input is told in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+
+import plot_trace
+from conftest import REPOSITORY
+from plot_trace import (
+    PlotError,
+    Panel,
+    colour_range,
+    label_of,
+    layer_ticks,
+    make_figure,
+    read_picture,
+)
+from records import HIGH, LOW, make_record, make_skipped_record
+
+SCRIPT = REPOSITORY / "scripts/plot_trace.py"
+SIGNATURES = {"png": b"\x89PNG\r\n\x1a\n", "pdf": b"%PDF-", "svg": b"<?xml"}
+ODD_TOKENS = [b"A", b"\n", b" ", "東".encode(), "京".encode()[:2], "京".encode()[2:], b" $x_1$", b"\x1b[31m", b" _"]
+
+Plot = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def plot(tmp_path: Path) -> Plot:
+    """plot(record, *arguments) pipes a record (or raw text) into the script, as a user does."""
+
+    def run(record: Any, *arguments: Any, **environment: str) -> subprocess.CompletedProcess[str]:
+        text = record if isinstance(record, (str, bytes)) else json.dumps(record)
+        data = text.encode() if isinstance(text, str) else text
+        command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+        done = subprocess.run(
+            command, input=data, capture_output=True, env=os.environ | environment, cwd=tmp_path, timeout=120
+        )
+        return subprocess.CompletedProcess(command, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    return run
+
+
+def draw_here(record: dict[str, Any], folder: Path, *arguments: str) -> int:
+    """Draws a record in this process, which saves starting matplotlib; gives the exit status."""
+    (folder / "trace.json").write_text(json.dumps(record))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["plot_trace.py", str(folder / "trace.json"), *arguments])
+        return plot_trace.main()
+
+
+def figure_of(record: dict[str, Any], effect: bool = False) -> Any:
+    """The figure that would be written."""
+    return make_figure(read_picture(record, None, effect), None, None, effect)
+
+
+def panels_of(figure: Any) -> list[Any]:
+    """The axes with heat maps, without the colour bars."""
+    return [axes for axes in figure.axes if axes.get_title()]
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], phrase: str) -> None:
+    """Exit status 2, and one line on stderr that says `phrase`."""
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1 and done.stderr.endswith("\n"), done.stderr
+    assert done.stderr.startswith("plot_trace.py: ")
+    assert phrase in done.stderr
+
+
+@pytest.mark.parametrize("suffix", SIGNATURES)
+def test_the_suffix_chooses_the_format(plot: Plot, tmp_path: Path, suffix: str) -> None:
+    done = plot(make_record(), "-o", f"trace.{suffix}")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / f"trace.{suffix}").read_bytes().startswith(SIGNATURES[suffix])
+    assert [path.name for path in tmp_path.iterdir()] == [f"trace.{suffix}"]
+
+
+def test_a_file_is_read_like_standard_input(plot: Plot, tmp_path: Path) -> None:
+    (tmp_path / "trace.json").write_text(json.dumps(make_record()))
+    assert plot("", "trace.json", "-o", "a.png").returncode == 0
+    assert plot(make_record(), "-o", "b.png").returncode == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_the_script_runs_by_its_name(tmp_path: Path) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = f"printf '%s' \"$RECORD\" | '{SCRIPT}' -o miles.png"
+    environment = os.environ | {"PATH": path, "RECORD": json.dumps(make_record())}
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path, env=environment, timeout=120)
+    assert (tmp_path / "miles.png").exists()
+
+
+def test_dpi_sets_the_size_of_a_png(tmp_path: Path) -> None:
+    for dpi in (50, 100):
+        assert draw_here(make_record(), tmp_path, "-o", f"{tmp_path}/{dpi}.png", "--dpi", str(dpi)) == 0
+    widths = [int.from_bytes((tmp_path / f"{dpi}.png").read_bytes()[16:20], "big") for dpi in (50, 100)]
+    assert abs(widths[1] - 2 * widths[0]) <= 1
+
+
+def test_corrupted_tokens_are_starred_and_go_down() -> None:
+    for axes in panels_of(figure_of(make_record())):
+        assert [label.get_text() for label in axes.get_yticklabels()] == ["Miles*", "Davis*", "plays", "the"]
+        assert axes.yaxis_inverted()
+
+
+def test_titles_and_labels_are_the_papers() -> None:
+    axes = panels_of(figure_of(make_record()))
+    assert [one.get_title() for one in axes] == [
+        "Impact of restoring state after corrupted input",
+        "Impact of restoring MLP after corrupted input",
+        "Impact of restoring attention after corrupted input",
+    ]
+    assert [one.get_xlabel() for one in axes] == [
+        "single restored layer within tiny-model",
+        "center of interval of 10 restored MLP layers within tiny-model",
+        "center of interval of 10 restored attention layers within tiny-model",
+    ]
+    assert [one.collections[0].get_cmap().name for one in axes] == ["Purples", "Greens", "Reds"]
+
+
+def test_colours_run_from_low_score_to_the_largest_score() -> None:
+    for axes in panels_of(figure_of(make_record())):
+        assert axes.collections[0].get_clim() == (LOW, HIGH)
+    for axes in panels_of(figure_of(make_record(), effect=True)):
+        assert axes.collections[0].get_clim() == (0, HIGH - LOW)
+
+
+def test_the_colour_bar_names_the_answer() -> None:
+    bars = [axes.get_ylabel() for axes in figure_of(make_record()).axes if axes.get_ylabel()]
+    assert bars == ["p(trumpet)"] * 3
+
+
+def test_every_cell_has_the_records_value() -> None:
+    record = make_record()
+    for axes, grid in zip(panels_of(figure_of(record)), record["grids"].values()):
+        assert axes.collections[0].get_array().tolist() == grid["scores"]
+
+
+def test_kinds_chooses_the_panels() -> None:
+    picture = read_picture(make_record(), ["mlp"], effect=False)
+    assert [panel.kind for panel in picture.panels] == ["mlp"]
+
+
+def test_a_record_of_one_kind_gives_one_panel() -> None:
+    record = make_record()
+    record["grids"] = {"attn": record["grids"]["attn"]}
+    assert len(panels_of(figure_of(record))) == 1
+
+
+def test_a_grid_without_effects_has_a_scale_that_does_not_show_rounding() -> None:
+    picture = read_picture(make_record(), None, effect=False)
+    low, high = colour_range(picture, Panel("state", 1, [[LOW + 1e-8]]), None, None)
+    assert high - low == pytest.approx(0.01 * LOW)
+
+
+@pytest.mark.parametrize(("tokens", "layers"), [(1, 1), (5, 48), (30, 48), (150, 12)])
+def test_any_size_of_grid_is_drawn(tmp_path: Path, tokens: int, layers: int) -> None:
+    record = make_record([b" token"] * tokens, layers)
+    assert draw_here(record, tmp_path, "-o", f"{tmp_path}/trace.png", "--dpi", "30") == 0
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("suffix", SIGNATURES)
+def test_odd_tokens_are_drawn_without_a_warning(tmp_path: Path, suffix: str) -> None:
+    record = make_record(ODD_TOKENS, answer=b"\n")
+    record["model"]["name"] = "../a $ model"
+    assert draw_here(record, tmp_path, "-o", f"{tmp_path}/odd.{suffix}") == 0
+
+
+@pytest.mark.parametrize(
+    ("token", "label"),
+    [
+        (b" Miles", "Miles"),
+        (b"\n", "\\n"),
+        (b"\n\n", "\\n\\n"),
+        (b"\t", "\\t"),
+        (b"\x1b", "U+001B"),
+        (b" ", "␣"),
+        (b"  ", "␣␣"),
+        (b"", ""),
+        ("東".encode(), "東"),
+        ("東".encode()[:2], "\\xe6\\x9d"),
+        ("\ufffd".encode(), "\ufffd"),
+        ("\u202e".encode(), "U+202E"),
+        ("\u3000".encode(), "U+3000"),
+        (b" $x$", "$x$"),
+        (b"x" * 40, "x" * 23 + "…"),
+    ],
+)
+def test_each_token_is_readable(token: bytes, label: str) -> None:
+    assert label_of(token.decode(errors="replace"), token.hex()) == label
+
+
+@pytest.mark.parametrize("layers", [1, 4, 12, 13, 14, 24, 48, 96, 1000, 20000])
+def test_layers_are_numbered_from_zero_without_crowding(layers: int) -> None:
+    ticks = list(layer_ticks(layers))
+    assert ticks[0] == 0 and ticks[-1] < layers and len(ticks) <= 13
+
+
+@pytest.mark.parametrize(
+    ("text", "phrase"),
+    [
+        ("", "is empty, expected a JSON record; did rometrace fail?"),
+        (" \n", "is empty"),
+        ("rometrace: no such model", "is not JSON"),
+        (b"\xff\xfe{}", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ('{"schema": ', "is not JSON"),
+        ("[]", 'without "schema"'),
+        ("{}", 'without "schema"'),
+        ('{"schema": "rometrace/trace/2"}', 'schema "rometrace/trace/2", this program draws "rometrace/trace/1"'),
+        ('{"schema": "rometrace/trace/1", "status": "traced"}', 'has no "grids"'),
+        (json.dumps(make_skipped_record()), "skipped fact"),
+        (json.dumps(make_record()) + "\n" + json.dumps(make_record()), "holds 2 records, expected one"),
+    ],
+)
+def test_what_is_no_traced_record_is_told_in_one_line(plot: Plot, text: str | bytes, phrase: str) -> None:
+    assert_refused(plot(text, "-o", "trace.png"), phrase)
+
+
+@pytest.mark.parametrize(
+    ("change", "phrase"),
+    [
+        ({"grids": {}}, 'has no "grids"'),
+        ({"grids": {"severed": {}}}, "no grid of a known kind"),
+        ({"tokens": None}, "another type"),
+        ({"token_bytes": ["xyz"] * 4}, "another type"),
+        ({"token_bytes": ["61"]}, "another type"),
+        ({"tokens": [], "token_bytes": []}, "is not 0 tokens"),
+        ({"model": {"name": "tiny", "layers": 0}}, "is not 4 tokens by 0 layers"),
+        ({"subject_range": [0]}, "another type"),
+        ({"low_score": None}, "another type"),
+        ({"model": {"name": "tiny"}}, "lacks the field 'layers'"),
+        ({"model": {"name": "tiny", "layers": 7}}, "is not 4 tokens by 7 layers"),
+        ({"grids": {"state": {"window": 1, "scores": [[float("nan")] * 6] * 4}}}, "no probability"),
+        ({"grids": {"state": {"window": 1, "scores": [[None] * 6] * 4}}}, "another type"),
+        ({"grids": {"state": {"window": 1}}}, "lacks the field 'scores'"),
+    ],
+)
+def test_a_damaged_record_is_told_in_one_line(plot: Plot, change: dict[str, Any], phrase: str) -> None:
+    assert_refused(plot(make_record() | change, "-o", "trace.png"), phrase)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "phrase"),
+    [
+        ((), "required: -o"),
+        (("-o", "trace.jpg"), 'the suffix is ".jpg", expected one of .png, .pdf, .svg'),
+        (("-o", "trace"), "suffix"),
+        (("-o", "nowhere/trace.png"), "there is no folder nowhere"),
+        (("-o", "trace.png", "missing.json"), "missing.json: cannot be read"),
+        (("-o", "trace.png", "--kinds", "mlp,layer"), "'layer' is not a kind"),
+        (("-o", "trace.png", "--dpi", "0"), "from 20 to 600"),
+        (("-o", "trace.png", "--vmin", "0.5", "--vmax", "0.5"), "--vmax"),
+        (("-o", "trace.png", "--vmax", "0.01"), "begin at 0.125 and end at 0.01"),
+        (("-o", "trace.png", "--vmin", "nan"), "--vmin"),
+    ],
+)
+def test_a_wrong_command_line_is_told_in_one_line(plot: Plot, arguments: tuple[str, ...], phrase: str) -> None:
+    assert_refused(plot(make_record(), *arguments), phrase)
+
+
+def test_a_kind_that_the_record_lacks_is_told_in_one_line(plot: Plot) -> None:
+    record = make_record()
+    del record["grids"]["attn"]
+    assert_refused(plot(record, "-o", "trace.png", "--kinds", "attn"), "no grid of attn, only state, mlp")
+
+
+def test_a_failed_drawing_leaves_the_old_picture(plot: Plot, tmp_path: Path) -> None:
+    (tmp_path / "trace.png").write_bytes(b"old")
+    assert_refused(plot("{}", "-o", "trace.png"), "schema")
+    assert (tmp_path / "trace.png").read_bytes() == b"old"
+
+
+def test_missing_matplotlib_is_told_in_one_line(plot: Plot, tmp_path: Path) -> None:
+    (tmp_path / "matplotlib.py").write_text("raise ImportError('not here')\n")
+    done = plot(make_record(), "-o", "trace.png", PYTHONPATH=str(tmp_path))
+    assert_refused(done, "matplotlib is not installed")
+
+
+def test_no_display_is_needed(plot: Plot) -> None:
+    done = plot(make_record(), "-o", "trace.png", DISPLAY="", MPLBACKEND="TkAgg")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_scale_that_cannot_be_is_refused() -> None:
+    picture = read_picture(make_record(), None, effect=False)
+    with pytest.raises(PlotError):
+        colour_range(picture, picture.panels[0], 0.5, 0.25)
+
+
+def test_what_rometrace_writes_is_drawn(traced: Callable[..., dict[str, Any]], shared: Path, plot: Plot) -> None:
+    prompt = ("--prompt", "We are never ever getting back", "--subject", "never ever", "--noise", "0.5")
+    done = plot(traced("--model", shared / "models/gpt2-lyrics", *prompt), "-o", "trace.png")
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,207 @@
+"""The schema that rometrace ships describes what it writes, and refuses what it must not write."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Callable
+
+import jsonschema
+import pytest
+
+from records import make_record, make_skipped_record
+
+PROMPT = ("--prompt", "We are never ever getting back", "--subject", "never ever")
+
+
+@pytest.fixture(scope="module")
+def schema(repository: Path) -> dict[str, Any]:
+    return json.loads((repository / "share/rometrace/schema/trace-1.schema.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def validator(schema: dict[str, Any]) -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(schema)
+
+
+@pytest.fixture(scope="module")
+def lyrics(shared: Path) -> Path:
+    return shared / "models/gpt2-lyrics"
+
+
+def without(record: dict[str, Any], name: str) -> dict[str, Any]:
+    """`record` less the field at the dotted path `name`."""
+    *parents, last = name.split(".")
+    place = record
+    for parent in parents:
+        place = place[parent]
+    del place[last]
+    return record
+
+
+def with_value(record: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
+    """`record` with another value at the dotted path `name`."""
+    *parents, last = name.split(".")
+    place = record
+    for parent in parents:
+        place = place[parent]
+    place[last] = value
+    return record
+
+
+def required_fields(schema: dict[str, Any]) -> list[str]:
+    """Dotted paths of all fields that a traced record must have."""
+    definitions = schema["$defs"]
+    return [
+        *schema["required"],
+        *schema["then"]["required"],
+        *(f"model.{name}" for name in definitions["model"]["required"]),
+        *(f"run.{name}" for name in definitions["run"]["required"]),
+        *(f"run.noise.{name}" for name in definitions["run"]["properties"]["noise"]["required"]),
+        *(f"grids.mlp.{name}" for name in definitions["grid"]["required"]),
+    ]
+
+
+def assert_shapes_agree(record: dict[str, Any]) -> None:
+    """What a schema cannot say: T and L are the same everywhere."""
+    tokens, layers = len(record["token_ids"]), record["model"]["layers"]
+    begin, end = record["subject_range"]
+    assert 0 <= begin < end <= tokens
+    assert len(record["tokens"]) == len(record["token_bytes"]) == tokens
+    assert b"".join(map(bytes.fromhex, record["token_bytes"])) == record["prompt"].encode()
+    for grid in record.get("grids", {}).values():
+        for name in ("scores", "indirect_effect", "standard_error"):
+            assert [len(row) for row in grid[name]] == [layers] * tokens
+
+
+def test_the_schema_is_a_valid_schema(schema: dict[str, Any]) -> None:
+    jsonschema.Draft202012Validator.check_schema(schema)
+
+
+def test_every_field_of_the_schema_is_described(schema: dict[str, Any]) -> None:
+    def undescribed(node: Any, path: str) -> list[str]:
+        if not isinstance(node, dict):
+            return []
+        described = "description" in node or "description" in schema["$defs"].get(node.get("$ref", "")[8:], {})
+        found = [] if described else [path]
+        for name, child in node.get("properties", {}).items():
+            found += undescribed(child, f"{path}.{name}")
+        return found
+
+    nodes = schema["properties"] | schema["$defs"]["grid"]["properties"]
+    assert [path for name, node in nodes.items() for path in undescribed(node, name)] == []
+
+
+def test_a_complete_record_is_accepted(validator: jsonschema.Draft202012Validator) -> None:
+    validator.validate(make_record())
+    validator.validate(make_skipped_record())
+
+
+def test_fields_of_a_later_minor_version_are_accepted(validator: jsonschema.Draft202012Validator) -> None:
+    validator.validate(make_record() | {"later": 1})
+
+
+def test_a_record_without_any_one_required_field_is_refused(
+    schema: dict[str, Any], validator: jsonschema.Draft202012Validator
+) -> None:
+    accepted = [name for name in required_fields(schema) if validator.is_valid(without(make_record(), name))]
+    assert accepted == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("schema", "rometrace/trace/2"),
+        ("status", "failed"),
+        ("prompt", ""),
+        ("tokens", []),
+        ("token_bytes", ["zz"]),
+        ("token_bytes", ["abc"]),
+        ("token_ids", [-1]),
+        ("token_ids", ["7"]),
+        ("subject_range", [0]),
+        ("subject_range", [0, 1, 2]),
+        ("subject_range", [-1, 2]),
+        ("high_score", 1.5),
+        ("high_score", None),
+        ("low_score", -0.1),
+        ("low_standard_error", -0.1),
+        ("total_effect", "0.5"),
+        ("grids", {}),
+        ("grids.state.scores", [[0.5, None]]),
+        ("grids.state.scores", [0.5]),
+        ("grids.state.window", 0),
+        ("grids.attn.indirect_effect", [[2.0]]),
+        ("model.weights_sha256", "0" * 63),
+        ("model.layers", 0),
+        ("run.seed", 2**32),
+        ("run.samples", 0),
+        ("run.noise.replace", 1),
+        ("run.seconds", None),
+    ],
+)
+def test_a_wrong_value_is_refused(validator: jsonschema.Draft202012Validator, name: str, value: Any) -> None:
+    assert not validator.is_valid(with_value(make_record(), name, value))
+
+
+def test_a_traced_record_has_no_reason(validator: jsonschema.Draft202012Validator) -> None:
+    assert not validator.is_valid(make_record() | {"reason": "none"})
+
+
+def test_a_skipped_record_has_a_reason_and_nothing_of_the_corrupted_run(
+    validator: jsonschema.Draft202012Validator,
+) -> None:
+    assert not validator.is_valid(without(make_skipped_record(), "reason"))
+    for name in ("low_score", "low_standard_error", "total_effect", "grids"):
+        assert not validator.is_valid(make_skipped_record() | {name: make_record()[name]}), name
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--noise", "0.5"),
+        ("--noise", "0.5", "--samples", "1"),
+        ("--noise", "s", "--kinds", "mlp", "--window", "3"),
+        ("--noise", "u0.5", "--target", " the", "--replace"),
+        ("--noise", "0", "--dtype", "float64", "--seed", "4294967295"),
+    ],
+    ids=" ".join,
+)
+def test_what_rometrace_writes_is_valid(
+    traced: Callable[..., dict[str, Any]],
+    validator: jsonschema.Draft202012Validator,
+    lyrics: Path,
+    arguments: tuple[str, ...],
+) -> None:
+    record = traced("--model", lyrics, *PROMPT, *arguments)
+    validator.validate(record)
+    assert_shapes_agree(record)
+
+
+def test_what_rometrace_writes_for_a_skipped_fact_is_valid(
+    rometrace: Callable[..., Any], validator: jsonschema.Draft202012Validator, lyrics: Path
+) -> None:
+    done = rometrace("--model", lyrics, *PROMPT, "--noise", "0.5", "--expect", "apart")
+    assert done.returncode == 1, done.stderr
+    record = json.loads(done.stdout)
+    validator.validate(record)
+    assert record["status"] == "skipped"
+    assert_shapes_agree(record)
+
+
+def test_tokens_that_are_not_utf8_are_kept_as_bytes(
+    traced: Callable[..., dict[str, Any]], validator: jsonschema.Draft202012Validator, lyrics: Path
+) -> None:
+    record = traced("--model", lyrics, "--prompt", "I love 東京 and", "--subject", "東京", "--noise", "0.5")
+    validator.validate(record)
+    assert "\ufffd" in "".join(record["tokens"])
+    assert_shapes_agree(record)
+
+
+def test_a_single_draw_has_null_for_its_standard_errors(
+    traced: Callable[..., dict[str, Any]], lyrics: Path
+) -> None:
+    record = traced("--model", lyrics, *PROMPT, "--noise", "0.5", "--samples", "1")
+    assert record["low_standard_error"] is None
+    for grid in record["grids"].values():
+        assert {value for row in grid["standard_error"] for value in row} == {None}
