@@ -1,8 +1,8 @@
 #pragma once
 
 // doctest for every test. libtorch's logging defines CHECK and its kin as well, silently, and whichever header comes
-// last wins: a test with libtorch's CHECK aborts instead of failing, and counts no assertion. Included first, libtorch's
-// header adds nothing when it is included again.
+// last wins: a test with libtorch's CHECK aborts instead of failing, and counts no assertion. Included first,
+// libtorch's header adds nothing when it is included again.
 #include <c10/util/Logging.h>
 #undef CHECK
 #undef CHECK_EQ

@@ -41,14 +41,6 @@ int width_of(char32_t code) {
   return in_ranges(unicode::kWide, code) ? 2 : 1;
 }
 
-std::size_t length_of(char first_byte) {
-  const auto byte = static_cast<unsigned char>(first_byte);
-  if (byte < 0x80) {
-    return 1;
-  }
-  return byte < 0xE0 ? 2 : byte < 0xF0 ? 3 : 4;
-}
-
 /// The code point of one well-formed UTF-8 sequence.
 char32_t decode(std::string_view sequence) {
   const auto first = static_cast<unsigned char>(sequence.front());
@@ -130,7 +122,7 @@ std::vector<Glyph> to_glyphs(std::string_view bytes, const DisplayStyle& style) 
   while (!bytes.empty()) {
     const auto valid = find_invalid_utf8(bytes).value_or(bytes.size());
     for (std::size_t i = 0; i < valid;) {
-      const auto length = length_of(bytes[i]);
+      const auto length = utf8_character_length(bytes.substr(i));
       append_character(glyphs, bytes.substr(i, length), style);
       i += length;
     }
@@ -215,7 +207,7 @@ DisplayText display_tail(std::string_view bytes, int columns, const DisplayStyle
 int columns_of(std::string_view text) {
   int columns = 0;
   while (!text.empty()) {
-    const auto length = length_of(text.front());
+    const auto length = utf8_character_length(text);
     columns += width_of(decode(text.substr(0, length)));
     text.remove_prefix(length);
   }
@@ -251,7 +243,7 @@ class Wrapper {
  private:
   void add_long_word(std::string_view word) {
     while (!word.empty()) {
-      const auto length = length_of(word.front());
+      const auto length = utf8_character_length(word);
       const auto character = word.substr(0, length);
       const int width = columns_of(character);
       if (used_ + width > columns_ && used_ > start_) {

@@ -55,6 +55,12 @@ Step step_at(std::string_view text, std::size_t at) {
 
 }  // namespace
 
+std::size_t utf8_character_length(std::string_view text) {
+  if (text.empty()) return 0;
+  const Step step = step_at(text, 0);
+  return step.well_formed ? step.length : 0;
+}
+
 std::optional<std::size_t> find_invalid_utf8(std::string_view text) {
   for (std::size_t at = 0; at < text.size();) {
     const Step step = step_at(text, at);

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "checks.hpp"
+#include "files.hpp"
 #include "rometrace/error.hpp"
 
 namespace rometrace::cli {
@@ -24,35 +25,20 @@ namespace rometrace::cli {
 namespace {
 
 namespace fs = std::filesystem;
+using testing::message_of;
 
-/// A folder that goes with its contents.
-class Folder {
+/// A temporary folder with what these tests ask of it.
+class Folder : public testing::TemporaryFolder {
  public:
-  Folder() {
-    std::string name = (fs::temp_directory_path() / "rometrace-output-XXXXXX").string();
-    REQUIRE(::mkdtemp(name.data()) != nullptr);
-    path_ = name;
-  }
-  ~Folder() {
-    std::error_code error;
-    fs::remove_all(path_, error);
-  }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-
-  fs::path operator/(const char* name) const { return path_ / name; }
-  const fs::path& path() const { return path_; }
+  fs::path operator/(const char* name) const { return path() / name; }
 
   std::vector<std::string> names() const {
     std::vector<std::string> result;
-    for (const auto& entry : fs::directory_iterator(path_)) {
+    for (const auto& entry : fs::directory_iterator(path())) {
       result.push_back(entry.path().filename().string());
     }
     return result;
   }
-
- private:
-  fs::path path_;
 };
 
 std::string read(const fs::path& path) {
@@ -70,17 +56,8 @@ mode_t mode_of(const fs::path& path) {
   return status.st_mode & 07777U;
 }
 
-std::string message_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "(no error)";
-}
-
 std::string message_for(const fs::path& path) {
-  return message_of([&] { const OutputFile file(path); });
+  return message_of<Error>([&] { const OutputFile file(path); });
 }
 
 void write_file(const fs::path& path, std::string_view text) {
@@ -209,7 +186,7 @@ TEST_CASE("a failed write leaves the old file untouched and nothing else behind"
   {
     const FileSizeLimit limit(5000);
     OutputFile file(folder / "a");
-    message = message_of([&] { file.write(std::string(20000, 'x')); });
+    message = message_of<Error>([&] { file.write(std::string(20000, 'x')); });
   }
   CHECK(message == (folder / "a").string() + ": file too large; choose another file with -o");
   CHECK(read(folder / "a") == "old");
@@ -284,7 +261,8 @@ TEST_CASE("a device is written to, not replaced") {
   write_file("/dev/null", "gone");
   CHECK(fs::is_character_file("/dev/null"));
   OutputFile full("/dev/full");
-  CHECK(message_of([&] { full.write("x"); }) == "/dev/full: no space left; free some or choose another file with -o");
+  CHECK(message_of<Error>([&] { full.write("x"); }) ==
+        "/dev/full: no space left; free some or choose another file with -o");
   CHECK(fs::is_character_file("/dev/full"));
 }
 
@@ -319,7 +297,7 @@ TEST_CASE("a FIFO's reader that leaves is an error") {
   const int reader = ::open((folder / "fifo").c_str(), O_RDONLY | O_NONBLOCK);
   file.write("x");
   ::close(reader);
-  CHECK(message_of([&] { file.write("x"); }) ==
+  CHECK(message_of<Error>([&] { file.write("x"); }) ==
         (folder / "fifo").string() + ": broken pipe: the reader has gone before the end");
 }
 
@@ -378,11 +356,11 @@ TEST_CASE("a closed pipe and a full device at standard output are errors") {
   std::string full_message;
   {
     const StandardOutput redirected(ends[1]);
-    closed_message = message_of([] { write_stdout("x"); });
+    closed_message = message_of<Error>([] { write_stdout("x"); });
   }
   {
     const StandardOutput redirected(full);
-    full_message = message_of([] { write_stdout("x"); });
+    full_message = message_of<Error>([] { write_stdout("x"); });
   }
   ::close(ends[1]);
   ::close(full);

@@ -12,17 +12,17 @@
 #include <vector>
 
 #include "checks.hpp"
-#include "model/files.hpp"
+#include "files.hpp"
 #include "rometrace/error.hpp"
 
 namespace rometrace {
 namespace {
 
 using nlohmann::json;
-using test::bytes_of;
-using test::Contains;
-using test::message_of;
-using test::TemporaryFolder;
+using testing::bytes_of;
+using testing::Contains;
+using testing::message_of;
+using testing::TemporaryFolder;
 
 /// A safetensors file put together tensor by tensor.
 class FileBuilder {
@@ -37,7 +37,7 @@ class FileBuilder {
   std::string bytes(std::size_t shift = 0) const {
     std::string header = header_.dump();
     while (header.size() % 8 != shift) header += ' ';
-    return test::safetensors_bytes(header, data_);
+    return testing::safetensors_bytes(header, data_);
   }
 
  private:
@@ -56,7 +56,7 @@ std::vector<double> values(const at::Tensor& tensor) {
 
 std::string refusal(const std::filesystem::path& folder) {
   std::string message = message_of<Error>([&] { Checkpoint::open(folder); });
-  CHECK(test::is_one_line(message));
+  CHECK(testing::is_one_line(message));
   return message;
 }
 

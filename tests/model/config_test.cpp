@@ -6,16 +6,16 @@
 #include <vector>
 
 #include "checks.hpp"
-#include "model/files.hpp"
+#include "files.hpp"
 #include "rometrace/error.hpp"
 
 namespace rometrace {
 namespace {
 
 using nlohmann::json;
-using test::Contains;
-using test::message_of;
-using test::TemporaryFolder;
+using testing::Contains;
+using testing::message_of;
+using testing::TemporaryFolder;
 
 Gpt2Config read(const json& fields) {
   const TemporaryFolder folder;
@@ -176,7 +176,7 @@ TEST_CASE("a field that cannot be honoured is refused by name, with the value fo
     CAPTURE(expected);
     const std::string message = message_of<Error>([&] { read(config_with(changes)); });
     CHECK(message == Contains(expected));
-    CHECK(test::is_one_line(message));
+    CHECK(testing::is_one_line(message));
   }
 }
 

@@ -4,15 +4,15 @@
 #include <vector>
 
 #include "checks.hpp"
-#include "model/files.hpp"
+#include "files.hpp"
 #include "rometrace/error.hpp"
 
 namespace rometrace {
 namespace {
 
-using test::Contains;
-using test::message_of;
-using test::TemporaryFolder;
+using testing::Contains;
+using testing::message_of;
+using testing::TemporaryFolder;
 using Files = std::vector<std::filesystem::path>;
 
 TEST_CASE("one file's fingerprint is its SHA-256") {

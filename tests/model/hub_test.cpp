@@ -8,16 +8,16 @@
 #include <vector>
 
 #include "checks.hpp"
-#include "model/files.hpp"
+#include "files.hpp"
 #include "rometrace/error.hpp"
 
 namespace rometrace {
 namespace {
 
 namespace fs = std::filesystem;
-using test::Contains;
-using test::message_of;
-using test::TemporaryFolder;
+using testing::Contains;
+using testing::message_of;
+using testing::TemporaryFolder;
 
 using Variables = std::map<std::string, std::string>;
 
@@ -63,7 +63,7 @@ fs::path cache_model(const TemporaryFolder& folder, const fs::path& cache, const
 
 std::string refusal(const std::string& model, const std::string& revision = "main") {
   std::string message = message_of<Error>([&] { resolve_model(model, revision); });
-  CHECK(test::is_one_line(message));
+  CHECK(testing::is_one_line(message));
   return message;
 }
 

@@ -6,23 +6,23 @@
 #include <vector>
 
 #include "checks.hpp"
-#include "model/files.hpp"
+#include "files.hpp"
 #include "rometrace/error.hpp"
 
 namespace rometrace {
 namespace {
 
-using test::bytes_of;
-using test::Contains;
-using test::message_of;
-using test::safetensors_bytes;
-using test::TemporaryFolder;
+using testing::bytes_of;
+using testing::Contains;
+using testing::message_of;
+using testing::safetensors_bytes;
+using testing::TemporaryFolder;
 
 std::string refusal(const std::string& content) {
   const TemporaryFolder folder;
   const auto file = folder.write("model.safetensors", content);
   std::string message = message_of<Error>([&] { SafetensorsFile::open(file); });
-  CHECK(test::is_one_line(message));
+  CHECK(testing::is_one_line(message));
   return message;
 }
 

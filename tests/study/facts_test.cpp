@@ -5,15 +5,15 @@
 #include <vector>
 
 #include "checks.hpp"
-#include "model/files.hpp"
+#include "files.hpp"
 #include "rometrace/error.hpp"
 
 namespace rometrace {
 namespace {
 
-using test::Contains;
-using test::message_of;
-using test::TemporaryFolder;
+using testing::Contains;
+using testing::message_of;
+using testing::TemporaryFolder;
 
 TEST_CASE("the subjects of our own layout come in order, with repeats") {
   const TemporaryFolder folder;
@@ -52,7 +52,7 @@ TEST_CASE("a facts file that gives no subjects is refused by record number and i
     const auto file = folder.write("facts.json", content);
     const std::string message = message_of<Error>([&] { read_subjects(file); });
     CHECK(message == Contains(expected));
-    CHECK(test::is_one_line(message));
+    CHECK(testing::is_one_line(message));
   }
 }
 

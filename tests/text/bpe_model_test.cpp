@@ -8,15 +8,15 @@
 #include <vector>
 
 #include "checks.hpp"
-#include "model/files.hpp"
+#include "files.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/tokenizer.hpp"
 
 namespace rometrace {
 namespace {
 
-using test::Contains;
-using test::TemporaryFolder;
+using testing::Contains;
+using testing::TemporaryFolder;
 
 /// What `vocab.json` and `merges.txt` of these contents make of `text`: its tokens' bytes with "|" between them.
 std::string split(const std::string& vocab, const std::string& merges, const std::string& text) {
@@ -36,8 +36,8 @@ std::string complaint(const std::string& vocab, const std::string& merges) {
   const TemporaryFolder folder;
   const auto vocab_file = folder.write("vocab.json", vocab);
   const auto merges_file = folder.write("merges.txt", merges);
-  const std::string message = test::message_of<Error>([&] { read_vocab_and_merges(vocab_file, merges_file); });
-  CHECK(test::is_one_line(message));
+  const std::string message = testing::message_of<Error>([&] { read_vocab_and_merges(vocab_file, merges_file); });
+  CHECK(testing::is_one_line(message));
   return message;
 }
 
@@ -138,7 +138,7 @@ TEST_CASE("ids may leave gaps") {
   const TemporaryFolder folder;
   const auto vocab = folder.write("vocab.json", R"({"a": 0, "b": 5})");
   const auto merges = folder.write("merges.txt", "");
-  CHECK(test::message_of<Error>([&] { read_vocab_and_merges(vocab, merges); }) == Contains("merges.txt: is empty"));
+  CHECK(testing::message_of<Error>([&] { read_vocab_and_merges(vocab, merges); }) == Contains("merges.txt: is empty"));
   const auto version = folder.write("merges.txt", "#version: 0.2\n");
   const BpeVocabulary vocabulary = read_vocab_and_merges(vocab, version);
   CHECK(vocabulary.tokens == std::vector<std::string>{"a", "", "", "", "", "b"});
@@ -183,11 +183,11 @@ TEST_CASE("a faulty merges.txt is refused with its line") {
 TEST_CASE("files that cannot be read are named") {
   const TemporaryFolder folder;
   const auto vocab = folder.write("vocab.json", kAbc);
-  CHECK(test::message_of<Error>([&] { read_vocab_and_merges(vocab, folder.path() / "merges.txt"); }) ==
+  CHECK(testing::message_of<Error>([&] { read_vocab_and_merges(vocab, folder.path() / "merges.txt"); }) ==
         Contains("merges.txt: "));
-  CHECK(test::message_of<Error>([&] { read_vocab_and_merges(folder.path(), vocab); }) ==
+  CHECK(testing::message_of<Error>([&] { read_vocab_and_merges(folder.path(), vocab); }) ==
         Contains(": is a folder; expected a file"));
-  CHECK(test::message_of<Error>([&] { read_tokenizer_json(folder.path() / "none"); }) ==
+  CHECK(testing::message_of<Error>([&] { read_tokenizer_json(folder.path() / "none"); }) ==
         Contains("none: no such file"));
 }
 
@@ -197,7 +197,7 @@ TEST_CASE("an added token must agree with the vocabulary") {
   const auto merges = folder.write("merges.txt", "a b\n");
   const auto added = [&](const char* content) {
     folder.write("added_tokens.json", content);
-    return test::message_of<Error>([&] { read_vocab_and_merges(vocab, merges); });
+    return testing::message_of<Error>([&] { read_vocab_and_merges(vocab, merges); });
   };
   CHECK(added(R"({"<x>": 6, "ab": 4})") == "(nothing thrown)");
   CHECK(added(R"({"ab": 7})") == Contains("added token \"ab\" has the id 7, which has the id 4 in the vocabulary"));
@@ -219,7 +219,7 @@ TEST_CASE("damaged files are an Error or a vocabulary, never another exception")
     try {
       split(files[0], files[1], "abc");
     } catch (const Error& error) {
-      CHECK(test::is_one_line(error.what()));
+      CHECK(testing::is_one_line(error.what()));
     }
   }
 }

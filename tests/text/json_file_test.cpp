@@ -7,16 +7,16 @@
 #include <thread>
 
 #include "checks.hpp"
-#include "model/files.hpp"
+#include "files.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
 
 namespace rometrace {
 namespace {
 
-using test::Contains;
-using test::message_of;
-using test::TemporaryFolder;
+using testing::Contains;
+using testing::message_of;
+using testing::TemporaryFolder;
 
 std::string complaint(std::string_view text, RepeatedNames repeated = RepeatedNames::kLastCounts) {
   return message_of<Error>([&] { parse_json(text, "x.json", repeated); });
@@ -42,7 +42,7 @@ TEST_CASE("an error in JSON is placed by line and column, columns in characters"
 TEST_CASE("a message about hostile JSON is short and on one line") {
   const std::string message = complaint("[\"" + std::string(1'000'000, 'x') + "\n\x1b[31m\"]");
   CHECK(message.size() < 400);
-  CHECK(test::is_one_line(message));
+  CHECK(testing::is_one_line(message));
 }
 
 TEST_CASE("a million open brackets are refused, not run into") {

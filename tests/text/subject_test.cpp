@@ -1,13 +1,13 @@
 #include "rometrace/text/subject.hpp"
 
 #include "checks.hpp"
-#include "model/files.hpp"
+#include "files.hpp"
 #include "rometrace/error.hpp"
 
 namespace rometrace {
 namespace {
 
-using test::Contains;
+using testing::Contains;
 
 struct Case {
   std::string_view prompt;
@@ -42,17 +42,17 @@ TEST_CASE("the range holds the tokens that share a byte with the first occurrenc
 TEST_CASE("a subject that is not there is an error that names it") {
   const std::vector<Token> tokens = {{0, 0, 5}};
   const auto complaint = [&](std::string_view subject) {
-    return test::message_of<Error>([&] { find_subject(tokens, "Miles", subject); });
+    return testing::message_of<Error>([&] { find_subject(tokens, "Miles", subject); });
   };
   CHECK(complaint("Davis") == Contains("subject \"Davis\" is not in the prompt \"Miles\""));
   CHECK(complaint("miles") == Contains("check its spelling"));
   CHECK(complaint("") == Contains("the subject of the prompt \"Miles\" is empty"));
-  CHECK(test::is_one_line(complaint("a\nb")));
+  CHECK(testing::is_one_line(complaint("a\nb")));
 }
 
 TEST_CASE("a subject whose characters the tokeniser drops is an error") {
   const std::vector<Token> tokens = {{0, 0, 1}, {1, 3, 4}};
-  CHECK(test::message_of<Error>([&] { find_subject(tokens, "a  b", " "); }) == Contains("has no token of its own"));
+  CHECK(testing::message_of<Error>([&] { find_subject(tokens, "a  b", " "); }) == Contains("has no token of its own"));
 }
 
 }  // namespace

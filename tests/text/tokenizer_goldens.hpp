@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-namespace rometrace::test {
+namespace rometrace::testing {
 
 inline std::filesystem::path source_path(const char* below_root) {
   return std::filesystem::path(ROMETRACE_SOURCE_DIR) / below_root;
@@ -23,4 +23,4 @@ inline const nlohmann::json& tokenizer_goldens() {
   return goldens;
 }
 
-}  // namespace rometrace::test
+}  // namespace rometrace::testing

@@ -8,7 +8,7 @@
 #include <thread>
 
 #include "checks.hpp"
-#include "model/files.hpp"
+#include "files.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/bpe_model.hpp"
 #include "rometrace/text/subject.hpp"
@@ -18,11 +18,11 @@ namespace rometrace {
 namespace {
 
 using nlohmann::json;
-using test::Contains;
-using test::TemporaryFolder;
+using testing::Contains;
+using testing::TemporaryFolder;
 using Ids = std::vector<std::int32_t>;
 
-const std::filesystem::path kFixture = test::source_path("tests/fixtures/bpe");
+const std::filesystem::path kFixture = testing::source_path("tests/fixtures/bpe");
 
 const Tokenizer& fixture() {
   static const Tokenizer loaded = Tokenizer::load(kFixture);
@@ -59,7 +59,7 @@ std::string random_text(std::mt19937& generator, unsigned length) {
 /// The fixture as a tokenizer.json; `merges_as_pairs`: ["a", "b"] instead of "a b".
 json fixture_as_tokenizer_json(bool merges_as_pairs = false) {
   json merges = json::array();
-  std::istringstream lines(test::content_of(kFixture / "merges.txt"));
+  std::istringstream lines(testing::content_of(kFixture / "merges.txt"));
   std::string left;
   std::string right;
   std::getline(lines, left);  // #version
@@ -90,18 +90,18 @@ json fixture_as_tokenizer_json(bool merges_as_pairs = false) {
             {"fuse_unk", false},
             {"byte_fallback", false},
             {"ignore_merges", false},
-            {"vocab", json::parse(test::content_of(kFixture / "vocab.json"))},
+            {"vocab", json::parse(testing::content_of(kFixture / "vocab.json"))},
             {"merges", merges}}}};
 }
 
 std::string complaint_about(const TemporaryFolder& folder) {
-  const std::string message = test::message_of<Error>([&] { Tokenizer::load(folder.path()); });
-  CHECK(test::is_one_line(message));
+  const std::string message = testing::message_of<Error>([&] { Tokenizer::load(folder.path()); });
+  CHECK(testing::is_one_line(message));
   return message;
 }
 
 TEST_CASE("ids equal those of Hugging Face's tokenizers") {
-  const auto& goldens = test::tokenizer_goldens()["texts"];
+  const auto& goldens = testing::tokenizer_goldens()["texts"];
   REQUIRE(goldens.size() >= 250);
   for (const auto& golden : goldens) {
     const std::string text = golden["text"];
@@ -118,7 +118,7 @@ TEST_CASE("decoding gives back the bytes of any UTF-8 text") {
     CAPTURE(text);
     CHECK(fixture().decode(ids_of(fixture().encode(text))) == text);
   }
-  for (const auto& golden : test::tokenizer_goldens()["texts"]) {
+  for (const auto& golden : testing::tokenizer_goldens()["texts"]) {
     const std::string text = golden["text"];
     CHECK(fixture().decode(ids_of(fixture().encode(text, SpecialTokens::kParse))) == text);
   }
@@ -157,8 +157,8 @@ TEST_CASE("a prompt cannot spell a special token unless it is asked for") {
 
 TEST_CASE("the longest of the special tokens that begin together counts, and the leftmost first") {
   const TemporaryFolder folder;
-  folder.write("vocab.json", test::content_of(kFixture / "vocab.json"));
-  folder.write("merges.txt", test::content_of(kFixture / "merges.txt"));
+  folder.write("vocab.json", testing::content_of(kFixture / "vocab.json"));
+  folder.write("merges.txt", testing::content_of(kFixture / "merges.txt"));
   folder.write("added_tokens.json", R"({"<x>": 700, "<x><y>": 701, "><": 702, "日 本": 705})");
   const Tokenizer tokenizer = Tokenizer::load(folder.path());
   const auto parse = [&](const char* text) { return ids_of(tokenizer.encode(text, SpecialTokens::kParse)); };
@@ -177,7 +177,7 @@ TEST_CASE("tokenizer.json gives the ids of vocab.json and merges.txt, whichever 
     folder.write("tokenizer.json", fixture_as_tokenizer_json(pairs).dump());
     const Tokenizer tokenizer = Tokenizer::load(folder.path());
     CHECK(tokenizer.size() == fixture().size());
-    for (const auto& golden : test::tokenizer_goldens()["texts"]) {
+    for (const auto& golden : testing::tokenizer_goldens()["texts"]) {
       const std::string text = golden["text"];
       CHECK(ids_of(tokenizer.encode(text)) == golden["ids"].get<Ids>());
       CHECK(ids_of(tokenizer.encode(text, SpecialTokens::kParse)) == golden["ids_with_special_parsed"].get<Ids>());
@@ -247,8 +247,8 @@ TEST_CASE("a tokenizer.json that lacks a part is refused by the part's name") {
 
 TEST_CASE("files beside vocab.json that change the tokens are heeded or refused") {
   const TemporaryFolder folder;
-  folder.write("vocab.json", test::content_of(kFixture / "vocab.json"));
-  folder.write("merges.txt", test::content_of(kFixture / "merges.txt"));
+  folder.write("vocab.json", testing::content_of(kFixture / "vocab.json"));
+  folder.write("merges.txt", testing::content_of(kFixture / "merges.txt"));
   folder.write("tokenizer_config.json", R"({"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": false,
     "added_tokens_decoder": {"700": {"content": "<pad>", "lstrip": false}}})");
   CHECK(ids_of(Tokenizer::load(folder.path()).encode("<pad>", SpecialTokens::kParse)) == Ids{700});
@@ -272,12 +272,14 @@ TEST_CASE("a folder without a tokeniser says what was looked for") {
   CHECK(complaint_about(folder) == Contains("has no tokeniser; expected vocab.json and merges.txt"));
   folder.write("vocab.json", "{}");
   CHECK(complaint_about(folder) == Contains("has vocab.json but no merges.txt"));
-  CHECK(test::message_of<Error>([&] { Tokenizer::load(folder.path() / "absent"); }) ==
+  CHECK(testing::message_of<Error>([&] { Tokenizer::load(folder.path() / "absent"); }) ==
         Contains("absent: no such folder"));
 }
 
 TEST_CASE("text that is not UTF-8 is refused by the byte's place and value") {
-  const auto complaint = [](std::string_view text) { return test::message_of<Error>([&] { fixture().encode(text); }); };
+  const auto complaint = [](std::string_view text) {
+    return testing::message_of<Error>([&] { fixture().encode(text); });
+  };
   CHECK(complaint("ab\xFFz") == Contains("text, byte 2: found 0xFF"));
   CHECK(complaint("é\xC3") == Contains("text, byte 2: found 0xC3"));
   CHECK(complaint("\xED\xA0\x80") == Contains("text, byte 0: found 0xED"));  // a surrogate
@@ -287,9 +289,9 @@ TEST_CASE("an id outside the vocabulary is refused with the range that is inside
   const std::string last = std::to_string(fixture().size() - 1);
   for (const std::int32_t id : {-1, fixture().size(), 1 << 30}) {
     const Ids ids = {1, id};
-    CHECK(test::message_of<Error>([&] { fixture().decode(ids); }) ==
+    CHECK(testing::message_of<Error>([&] { fixture().decode(ids); }) ==
           Contains("position 1: " + std::to_string(id) + " is not in the vocabulary; expected 0 to " + last));
-    CHECK(test::message_of<Error>([&] { (void)fixture().token_bytes(id); }) == Contains("expected 0 to " + last));
+    CHECK(testing::message_of<Error>([&] { (void)fixture().token_bytes(id); }) == Contains("expected 0 to " + last));
   }
 }
 
@@ -299,7 +301,7 @@ TEST_CASE("a vocabulary without a token for a byte refuses the texts that need i
   folder.write("merges.txt", "a b\n");
   const Tokenizer tokenizer = Tokenizer::load(folder.path());
   CHECK(ids_of(tokenizer.encode("abba")) == Ids{2, 1, 0});
-  CHECK(test::message_of<Error>([&] { tokenizer.encode("ab c"); }) ==
+  CHECK(testing::message_of<Error>([&] { tokenizer.encode("ab c"); }) ==
         Contains("text, byte 2: the byte 0x20 has no token in this vocabulary"));
 }
 
@@ -309,7 +311,7 @@ TEST_CASE("a long word is split in reasonable time and comes back") {
 }
 
 TEST_CASE("several threads may use one tokeniser") {
-  const std::string text = test::tokenizer_goldens()["texts"].dump();
+  const std::string text = testing::tokenizer_goldens()["texts"].dump();
   const Ids expected = ids_of(fixture().encode(text));
   std::vector<Ids> found(4);
   std::vector<std::thread> threads;
@@ -380,8 +382,8 @@ TEST_CASE("a SentencePiece model is used as it is, with the space that it puts b
   CHECK(tokenizer.token_bytes(kByteZero + 0xE2) == "\xE2");
   CHECK(tokenizer.token_bytes(1) == "<s>");
   CHECK(tokenizer.encode("").empty());
-  CHECK(test::message_of<Error>([&] { tokenizer.encode("\xFF"); }) == Contains("text, byte 0: found 0xFF"));
-  CHECK(test::message_of<Error>([&] { tokenizer.decode(Ids{264}); }) == Contains("expected 0 to 263"));
+  CHECK(testing::message_of<Error>([&] { tokenizer.encode("\xFF"); }) == Contains("text, byte 0: found 0xFF"));
+  CHECK(testing::message_of<Error>([&] { tokenizer.decode(Ids{264}); }) == Contains("expected 0 to 263"));
 }
 
 TEST_CASE("each of a character's byte pieces covers the whole character, the space before the text nothing") {
@@ -409,8 +411,8 @@ TEST_CASE("vocab.json and merges.txt go before a SentencePiece model, a model be
   folder.write("tokenizer.json", fixture_as_tokenizer_json().dump());
   CHECK(Tokenizer::load(folder.path()).size() == fixture().size());
   CHECK(load_model(folder, small_model()).size() == 264);
-  folder.write("vocab.json", test::content_of(kFixture / "vocab.json"));
-  folder.write("merges.txt", test::content_of(kFixture / "merges.txt"));
+  folder.write("vocab.json", testing::content_of(kFixture / "vocab.json"));
+  folder.write("merges.txt", testing::content_of(kFixture / "merges.txt"));
   CHECK(Tokenizer::load(folder.path()).size() == fixture().size());
 }
 
@@ -435,7 +437,7 @@ TEST_CASE("a damaged model is an Error or a model, never a crash") {
     try {
       load_model(folder, damaged).encode("ab a😀");
     } catch (const Error& error) {
-      CHECK(test::is_one_line(error.what()));
+      CHECK(testing::is_one_line(error.what()));
     }
   }
 }

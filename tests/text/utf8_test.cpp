@@ -52,7 +52,7 @@ TEST_CASE("the offset is that of the first ill-formed byte") {
 }
 
 TEST_CASE("bytes that are not UTF-8 are replaced as Python replaces them") {
-  const auto& goldens = test::tokenizer_goldens()["lossy_utf8"];
+  const auto& goldens = testing::tokenizer_goldens()["lossy_utf8"];
   REQUIRE(goldens.size() >= 300);
   for (const auto& golden : goldens) {
     CAPTURE(golden["hex"]);

@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-namespace rometrace::test {
+namespace rometrace::testing {
 
 /// A folder of its own for one test, removed with all that is in it.
 class TemporaryFolder {
@@ -92,4 +92,4 @@ inline bool is_one_line(std::string_view text) {
   return true;
 }
 
-}  // namespace rometrace::test
+}  // namespace rometrace::testing
