@@ -69,7 +69,7 @@ NamedFolder locate_model(const Options& options) {
     return {*options.model, resolve_model(*options.model, options.revision)};
   }
   spdlog::info(
-      "using the demo model that comes with rometrace (a toy that knows a few hundred facts); "
+      "using the demo model that comes with rometrace (a toy that knows a thousand facts); "
       "--model chooses another");
   return {"rometrace-demo", share_dir() / "demo"};
 }
