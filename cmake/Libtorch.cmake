@@ -1,4 +1,4 @@
-# Finds libtorch and makes the imported target rometrace::libtorch.
+# Finds libtorch and makes the target rometrace::libtorch; sets ROMETRACE_TORCH_VERSION and ROMETRACE_TORCH_LIBRARY_DIR.
 #
 # Looked for, in this order: ROMETRACE_TORCH_ROOT; Torch_DIR, Torch_ROOT and CMAKE_PREFIX_PATH as
 # find_package(Torch) would; the virtual environment .venv of this checkout; the torch package of python3.
@@ -42,12 +42,12 @@ if(NOT ROMETRACE_TORCH_CPU_LIBRARY)
     "-DROMETRACE_TORCH_ROOT=<folder with include/ and lib/> or -DCMAKE_PREFIX_PATH=...")
 endif()
 
-get_filename_component(_torch_lib_dir "${ROMETRACE_TORCH_CPU_LIBRARY}" DIRECTORY)
-get_filename_component(_torch_root "${_torch_lib_dir}" DIRECTORY)
+get_filename_component(ROMETRACE_TORCH_LIBRARY_DIR "${ROMETRACE_TORCH_CPU_LIBRARY}" DIRECTORY)
+get_filename_component(_torch_root "${ROMETRACE_TORCH_LIBRARY_DIR}" DIRECTORY)
 find_path(ROMETRACE_TORCH_INCLUDE_DIR ATen/ATen.h
   HINTS "${_torch_root}/include" "${_torch_root}/../include" NO_DEFAULT_PATH)
 find_path(ROMETRACE_TORCH_INCLUDE_DIR ATen/ATen.h)
-find_library(ROMETRACE_C10_LIBRARY c10 HINTS "${_torch_lib_dir}")
+find_library(ROMETRACE_C10_LIBRARY c10 HINTS "${ROMETRACE_TORCH_LIBRARY_DIR}")
 if(NOT ROMETRACE_TORCH_INCLUDE_DIR OR NOT ROMETRACE_C10_LIBRARY)
   message(FATAL_ERROR "rometrace: ${ROMETRACE_TORCH_CPU_LIBRARY} was found, but not its headers or libc10")
 endif()
@@ -63,7 +63,11 @@ endforeach()
 string(REGEX REPLACE "[^0-9]*([0-9]+)[^0-9]+([0-9]+)[^0-9]+([0-9]+).*" "\\1.\\2.\\3" ROMETRACE_TORCH_VERSION
   "${_torch_version}")
 if(ROMETRACE_TORCH_VERSION VERSION_LESS 2.1)
-  message(FATAL_ERROR "rometrace: libtorch ${ROMETRACE_TORCH_VERSION} in ${_torch_root} is too old; 2.1 or newer is needed")
+  # Forgotten, so that the next run looks again and may find a newer one.
+  unset(ROMETRACE_TORCH_CPU_LIBRARY CACHE)
+  unset(ROMETRACE_TORCH_INCLUDE_DIR CACHE)
+  unset(ROMETRACE_C10_LIBRARY CACHE)
+  message(FATAL_ERROR "rometrace: libtorch not found: ${_torch_root} has version ${ROMETRACE_TORCH_VERSION}, and 2.1 or newer is needed")
 endif()
 
 add_library(rometrace_libtorch INTERFACE)
@@ -74,7 +78,7 @@ target_compile_options(rometrace_libtorch INTERFACE
 target_link_libraries(rometrace_libtorch INTERFACE "${ROMETRACE_TORCH_CPU_LIBRARY}" "${ROMETRACE_C10_LIBRARY}")
 
 # A CUDA build registers its kernels when libtorch_cuda is loaded; no symbol of it is named here, so it has to be kept.
-find_library(ROMETRACE_TORCH_CUDA_LIBRARY torch_cuda HINTS "${_torch_lib_dir}" NO_DEFAULT_PATH)
+find_library(ROMETRACE_TORCH_CUDA_LIBRARY torch_cuda HINTS "${ROMETRACE_TORCH_LIBRARY_DIR}" NO_DEFAULT_PATH)
 if(ROMETRACE_TORCH_CUDA_LIBRARY)
   target_link_libraries(rometrace_libtorch INTERFACE
     "-Wl,--no-as-needed,${ROMETRACE_TORCH_CUDA_LIBRARY},--as-needed")
