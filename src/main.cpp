@@ -8,18 +8,22 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
-#include <chrono>
-#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
 #include <future>
 #include <new>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
 #include <string>
+#include <string_view>
 
 #include "cli/options.hpp"
 #include "cli/output_file.hpp"
+#include "cli/process.hpp"
+#include "cli/progress_bar.hpp"
 #include "cli/share_dir.hpp"
-#include "cli/stop_signals.hpp"
+#include "cli/stopwatch.hpp"
 #include "cli/terminal_info.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/model/fingerprint.hpp"
@@ -31,6 +35,7 @@
 #include "rometrace/text/input_file.hpp"
 #include "rometrace/text/subject.hpp"
 #include "rometrace/text/tokenizer.hpp"
+#include "rometrace/text/utf8.hpp"
 #include "rometrace/trace/plain.hpp"
 #include "rometrace/trace/sigma.hpp"
 #include "rometrace/version.hpp"
@@ -43,20 +48,14 @@ constexpr int kSkipped = 1;
 constexpr int kCouldNotRun = 2;
 constexpr int kInterrupted = 130;
 
-class Stopwatch {
- public:
-  double seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
-
- private:
-  using Clock = std::chrono::steady_clock;
-  Clock::time_point start_ = Clock::now();
-};
-
-void set_up_log(const Options& options) {
+void set_up_log() {
   auto logger = spdlog::stderr_logger_st("rometrace");
   logger->set_pattern("rometrace: %v");
-  logger->set_level(options.quiet ? spdlog::level::err : options.verbose ? spdlog::level::debug : spdlog::level::info);
   spdlog::set_default_logger(std::move(logger));
+}
+
+spdlog::level::level_enum log_level(const Options& options) {
+  return options.quiet ? spdlog::level::err : options.verbose ? spdlog::level::debug : spdlog::level::info;
 }
 
 struct NamedFolder {
@@ -65,9 +64,10 @@ struct NamedFolder {
 };
 
 NamedFolder locate_model(const Options& options) {
-  if (options.model && !options.model->empty()) {
-    return {*options.model, resolve_model(*options.model, options.revision)};
-  }
+  if (options.model && options.model->empty()) throw Error("--model is empty; expected a folder or a model's name");
+  const char* setting = std::getenv("ROMETRACE_MODEL");
+  const std::string name = options.model ? *options.model : setting != nullptr ? setting : "";
+  if (!name.empty()) return {name, resolve_model(name, options.revision)};
   spdlog::info(
       "using the demo model that comes with rometrace (a toy that knows a thousand facts); "
       "--model chooses another");
@@ -99,10 +99,23 @@ std::vector<std::int32_t> ids_of(const std::vector<Token>& tokens) {
   return ids;
 }
 
+// The tokens of an option's value; errors name the option.
+std::vector<Token> encode_option(const Tokenizer& tokenizer, const std::string& option, const std::string& text,
+                                 SpecialTokens special = SpecialTokens::kAsText) {
+  try {
+    return tokenizer.encode(text, special);
+  } catch (const Error& error) {
+    throw Error(option + ": " + error.what());
+  }
+}
+
 TracePrompt read_prompt(const Tokenizer& tokenizer, const Options& options) {
   if (options.prompt.empty()) throw Error("--prompt is empty; expected the text that the model continues");
-  const auto tokens =
-      tokenizer.encode(options.prompt, options.special_tokens ? SpecialTokens::kParse : SpecialTokens::kAsText);
+  const auto tokens = encode_option(tokenizer, "--prompt", options.prompt,
+                                    options.special_tokens ? SpecialTokens::kParse : SpecialTokens::kAsText);
+  if (find_invalid_utf8(options.subject)) {
+    throw Error("--subject: " + in_quotes(options.subject) + " is not UTF-8; expected whole characters");
+  }
   if (options.prompt.ends_with(' ')) {
     spdlog::warn("the prompt ends with a space; GPT-2's words begin with theirs, so the answer may be lost");
   }
@@ -110,42 +123,39 @@ TracePrompt read_prompt(const Tokenizer& tokenizer, const Options& options) {
 }
 
 std::int32_t read_target(const Tokenizer& tokenizer, const std::string& target) {
-  const auto tokens = tokenizer.encode(target);
+  if (target.empty()) throw Error("--target is empty; expected the text of one token");
+  const auto tokens = encode_option(tokenizer, "--target", target);
   if (tokens.size() == 1) return tokens.front().id;
+  constexpr std::size_t kShown = 8;
   std::string pieces;
-  for (const auto& token : tokens) {
+  for (const auto& token : std::span(tokens).first(std::min(kShown, tokens.size()))) {
     pieces += (pieces.empty() ? "" : ", ") + in_quotes(target.substr(token.begin, token.end - token.begin));
   }
+  if (tokens.size() > kShown) pieces += ", …";
   std::string advice = "give one token";
   if (!target.starts_with(' ') && tokenizer.encode(" " + target).size() == 1) {
     advice = in_quotes(" " + target) + ", with a space in front, is one";
   }
-  throw Error("--target: " + in_quotes(target) + " is " + std::to_string(tokens.size()) + " tokens" +
-              (pieces.empty() ? "" : " (" + pieces + ")") + "; expected one; " + advice);
+  throw Error("--target: " + in_quotes(target) + " is " + std::to_string(tokens.size()) + " tokens (" + pieces +
+              "); expected one; " + advice);
 }
 
 double read_sigma(const Options& options, const Gpt2& model, const Tokenizer& tokenizer) {
   if (!options.noise.of_subjects) return options.noise.scale;
+  if (options.noise_facts && options.noise_facts->empty()) throw Error("--noise-facts is empty; expected a file");
   const auto file = options.noise_facts ? std::filesystem::path(*options.noise_facts) : share_dir() / "facts.json";
-  return options.noise.scale * subject_embedding_std(model, tokenizer, read_subjects(file));
+  try {
+    return options.noise.scale * subject_embedding_std(model, tokenizer, read_subjects(file));
+  } catch (const Error& error) {
+    const std::string message = error.what();
+    throw Error(message.starts_with(label_of(file)) ? message : label_of(file) + ": " + message);
+  }
 }
 
 std::string strip(const std::string& text) {
   const auto* const space = " \t\n\v\f\r";
   const auto begin = text.find_first_not_of(space);
   return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(space) + 1 - begin);
-}
-
-// A bar that redraws itself on a terminal's last line, and leaves nothing behind.
-Progress progress_bar(const Stopwatch& watch) {
-  return [&watch, shown = -1.0](std::int64_t done, std::int64_t total) mutable {
-    const double now = watch.seconds();
-    if (done < total && now - shown < 0.1) return;
-    shown = now;
-    const auto line = done < total ? render_progress(done, total, now, terminal_style(STDERR_FILENO)) : std::string();
-    std::fprintf(stderr, "\r\033[K%s", line.c_str());
-    std::fflush(stderr);
-  };
 }
 
 TraceOptions trace_options(const Options& options, const Gpt2& model, const Tokenizer& tokenizer) {
@@ -223,9 +233,8 @@ int run(const Options& options, std::stop_token stop) {
   auto fingerprint = std::async(std::launch::async, [&] { return weights_sha256(model->weight_files(), stop); });
   const auto skip = reason_to_skip(options, record.texts);
   if (!skip) {
-    const bool show_progress = !options.quiet && is_terminal(STDERR_FILENO);
-    record.trace =
-        trace_plain(*model, record.prompt, record.options, show_progress ? progress_bar(tracing) : Progress(), stop);
+    ProgressBar bar(options.quiet ? ProgressBar::Wish::kNever : ProgressBar::Wish::kOnTerminal);
+    record.trace = trace_plain(*model, record.prompt, record.options, bar.callback(), stop);
   }
   record.run.seconds = tracing.seconds();
   record.model.weights_sha256 = fingerprint.get();
@@ -247,12 +256,14 @@ std::string first_line(const std::string& text) {
 }
 
 int run_and_report(int argc, char** argv) {
+  reserve_standard_descriptors();
   try {
+    set_up_log();
     const auto stop = watch_stop_signals();
     const auto parsed = parse_options(argc, argv);
     if (const int* status = std::get_if<int>(&parsed)) return *status;
     const auto& options = std::get<Options>(parsed);
-    set_up_log(options);
+    spdlog::set_level(log_level(options));
     return run(options, stop);
   } catch (const Interrupted&) {
     spdlog::error("interrupted; nothing was written");
@@ -260,7 +271,13 @@ int run_and_report(int argc, char** argv) {
   } catch (const Error& error) {
     spdlog::error("{}", error.what());
   } catch (const c10::Error& error) {
-    spdlog::error("libtorch failed: {}", first_line(error.what_without_backtrace()));
+    const auto message = first_line(error.what_without_backtrace());
+    const bool memory = message.find("can't allocate memory") != std::string::npos;
+    if (memory) {
+      spdlog::error("out of memory; fewer --samples or a shorter prompt need less ({})", message);
+    } else {
+      spdlog::error("libtorch failed: {}", message);
+    }
   } catch (const std::bad_alloc&) {
     spdlog::error("out of memory");
   } catch (const std::exception& error) {

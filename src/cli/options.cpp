@@ -2,6 +2,8 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <charconv>
+#include <functional>
 #include <iostream>
 #include <limits>
 
@@ -27,6 +29,37 @@ std::vector<Kind> parse_kinds(const std::vector<std::string>& names) {
   return kinds;
 }
 
+/// A whole number in decimal digits, within [least, most]. CLI11's own reading takes "010" for eight.
+template <typename Number>
+std::function<void(const std::string&)> whole_number(const std::string& name, Number& number, std::int64_t least,
+                                                     std::int64_t most) {
+  return [=, &number](const std::string& text) {
+    std::int64_t value = 0;
+    const auto* end = text.data() + text.size();
+    const auto [stop, error] = std::from_chars(text.data(), end, value);
+    if (error != std::errc() || stop != end || value < least || value > most) {
+      throw CLI::ValidationError(name, in_quotes(text) + "; expected a whole number from " + std::to_string(least) +
+                                           " to " + std::to_string(most));
+    }
+    number = static_cast<Number>(value);
+  };
+}
+
+/// The command line, last word first as CLI11 wants it. "--name=" becomes "--name" and an empty word: CLI11 would take
+/// the next word for the value.
+std::vector<std::string> reversed_words(int argc, char** argv) {
+  std::vector<std::string> words;
+  for (int i = 1; i < argc; ++i) {
+    std::string word = argv[i];
+    const bool empty_value = word.starts_with("--") && word.size() > 3 && word.find('=') == word.size() - 1;
+    if (empty_value) word.pop_back();
+    words.push_back(std::move(word));
+    if (empty_value) words.emplace_back();
+  }
+  std::reverse(words.begin(), words.end());
+  return words;
+}
+
 }  // namespace
 
 std::variant<Options, int> parse_options(int argc, char** argv) {
@@ -49,6 +82,11 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
   const auto value = [&](const std::string& name, auto& target, const std::string& description) {
     return app.add_option(name, target, description);
   };
+  constexpr std::int64_t kMaxCount = std::int64_t{1} << 20;
+  const auto number = [&](const std::string& name, auto& target, const std::string& description, std::int64_t least,
+                          std::int64_t most) {
+    return app.add_option_function<std::string>(name, whole_number(name, target, least, most), description);
+  };
 
   value("--prompt", options.prompt, "Text that the model continues")->required()->type_name("TEXT");
   value("--subject", options.subject, "The part of the prompt to corrupt (its first occurrence)")
@@ -56,7 +94,6 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
       ->type_name("TEXT");
   value("--model", options.model,
         "Model folder in Hugging Face layout, or a name in the local Hugging Face cache (gpt2-xl) [the demo model]")
-      ->envname("ROMETRACE_MODEL")
       ->type_name("MODEL");
   value("--revision", options.revision, "Branch, tag or commit of a model given by name")
       ->type_name("REV")
@@ -67,20 +104,15 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
       ->type_name("KINDS")
       ->capture_default_str()
       ->group("Trace");
-  value("--window", options.window, "Layers restored together, for mlp and attn")
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20))
+  number("--window", options.window, "Layers restored together, for mlp and attn", 1, kMaxCount)
       ->type_name("W")
-      ->capture_default_str()
+      ->default_str("10")
       ->group("Trace");
-  value("--samples", options.samples, "Noise draws")
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20))
-      ->type_name("N")
-      ->capture_default_str()
-      ->group("Trace");
-  value("--seed", options.seed, "Seed of the noise (NumPy's RandomState), 0 to 4294967295")
-      ->check(CLI::Range(std::int64_t{0}, std::int64_t{std::numeric_limits<std::uint32_t>::max()}))
+  number("--samples", options.samples, "Noise draws", 1, kMaxCount)->type_name("N")->default_str("10")->group("Trace");
+  number("--seed", options.seed, "Seed of the noise (NumPy's RandomState), 0 to 4294967295", 0,
+         std::numeric_limits<std::uint32_t>::max())
       ->type_name("SEED")
-      ->capture_default_str()
+      ->default_str("1")
       ->group("Trace");
   value("--noise", options.noise_text,
         "A standard deviation (0.1); s<k>: k times that of the subjects' embeddings; u<x>: uniform in [-x, x]")
@@ -108,10 +140,7 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
       ->group("Run");
   value("--device", options.device, "cpu, cuda or cuda:<i>")->type_name("DEVICE")->capture_default_str()->group("Run");
   value("--dtype", options.dtype, "float32 or float64")->type_name("DTYPE")->capture_default_str()->group("Run");
-  value("--threads", options.threads, "CPU threads [one a core]")
-      ->check(CLI::Range(1, 4096))
-      ->type_name("N")
-      ->group("Run");
+  number("--threads", options.threads, "CPU threads [one a core]", 1, 4096)->type_name("N")->group("Run");
 
   value("-o,--output", options.output, "Write the JSON to this file, by rename; - is stdout")
       ->type_name("FILE")
@@ -122,7 +151,7 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
   app.add_flag("-q,--quiet", options.quiet, "Say nothing on stderr but errors")->group("Output")->excludes(verbose);
 
   try {
-    app.parse(argc, argv);
+    app.parse(reversed_words(argc, argv));
     options.kinds = parse_kinds(kinds);
     if (engine != "plain") {
       throw CLI::ValidationError("--engine", in_quotes(engine) + " is not an engine of this version; expected plain");

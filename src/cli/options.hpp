@@ -14,7 +14,7 @@ namespace rometrace::cli {
 struct Options {
   std::string prompt;
   std::string subject;
-  std::optional<std::string> model;  ///< folder or name; none: the demo model
+  std::optional<std::string> model;  ///< folder or name; none: ROMETRACE_MODEL, else the demo model
   std::string revision = "main";
   std::vector<Kind> kinds;
   std::int64_t window = 10;

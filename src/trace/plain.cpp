@@ -5,7 +5,9 @@
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/softmax.h>
 
+#include <algorithm>
 #include <array>
+#include <charconv>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -26,6 +28,11 @@ Site site_of(Kind kind) {
       return Site::kAttn;
   }
   TORCH_INTERNAL_ASSERT(false, "kind not handled");
+}
+
+std::string shortest(double value) {
+  std::array<char, 32> digits{};
+  return {digits.data(), std::to_chars(digits.data(), digits.data() + digits.size(), value).ptr};
 }
 
 struct MeanAndError {
@@ -52,8 +59,8 @@ struct Restoration {
 // The runs that a trace of one prompt is made of.
 class Runs {
  public:
-  Runs(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options)
-      : model_(model), prompt_(prompt), options_(options) {
+  Runs(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options, std::stop_token stop)
+      : model_(model), prompt_(prompt), options_(options), stop_(std::move(stop)) {
     const auto subject = static_cast<std::int64_t>(prompt.subject_range.end - prompt.subject_range.begin);
     auto noise =
         draw_noise(options.distribution, options.sigma, options.seed, options.samples, subject, model.config().n_embd);
@@ -99,15 +106,25 @@ class Runs {
   }
 
   std::vector<double> run(std::int32_t answer, const Tap& tap) const {
-    const auto hidden = model_.forward(prompt_.token_ids, options_.samples, tap);
+    const auto stoppable = [&](Site at, std::int64_t layer, at::Tensor& value) {
+      if (stop_.stop_requested()) throw Interrupted();
+      tap(at, layer, value);
+    };
+    const auto hidden = model_.forward(prompt_.token_ids, options_.samples, stoppable);
     const auto logits = model_.logits(hidden.select(1, hidden.size(1) - 1));  // [N, V]
     const auto scores = at::softmax(logits, -1, at::kDouble).select(1, answer).contiguous().cpu();
-    return {scores.data_ptr<double>(), scores.data_ptr<double>() + scores.numel()};
+    std::vector<double> values(scores.data_ptr<double>(), scores.data_ptr<double>() + scores.numel());
+    if (!std::all_of(values.begin(), values.end(), [](double value) { return std::isfinite(value); })) {
+      throw Error("a corrupted run ends in NaN or infinity: noise of scale " + shortest(options_.sigma) +
+                  " is too large for this model and dtype; choose a smaller one");
+    }
+    return values;
   }
 
   const Gpt2& model_;
   const TracePrompt& prompt_;
   const TraceOptions& options_;
+  std::stop_token stop_;
   at::Tensor noise_;  // [N, e - b, D], double, scaled
 };
 
@@ -125,9 +142,17 @@ CausalGrid empty_grid(Kind kind, const TraceOptions& options, const Trace& trace
 
 Trace run_clean(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options) {
   const at::NoGradGuard no_grad;
+  if (options.target && (*options.target < 0 || *options.target >= model.config().vocab_size)) {
+    throw Error("the target's token id " + std::to_string(*options.target) + " is outside the model's vocabulary of " +
+                std::to_string(model.config().vocab_size) + "; the tokeniser does not belong to this model");
+  }
   const auto hidden = model.forward(prompt.token_ids, 1);
   const auto logits = model.logits(hidden[0][hidden.size(1) - 1]);  // [V]
   const auto scores = at::softmax(logits, -1, at::kDouble).cpu();
+  if (!std::isfinite(scores.sum().item<double>())) {
+    throw Error(
+        "the model's output for this prompt is NaN or infinite: its weights are damaged, or too large for the dtype");
+  }
   Trace trace;
   trace.prediction_id = scores.argmax().item<std::int32_t>();
   trace.answer_id = options.target.value_or(trace.prediction_id);
@@ -143,7 +168,7 @@ Trace trace_plain(const Gpt2& model, const TracePrompt& prompt, const TraceOptio
                   std::stop_token stop) {
   const at::NoGradGuard no_grad;
   Trace trace = run_clean(model, prompt, options);
-  const Runs runs(model, prompt, options);
+  const Runs runs(model, prompt, options, stop);
   const auto low = mean_and_error(runs.corrupted(trace.answer_id));
   trace.low_score = low.mean;
   trace.low_standard_error = low.standard_error;
@@ -157,7 +182,6 @@ Trace trace_plain(const Gpt2& model, const TracePrompt& prompt, const TraceOptio
     const auto clean = runs.clean_outputs(site_of(kind));
     for (std::int64_t position = first; position < trace.tokens; ++position) {
       for (std::int64_t layer = 0; layer < trace.layers; ++layer) {
-        if (stop.stop_requested()) throw Interrupted();
         const Restoration what{site_of(kind), window_of(layer, grid.window, trace.layers), position};
         const auto cell = mean_and_error(runs.restored(trace.answer_id, clean, what));
         const auto index = static_cast<std::size_t>(position * trace.layers + layer);

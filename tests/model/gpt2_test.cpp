@@ -1,6 +1,7 @@
 #include "rometrace/model/gpt2.hpp"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
 
 #include "checks.hpp"
 #include "closeness.hpp"
@@ -78,6 +79,11 @@ TEST_CASE("a tap sees every site once a layer, in the order of the computation, 
     if (site == Site::kMlp) value.mul_(2);
   });
   CHECK((plain - changed).abs().max().item<float>() > 1e-3);
+}
+
+TEST_CASE("an allocation that fails is an exception, not the end of the program") {
+  // It was abort() while SentencePiece's flag of the same name lay over libtorch's (see src/CMakeLists.txt).
+  CHECK_THROWS_AS(at::empty({std::int64_t{1} << 50}, at::kByte), c10::Error);
 }
 
 TEST_CASE("a prompt the model cannot take is refused") {

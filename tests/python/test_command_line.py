@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
 import struct
@@ -144,18 +145,27 @@ def test_special_tokens_are_text_unless_asked_for(rometrace):
         ((*QUICK, "--frobnicate"), ["--frobnicate"]),
         ((*MILES, "--kinds", "state,foo"), ["foo", "state, mlp or attn"]),
         ((*QUICK, "--window", "0"), ["--window"]),
-        ((*QUICK, "--samples", "0"), ["--samples"]),
-        ((*QUICK, "--samples", "many"), ["--samples", "many"]),
+        ((*MILES, "--samples", "0"), ["--samples"]),
+        ((*MILES, "--samples", "many"), ["--samples", "many"]),
         ((*QUICK, "--seed", "4294967296"), ["--seed"]),
         ((*QUICK, "--seed", "-1"), ["--seed"]),
         ((*QUICK, "--threads", "0"), ["--threads"]),
+        ((*MILES, "--samples", "010x"), ["--samples", "010x"]),
+        ((*MILES, "--samples", ""), ["--samples", "whole number"]),
+        ((*QUICK, "--model", ""), ["--model", "empty"]),
+        ((*QUICK, "--model="), ["--model", "empty"]),
+        ((*QUICK, "--noise-facts", ""), ["--noise-facts", "empty"]),
+        ((*QUICK, "--noise", "1e39"), ["noise", "too large"]),
+        ((*QUICK, "--noise", "s1e308"), ["noise", "too large"]),
+        (("--prompt", "Miles Davis plays the", "--subject", "Miles\udcff"), ["--subject", "UTF-8"]),
+        ((*QUICK, "--target", "Miles\udcff"), ["--target", "UTF-8"]),
         ((*QUICK, "--noise", "z9"), ["--noise", "z9", "s<k>"]),
         ((*QUICK, "--noise", "nan"), ["--noise", "nan"]),
         ((*QUICK, "--engine", "warp"), ["--engine", "warp", "plain"]),
         ((*QUICK, "--dtype", "int8"), ["--dtype", "int8", "float32"]),
         ((*QUICK, "--device", "tpu"), ["--device", "tpu", "cpu"]),
         ((*QUICK, "--target", " trumpet player of note"), ["--target", "tokens", "expected one"]),
-        ((*QUICK, "--target", ""), ["--target", "expected one"]),
+        ((*QUICK, "--target", ""), ["--target", "empty"]),
         ((*QUICK, "--noise-facts", "/nonexistent/facts.json"), ["/nonexistent/facts.json"]),
         ((*QUICK, "--model", "/nonexistent/model"), ["/nonexistent/model"]),
         ((*QUICK, "--model", "nobody/nothing"), ["nobody/nothing", "hf download"]),
@@ -281,6 +291,12 @@ def larger_vocabulary(folder: Path) -> None:
     (folder / "vocab.json").write_text(json.dumps(shifted))
 
 
+def not_a_number(folder: Path) -> None:
+    header, body = header_of(folder / "model.safetensors")
+    begin, _ = header["transformer.h.7.mlp.c_proj.bias"]["data_offsets"]
+    write_weights(folder / "model.safetensors", header, body[:begin] + struct.pack("<f", float("nan")) + body[begin + 4 :])
+
+
 def vocabulary_without_the_space(folder: Path) -> None:
     vocabulary = json.loads((folder / "vocab.json").read_text())
     vocabulary["unknown"] = vocabulary.pop("Ġ")
@@ -294,6 +310,7 @@ def vocabulary_without_the_space(folder: Path) -> None:
         (huge_header, ["model.safetensors", "header"]),
         (offsets_past_the_end, ["model.safetensors", "data begin at"]),
         (overlapping, ["model.safetensors", "transformer.ln_f"]),
+        (not_a_number, ["NaN", "weights"]),
         (wrong_dtype, ["transformer.ln_f.weight", "I32"]),
         (unknown_dtype, ["transformer.ln_f.weight", "F99"]),
         (wrong_shape, ["transformer.h.0.attn.c_attn.weight"]),
@@ -349,6 +366,53 @@ def test_a_dangling_link_is_refused(rometrace, model):
     refused(rometrace(*QUICK, "--model", str(model)), "model.safetensors")
 
 
+# --- what surrounds the program --------------------------------------------------------------------------------------
+
+
+def limited(limit: int, value: int):
+    """For subprocess: sets a resource limit in the child."""
+    return lambda: resource.setrlimit(limit, (value, value))
+
+
+def test_numbers_are_decimal_even_with_leading_zeros(rometrace):
+    assert json.loads(rometrace(*MILES, "--kinds", "state", "--samples", "010").stdout)["run"]["samples"] == 10
+
+
+def test_an_empty_value_after_an_equals_sign_does_not_swallow_the_next_word(rometrace):
+    result = rometrace(*QUICK, "--expect=", "--json")
+    assert result.returncode == 1
+    assert json.loads(result.stdout)["reason"].endswith('not ""')
+
+
+def test_running_out_of_memory_is_one_line(executable):
+    # libsentencepiece used to overwrite libtorch's flags, and an allocation that failed ended in abort().
+    command = [executable, *MILES, "-q", "--threads", "1", "--samples", "1000000", "--kinds", "mlp"]
+    limit = limited(resource.RLIMIT_AS, 3 << 30)
+    refused(subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, check=False), "memory")
+
+
+def test_closed_descriptors_do_not_leak_messages_into_the_output_file(executable, tmp_path):
+    target = tmp_path / "out.json"
+    for closed in ("2>&-", ">&-", ">&- 2>&-", "<&-"):
+        command = f'exec "$0" "$@" {closed}'
+        done = subprocess.run(["bash", "-c", command, executable, *QUICK, "-o", target], check=False, capture_output=True)
+        assert done.returncode == 0, closed
+        assert len(target.read_text().splitlines()) == 1
+        assert json.loads(target.read_text())["status"] == "traced"
+
+
+def test_a_closed_stdout_is_an_error_when_the_result_goes_there(executable):
+    done = subprocess.run(["bash", "-c", 'exec "$0" "$@" >&-', executable, *QUICK, "-q"], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "standard output" in done.stderr
+
+
+def test_a_limit_on_file_sizes_is_one_line(executable, tmp_path):
+    command = [executable, *QUICK, "-q", "-o", tmp_path / "out.json"]
+    limit = limited(resource.RLIMIT_FSIZE, 100)
+    refused(subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, check=False), "out.json")
+    assert os.listdir(tmp_path) == []
+
+
 # --- what is refused: outputs ---------------------------------------------------------------------------------------
 
 
@@ -391,12 +455,12 @@ def test_a_closed_pipe_is_one_line(executable):
 def test_ctrl_c_leaves_nothing_behind_and_exits_130(executable, tmp_path, signal_number):
     target = tmp_path / "out.json"
     target.write_text("old")
-    arguments = [executable, *MILES, "--samples", "2000", "-q", "-o", target]
+    arguments = [executable, *MILES, "--samples", "20000", "--threads", "1", "-q", "-o", target]
     with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
         time.sleep(2)
         assert process.poll() is None, "the trace was over before the signal"
         process.send_signal(signal_number)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=10)  # one cell takes longer
     assert process.returncode == 130
     assert errors == "rometrace: interrupted; nothing was written\n"
     assert target.read_text() == "old" and os.listdir(tmp_path) == ["out.json"]

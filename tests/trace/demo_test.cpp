@@ -43,7 +43,8 @@ TEST_CASE("demo prompts become the same tokens, subjects and grids as with trans
   const at::NoGradGuard no_grad;
   const auto tokenizer = Tokenizer::load(kDemo);
   const auto model = Gpt2::load(kDemo, at::kDouble);
-  for (const auto& fact : demo_golden().at("facts")) {
+  const auto golden = demo_golden();
+  for (const auto& fact : golden.at("facts")) {
     const std::string text = fact.at("prompt");
     CAPTURE(text);
     const auto tokens = tokenizer.encode(text);

@@ -1,5 +1,4 @@
-#include "cli/stop_signals.hpp"
-
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -7,12 +6,22 @@
 
 namespace rometrace::cli {
 
+void reserve_standard_descriptors() {
+  for (int descriptor = 0; descriptor <= STDERR_FILENO; ++descriptor) {
+    if (::fcntl(descriptor, F_GETFD) < 0) ::open("/dev/null", O_RDONLY);
+  }
+}
+
 std::stop_token watch_stop_signals() {
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
   sigset_t signals;
   sigemptyset(&signals);
-  sigaddset(&signals, SIGINT);
-  sigaddset(&signals, SIGTERM);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    struct sigaction current {};
+    sigaction(signal, nullptr, &current);
+    if (current.sa_handler != SIG_IGN) sigaddset(&signals, signal);  // nohup and shells' background jobs mean it
+  }
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 
   std::stop_source source;

@@ -1,0 +1,17 @@
+#pragma once
+
+#include <stop_token>
+
+namespace rometrace::cli {
+
+/// Fills what the caller closed of the descriptors 0 to 2, so that no file opened later gets their numbers, and our
+/// messages with them. Writing there still fails, as it would on a closed one. Call first of all.
+void reserve_standard_descriptors();
+
+/// Turns SIGINT, SIGTERM and SIGHUP (each unless it was ignored when the program started) into a request on the
+/// returned token: the first signal asks the work to stop and clean up, a second one ends the process at once with
+/// status 130. SIGPIPE and SIGXFSZ are ignored, so that a closed pipe or a file-size limit is an error of write(). Call
+/// once, before any thread is started (the signals are blocked in all threads but one of its own).
+std::stop_token watch_stop_signals();
+
+}  // namespace rometrace::cli
