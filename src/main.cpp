@@ -117,7 +117,8 @@ TracePrompt read_prompt(const Tokenizer& tokenizer, const Options& options) {
     throw Error("--subject: " + in_quotes(options.subject) + " is not UTF-8; expected whole characters");
   }
   if (options.prompt.ends_with(' ')) {
-    spdlog::warn("the prompt ends with a space; GPT-2's words begin with theirs, so the answer may be lost");
+    spdlog::warn(
+        "the prompt ends with a space; GPT-2's words begin with theirs, so the answer may be lost; leave it out");
   }
   return {options.prompt, options.subject, ids_of(tokens), find_subject(tokens, options.prompt, options.subject)};
 }
@@ -148,7 +149,8 @@ double read_sigma(const Options& options, const Gpt2& model, const Tokenizer& to
     return options.noise.scale * subject_embedding_std(model, tokenizer, read_subjects(file));
   } catch (const Error& error) {
     const std::string message = error.what();
-    throw Error(message.starts_with(label_of(file)) ? message : label_of(file) + ": " + message);
+    const std::string where = message.starts_with(label_of(file)) ? "" : label_of(file) + ": ";
+    throw Error((options.noise_facts ? "--noise-facts: " : "") + where + message);
   }
 }
 
@@ -156,6 +158,19 @@ std::string strip(const std::string& text) {
   const auto* const space = " \t\n\v\f\r";
   const auto begin = text.find_first_not_of(space);
   return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(space) + 1 - begin);
+}
+
+// libtorch's own choice is a thread a core. In a small model these wait for each other far longer than they compute,
+// all the more so where other programs want the cores too.
+void choose_threads(const Options& options, const Gpt2& model, std::size_t tokens) {
+  constexpr double kWorthSharing = 2e9;  // floating-point operations a run
+  const double operations = 2.0 * static_cast<double>(model.parameter_count()) * static_cast<double>(options.samples) *
+                            static_cast<double>(tokens);
+  if (options.threads > 0) {
+    at::set_num_threads(options.threads);
+  } else if (operations < kWorthSharing) {
+    at::set_num_threads(1);
+  }
 }
 
 TraceOptions trace_options(const Options& options, const Gpt2& model, const Tokenizer& tokenizer) {
@@ -201,17 +216,17 @@ std::optional<std::string> reason_to_skip(const Options& options, const TokenTex
 void write_json(const Options& options, std::optional<OutputFile>& file, const nlohmann::ordered_json& json,
                 const std::stop_token& stop) {
   const auto line = to_line(json) + "\n";
+  if (file) {  // first: a stdout that fails then loses nothing
+    file->write(line, stop);
+    file->commit();
+  }
   if (options.json || (!file && (!is_terminal(STDOUT_FILENO) || options.output == "-"))) write_stdout(line, stop);
-  if (!file) return;
-  file->write(line, stop);
-  file->commit();
 }
 
 int run(const Options& options, std::stop_token stop) {
   std::optional<OutputFile> file;
   if (options.output && *options.output != "-") file.emplace(*options.output);
   const auto device = parse_device(options.device);
-  if (options.threads > 0) at::set_num_threads(options.threads);
 
   const auto located = locate_model(options);
   const auto tokenizer = Tokenizer::load(located.folder);
@@ -219,6 +234,7 @@ int run(const Options& options, std::stop_token stop) {
   record.prompt = read_prompt(tokenizer, options);
   const Stopwatch loading;
   const auto model = Gpt2::load(located.folder, options.dtype == "float64" ? at::kDouble : at::kFloat, device);
+  choose_threads(options, *model, record.prompt.token_ids.size());
   record.model = model_record(located.name, *model);
   record.run = run_record(options, *model);
   spdlog::debug("{}: {} parameters loaded in {:.2f} s", located.folder.string(), record.model.parameters,

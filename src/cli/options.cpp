@@ -78,7 +78,8 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
   app.footer(
       "Exit status: 0 traced; 1 skipped (--expect); 2 could not run; 130 interrupted.\n"
       "Environment: ROMETRACE_MODEL (default of --model), HF_HUB_CACHE and HF_HOME (where names are looked up),\n"
-      "NO_COLOR (heat maps in digits).");
+      "NO_COLOR (heat maps without colour).\n"
+      "Example: rometrace --prompt \"Miles Davis plays the\" --subject \"Miles Davis\" --window 3");
   const auto value = [&](const std::string& name, auto& target, const std::string& description) {
     return app.add_option(name, target, description);
   };
@@ -140,9 +141,11 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
       ->group("Run");
   value("--device", options.device, "cpu, cuda or cuda:<i>")->type_name("DEVICE")->capture_default_str()->group("Run");
   value("--dtype", options.dtype, "float32 or float64")->type_name("DTYPE")->capture_default_str()->group("Run");
-  number("--threads", options.threads, "CPU threads [one a core]", 1, 4096)->type_name("N")->group("Run");
+  number("--threads", options.threads, "CPU threads [one a core; 1 for small models]", 1, 4096)
+      ->type_name("N")
+      ->group("Run");
 
-  value("-o,--output", options.output, "Write the JSON to this file, by rename; - is stdout")
+  value("-o,--output", options.output, "Write the JSON to this file instead of stdout; - is stdout")
       ->type_name("FILE")
       ->group("Output");
   app.add_flag("--json", options.json, "Write the JSON to stdout, even if it is a terminal or -o is given")

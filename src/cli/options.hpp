@@ -29,7 +29,7 @@ struct Options {
   bool special_tokens = false;
   std::string device = "cpu";
   std::string dtype = "float32";
-  int threads = 0;                    ///< 0: libtorch's choice
+  int threads = 0;                    ///< 0: one a core, or one for small models
   std::optional<std::string> output;  ///< file; none or "-": stdout
   bool json = false;
   bool verbose = false;

@@ -111,8 +111,8 @@ std::string grid_sentence(const CausalGrid& grid, const Trace& trace, const Trac
   const std::string part =
       hardly_lowered(trace) ? "" : " (" + percent_of_effect(effect, trace) + " of the total effect)";
   return "Strongest " + kind + where + ": " + quoted_token(texts.prompt[static_cast<std::size_t>(best->token)], style) +
-         " (" + std::string(role_of(best->token, trace, prompt.subject_range)) + "), " + layer + ": brings back " +
-         probability(effect) + part + ".";
+         " (" + std::string(role_of(best->token, trace, prompt.subject_range)) + "), " + layer +
+         (hardly_lowered(trace) ? ": raises it by " : ": brings back ") + probability(effect) + part + ".";
 }
 
 }  // namespace
