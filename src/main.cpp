@@ -223,6 +223,11 @@ void write_json(const Options& options, std::optional<OutputFile>& file, const n
   if (options.json || (!file && (!is_terminal(STDOUT_FILENO) || options.output == "-"))) write_stdout(line, stop);
 }
 
+struct StopAtExit {
+  std::stop_source& source;
+  ~StopAtExit() { source.request_stop(); }
+};
+
 int run(const Options& options, std::stop_token stop) {
   std::optional<OutputFile> file;
   if (options.output && *options.output != "-") file.emplace(*options.output);
@@ -246,7 +251,11 @@ int run(const Options& options, std::stop_token stop) {
   record.trace = run_clean(*model, record.prompt, record.options);
   record.texts = token_texts(record.trace, record.prompt, tokenizer);
   // Hashing gigabytes takes a while; it runs beside the trace, once the clean run has shown that the input is good.
-  auto fingerprint = std::async(std::launch::async, [&] { return weights_sha256(model->weight_files(), stop); });
+  std::stop_source hashing;
+  const std::stop_callback relay(stop, [&] { hashing.request_stop(); });
+  auto fingerprint = std::async(
+      std::launch::async, [&, token = hashing.get_token()] { return weights_sha256(model->weight_files(), token); });
+  const StopAtExit no_longer_needed{hashing};  // should the trace fail
   const auto skip = reason_to_skip(options, record.texts);
   if (!skip) {
     ProgressBar bar(options.quiet ? ProgressBar::Wish::kNever : ProgressBar::Wish::kOnTerminal);
