@@ -142,9 +142,8 @@ TEST_CASE("law: restoring the last layer's state at another position than the la
   }
 }
 
-TEST_CASE("law: with a one-token subject, restoring its state at layer 0 undoes all that the noise does after it") {
-  // From the restored layer on the subject's own stream is exactly the clean one, so what is left of the
-  // corruption is what other positions read from the subject in layer 0.
+TEST_CASE("law: when the last token alone is the subject, restoring its state at any layer gives back the clean probability") {
+  // From the restored layer on its own stream is exactly the clean one, and no position after it can have read the noise.
   auto [model, prompt, options, T, L, begin] = an_example();
   prompt.subject_range = {prompt.token_ids.size() - 1, prompt.token_ids.size()};
   const auto trace = trace_plain(*model, prompt, options);
@@ -153,7 +152,7 @@ TEST_CASE("law: with a one-token subject, restoring its state at layer 0 undoes 
   }
 }
 
-TEST_CASE("a window of one layer of MLP and attention outputs restored at each layer sums to what a wide one does") {
+TEST_CASE("a window that covers the model gives one score a position, whatever its centre") {
   // A window as wide as twice the model restores every layer, whatever its centre.
   auto [model, prompt, options, T, L, begin] = an_example();
   options.kinds = {Kind::kMlp, Kind::kAttn};

@@ -11,7 +11,7 @@ namespace rometrace {
 
 /// The model, as the result records it.
 struct ModelRecord {
-  std::string name;          ///< as the user gave it; "demo" for the one shipped
+  std::string name;          ///< as the user gave it; "rometrace-demo" for the one shipped
   std::string architecture;  ///< config.json's
   std::int64_t layers = 0;
   std::int64_t width = 0;

@@ -11,7 +11,7 @@ namespace rometrace {
 /// How much a terminal shows.
 struct TerminalStyle {
   int columns = 80;         ///< width of the terminal, in character cells; fewer than 20 count as 20
-  bool color = true;        ///< false: shades are digits (NO_COLOR, or no terminal)
+  bool color = true;        ///< false: numbers alone (NO_COLOR, or no terminal)
   bool true_color = false;  ///< 24-bit colours (COLORTERM); else the 256-colour palette
   bool unicode = true;      ///< false: ASCII only, other characters are escaped (a locale that is not UTF-8)
 };
