@@ -8,9 +8,11 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <future>
+#include <limits>
 #include <new>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -18,6 +20,7 @@
 #include <string>
 #include <string_view>
 
+#include "cli/free_memory.hpp"
 #include "cli/options.hpp"
 #include "cli/output_file.hpp"
 #include "cli/process.hpp"
@@ -38,6 +41,7 @@
 #include "rometrace/text/utf8.hpp"
 #include "rometrace/trace/plain.hpp"
 #include "rometrace/trace/sigma.hpp"
+#include "rometrace/trace/sweep.hpp"
 #include "rometrace/version.hpp"
 
 namespace rometrace::cli {
@@ -202,8 +206,42 @@ RunRecord run_record(const Options& options, const Gpt2& model) {
   record.device = model.device().str();
   record.dtype = options.dtype;
   record.threads = at::get_num_threads();
+  record.engine = options.engine == Engine::kSweep ? "sweep" : "plain";
   record.noise_rule = options.noise_text;
   return record;
+}
+
+at::ScalarType dtype_of(const Options& options) {
+  if (options.dtype == "float64") return at::kDouble;
+  if (options.dtype == "bfloat16") return at::kBFloat16;
+  if (options.dtype == "float16") return at::kHalf;
+  return at::kFloat;
+}
+
+// Bytes of rows for the sweep. On the CPU more than the default saves little: a pass of half a gigabyte already has some
+// hundred times the rows of the corrupted run, which is all that another pass repeats.
+std::int64_t memory_for_rows(const Options& options, const Gpt2& model) {
+  if (options.memory) {
+    constexpr auto kMost = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
+    return static_cast<std::int64_t>(std::min(*options.memory, kMost));
+  }
+  const auto half = free_memory(model.device()) / 2;
+  return model.device().is_cpu() ? std::min(half, RunControl().memory) : half;
+}
+
+Trace trace_prompt(const Options& options, const Gpt2& model, const TraceRecord& record, const CleanRun& clean,
+                   const std::stop_token& stop) {
+  ProgressBar bar(options.quiet ? ProgressBar::Wish::kNever : ProgressBar::Wish::kOnTerminal);
+  RunControl control;
+  control.progress = bar.callback();
+  control.stop = stop;
+  if (options.engine == Engine::kPlain) return trace_plain(model, record.prompt, record.options, clean, control);
+  control.memory = memory_for_rows(options, model);
+  const auto sweep = trace_sweep(model, record.prompt, record.options, clean, control);
+  spdlog::debug("{} over the layers; token-layers: {} keys and values, {} attention, {} MLP; {} answers; {:.4g} TFLOP",
+                sweep.sweeps == 1 ? "1 pass" : fmt::format("{} passes", sweep.sweeps), sweep.work.keys_values,
+                sweep.work.attention, sweep.work.mlp, sweep.work.answers, sweep.work.flops(model.config()) / 1e12);
+  return sweep.trace;
 }
 
 // Why the fact is skipped: the model's top answer is not the one expected. Nothing if it is.
@@ -238,7 +276,8 @@ int run(const Options& options, std::stop_token stop) {
   TraceRecord record;
   record.prompt = read_prompt(tokenizer, options);
   const Stopwatch loading;
-  const auto model = Gpt2::load(located.folder, options.dtype == "float64" ? at::kDouble : at::kFloat, device);
+  at::globalContext().setAllowTF32CuBLAS(options.tf32);
+  const auto model = Gpt2::load(located.folder, dtype_of(options), device);
   choose_threads(options, *model, record.prompt.token_ids.size());
   record.model = model_record(located.name, *model);
   record.run = run_record(options, *model);
@@ -248,7 +287,8 @@ int run(const Options& options, std::stop_token stop) {
   spdlog::debug("noise {}: sigma {}", options.noise_text, record.options.sigma);
 
   const Stopwatch tracing;
-  record.trace = run_clean(*model, record.prompt, record.options);
+  const auto clean = run_clean(*model, record.prompt, record.options);
+  record.trace = clean.trace;
   record.texts = token_texts(record.trace, record.prompt, tokenizer);
   // Hashing gigabytes takes a while; it runs beside the trace, once the clean run has shown that the input is good.
   std::stop_source hashing;
@@ -257,10 +297,7 @@ int run(const Options& options, std::stop_token stop) {
       std::launch::async, [&, token = hashing.get_token()] { return weights_sha256(model->weight_files(), token); });
   const StopAtExit no_longer_needed{hashing};  // should the trace fail
   const auto skip = reason_to_skip(options, record.texts);
-  if (!skip) {
-    ProgressBar bar(options.quiet ? ProgressBar::Wish::kNever : ProgressBar::Wish::kOnTerminal);
-    record.trace = trace_plain(*model, record.prompt, record.options, bar.callback(), stop);
-  }
+  if (!skip) record.trace = trace_prompt(options, *model, record, clean, stop);
   record.run.seconds = tracing.seconds();
   record.model.weights_sha256 = fingerprint.get();
 

@@ -29,6 +29,14 @@ std::vector<Kind> parse_kinds(const std::vector<std::string>& names) {
   return kinds;
 }
 
+const std::vector<std::string> kDtypes = {"float32", "float64", "bfloat16", "float16"};
+
+Engine parse_engine(const std::string& name) {
+  if (name == "sweep") return Engine::kSweep;
+  if (name == "plain") return Engine::kPlain;
+  throw CLI::ValidationError("--engine", in_quotes(name) + " is not an engine; expected sweep or plain");
+}
+
 /// A whole number in decimal digits, within [least, most]. CLI11's own reading takes "010" for eight.
 template <typename Number>
 std::function<void(const std::string&)> whole_number(const std::string& name, Number& number, std::int64_t least,
@@ -65,7 +73,7 @@ std::vector<std::string> reversed_words(int argc, char** argv) {
 std::variant<Options, int> parse_options(int argc, char** argv) {
   Options options;
   std::vector<std::string> kinds = {"state", "mlp", "attn"};
-  std::string engine = "plain";
+  std::string engine = "sweep";
 
   CLI::App app(
       "Causal tracing: where in a GPT-2 model does the answer to a prompt come from? Corrupts the subject's\n"
@@ -135,12 +143,24 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
                "Read <|endoftext|> and the like in the prompt as special tokens, not as text")
       ->group("Trace");
 
-  value("--engine", engine, "plain: one run of the model a cell, as in the paper")
+  value("--engine", engine,
+        "sweep: all cells in one pass up the layers; plain: one run of the model a cell, as in the paper")
       ->type_name("ENGINE")
       ->capture_default_str()
       ->group("Run");
+  value("--memory", options.memory,
+        "What the sweep may hold of restored runs at once (300MB, 2GB); the rest is left for another pass [half of the "
+        "free memory; on the CPU, 512MB at most]")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
+      ->type_name("SIZE")
+      ->group("Run");
   value("--device", options.device, "cpu, cuda or cuda:<i>")->type_name("DEVICE")->capture_default_str()->group("Run");
-  value("--dtype", options.dtype, "float32 or float64")->type_name("DTYPE")->capture_default_str()->group("Run");
+  value("--dtype", options.dtype,
+        "Of the matrix products: float32, float64, bfloat16, or float16 (GPU). The rest stays in float32 or float64")
+      ->type_name("DTYPE")
+      ->capture_default_str()
+      ->group("Run");
+  app.add_flag("--tf32", options.tf32, "Let a GPU round float32 products to TF32: faster, three digits")->group("Run");
   number("--threads", options.threads, "CPU threads [one a core; 1 for small models]", 1, 4096)
       ->type_name("N")
       ->group("Run");
@@ -156,12 +176,13 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
   try {
     app.parse(reversed_words(argc, argv));
     options.kinds = parse_kinds(kinds);
-    if (engine != "plain") {
-      throw CLI::ValidationError("--engine", in_quotes(engine) + " is not an engine of this version; expected plain");
-    }
-    if (options.dtype != "float32" && options.dtype != "float64") {
+    options.engine = parse_engine(engine);
+    if (std::find(kDtypes.begin(), kDtypes.end(), options.dtype) == kDtypes.end()) {
       throw CLI::ValidationError(
-          "--dtype", in_quotes(options.dtype) + " is not supported by this version; expected float32 or float64");
+          "--dtype", in_quotes(options.dtype) + " is not a dtype; expected float32, float64, bfloat16 or float16");
+    }
+    if (options.tf32 && options.device == "cpu") {
+      throw CLI::ValidationError("--tf32", "is for a GPU; expected --device cuda beside it");
     }
     options.noise = NoiseRule::parse(options.noise_text);
   } catch (const CLI::Success& success) {

@@ -10,6 +10,8 @@
 
 namespace rometrace::cli {
 
+enum class Engine { kSweep, kPlain };
+
 /// The command line, checked as far as that is possible without a model.
 struct Options {
   std::string prompt;
@@ -27,8 +29,11 @@ struct Options {
   std::optional<std::string> target;
   std::optional<std::string> expect;
   bool special_tokens = false;
+  Engine engine = Engine::kSweep;
+  std::optional<std::uint64_t> memory;  ///< bytes of rows the sweep may hold; none: see main
   std::string device = "cpu";
   std::string dtype = "float32";
+  bool tf32 = false;
   int threads = 0;                    ///< 0: one a core, or one for small models
   std::optional<std::string> output;  ///< file; none or "-": stdout
   bool json = false;

@@ -205,6 +205,11 @@ at::Tensor Checkpoint::tensor(std::string_view name, const std::vector<std::int6
   return convert(*file, *source, *type, dtype);
 }
 
+void Checkpoint::release(std::string_view name) const {
+  const auto found = impl_->places.find(name);
+  if (found != impl_->places.end()) found->second.file->release(found->second.tensor->bytes);
+}
+
 std::vector<std::string> Checkpoint::names() const {
   std::vector<std::string> names;
   for (const auto& [name, place] : impl_->places) names.push_back(name);

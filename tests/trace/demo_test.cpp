@@ -63,7 +63,8 @@ TEST_CASE("demo prompts become the same tokens, subjects and grids as with trans
     for (const auto& expected : fact.at("traces")) {
       const nlohmann::json range = {prompt.subject_range.begin, prompt.subject_range.end};
       CHECK(range == expected.at("subject_range"));
-      const auto trace = trace_plain(*model, prompt, testing::golden_options(expected));
+      const auto options = testing::golden_options(expected);
+      const auto trace = trace_plain(*model, prompt, options, run_clean(*model, prompt, options));
       CHECK(trace.answer_id == expected.at("answer_id"));
       close_scores.compare("high_score", trace.high_score, expected.at("high_score"));
       close_scores.compare("low_score", trace.low_score, expected.at("low_score"));

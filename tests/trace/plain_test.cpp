@@ -14,6 +14,11 @@ using testing::golden_options;
 using testing::golden_prompt;
 using testing::Tolerance;
 
+// The whole trace, clean run included.
+Trace plain(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options, const RunControl& control = {}) {
+  return trace_plain(model, prompt, options, run_clean(model, prompt, options), control);
+}
+
 constexpr Kind kAllKinds[] = {Kind::kState, Kind::kMlp, Kind::kAttn};
 
 void compare_grids(at::ScalarType dtype, Tolerance scores, Tolerance errors) {
@@ -24,7 +29,7 @@ void compare_grids(at::ScalarType dtype, Tolerance scores, Tolerance errors) {
           golden.name + " " +
           nlohmann::json({expected.at("kind"), expected.at("window"), expected.at("subject_range")}).dump();
       CAPTURE(setting);
-      const auto trace = trace_plain(*model, golden_prompt(expected), golden_options(expected));
+      const auto trace = plain(*model, golden_prompt(expected), golden_options(expected));
       CHECK(trace.answer_id == expected.at("answer_id"));
       CHECK(trace.prediction_id == expected.at("prediction_id"));
       const auto& grid = trace.grids.at(0);
@@ -108,7 +113,7 @@ constexpr double kRounding = 1e-6;
 TEST_CASE("law: without noise every cell is the high score") {
   auto example = an_example();
   example.options.sigma = 0;
-  const auto trace = trace_plain(*example.model, example.prompt, example.options);
+  const auto trace = plain(*example.model, example.prompt, example.options);
   CHECK(trace.low_score == doctest::Approx(trace.high_score).epsilon(kRounding));
   for (const auto& grid : trace.grids) {
     for (const double value : grid.scores) CHECK(value == doctest::Approx(trace.high_score).epsilon(kRounding));
@@ -118,14 +123,14 @@ TEST_CASE("law: without noise every cell is the high score") {
 
 TEST_CASE("law: restoring the last token's state at the last layer gives back the clean probability") {
   const auto [model, prompt, options, T, L, begin] = an_example();
-  const auto trace = trace_plain(*model, prompt, options);
+  const auto trace = plain(*model, prompt, options);
   REQUIRE(std::abs(trace.high_score - trace.low_score) > 0.01);
   CHECK(score(trace, Kind::kState, T - 1, L - 1) == doctest::Approx(trace.high_score).epsilon(kRounding));
 }
 
 TEST_CASE("law: cells before the subject are the low score exactly") {
   const auto [model, prompt, options, T, L, begin] = an_example();
-  const auto trace = trace_plain(*model, prompt, options);
+  const auto trace = plain(*model, prompt, options);
   REQUIRE(begin > 0);
   for (const Kind kind : kAllKinds) {
     for (std::int64_t t = 0; t < begin; ++t) {
@@ -136,17 +141,17 @@ TEST_CASE("law: cells before the subject are the low score exactly") {
 
 TEST_CASE("law: restoring the last layer's state at another position than the last changes nothing") {
   const auto [model, prompt, options, T, L, begin] = an_example();
-  const auto trace = trace_plain(*model, prompt, options);
+  const auto trace = plain(*model, prompt, options);
   for (std::int64_t t = 0; t + 1 < T; ++t) {
     CHECK(score(trace, Kind::kState, t, L - 1) == doctest::Approx(trace.low_score).epsilon(kRounding));
   }
 }
 
-TEST_CASE("law: when the last token alone is the subject, restoring its state at any layer gives back the clean probability") {
+TEST_CASE("law: with the last token as the subject, restoring its state at any layer gives the clean probability") {
   // From the restored layer on its own stream is exactly the clean one, and no position after it can have read the noise.
   auto [model, prompt, options, T, L, begin] = an_example();
   prompt.subject_range = {prompt.token_ids.size() - 1, prompt.token_ids.size()};
-  const auto trace = trace_plain(*model, prompt, options);
+  const auto trace = plain(*model, prompt, options);
   for (std::int64_t l = 0; l < L; ++l) {
     CHECK(score(trace, Kind::kState, T - 1, l) == doctest::Approx(trace.high_score).epsilon(kRounding));
   }
@@ -157,7 +162,7 @@ TEST_CASE("a window that covers the model gives one score a position, whatever i
   auto [model, prompt, options, T, L, begin] = an_example();
   options.kinds = {Kind::kMlp, Kind::kAttn};
   options.window = 2 * L;
-  const auto trace = trace_plain(*model, prompt, options);
+  const auto trace = plain(*model, prompt, options);
   for (const Kind kind : options.kinds) {
     for (std::int64_t t = 0; t < T; ++t) {
       for (std::int64_t l = 1; l < L; ++l) CHECK(score(trace, kind, t, l) == score(trace, kind, t, 0));
@@ -169,18 +174,18 @@ TEST_CASE("with replace, the low score is measured with replace too, and does no
   auto [model, prompt, options, T, L, begin] = an_example();
   options.replace = true;
   options.target = 1;
-  const auto trace = trace_plain(*model, prompt, options);
+  const auto trace = plain(*model, prompt, options);
   auto other = prompt;
   const auto at = static_cast<std::size_t>(begin);
   other.token_ids[at] = (other.token_ids[at] + 1) % static_cast<std::int32_t>(model->config().vocab_size);
-  CHECK(trace_plain(*model, other, options).low_score == doctest::Approx(trace.low_score).epsilon(kRounding));
+  CHECK(plain(*model, other, options).low_score == doctest::Approx(trace.low_score).epsilon(kRounding));
 }
 
 TEST_CASE("a target is followed instead of the prediction, which stays known") {
   auto [model, prompt, options, T, L, begin] = an_example();
-  const auto predicted = run_clean(*model, prompt, options).prediction_id;
+  const auto predicted = run_clean(*model, prompt, options).trace.prediction_id;
   options.target = predicted == 0 ? 1 : 0;
-  const auto trace = trace_plain(*model, prompt, options);
+  const auto trace = plain(*model, prompt, options);
   CHECK(trace.answer_id == *options.target);
   CHECK(trace.prediction_id == predicted);
   CHECK(trace.high_score < trace.prediction_score);
@@ -190,10 +195,12 @@ TEST_CASE("progress is told before the first cell and after each, up to the tota
   auto [model, prompt, options, T, L, begin] = an_example();
   std::vector<std::int64_t> seen;
   std::int64_t cells = 0;
-  trace_plain(*model, prompt, options, [&](std::int64_t done, std::int64_t total) {
+  RunControl control;
+  control.progress = [&](std::int64_t done, std::int64_t total) {
     seen.push_back(done);
     cells = total;
-  });
+  };
+  plain(*model, prompt, options, control);
   CHECK(cells == 3 * (T - begin) * L);
   REQUIRE(seen.size() == static_cast<std::size_t>(cells) + 1);
   for (std::size_t i = 0; i < seen.size(); ++i) CHECK(seen[i] == static_cast<std::int64_t>(i));
@@ -202,10 +209,12 @@ TEST_CASE("progress is told before the first cell and after each, up to the tota
 TEST_CASE("a stop request ends the trace with Interrupted") {
   const auto [model, prompt, options, T, L, begin] = an_example();
   std::stop_source source;
-  const auto stop_at_third = [&](std::int64_t done, std::int64_t) {
+  RunControl control;
+  control.progress = [&](std::int64_t done, std::int64_t) {
     if (done == 3) source.request_stop();
   };
-  CHECK_THROWS_AS(trace_plain(*model, prompt, options, stop_at_third, source.get_token()), Interrupted);
+  control.stop = source.get_token();
+  CHECK_THROWS_AS(plain(*model, prompt, options, control), Interrupted);
 }
 
 TEST_CASE("windows are the reference's: from l - w/2 up to l + ceil(w/2), cut at the ends") {

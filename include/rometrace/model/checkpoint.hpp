@@ -33,6 +33,10 @@ class Checkpoint {
   /// Throws Error: no such tensor, shape other than `shape` (both are named), dtype not a floating-point one.
   at::Tensor tensor(std::string_view name, const std::vector<std::int64_t>& shape, at::ScalarType dtype) const;
 
+  /// Lets go of the pages of the file that hold the tensor `name` (nothing if there is none); they are read again if
+  /// a view of it is used.
+  void release(std::string_view name) const;
+
   std::vector<std::string> names() const;                   ///< sorted
   const std::vector<std::filesystem::path>& files() const;  ///< the weight files, sorted by name
 

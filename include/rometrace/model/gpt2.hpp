@@ -6,11 +6,14 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "rometrace/model/checkpoint.hpp"
 #include "rometrace/model/config.hpp"
+#include "rometrace/model/linear.hpp"
 
 // Letters used for shapes everywhere: N noise draws, B rows of a batch, T tokens, L layers, D width, H heads,
 // V vocabulary, F width of the MLP.
@@ -29,15 +32,10 @@ enum class Site {
 /// forward pass sees.
 using Tap = std::function<void(Site site, std::int64_t layer, at::Tensor& value)>;
 
-/// y = x W + b with W stored [in, out], as GPT-2's checkpoints do ("Conv1D").
-class Conv1dImpl : public torch::nn::Module {
+/// A product as GPT-2's checkpoints hold it ("Conv1D"). Weight and bias are its parameters unless they were packed.
+class Conv1dImpl : public torch::nn::Module, public Linear {
  public:
-  Conv1dImpl(at::Tensor weight, at::Tensor bias);
-  at::Tensor forward(const at::Tensor& x) const;  ///< [..., in] -> [..., out]
-
- private:
-  at::Tensor weight_;  // [in, out]
-  at::Tensor bias_;    // [out]
+  Conv1dImpl(const at::Tensor& weight, const at::Tensor& bias, std::span<const std::int64_t> widths = {});
 };
 
 class LayerNormImpl : public torch::nn::Module {
@@ -51,81 +49,111 @@ class LayerNormImpl : public torch::nn::Module {
   double epsilon_;
 };
 
-/// Causal self-attention over all positions of each row.
+/// Causal self-attention, in pieces for engines that mix rows of different runs, and as a whole.
 class AttentionImpl : public torch::nn::Module {
  public:
-  AttentionImpl(const Gpt2Config& config, std::int64_t layer, std::shared_ptr<Conv1dImpl> c_attn,
-                std::shared_ptr<Conv1dImpl> c_proj);
-  at::Tensor forward(const at::Tensor& x) const;  ///< [B, T, D] -> [B, T, D]
+  /// `c_attn` in two parts: queries (D columns), keys and values (2 D).
+  AttentionImpl(const Gpt2Config& config, std::int64_t layer, std::shared_ptr<const Conv1dImpl> c_attn,
+                std::shared_ptr<const Conv1dImpl> c_proj);
+
+  at::Tensor queries(const at::Tensor& x) const;      ///< [..., D] -> [..., D], heads side by side
+  at::Tensor keys_values(const at::Tensor& x) const;  ///< [..., D] -> [..., 2 D]: keys of all heads, then values
+  at::Tensor project(const at::Tensor& mixed) const;  ///< values mixed by the softmax [..., D] -> output [..., D]
+
+  std::int64_t heads() const { return heads_; }
+  double scale() const { return scale_; }  ///< of the scores, before the softmax
+
+  /// All positions of each row of a batch: [B, T, D] -> [B, T, D].
+  at::Tensor forward(const at::Tensor& x) const;
 
  private:
   std::int64_t heads_;
-  double scale_;  // of the scores, before the softmax
-  std::shared_ptr<Conv1dImpl> c_attn_;
-  std::shared_ptr<Conv1dImpl> c_proj_;
+  double scale_;
+  std::shared_ptr<const Conv1dImpl> c_attn_;
+  std::shared_ptr<const Conv1dImpl> c_proj_;
 };
 
 class MlpImpl : public torch::nn::Module {
  public:
-  MlpImpl(Activation activation, std::shared_ptr<Conv1dImpl> c_fc, std::shared_ptr<Conv1dImpl> c_proj);
+  MlpImpl(Activation activation, std::shared_ptr<const Conv1dImpl> c_fc, std::shared_ptr<const Conv1dImpl> c_proj);
   at::Tensor forward(const at::Tensor& x) const;  ///< [..., D] -> [..., D]
 
  private:
   Activation activation_;
-  std::shared_ptr<Conv1dImpl> c_fc_;    // D -> F
-  std::shared_ptr<Conv1dImpl> c_proj_;  // F -> D
+  std::shared_ptr<const Conv1dImpl> c_fc_;    // D -> F
+  std::shared_ptr<const Conv1dImpl> c_proj_;  // F -> D
 };
 
 /// One layer: attention, then MLP, each read from a LayerNorm of the stream and added to it.
 class BlockImpl : public torch::nn::Module {
  public:
-  BlockImpl(std::int64_t layer, std::shared_ptr<LayerNormImpl> ln_1, std::shared_ptr<AttentionImpl> attn,
-            std::shared_ptr<LayerNormImpl> ln_2, std::shared_ptr<MlpImpl> mlp);
+  BlockImpl(std::int64_t layer, std::shared_ptr<const LayerNormImpl> ln_1, std::shared_ptr<const AttentionImpl> attn,
+            std::shared_ptr<const LayerNormImpl> ln_2, std::shared_ptr<const MlpImpl> mlp);
+
+  const AttentionImpl& attn() const { return *attn_; }
+
+  /// What attention and MLP read of the stream: [..., D] -> [..., D].
+  at::Tensor ln_1(const at::Tensor& x) const { return ln_1_->forward(x); }
+  /// What the MLP adds to a stream [..., D] that holds the attention's output already.
+  at::Tensor mlp_output(const at::Tensor& x) const { return mlp_->forward(ln_2_->forward(x)); }
+
   at::Tensor forward(at::Tensor x, const Tap& tap) const;  ///< [B, T, D] -> [B, T, D]
 
  private:
   std::int64_t layer_;
-  std::shared_ptr<LayerNormImpl> ln_1_;
-  std::shared_ptr<AttentionImpl> attn_;
-  std::shared_ptr<LayerNormImpl> ln_2_;
-  std::shared_ptr<MlpImpl> mlp_;
+  std::shared_ptr<const LayerNormImpl> ln_1_;
+  std::shared_ptr<const AttentionImpl> attn_;
+  std::shared_ptr<const LayerNormImpl> ln_2_;
+  std::shared_ptr<const MlpImpl> mlp_;
 };
 
-/// GPT-2 with its language-model head, for inference. Immutable once loaded; parameters carry the checkpoint's names
-/// and may be views of the mapped file.
+/// GPT-2 with its language-model head, for inference. Immutable once loaded. Products are computed in `dtype`; the
+/// residual stream, LayerNorm, softmax and head in `stream_dtype`.
 class Gpt2 : public torch::nn::Module {
  public:
   /// Loads a folder in Hugging Face layout (config.json and safetensors weights; names with or without the prefix
-  /// "transformer."; buffers such as attn.bias are ignored). Throws Error.
+  /// "transformer."; buffers such as attn.bias are ignored). Weights that are packed (see Linear) are copied, and the
+  /// file's pages let go one by one, so that the peak is the size of the result; others may be views of the mapped file.
+  /// Throws Error, also for a dtype that the device cannot multiply in (float16 on a CPU, bfloat16 on an old one).
   static std::shared_ptr<const Gpt2> load(const std::filesystem::path& folder, at::ScalarType dtype = at::kFloat,
                                           at::Device device = at::kCPU);
 
   const Gpt2Config& config() const { return config_; }
-  at::ScalarType dtype() const { return wte_.scalar_type(); }
+  at::ScalarType dtype() const { return dtype_; }
+  at::ScalarType stream_dtype() const { return wte_.scalar_type(); }  ///< float64 for float64, else float32
   at::Device device() const { return wte_.device(); }
   std::int64_t parameter_count() const;  ///< a tied head is counted once
   const std::vector<std::filesystem::path>& weight_files() const { return weight_files_; }
+  const BlockImpl& block(std::int64_t layer) const { return *h_.at(static_cast<std::size_t>(layer)); }
 
   /// Runs `rows` copies of one prompt. `token_ids` [T], 1 <= T <= n_positions, each below V (throws Error).
   /// Returns the last layer's state after the final LayerNorm, [B, T, D].
   at::Tensor forward(std::span<const std::int32_t> token_ids, std::int64_t rows, const Tap& tap = {}) const;
 
-  /// Scores of every token of the vocabulary: [..., D] -> [..., V].
-  at::Tensor logits(const at::Tensor& hidden) const;
-
   /// Token embeddings of `token_ids` [T] -> [T, D]. Throws Error for an id outside the vocabulary.
   at::Tensor embed(std::span<const std::int32_t> token_ids) const;
+  /// Position embeddings of the first T positions, [T, D].
+  at::Tensor position_embeddings(std::int64_t T) const { return wpe_.slice(0, 0, T); }
+  /// The final LayerNorm: [..., D] -> [..., D].
+  at::Tensor ln_f(const at::Tensor& x) const { return ln_f_->forward(x); }
+
+  /// Scores of every token of the vocabulary: hidden, after ln_f, [..., D] -> [..., V].
+  at::Tensor logits(const at::Tensor& hidden) const;
+  /// The head, [D, V], in parts that are slices of the vocabulary.
+  const Linear& head() const { return *head_; }
 
  private:
   Gpt2(Gpt2Config config, const Checkpoint& checkpoint, at::ScalarType dtype, at::Device device);
 
   Gpt2Config config_;
+  at::ScalarType dtype_;
   std::vector<std::filesystem::path> weight_files_;
-  at::Tensor wte_;      // [V, D]
-  at::Tensor wpe_;      // [n_positions, D]
-  at::Tensor lm_head_;  // [V, D]; wte_ itself unless the checkpoint holds another
+  at::Tensor wte_;  // [V, D]
+  at::Tensor wpe_;  // [n_positions, D]
+  bool tied_ = true;
+  std::optional<Linear> head_;
   std::vector<std::shared_ptr<BlockImpl>> h_;
-  std::shared_ptr<LayerNormImpl> ln_f_;
+  std::shared_ptr<const LayerNormImpl> ln_f_;
 };
 
 }  // namespace rometrace

@@ -73,7 +73,15 @@ struct Trace {
   double total_effect() const { return high_score - low_score; }
 };
 
-/// Told after each run: cells done of all cells.
+/// Told of work done, of all work; each engine says in what units.
 using Progress = std::function<void(std::int64_t done, std::int64_t total)>;
+
+/// What does not change the result of a trace.
+struct RunControl {
+  Progress progress;
+  std::stop_token stop;
+  /// Bytes of the residual stream that the sweep may hold at once.
+  std::int64_t memory = std::int64_t{512} << 20;
+};
 
 }  // namespace rometrace

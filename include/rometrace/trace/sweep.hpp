@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+
+#include "rometrace/model/gpt2.hpp"
+#include "rometrace/trace/clean_run.hpp"
+#include "rometrace/trace/trace.hpp"
+
+namespace rometrace {
+
+/// What a sweep computed, in rows of the residual stream times layers: how many went through each group of products.
+struct TokenLayers {
+  std::int64_t keys_values = 0;  ///< D -> 2 D: every row, as later rows attend to it
+  std::int64_t attention = 0;    ///< query and projection, 2 (D -> D): rows whose attention output is used
+  std::int64_t mlp = 0;          ///< D -> F -> D: rows whose MLP output is used
+  std::int64_t answers = 0;      ///< rows of the head, D -> V; once, not for each layer
+
+  /// Floating-point operations of these products, two for each multiply-add.
+  double flops(const Gpt2Config& config) const;
+};
+
+struct Sweep {
+  Trace trace;
+  TokenLayers work;         ///< the corrupted runs and the keys of the clean one; not `clean` itself
+  std::int64_t sweeps = 0;  ///< passes over the layers; more than one where memory did not hold all patches
+};
+
+/// All grids in one pass up the layers; the scores of trace_plain within rounding.
+///
+/// A restoration at layer l changes nothing in the layers up to l, nor at positions before its own. So one matrix of rows
+/// is carried up the layers: the corrupted run's rows and, for each patch restored so far, the rows that it changed. All
+/// share each layer's products; in attention a patch's rows see their own keys and, before those, the corrupted run's.
+/// After each layer the patches that begin there are admitted, as copies of the corrupted rows with one row restored.
+///
+/// With b the subject's first position, the states alone cost, besides the corrupted run's N (T - b) L rows,
+///   N L (L - 1) / 2 (sum of T - t for t in b .. T - 1, less 1)
+/// token-layers of keys and values; the last layer's attention and MLP take the last position only.
+///
+/// `clean` is the run of the same model, prompt and options. `control.memory` bounds the rows held: what does not fit is
+/// left for another pass. Progress counts token-layers. Throws Error if noise takes the output beyond numbers, or if
+/// `control.memory` does not hold the corrupted run and one patch; Interrupted when a stop is requested.
+Sweep trace_sweep(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options, const CleanRun& clean,
+                  const RunControl& control = {});
+
+}  // namespace rometrace

@@ -1,0 +1,122 @@
+#include "rometrace/model/linear.hpp"
+
+#include <ATen/Context.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/ivalue.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/relu.h>
+#include <ATen/ops/sigmoid.h>
+#include <ATen/ops/silu.h>
+#include <ATen/ops/tanh.h>
+
+#include <string>
+#include <utility>
+
+namespace rometrace {
+namespace {
+
+// oneDNN's products are reached by libtorch's dispatcher; its C++ headers do not declare them.
+at::Tensor call_mkldnn(const c10::OperatorHandle& operation, std::vector<c10::IValue> stack) {
+  operation.callBoxed(stack);
+  return stack.at(0).toTensor();
+}
+
+bool multiplies_bfloat16() {
+  static const auto query = c10::Dispatcher::singleton().findSchemaOrThrow("mkldnn::_is_mkldnn_bf16_supported", "");
+  std::vector<c10::IValue> stack;
+  query.callBoxed(stack);
+  return stack.at(0).toBool();
+}
+
+at::Tensor pack(const at::Tensor& weight) {
+  static const auto reorder = c10::Dispatcher::singleton().findSchemaOrThrow("mkldnn::_reorder_linear_weight", "");
+  return call_mkldnn(reorder, {weight, c10::IValue()});
+}
+
+// An activation that oneDNN computes while it writes the product, by its names.
+struct Fused {
+  std::string attribute = "none";
+  c10::IValue algorithm;
+};
+
+std::optional<Fused> fused(Activation activation) {
+  switch (activation) {
+    case Activation::kGeluTanh:
+      return Fused{"gelu", "tanh"};
+    case Activation::kGeluErf:
+      return Fused{"gelu", "none"};
+    case Activation::kRelu:
+      return Fused{"relu", {}};
+    default:
+      return std::nullopt;
+  }
+}
+
+at::Tensor packed_product(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const Fused& fused) {
+  static const auto linear = c10::Dispatcher::singleton().findSchemaOrThrow("mkldnn::_linear_pointwise", "");
+  return call_mkldnn(linear, {x, weight, bias.defined() ? c10::IValue(bias) : c10::IValue(), fused.attribute,
+                              c10::List<std::optional<at::Scalar>>(), fused.algorithm});
+}
+
+at::Tensor activate(const at::Tensor& x, Activation activation) {
+  switch (activation) {
+    case Activation::kGeluTanh:
+      return at::gelu(x, "tanh");
+    case Activation::kGeluErf:
+      return at::gelu(x);
+    case Activation::kGeluQuick:
+      return x * at::sigmoid(1.702 * x);
+    case Activation::kRelu:
+      return at::relu(x);
+    case Activation::kSilu:
+      return at::silu(x);
+    case Activation::kTanh:
+      return at::tanh(x);
+    case Activation::kSigmoid:
+      return at::sigmoid(x);
+  }
+  TORCH_INTERNAL_ASSERT(false, "activation not handled");
+}
+
+}  // namespace
+
+bool Linear::packs(at::ScalarType dtype, at::Device device) {
+  if (!device.is_cpu() || !at::globalContext().hasMKLDNN()) return false;
+  return dtype == at::kFloat || (dtype == at::kBFloat16 && multiplies_bfloat16());
+}
+
+Linear::Linear(at::Tensor weight, at::Tensor bias, std::span<const std::int64_t> widths)
+    : dtype_(weight.scalar_type()), packed_(packs(dtype_, weight.device())) {
+  const std::vector<std::int64_t> whole = {weight.size(1)};
+  std::int64_t begin = 0;
+  for (const auto width : widths.empty() ? std::span<const std::int64_t>(whole) : widths) {
+    const auto part = weight.slice(1, begin, begin + width);
+    // The bias as a copy: a slice of a mapped file need not be aligned as oneDNN likes it.
+    parts_.push_back({packed_ ? pack(part.t()) : part,
+                      bias.defined() ? bias.slice(0, begin, begin + width).clone() : at::Tensor()});
+    begin += width;
+  }
+  TORCH_INTERNAL_ASSERT(begin == weight.size(1), "the parts do not make up the whole");
+}
+
+at::Tensor Linear::convert(const at::Tensor& x) const {
+  return packed_ ? x.to(dtype_).contiguous() : x.to(dtype_);
+}
+
+at::Tensor Linear::product(const at::Tensor& x, std::size_t part) const {
+  const auto& [weight, bias] = parts_.at(part);
+  if (packed_) return packed_product(convert(x), weight, bias, {});
+  auto y = at::matmul(convert(x), weight);
+  return bias.defined() ? y.add_(bias) : y;
+}
+
+at::Tensor Linear::activated_product(const at::Tensor& x, Activation activation, std::size_t part) const {
+  if (const auto fusion = fused(activation); packed_ && fusion) {
+    return packed_product(convert(x), parts_.at(part).weight, parts_.at(part).bias, *fusion);
+  }
+  return activate(product(x, part), activation);
+}
+
+}  // namespace rometrace

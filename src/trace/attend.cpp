@@ -1,0 +1,204 @@
+#include "trace/attend.hpp"
+
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/index_copy.h>
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/softmax.h>
+#include <ATen/ops/tensor.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <tuple>
+
+// One binary for every processor: the loader picks the widest vectors that the machine has.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
+#define ROMETRACE_WIDEST_VECTORS [[gnu::target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")]]
+#else
+#define ROMETRACE_WIDEST_VECTORS
+#endif
+
+namespace rometrace {
+namespace {
+
+// Keys and values of successive positions, of one head.
+template <typename Number>
+struct Positions {
+  const Number* keys;
+  const Number* values;
+  std::int64_t stride;  // from one position to the next
+  std::int64_t count;
+};
+
+// One run of one draw, one head: `asking` .. `own.count` - 1 are the own rows with a query.
+template <typename Number>
+struct HeadOfLine {
+  Positions<Number> prefix, own;
+  std::int64_t asking;
+  const Number* queries;
+  Number* mixed;
+  std::int64_t stride;  // from one query to the next, and of `mixed`
+  std::int64_t width;   // of a head
+  Number scale;
+  Number* weights;  // scratch, prefix.count + own.count
+};
+
+template <typename Number>
+[[gnu::always_inline]] inline Number dot(const Number* a, const Number* b, std::int64_t n) {
+  Number sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (std::int64_t i = 0; i < n; ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+template <typename Number>
+[[gnu::always_inline]] inline void add_scaled(Number* to, const Number* from, Number factor, std::int64_t n) {
+#pragma omp simd
+  for (std::int64_t i = 0; i < n; ++i) to[i] += factor * from[i];
+}
+
+template <typename Number>
+[[gnu::always_inline]] inline void mix_values(const HeadOfLine<Number>& line) {
+  for (std::int64_t row = line.asking; row < line.own.count; ++row) {
+    const Number* query = line.queries + (row - line.asking) * line.stride;
+    const std::int64_t own = row + 1, seen = line.prefix.count + own;
+    Number* weights = line.weights;
+    for (std::int64_t i = 0; i < line.prefix.count; ++i) {
+      weights[i] = line.scale * dot(query, line.prefix.keys + i * line.prefix.stride, line.width);
+    }
+    for (std::int64_t i = 0; i < own; ++i) {
+      weights[line.prefix.count + i] = line.scale * dot(query, line.own.keys + i * line.own.stride, line.width);
+    }
+    Number largest = weights[0];
+    for (std::int64_t i = 1; i < seen; ++i) largest = std::max(largest, weights[i]);
+    Number sum = 0;
+    for (std::int64_t i = 0; i < seen; ++i) sum += weights[i] = std::exp(weights[i] - largest);
+
+    Number* mixed = line.mixed + (row - line.asking) * line.stride;
+    std::fill_n(mixed, line.width, Number{0});
+    for (std::int64_t i = 0; i < line.prefix.count; ++i) {
+      add_scaled(mixed, line.prefix.values + i * line.prefix.stride, weights[i] / sum, line.width);
+    }
+    for (std::int64_t i = 0; i < own; ++i) {
+      const Number weight = weights[line.prefix.count + i] / sum;
+      add_scaled(mixed, line.own.values + i * line.own.stride, weight, line.width);
+    }
+  }
+}
+
+ROMETRACE_WIDEST_VECTORS void mix(const HeadOfLine<float>& line) {
+  mix_values(line);
+}
+
+ROMETRACE_WIDEST_VECTORS void mix(const HeadOfLine<double>& line) {
+  mix_values(line);
+}
+
+template <typename Number>
+at::Tensor attend_on_cpu(const AttentionBlock& block) {
+  // Where the rows and queries of each segment begin.
+  struct Offsets {
+    std::int64_t rows, queries;
+  };
+  std::vector<Offsets> offsets;
+  Offsets end{0, 0};
+  for (const auto& segment : block.segments) {
+    offsets.push_back(end);
+    end.rows += block.draws * segment.length;
+    end.queries += block.draws * (segment.length - segment.asking);
+  }
+  const auto queries = block.queries.contiguous(), keys_values = block.keys_values.contiguous(),
+             base = block.base.contiguous();
+  auto mixed = at::empty_like(queries);
+  const auto D = queries.size(1), T = base.size(1), width = D / block.heads;
+  const auto tasks = static_cast<std::int64_t>(block.segments.size()) * block.draws * block.heads;
+  at::parallel_for(0, tasks, /*grain_size=*/16, [&](std::int64_t from, std::int64_t to) {
+    std::vector<Number> weights(static_cast<std::size_t>(T));
+    for (std::int64_t task = from; task < to; ++task) {
+      const auto head = task % block.heads, draw = task / block.heads % block.draws;
+      const auto index = static_cast<std::size_t>(task / block.heads / block.draws);
+      const auto& segment = block.segments[index];
+      const auto asking = segment.length - segment.asking;
+      const auto base_run = segment.clean_prefix ? 0 : 1 + block.first_draw + draw;
+      const auto positions = [&](const at::Tensor& rows, std::int64_t row, std::int64_t count) {
+        const Number* keys = rows.const_data_ptr<Number>() + row * 2 * D + head * width;
+        return Positions<Number>{keys, keys + D, 2 * D, count};
+      };
+      const auto query = (offsets[index].queries + draw * asking) * D + head * width;
+      mix(HeadOfLine<Number>{positions(base, base_run * T, segment.first),
+                             positions(keys_values, offsets[index].rows + draw * segment.length, segment.length),
+                             segment.asking, queries.const_data_ptr<Number>() + query,
+                             mixed.data_ptr<Number>() + query, D, width, static_cast<Number>(block.scale),
+                             weights.data()});
+    }
+  });
+  return mixed;
+}
+
+// Segments of one shape, with the rows and queries that they have in the block.
+struct Group {
+  std::vector<std::int64_t> rows, queries;
+  std::int64_t segments = 0;
+};
+
+}  // namespace
+
+at::Tensor attend_by_products(const AttentionBlock& block) {
+  const auto shape = [](const AttentionSegment& segment) {
+    return std::tuple(segment.first, segment.length, segment.asking, segment.clean_prefix);
+  };
+  std::map<std::tuple<std::int64_t, std::int64_t, std::int64_t, bool>, Group> groups;
+  std::int64_t row = 0, query = 0;
+  for (const auto& segment : block.segments) {
+    auto& group = groups[shape(segment)];
+    ++group.segments;
+    for (std::int64_t i = 0; i < block.draws * segment.length; ++i) group.rows.push_back(row++);
+    for (std::int64_t i = 0; i < block.draws * (segment.length - segment.asking); ++i) {
+      group.queries.push_back(query++);
+    }
+  }
+  const auto D = block.queries.size(1), H = block.heads, width = D / H, draws = block.draws;
+  const auto device = block.queries.device();
+  auto result = at::empty_like(block.queries);
+  for (const auto& [key, group] : groups) {
+    const auto [first, length, asking, clean_prefix] = key;
+    const auto G = group.segments, Q = length - asking;
+    if (Q == 0) continue;
+    const auto rows = at::tensor(group.rows).to(device), queries = at::tensor(group.queries).to(device);
+    // [draws, H, ...]: what the segments of a draw share is multiplied once for all of them.
+    const auto q = block.queries.index_select(0, queries).view({G, draws, Q, H, width}).permute({1, 3, 0, 2, 4});
+    const auto kv = block.keys_values.index_select(0, rows).view({G, draws, length, 2, H, width});
+    const auto own = [&](std::int64_t part) { return kv.select(3, part).permute({1, 3, 0, 2, 4}); };
+    const auto base = clean_prefix ? block.base.slice(0, 0, 1)
+                                   : block.base.slice(0, 1 + block.first_draw, 1 + block.first_draw + draws);
+    const auto shared = [&](std::int64_t part) {
+      const auto prefix = base.slice(1, 0, first);
+      return prefix.reshape({prefix.size(0), first, 2, H, width}).select(2, part).permute({0, 2, 1, 3});
+    };
+    const auto stacked = q.reshape({draws, H, G * Q, width});
+    const auto prefix_scores = at::matmul(stacked, shared(0).transpose(-1, -2)).view({draws, H, G, Q, first});
+    // Own row `asking + i` sees own rows up to itself.
+    const auto unseen = at::ones({Q, length}, at::device(device).dtype(at::kBool)).triu(asking + 1);
+    const auto own_scores = at::matmul(q, own(0).transpose(-1, -2))
+                                .masked_fill(unseen, -std::numeric_limits<double>::infinity());
+    const auto weights = at::softmax(at::cat({prefix_scores, own_scores}, -1) * block.scale, -1);
+    const auto prefix_weights = weights.slice(-1, 0, first).reshape({draws, H, G * Q, first});
+    const auto mixed = at::matmul(prefix_weights, shared(1)).view({draws, H, G, Q, width}) +
+                       at::matmul(weights.slice(-1, first), own(1));
+    result.index_copy_(0, queries, mixed.permute({2, 0, 3, 1, 4}).reshape({G * draws * Q, D}));
+  }
+  return result;
+}
+
+at::Tensor attend(const AttentionBlock& block) {
+  if (!block.queries.is_cpu()) return attend_by_products(block);
+  return block.queries.scalar_type() == at::kDouble ? attend_on_cpu<double>(block) : attend_on_cpu<float>(block);
+}
+
+}  // namespace rometrace

@@ -1,0 +1,59 @@
+#include "rometrace/trace/clean_run.hpp"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/softmax.h>
+
+#include <cmath>
+#include <limits>
+#include <string>
+
+#include "rometrace/error.hpp"
+#include "rometrace/trace/patch.hpp"
+
+namespace rometrace {
+
+CleanRun run_clean(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options) {
+  const at::NoGradGuard no_grad;
+  const auto& config = model.config();
+  if (options.target && (*options.target < 0 || *options.target >= config.vocab_size)) {
+    throw Error("the target's token id " + std::to_string(*options.target) + " is outside the model's vocabulary of " +
+                std::to_string(config.vocab_size) + "; the tokeniser does not belong to this model");
+  }
+  const auto L = config.n_layer, T = static_cast<std::int64_t>(prompt.token_ids.size());
+  const auto layers_of_rows = [&](std::int64_t layers) {
+    return at::empty({layers, T, config.n_embd}, at::device(model.device()).dtype(model.stream_dtype()));
+  };
+  CleanRun run;
+  const auto stream = layers_of_rows(L + 1);  // before the first layer and after each
+  run.inputs = stream.slice(0, 0, L);
+  for (const Kind kind : options.kinds) {
+    run.outputs.emplace(site_of(kind), kind == Kind::kState ? stream.slice(0, 1) : layers_of_rows(L));
+  }
+  const auto hidden = model.forward(prompt.token_ids, 1, [&](Site site, std::int64_t layer, at::Tensor& value) {
+    if (site == Site::kEmbedding) {
+      stream[0].copy_(value[0] + model.position_embeddings(T));
+    } else if (site == Site::kState) {
+      stream[layer + 1].copy_(value[0]);
+    } else if (const auto found = run.outputs.find(site); found != run.outputs.end()) {
+      found->second[layer].copy_(value[0]);
+    }
+  });
+  const auto scores = at::softmax(model.logits(hidden[0][T - 1]), -1, at::kDouble).cpu();  // [V]
+  if (!std::isfinite(scores.sum().item<double>())) {
+    throw Error(
+        "the model's output for this prompt is NaN or infinite: its weights are damaged, or too large for the dtype");
+  }
+  auto& trace = run.trace;
+  trace.prediction_id = scores.argmax().item<std::int32_t>();
+  trace.answer_id = options.target.value_or(trace.prediction_id);
+  trace.prediction_score = scores[trace.prediction_id].item<double>();
+  trace.high_score = scores[trace.answer_id].item<double>();
+  trace.low_score = trace.low_standard_error = std::numeric_limits<double>::quiet_NaN();
+  trace.tokens = T;
+  trace.layers = L;
+  return run;
+}
+
+}  // namespace rometrace
