@@ -8,7 +8,6 @@
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <string>
 #include <string_view>
@@ -33,12 +32,12 @@ constexpr std::int64_t kVocabularySlice = 8192;
 // Reads the parameters of one checkpoint onto one device.
 class Loader {
  public:
-  Loader(const Checkpoint& checkpoint, at::ScalarType dtype, at::Device device)
-      : checkpoint_(checkpoint),
+  Loader(std::shared_ptr<const Checkpoint> checkpoint, at::ScalarType dtype, at::Device device)
+      : checkpoint_(std::move(checkpoint)),
         dtype_(dtype),
         stream_dtype_(dtype == at::kDouble ? at::kDouble : at::kFloat),
         device_(device),
-        prefix_(find_prefix(checkpoint)) {}
+        prefix_(find_prefix(*checkpoint_)) {}
 
   // What is added to the stream, or normalises it, in the stream's dtype.
   at::Tensor operator()(const std::string& name, const std::vector<std::int64_t>& shape) const {
@@ -49,28 +48,31 @@ class Loader {
   // with different values are kept apart, as transformers 5 does.
   std::pair<at::Tensor, at::Tensor> wte_and_head(const std::vector<std::int64_t>& shape, bool tied) const {
     if (!tied) return {get(wte_name(), shape, stream_dtype_), get(kHead, shape, stream_dtype_)};
-    if (!checkpoint_.contains(kHead)) {
+    if (!checkpoint_->contains(kHead)) {
       const auto wte = get(wte_name(), shape, stream_dtype_);
       return {wte, wte};
     }
     const auto head = get(kHead, shape, stream_dtype_);
-    if (!checkpoint_.contains(wte_name())) return {head, head};
+    if (!checkpoint_->contains(wte_name())) return {head, head};
     const auto wte = get(wte_name(), shape, stream_dtype_);
     return {wte, at::equal(wte, head) ? wte : head};
   }
 
-  // The head has been packed, and of the embeddings only a few rows will be read.
-  void release_wte_and_head() const {
-    for (const auto& name : {wte_name(), std::string(kHead)}) checkpoint_.release(name);
+  // `weight` [V, D], its columns cut into slices of the vocabulary. Of the embeddings, which may be the same tensor, only
+  // a few rows will be read.
+  std::shared_ptr<const Linear> head(const at::Tensor& weight, std::vector<std::int64_t> slices) const {
+    const auto release = [checkpoint = checkpoint_, names = std::vector<std::string>{wte_name(), kHead}] {
+      for (const auto& name : names) checkpoint->release(name);
+    };
+    return std::make_shared<const Linear>(weight.t(), at::Tensor(), Linear::Options{std::move(slices), scratch_, release});
   }
 
   std::shared_ptr<Conv1dImpl> conv1d(const std::string& name, std::int64_t in, std::int64_t out,
-                                     std::span<const std::int64_t> widths = {}) const {
+                                     std::vector<std::int64_t> widths = {}) const {
     const auto weight = prefix_ + name + ".weight";
-    auto module = std::make_shared<Conv1dImpl>(get(weight, {in, out}, dtype_),
-                                               get(prefix_ + name + ".bias", {out}, dtype_), widths);
-    if (Linear::packs(dtype_, device_)) checkpoint_.release(weight);
-    return module;
+    const auto release = [checkpoint = checkpoint_, weight] { checkpoint->release(weight); };
+    return std::make_shared<Conv1dImpl>(get(weight, {in, out}, dtype_), get(prefix_ + name + ".bias", {out}, dtype_),
+                                        Linear::Options{std::move(widths), scratch_, release});
   }
 
   std::shared_ptr<LayerNormImpl> layer_norm(const std::string& name, std::int64_t width, double epsilon) const {
@@ -90,14 +92,15 @@ class Loader {
   }
 
   at::Tensor get(const std::string& name, const std::vector<std::int64_t>& shape, at::ScalarType dtype) const {
-    return checkpoint_.tensor(name, shape, dtype).to(device_);
+    return checkpoint_->tensor(name, shape, dtype).to(device_);
   }
 
-  const Checkpoint& checkpoint_;
+  std::shared_ptr<const Checkpoint> checkpoint_;
   at::ScalarType dtype_;
   at::ScalarType stream_dtype_;
   at::Device device_;
   std::string prefix_;
+  std::shared_ptr<PackingScratch> scratch_ = std::make_shared<PackingScratch>();
 };
 
 void refuse_unless_it_multiplies(at::ScalarType dtype, at::Device device) {
@@ -110,8 +113,8 @@ void refuse_unless_it_multiplies(at::ScalarType dtype, at::Device device) {
 
 }  // namespace
 
-Conv1dImpl::Conv1dImpl(const at::Tensor& weight, const at::Tensor& bias, std::span<const std::int64_t> widths)
-    : Linear(weight, bias, widths) {
+Conv1dImpl::Conv1dImpl(const at::Tensor& weight, const at::Tensor& bias, Options options)
+    : Linear(weight, bias, std::move(options)) {
   if (packs(weight.scalar_type(), weight.device())) return;
   register_parameter("weight", weight, /*requires_grad=*/false);
   register_parameter("bias", bias, /*requires_grad=*/false);
@@ -192,14 +195,15 @@ at::Tensor BlockImpl::forward(at::Tensor x, const Tap& tap) const {
 std::shared_ptr<const Gpt2> Gpt2::load(const std::filesystem::path& folder, at::ScalarType dtype, at::Device device) {
   refuse_unless_it_multiplies(dtype, device);
   auto config = read_config(folder / "config.json");
-  return std::shared_ptr<const Gpt2>(new Gpt2(std::move(config), Checkpoint::open(folder), dtype, device));
+  auto checkpoint = std::make_shared<const Checkpoint>(Checkpoint::open(folder));
+  return std::shared_ptr<const Gpt2>(new Gpt2(std::move(config), std::move(checkpoint), dtype, device));
 }
 
-Gpt2::Gpt2(Gpt2Config config, const Checkpoint& checkpoint, at::ScalarType dtype, at::Device device)
-    : config_(std::move(config)), dtype_(dtype), weight_files_(checkpoint.files()) {
+Gpt2::Gpt2(Gpt2Config config, std::shared_ptr<const Checkpoint> checkpoint, at::ScalarType dtype, at::Device device)
+    : config_(std::move(config)), dtype_(dtype), weight_files_(checkpoint->files()) {
   const auto D = config_.n_embd, V = config_.vocab_size, F = config_.n_inner;
   const auto epsilon = config_.layer_norm_epsilon;
-  const Loader load(checkpoint, dtype, device);
+  const Loader load(std::move(checkpoint), dtype, device);
 
   auto transformer = std::make_shared<torch::nn::Module>("transformer");
   const auto parameter = [](torch::nn::Module& parent, const std::string& name, at::Tensor tensor) {
@@ -212,11 +216,10 @@ Gpt2::Gpt2(Gpt2Config config, const Checkpoint& checkpoint, at::ScalarType dtype
   wpe_ = parameter(*transformer, "wpe", load("wpe.weight", {config_.n_positions, D}));
 
   auto blocks = std::make_shared<torch::nn::Module>("h");
-  const std::array<std::int64_t, 2> queries_and_keys_values = {D, 2 * D};
   for (std::int64_t layer = 0; layer < config_.n_layer; ++layer) {
     const std::string at = "h." + std::to_string(layer) + ".";
     auto attn = std::make_shared<AttentionImpl>(
-        config_, layer, load.conv1d(at + "attn.c_attn", D, 3 * D, queries_and_keys_values),
+        config_, layer, load.conv1d(at + "attn.c_attn", D, 3 * D, {D, 2 * D}),
         load.conv1d(at + "attn.c_proj", D, D));
     auto mlp = std::make_shared<MlpImpl>(config_.activation, load.conv1d(at + "mlp.c_fc", D, F),
                                          load.conv1d(at + "mlp.c_proj", F, D));
@@ -230,13 +233,9 @@ Gpt2::Gpt2(Gpt2Config config, const Checkpoint& checkpoint, at::ScalarType dtype
 
   std::vector<std::int64_t> slices(static_cast<std::size_t>(V / kVocabularySlice), kVocabularySlice);
   if (V % kVocabularySlice != 0) slices.push_back(V % kVocabularySlice);
-  head_.emplace(head.t(), at::Tensor(), slices);
+  head_ = load.head(head, std::move(slices));
   tied_ = head.is_same(embedding);
-  if (Linear::packs(stream_dtype(), device)) {
-    load.release_wte_and_head();
-  } else if (!tied_) {
-    parameter(*this, "lm_head", head);
-  }
+  if (!tied_ && !Linear::packs(stream_dtype(), device)) parameter(*this, "lm_head", head);
 }
 
 std::int64_t Gpt2::parameter_count() const {

@@ -1,9 +1,11 @@
 #include "rometrace/model/linear.hpp"
 
 #include <ATen/Context.h>
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/ivalue.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/relu.h>
@@ -11,6 +13,7 @@
 #include <ATen/ops/silu.h>
 #include <ATen/ops/tanh.h>
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -30,9 +33,24 @@ bool multiplies_bfloat16() {
   return stack.at(0).toBool();
 }
 
-at::Tensor pack(const at::Tensor& weight) {
+// `weight` [in, out]; its transpose is what oneDNN packs, and a contiguous one is all that the operator takes.
+at::Tensor pack(const at::Tensor& weight, at::Tensor& scratch) {
+  auto transposed = weight.t();
+  if (!transposed.is_contiguous()) {
+    if (!scratch.defined() || scratch.numel() < weight.numel() || scratch.scalar_type() != weight.scalar_type()) {
+      scratch = at::empty({weight.numel()}, weight.options());
+    }
+    const auto rows = scratch.slice(0, 0, weight.numel()).view(transposed.sizes());
+    constexpr std::int64_t kRows = 128;  // of the transposed matrix; few enough that what is read stays in the cache
+    at::parallel_for(0, (rows.size(0) + kRows - 1) / kRows, 1, [&](std::int64_t begin, std::int64_t end) {
+      for (auto i = begin * kRows; i < std::min(end * kRows, rows.size(0)); i += kRows) {
+        rows.slice(0, i, i + kRows).copy_(transposed.slice(0, i, i + kRows));
+      }
+    });
+    transposed = rows;
+  }
   static const auto reorder = c10::Dispatcher::singleton().findSchemaOrThrow("mkldnn::_reorder_linear_weight", "");
-  return call_mkldnn(reorder, {weight, c10::IValue()});
+  return call_mkldnn(reorder, {transposed, c10::IValue()});
 }
 
 // An activation that oneDNN computes while it writes the product, by its names.
@@ -87,18 +105,30 @@ bool Linear::packs(at::ScalarType dtype, at::Device device) {
   return dtype == at::kFloat || (dtype == at::kBFloat16 && multiplies_bfloat16());
 }
 
-Linear::Linear(at::Tensor weight, at::Tensor bias, std::span<const std::int64_t> widths)
-    : dtype_(weight.scalar_type()), packed_(packs(dtype_, weight.device())) {
-  const std::vector<std::int64_t> whole = {weight.size(1)};
+Linear::Linear(const at::Tensor& weight, const at::Tensor& bias, Options options)
+    : dtype_(weight.scalar_type()),
+      packed_(packs(dtype_, weight.device())),
+      scratch_(options.scratch ? std::move(options.scratch) : std::make_shared<PackingScratch>()),
+      when_packed_(std::move(options.packed)) {
+  if (options.widths.empty()) options.widths = {weight.size(1)};
   std::int64_t begin = 0;
-  for (const auto width : widths.empty() ? std::span<const std::int64_t>(whole) : widths) {
-    const auto part = weight.slice(1, begin, begin + width);
-    // The bias as a copy: a slice of a mapped file need not be aligned as oneDNN likes it.
-    parts_.push_back({packed_ ? pack(part.t()) : part,
+  for (const auto width : options.widths) {
+    parts_.push_back({weight.slice(1, begin, begin + width),
                       bias.defined() ? bias.slice(0, begin, begin + width).clone() : at::Tensor()});
     begin += width;
   }
   TORCH_INTERNAL_ASSERT(begin == weight.size(1), "the parts do not make up the whole");
+}
+
+const Linear::Part& Linear::ready(std::size_t part) const {
+  if (packed_) {
+    std::call_once(packing_, [this] {
+      const std::scoped_lock lock(scratch_->mutex);
+      for (auto& each : parts_) each.weight = pack(each.weight, scratch_->memory);
+      if (when_packed_) std::exchange(when_packed_, nullptr)();
+    });
+  }
+  return parts_.at(part);
 }
 
 at::Tensor Linear::convert(const at::Tensor& x) const {
@@ -106,7 +136,7 @@ at::Tensor Linear::convert(const at::Tensor& x) const {
 }
 
 at::Tensor Linear::product(const at::Tensor& x, std::size_t part) const {
-  const auto& [weight, bias] = parts_.at(part);
+  const auto& [weight, bias] = ready(part);
   if (packed_) return packed_product(convert(x), weight, bias, {});
   auto y = at::matmul(convert(x), weight);
   return bias.defined() ? y.add_(bias) : y;
@@ -114,7 +144,8 @@ at::Tensor Linear::product(const at::Tensor& x, std::size_t part) const {
 
 at::Tensor Linear::activated_product(const at::Tensor& x, Activation activation, std::size_t part) const {
   if (const auto fusion = fused(activation); packed_ && fusion) {
-    return packed_product(convert(x), parts_.at(part).weight, parts_.at(part).bias, *fusion);
+    const auto& [weight, bias] = ready(part);
+    return packed_product(convert(x), weight, bias, *fusion);
   }
   return activate(product(x, part), activation);
 }

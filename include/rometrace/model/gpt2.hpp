@@ -7,7 +7,6 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -32,10 +31,10 @@ enum class Site {
 /// forward pass sees.
 using Tap = std::function<void(Site site, std::int64_t layer, at::Tensor& value)>;
 
-/// A product as GPT-2's checkpoints hold it ("Conv1D"). Weight and bias are its parameters unless they were packed.
+/// A product as GPT-2's checkpoints hold it ("Conv1D"). Weight and bias are its parameters unless they get packed.
 class Conv1dImpl : public torch::nn::Module, public Linear {
  public:
-  Conv1dImpl(const at::Tensor& weight, const at::Tensor& bias, std::span<const std::int64_t> widths = {});
+  Conv1dImpl(const at::Tensor& weight, const at::Tensor& bias, Options options);
 };
 
 class LayerNormImpl : public torch::nn::Module {
@@ -91,6 +90,7 @@ class BlockImpl : public torch::nn::Module {
             std::shared_ptr<const LayerNormImpl> ln_2, std::shared_ptr<const MlpImpl> mlp);
 
   const AttentionImpl& attn() const { return *attn_; }
+  const MlpImpl& mlp() const { return *mlp_; }
 
   /// What attention and MLP read of the stream: [..., D] -> [..., D].
   at::Tensor ln_1(const at::Tensor& x) const { return ln_1_->forward(x); }
@@ -112,8 +112,8 @@ class BlockImpl : public torch::nn::Module {
 class Gpt2 : public torch::nn::Module {
  public:
   /// Loads a folder in Hugging Face layout (config.json and safetensors weights; names with or without the prefix
-  /// "transformer."; buffers such as attn.bias are ignored). Weights that are packed (see Linear) are copied, and the
-  /// file's pages let go one by one, so that the peak is the size of the result; others may be views of the mapped file.
+  /// "transformer."; buffers such as attn.bias are ignored). Weights may be views of the mapped file; those that are packed
+  /// (see Linear) are copied when they are first used, and the file's pages then let go, so that both are never held whole.
   /// Throws Error, also for a dtype that the device cannot multiply in (float16 on a CPU, bfloat16 on an old one).
   static std::shared_ptr<const Gpt2> load(const std::filesystem::path& folder, at::ScalarType dtype = at::kFloat,
                                           at::Device device = at::kCPU);
@@ -143,7 +143,7 @@ class Gpt2 : public torch::nn::Module {
   const Linear& head() const { return *head_; }
 
  private:
-  Gpt2(Gpt2Config config, const Checkpoint& checkpoint, at::ScalarType dtype, at::Device device);
+  Gpt2(Gpt2Config config, std::shared_ptr<const Checkpoint> checkpoint, at::ScalarType dtype, at::Device device);
 
   Gpt2Config config_;
   at::ScalarType dtype_;
@@ -151,7 +151,7 @@ class Gpt2 : public torch::nn::Module {
   at::Tensor wte_;  // [V, D]
   at::Tensor wpe_;  // [n_positions, D]
   bool tied_ = true;
-  std::optional<Linear> head_;
+  std::shared_ptr<const Linear> head_;
   std::vector<std::shared_ptr<BlockImpl>> h_;
   std::shared_ptr<const LayerNormImpl> ln_f_;
 };

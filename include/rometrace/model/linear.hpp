@@ -3,7 +3,9 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <optional>
+#include <functional>
+#include <memory>
+#include <mutex>
 #include <span>
 #include <vector>
 
@@ -11,16 +13,29 @@
 
 namespace rometrace {
 
-/// y = x W + b, with the weight made ready for the processor once: on the CPU in float32 and bfloat16 it is copied into
-/// oneDNN's own layout ("packed"), which serves products of any number of rows; otherwise it is used as it is.
+/// Memory that packing needs for a moment, shared by all products of a model.
+struct PackingScratch {
+  std::mutex mutex;
+  at::Tensor memory;  // grown when needed
+};
+
+/// y = x W + b. On the CPU in float32 and bfloat16 the weight is "packed" when it is first used: copied into oneDNN's own
+/// layout, which serves products of any number of rows, and stays for good. Otherwise it is used as it is. Safe to use
+/// from several threads.
 ///
 /// The columns of W may be divided into parts that are multiplied apart (queries | keys and values; slices of the
 /// vocabulary).
 class Linear {
  public:
-  /// `weight` [in, out] with any strides; `bias` [out] or undefined; `widths`: columns of each part, none: one part.
-  /// A packed Linear does not keep `weight`.
-  Linear(at::Tensor weight, at::Tensor bias, std::span<const std::int64_t> widths = {});
+  struct Options {
+    std::vector<std::int64_t> widths;         ///< columns of each part; none: one part
+    std::shared_ptr<PackingScratch> scratch;  ///< none: one of its own
+    std::function<void()> packed;             ///< called once the weight has been packed and is no longer read
+  };
+
+  /// `weight` [in, out] with any strides; `bias` [out] or undefined.
+  Linear(const at::Tensor& weight, const at::Tensor& bias, Options options);
+  Linear(const at::Tensor& weight, const at::Tensor& bias) : Linear(weight, bias, Options()) {}
 
   /// Whether weights of this dtype on this device are packed.
   static bool packs(at::ScalarType dtype, at::Device device);
@@ -35,15 +50,19 @@ class Linear {
 
  private:
   struct Part {
-    at::Tensor weight;  // packed [out, in], or a view of [in, out]
+    at::Tensor weight;  // a view of [in, out], or packed [out, in]
     at::Tensor bias;    // [out] or undefined
   };
 
+  const Part& ready(std::size_t part) const;
   at::Tensor convert(const at::Tensor& x) const;  // to the weight's dtype
 
   at::ScalarType dtype_;
-  bool packed_;
-  std::vector<Part> parts_;
+  bool packed_;  // or will be
+  std::shared_ptr<PackingScratch> scratch_;
+  mutable std::function<void()> when_packed_;
+  mutable std::once_flag packing_;
+  mutable std::vector<Part> parts_;
 };
 
 }  // namespace rometrace

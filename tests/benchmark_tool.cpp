@@ -1,0 +1,180 @@
+// The program that scripts/benchmark.py times: answers requests, one JSON object a line on stdin, with one a line on
+// stdout. In one process, so that weights stay loaded and packed between grids as they do in a batch.
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
+#include <sys/resource.h>
+
+#include <chrono>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <stdexcept>
+#include <string>
+
+#include "rometrace/model/gpt2.hpp"
+#include "rometrace/trace/plain.hpp"
+#include "rometrace/trace/sweep.hpp"
+
+namespace {
+
+using nlohmann::json;
+using namespace rometrace;
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+at::ScalarType dtype_of(const std::string& name) {
+  if (name == "float32") return at::kFloat;
+  if (name == "float64") return at::kDouble;
+  if (name == "bfloat16") return at::kBFloat16;
+  if (name == "float16") return at::kHalf;
+  throw std::invalid_argument("no such dtype: " + name);
+}
+
+std::vector<Kind> kinds_of(const json& names) {
+  std::vector<Kind> kinds;
+  for (const auto kind : {Kind::kState, Kind::kMlp, Kind::kAttn}) {
+    for (const std::string name : names) {
+      if (name == to_string(kind)) kinds.push_back(kind);
+    }
+  }
+  return kinds;
+}
+
+// The grid as a list of rows.
+json rows_of(const CausalGrid& grid, std::int64_t layers) {
+  json rows = json::array();
+  for (auto row = grid.scores.begin(); row != grid.scores.end(); row += layers) {
+    rows.push_back(std::vector<double>(row, row + layers));
+  }
+  return rows;
+}
+
+class Server {
+ public:
+  json answer(const json& request) {
+    const at::NoGradGuard no_grad;
+    const std::string what = request.at("op");
+    if (what == "load") return load(request);
+    if (what == "trace") return trace(request);
+    if (what == "products") return products(request.at("rows"));
+    if (what == "peak") return {{"bytes", peak_memory()}};
+    if (what == "threads") {
+      at::set_num_threads(request.at("threads"));
+      return json::object();
+    }
+    throw std::invalid_argument("no such request: " + what);
+  }
+
+ private:
+  json load(const json& request) {
+    at::set_num_threads(request.at("threads"));
+    model_.reset();
+    const double start = now();
+    model_ = Gpt2::load(request.at("folder").get<std::string>(), dtype_of(request.at("dtype")),
+                        at::Device(request.at("device").get<std::string>()));
+    const double loaded = now();
+    finish(product_rows(1));
+    return {{"seconds", loaded - start}, {"first_product_seconds", now() - start}};
+  }
+
+  json trace(const json& request) const {
+    const auto range = request.at("subject_range");
+    const TracePrompt prompt{"", "", request.at("token_ids"), {range[0], range[1]}};
+    TraceOptions options;
+    options.kinds = kinds_of(request.at("kinds"));
+    options.window = request.at("window");
+    options.samples = request.at("samples");
+    options.seed = request.at("seed");
+    options.sigma = request.at("sigma");
+    RunControl control;
+    if (request.contains("memory")) control.memory = request.at("memory");
+
+    const double start = now();
+    const auto clean = run_clean(*model_, prompt, options);
+    Sweep sweep;
+    if (request.at("engine") == "plain") {
+      sweep.trace = trace_plain(*model_, prompt, options, clean, control);
+    } else {
+      sweep = trace_sweep(*model_, prompt, options, clean, control);
+    }
+    const double seconds = now() - start;
+    json scores;
+    for (const auto& grid : sweep.trace.grids) {
+      scores[std::string(to_string(grid.kind))] = rows_of(grid, sweep.trace.layers);
+    }
+    return {{"seconds", seconds},
+            {"flops", sweep.work.flops(model_->config())},
+            {"token_layers",
+             {{"keys_values", sweep.work.keys_values},
+              {"attention", sweep.work.attention},
+              {"mlp", sweep.work.mlp},
+              {"answers", sweep.work.answers}}},
+            {"passes", sweep.sweeps},
+            {"low_score", sweep.trace.low_score},
+            {"high_score", sweep.trace.high_score},
+            {"scores", scores}};
+  }
+
+  // The products of one layer on a block of rows.
+  at::Tensor layer_products(std::int64_t layer, const at::Tensor& rows) const {
+    const auto& block = model_->block(layer);
+    block.attn().queries(rows);
+    block.attn().keys_values(rows);
+    return block.mlp().forward(block.attn().project(rows));
+  }
+
+  at::Tensor product_rows(std::int64_t rows) const {
+    const auto input = at::randn({rows, model_->config().n_embd}, at::device(model_->device())).to(model_->dtype());
+    return model_->block(0).attn().queries(input);
+  }
+
+  json products(std::int64_t rows) const {
+    const auto& config = model_->config();
+    const auto input = product_rows(rows);
+    double best = 0, flops = 0;
+    for (int round = 0; round < 3; ++round) {
+      const double start = now();
+      at::Tensor last;
+      for (std::int64_t layer = 0; layer < config.n_layer; ++layer) last = layer_products(layer, input);
+      finish(last);
+      const double seconds = now() - start;
+      if (round == 0 || seconds < best) best = seconds;
+    }
+    flops = TokenLayers{rows, rows, rows, 0}.flops(config) * static_cast<double>(config.n_layer);
+    return {{"gflops", flops / best / 1e9}, {"seconds", best}};
+  }
+
+  // Waits for a GPU.
+  static void finish(const at::Tensor& tensor) { tensor.sum().item<double>(); }
+
+  static std::int64_t peak_memory() {
+    rusage usage{};
+    ::getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_maxrss * 1024;
+  }
+
+  std::shared_ptr<const Gpt2> model_;
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc > 1 && std::string(argv[1]) == "--one-tensor") return at::zeros({1}).item<float>() == 0 ? 0 : 1;
+  Server server;
+  for (std::string line; std::getline(std::cin, line);) {
+    json answer;
+    try {
+      answer = server.answer(json::parse(line));
+    } catch (const std::exception& error) {
+      answer = {{"error", error.what()}};
+    }
+    std::cout << answer.dump() << std::endl;
+  }
+  return 0;
+}
