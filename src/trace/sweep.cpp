@@ -240,7 +240,7 @@ class Pass {
     if (site == Site::kMlp) return by_draw(before_mlp_) + clean;
     auto rows = by_draw(before_attention_) + clean;
     const auto used = layer == shape_.L - 1 ? rows.slice(1, rows.size(1) - 1) : rows;
-    const auto flat = used.reshape({-1, rows.size(2)});
+    const auto flat = used.clone().reshape({-1, rows.size(2)});
     for (std::int64_t begin = 0; begin < flat.size(0); begin += kBlockRows) {
       const auto some = flat.slice(0, begin, begin + kBlockRows);
       some.add_(model_.block(layer).mlp_output(some));

@@ -1,62 +1,396 @@
 #include "rometrace/trace/sweep.hpp"
 
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <random>
+#include <set>
+#include <sstream>
+#include <tuple>
+
 #include "checks.hpp"
 #include "closeness.hpp"
 #include "golden_models.hpp"
+#include "random_model.hpp"
+#include "rometrace/error.hpp"
+#include "rometrace/trace/patch.hpp"
 #include "rometrace/trace/plain.hpp"
 
 namespace rometrace {
 namespace {
 
 using testing::Closeness;
+using testing::Contains;
 using testing::golden_models;
 using testing::golden_options;
 using testing::golden_prompt;
+using testing::message_of;
+using testing::RandomModel;
+using testing::TemporaryFolder;
 using testing::Tolerance;
 
+// A score is a mean of probabilities. Below the absolute floor a probability is what float32 leaves of a value that is
+// far below 1. A standard error is a small difference of such values, so its own relative error is larger.
+struct Tolerances {
+  Tolerance scores, errors;
+};
+constexpr Tolerances kDouble{{1e-9, 1e-12}, {1e-6, 1e-9}};
+constexpr Tolerances kFloat{{1e-5, 1e-7}, {1e-3, 1e-6}};
+
+Tolerances tolerances_of(at::ScalarType dtype) {
+  return dtype == at::kDouble ? kDouble : kFloat;
+}
+
+void compare(const Trace& found, const Trace& expected, Tolerances tolerances) {
+  CHECK(found.answer_id == expected.answer_id);
+  CHECK(found.high_score == expected.high_score);
+  REQUIRE(found.grids.size() == expected.grids.size());
+  Closeness scores(tolerances.scores), errors(tolerances.errors);
+  scores.compare("low_score", found.low_score, expected.low_score);
+  errors.compare("low_standard_error", found.low_standard_error, expected.low_standard_error);
+  for (std::size_t g = 0; g < expected.grids.size(); ++g) {
+    CHECK(found.grids[g].kind == expected.grids[g].kind);
+    CHECK(found.grids[g].window == expected.grids[g].window);
+    REQUIRE(found.grids[g].scores.size() == expected.grids[g].scores.size());
+    for (std::size_t i = 0; i < expected.grids[g].scores.size(); ++i) {
+      const auto columns = static_cast<std::size_t>(expected.layers);
+      const auto cell = std::string(to_string(expected.grids[g].kind)) + " [" + std::to_string(i / columns) + "][" +
+                        std::to_string(i % columns) + "]";
+      scores.compare(cell, found.grids[g].scores[i], expected.grids[g].scores[i]);
+      errors.compare("error of " + cell, found.grids[g].standard_error[i], expected.grids[g].standard_error[i]);
+    }
+  }
+  scores.check();
+  errors.check();
+}
+
 void compare_with_plain(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options,
-                        const RunControl& control, Tolerance scores, Tolerance errors) {
+                        const RunControl& control) {
   const auto clean = run_clean(model, prompt, options);
-  const auto swept = trace_sweep(model, prompt, options, clean, control).trace;
-  const auto plain = trace_plain(model, prompt, options, clean);
-  CHECK(swept.answer_id == plain.answer_id);
-  CHECK(swept.high_score == plain.high_score);
-  REQUIRE(swept.grids.size() == plain.grids.size());
-  Closeness close_scores(scores), close_errors(errors);
-  close_scores.compare("low_score", swept.low_score, plain.low_score);
-  for (std::size_t g = 0; g < plain.grids.size(); ++g) {
-    CHECK(swept.grids[g].kind == plain.grids[g].kind);
-    CHECK(swept.grids[g].window == plain.grids[g].window);
-    for (std::size_t i = 0; i < plain.grids[g].scores.size(); ++i) {
-      const auto cell = std::string(to_string(plain.grids[g].kind)) + " [" +
-                        std::to_string(static_cast<std::int64_t>(i) / plain.layers) + "][" +
-                        std::to_string(static_cast<std::int64_t>(i) % plain.layers) + "]";
-      close_scores.compare(cell, swept.grids[g].scores[i], plain.grids[g].scores[i]);
-      close_errors.compare("error of " + cell, swept.grids[g].standard_error[i], plain.grids[g].standard_error[i]);
-    }
-  }
-  close_scores.check();
-  close_errors.check();
+  compare(trace_sweep(model, prompt, options, clean, control).trace, trace_plain(model, prompt, options, clean),
+          tolerances_of(model.dtype()));
 }
 
-TEST_CASE("sweep = plain on every golden trace, in float64") {
-  for (const auto& golden : golden_models()) {
-    const auto model = Gpt2::load(golden.folder, at::kDouble);
-    for (const auto& trace : golden.golden.at("traces")) {
-      CAPTURE(golden.name);
-      compare_with_plain(*model, golden_prompt(trace), golden_options(trace), {}, {1e-9, 1e-12}, {1e-6, 1e-9});
+TEST_CASE("sweep = plain on every golden trace, in float64 and float32") {
+  for (const auto dtype : {at::kDouble, at::kFloat}) {
+    for (const auto& golden : golden_models()) {
+      const auto model = Gpt2::load(golden.folder, dtype);
+      for (const auto& trace : golden.golden.at("traces")) {
+        CAPTURE(golden.name);
+        compare_with_plain(*model, golden_prompt(trace), golden_options(trace), {});
+      }
     }
   }
 }
 
-TEST_CASE("sweep = plain on every golden trace, in float32") {
-  for (const auto& golden : golden_models()) {
-    const auto model = Gpt2::load(golden.folder);
-    for (const auto& trace : golden.golden.at("traces")) {
-      CAPTURE(golden.name);
-      compare_with_plain(*model, golden_prompt(trace), golden_options(trace), {}, {1e-5, 1e-7}, {1e-3, 1e-6});
+// One draw of model, prompt and options.
+class Example {
+ public:
+  explicit Example(unsigned seed) : engine_(seed) {
+    const std::vector<std::string> activations = {"gelu_new", "gelu",    "quick_gelu", "relu",
+                                                  "silu",     "sigmoid", "tanh"};
+    model_.layers = whole(1, 6);
+    model_.heads = whole(1, 3);
+    model_.width = model_.heads * pick(std::vector<std::int64_t>{1, 3, 4, 8, 17});
+    model_.inner = whole(1, 40);
+    model_.vocab = whole(2, 60);
+    model_.positions = whole(1, 24);
+    model_.activation = pick(activations);
+    model_.scale_by_layer = chance(0.3);
+    model_.tied = chance(0.7);
+    write_random_model(folder_, model_, engine_);
+
+    const auto T = chance(0.2) ? model_.positions : whole(1, model_.positions);
+    for (std::int64_t i = 0; i < T; ++i) {
+      prompt.token_ids.push_back(static_cast<std::int32_t>(whole(0, model_.vocab - 1)));
+    }
+    const auto begin = whole(0, T - 1), end = whole(begin + 1, T);
+    prompt.subject_range = {static_cast<std::size_t>(begin), static_cast<std::size_t>(end)};
+
+    options.kinds = {Kind::kState, Kind::kMlp, Kind::kAttn};
+    std::shuffle(options.kinds.begin(), options.kinds.end(), engine_);
+    options.kinds.resize(static_cast<std::size_t>(whole(1, 3)));
+    options.window = whole(1, 2 * model_.layers + 1);
+    options.samples = whole(1, 5);
+    options.seed = static_cast<std::uint32_t>(seed);
+    options.sigma = chance(0.1) ? 0 : 0.2 * static_cast<double>(whole(1, 10));
+    if (chance(0.3)) options.distribution = NoiseRule::Distribution::kUniform;
+    options.replace = chance(0.3);
+    if (chance(0.3)) options.target = static_cast<std::int32_t>(whole(0, model_.vocab - 1));
+
+    // Enough for the corrupted run and one patch at least.
+    const auto patch_rows = 2 * options.samples * (T - begin);
+    memory_rows = chance(0.5) ? patch_rows : patch_rows * whole(1, 30);
+  }
+
+  std::string description() const {
+    std::ostringstream text;
+    text << "L " << model_.layers << ", D " << model_.width << ", H " << model_.heads << ", V " << model_.vocab << ", "
+         << model_.activation << ", T " << prompt.token_ids.size() << ", subject [" << prompt.subject_range.begin << ", "
+         << prompt.subject_range.end << "), window " << options.window << ", N " << options.samples << ", sigma "
+         << options.sigma;
+    return text.str();
+  }
+
+  std::shared_ptr<const Gpt2> load(at::ScalarType dtype) const { return Gpt2::load(folder_.path(), dtype); }
+
+  TracePrompt prompt;
+  TraceOptions options;
+  std::int64_t memory_rows = 0;
+
+ private:
+  std::int64_t whole(std::int64_t least, std::int64_t most) {
+    return std::uniform_int_distribution<std::int64_t>(least, most)(engine_);
+  }
+  bool chance(double probability) { return std::bernoulli_distribution(probability)(engine_); }
+  template <typename Value>
+  Value pick(const std::vector<Value>& values) {
+    return values[static_cast<std::size_t>(whole(0, static_cast<std::int64_t>(values.size()) - 1))];
+  }
+
+  std::mt19937 engine_;
+  RandomModel model_;
+  TemporaryFolder folder_;
+};
+
+TEST_CASE("sweep = plain for random models, prompts, options and memory budgets") {
+  constexpr unsigned kExamples = 150;
+  std::int64_t several_passes = 0;
+  for (unsigned seed = 0; seed < kExamples; ++seed) {
+    CAPTURE(seed);
+    const Example example(seed);
+    CAPTURE(example.description());
+    const auto dtype = seed % 3 == 0 ? at::kFloat : at::kDouble;
+    const auto model = example.load(dtype);
+    const auto row = model->config().n_embd * static_cast<std::int64_t>(c10::elementSize(dtype));
+    RunControl tight;
+    tight.memory = example.memory_rows * row;
+    const auto clean = run_clean(*model, example.prompt, example.options);
+    const auto plain = trace_plain(*model, example.prompt, example.options, clean);
+    const auto swept = trace_sweep(*model, example.prompt, example.options, clean);
+    CHECK(swept.sweeps == 1);
+    compare(swept.trace, plain, tolerances_of(dtype));
+    const auto cut = trace_sweep(*model, example.prompt, example.options, clean, tight);
+    compare(cut.trace, plain, tolerances_of(dtype));
+    several_passes += cut.sweeps > 1 ? 1 : 0;
+  }
+  CHECK(several_passes > kExamples / 4);
+}
+
+TEST_CASE("blocks cut within a patch, between draws, give the same grid") {
+  // 60 draws of 40 positions: a patch at the first has 2400 rows, more than a block.
+  std::mt19937 engine(7);
+  const TemporaryFolder folder;
+  write_random_model(folder, {.layers = 3, .positions = 40}, engine);
+  const auto model = Gpt2::load(folder.path(), at::kDouble);
+  TracePrompt prompt;
+  for (std::int32_t i = 0; i < 40; ++i) prompt.token_ids.push_back(i * 7 % 11);
+  prompt.subject_range = {0, 3};
+  TraceOptions options;
+  options.samples = 60;
+  options.sigma = 1;
+  options.window = 2;
+  compare_with_plain(*model, prompt, options, {});
+}
+
+TEST_CASE("the result does not depend on the number of threads") {
+  const auto example = Example(3);
+  const auto model = example.load(at::kFloat);
+  const auto threads = at::get_num_threads();
+  const auto trace = [&] {
+    return trace_sweep(*model, example.prompt, example.options, run_clean(*model, example.prompt, example.options))
+        .trace;
+  };
+  at::set_num_threads(1);
+  const auto one = trace();
+  at::set_num_threads(3);
+  auto three = trace();
+  at::set_num_threads(threads);
+  three.high_score = one.high_score;  // within rounding; compare() wants it of the same run
+  compare(three, one, kFloat);
+}
+
+TEST_CASE("cells that need no run have their value exactly") {
+  for (unsigned seed = 0; seed < 20; ++seed) {
+    Example example(seed);
+    example.options.kinds = {Kind::kState, Kind::kMlp, Kind::kAttn};
+    const auto model = example.load(at::kFloat);
+    const auto clean = run_clean(*model, example.prompt, example.options);
+    const auto trace = trace_sweep(*model, example.prompt, example.options, clean).trace;
+    const auto T = trace.tokens, L = trace.layers;
+    const auto score = [&](std::size_t grid, std::int64_t t, std::int64_t l) {
+      return trace.grids[grid].scores[static_cast<std::size_t>(t * L + l)];
+    };
+    for (std::int64_t t = 0; t < static_cast<std::int64_t>(example.prompt.subject_range.begin); ++t) {
+      for (std::int64_t l = 0; l < L; ++l) {
+        for (std::size_t grid = 0; grid < 3; ++grid) CHECK(score(grid, t, l) == trace.low_score);
+      }
+    }
+    for (std::int64_t t = 0; t + 1 < T; ++t) CHECK(score(0, t, L - 1) == trace.low_score);
+    CHECK(score(0, T - 1, L - 1) == doctest::Approx(trace.high_score).epsilon(1e-15));
+  }
+}
+
+// What the method needs: entering a layer, one set of rows for each distinct history of a patched run. Windows with the
+// same beginning share theirs up to the first layer that one restores and another does not.
+TokenLayers work_needed(const TracePrompt& prompt, const TraceOptions& options, std::int64_t L) {
+  const auto N = options.samples, T = static_cast<std::int64_t>(prompt.token_ids.size()),
+             b = static_cast<std::int64_t>(prompt.subject_range.begin);
+  std::set<std::tuple<Kind, std::int64_t, std::int64_t, std::int64_t>> patches;  // kind, t, begin, end
+  for (const Kind kind : options.kinds) {
+    for (std::int64_t t = b; t < T; ++t) {
+      for (std::int64_t l = 0; l < L; ++l) {
+        const auto range = window_of(l, kind == Kind::kState ? 1 : options.window, L);
+        const bool nothing_changes = range.begin == L - 1 && t < T - 1;
+        const bool clean = kind == Kind::kState && t == T - 1 && (range.begin == L - 1 || t == b);
+        if (!nothing_changes && !clean) patches.insert({kind, t, range.begin, range.end});
+      }
     }
   }
+  const bool state_at_b = std::any_of(patches.begin(), patches.end(), [&](const auto& patch) {
+    return std::get<Kind>(patch) == Kind::kState && std::get<1>(patch) == b;
+  });
+  TokenLayers work;
+  work.answers = N * (1 + static_cast<std::int64_t>(patches.size()));
+  for (std::int64_t layer = 0; layer < L; ++layer) {
+    const bool last = layer == L - 1;
+    work.keys_values += b + (state_at_b ? 1 : 0) + N * (T - b);
+    work.attention += N * (last ? 1 : T - b);
+    work.mlp += N * (last ? 1 : T - b);
+    std::map<std::tuple<Kind, std::int64_t, std::int64_t, std::int64_t>, std::int64_t> rows_of_history;
+    bool attention_begins = false;
+    for (const auto& [kind, t, begin, end] : patches) {
+      attention_begins |= kind == Kind::kAttn && begin == layer;
+      if (begin >= layer) continue;
+      const auto parted = end <= layer ? end : L + 1;  // from `end` on a run of its own
+      rows_of_history[{kind, t, begin, parted}] = T - t - (kind == Kind::kState && t == b ? 1 : 0);
+    }
+    for (const auto& [history, rows] : rows_of_history) {
+      const auto& [kind, t, begin, parted] = history;
+      const bool restored = kind != Kind::kState && parted == L + 1;
+      const auto used = last ? 1 : rows;
+      const bool left_out = restored && (!last || rows == 1);
+      work.keys_values += N * rows;
+      work.attention += N * (used - (kind == Kind::kAttn && left_out ? 1 : 0));
+      work.mlp += N * (used - (kind == Kind::kMlp && left_out ? 1 : 0));
+    }
+    if (attention_begins) work.mlp += N * (last ? 1 : T - b);
+  }
+  return work;
+}
+
+TEST_CASE("the sweep does the work that the method needs and no more") {
+  for (unsigned seed = 0; seed < 60; ++seed) {
+    const Example example(seed);
+    CAPTURE(example.description());
+    const auto model = example.load(at::kFloat);
+    const auto clean = run_clean(*model, example.prompt, example.options);
+    const auto done = trace_sweep(*model, example.prompt, example.options, clean).work;
+    const auto needed = work_needed(example.prompt, example.options, model->config().n_layer);
+    CHECK(done.keys_values == needed.keys_values);
+    CHECK(done.attention == needed.attention);
+    CHECK(done.mlp == needed.mlp);
+    CHECK(done.answers == needed.answers);
+  }
+}
+
+TEST_CASE("the states' cost is the formula's") {
+  std::mt19937 engine(1);
+  const TemporaryFolder folder;
+  const std::int64_t L = 7, T = 9, b = 3, N = 4, V = 11, D = 8, F = 32;
+  write_random_model(folder, {.layers = L, .width = D, .inner = F, .vocab = V}, engine);
+  const auto model = Gpt2::load(folder.path());
+  const TracePrompt prompt{"", "", {1, 2, 3, 4, 5, 6, 7, 8, 9}, {3, 5}};
+  TraceOptions options;
+  options.kinds = {Kind::kState};
+  options.samples = N;
+  options.sigma = 0.5;
+  const auto work = trace_sweep(*model, prompt, options, run_clean(*model, prompt, options)).work;
+  const auto rows = (T - b) * (T - b + 1) / 2 - 1;  // of all positions; the subject's first needs one row fewer
+  const auto base = L * (N * (T - b) + b + 1);
+  CHECK(work.keys_values == base + N * L * (L - 1) / 2 * rows);
+  const auto last_layer = 1 + (T - b) * (L - 1);  // of the corrupted run and each patch
+  const auto below = (L - 1) * N * (T - b) + N * (L - 1) * (L - 2) / 2 * rows;
+  CHECK(work.attention == below + N * last_layer);
+  CHECK(work.mlp == work.attention);
+  CHECK(work.answers == N * last_layer);
+  CHECK(work.flops(model->config()) ==
+        doctest::Approx(4.0 * static_cast<double>((work.keys_values + work.attention) * D * D + work.mlp * D * F) +
+                        2.0 * static_cast<double>(work.answers * D * V)));
+}
+
+TEST_CASE("progress counts up to all token-layers, over all passes") {
+  const Example example(5);
+  const auto model = example.load(at::kFloat);
+  const auto clean = run_clean(*model, example.prompt, example.options);
+  RunControl control;
+  control.memory = example.memory_rows * model->config().n_embd * 4;
+  std::int64_t last = 0, all = 0;
+  bool rises = true;
+  control.progress = [&](std::int64_t done, std::int64_t total) {
+    rises = rises && done >= last;
+    last = done;
+    all = total;
+  };
+  const auto sweep = trace_sweep(*model, example.prompt, example.options, clean, control);
+  CHECK(rises);
+  CHECK(last == all);
+  CHECK(all == sweep.work.keys_values);
+}
+
+TEST_CASE("a stop request ends the sweep with Interrupted") {
+  const Example example(5);
+  const auto model = example.load(at::kFloat);
+  std::stop_source source;
+  RunControl control;
+  control.progress = [&](std::int64_t, std::int64_t) { source.request_stop(); };
+  control.stop = source.get_token();
+  const auto clean = run_clean(*model, example.prompt, example.options);
+  CHECK_THROWS_AS(trace_sweep(*model, example.prompt, example.options, clean, control), Interrupted);
+}
+
+TEST_CASE("memory that does not hold the corrupted run and one patch is refused with what is needed") {
+  const Example example(5);
+  const auto model = example.load(at::kFloat);
+  const auto clean = run_clean(*model, example.prompt, example.options);
+  RunControl control;
+  control.memory = 16;
+  const auto message = message_of<Error>([&] { trace_sweep(*model, example.prompt, example.options, clean, control); });
+  CHECK(message == Contains("does not hold the corrupted run and one restored run"));
+  CHECK(message == Contains("KiB"));
+}
+
+TEST_CASE("noise that takes the model beyond numbers is refused") {
+  auto example = Example(2);
+  example.options.sigma = 1e38;
+  const auto model = example.load(at::kFloat);
+  const auto clean = run_clean(*model, example.prompt, example.options);
+  CHECK(message_of<Error>([&] { trace_sweep(*model, example.prompt, example.options, clean); }) ==
+        Contains("noise of scale 1e+38 is too large"));
+}
+
+TEST_CASE("in bfloat16 both engines give the same scores, near those of float32") {
+  if (!Linear::packs(at::kBFloat16, at::kCPU)) return;
+  Closeness to_plain({0, 0.05}), to_float({0, 0.1});
+  for (unsigned seed = 0; seed < 20; ++seed) {
+    Example example(seed);
+    example.options.target = 0;  // an answer whatever the rounding
+    const auto model = example.load(at::kBFloat16);
+    const auto clean = run_clean(*model, example.prompt, example.options);
+    const auto swept = trace_sweep(*model, example.prompt, example.options, clean).trace;
+    const auto plain = trace_plain(*model, example.prompt, example.options, clean);
+    const auto exact_model = example.load(at::kFloat);
+    const auto exact = trace_sweep(*exact_model, example.prompt, example.options,
+                                   run_clean(*exact_model, example.prompt, example.options))
+                           .trace;
+    for (std::size_t i = 0; i < exact.grids[0].scores.size(); ++i) {
+      to_plain.compare("cell", swept.grids[0].scores[i], plain.grids[0].scores[i]);
+      to_float.compare("cell", swept.grids[0].scores[i], exact.grids[0].scores[i]);
+    }
+  }
+  // Two or three digits a product, over some layers of a random model with logits of a few units.
+  to_plain.check();
+  to_float.check();
 }
 
 }  // namespace

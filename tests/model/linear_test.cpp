@@ -1,0 +1,93 @@
+#include "rometrace/model/linear.hpp"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/relu.h>
+#include <ATen/ops/sigmoid.h>
+#include <ATen/ops/silu.h>
+#include <ATen/ops/tanh.h>
+
+#include <thread>
+#include <vector>
+
+#include "checks.hpp"
+
+namespace rometrace {
+namespace {
+
+double largest_difference(const at::Tensor& a, const at::Tensor& b) {
+  REQUIRE(a.sizes().equals(b.sizes()));
+  return (a.to(at::kDouble) - b.to(at::kDouble)).abs().max().item<double>();
+}
+
+Linear::Options in_parts(std::vector<std::int64_t> widths) {
+  Linear::Options options;
+  options.widths = std::move(widths);
+  return options;
+}
+
+TEST_CASE("products, whole and in parts, are x W + b in every dtype that a CPU multiplies in") {
+  const at::NoGradGuard no_grad;
+  // Sums of 70 products of order 1, of about 8: at most their last digits, and of bfloat16 the third.
+  for (const auto& [dtype, tolerance] : {std::pair{at::kDouble, 1e-12}, {at::kFloat, 1e-4}, {at::kBFloat16, 0.3}}) {
+    if (dtype == at::kBFloat16 && !Linear::packs(dtype, at::kCPU)) continue;
+    const auto weight = at::randn({70, 300}, dtype), bias = at::randn({300}, dtype), x = at::randn({33, 70}, dtype);
+    const auto expected = at::matmul(x.to(at::kDouble), weight.to(at::kDouble)) + bias.to(at::kDouble);
+    CHECK(largest_difference(Linear(weight, bias).product(x), expected) < tolerance);
+    CHECK(largest_difference(Linear(weight, at::Tensor()).product(x), expected - bias) < tolerance);
+    // The head's weight comes transposed, rows in three dimensions.
+    CHECK(largest_difference(Linear(weight.t().contiguous().t(), bias).product(x.view({3, 11, 70})),
+                             expected.view({3, 11, 300})) < tolerance);
+    const Linear parts(weight, bias, in_parts({100, 1, 199}));
+    REQUIRE(parts.parts() == 3);
+    CHECK(largest_difference(at::cat({parts.product(x, 0), parts.product(x, 1), parts.product(x, 2)}, 1), expected) <
+          tolerance);
+    const bool keeps_dtype = parts.product(x.to(at::kFloat), 1).scalar_type() == dtype;  // doctest cannot print these
+    CHECK(keeps_dtype);
+  }
+}
+
+TEST_CASE("activations, fused into the product or not, are libtorch's") {
+  const at::NoGradGuard no_grad;
+  const auto weight = at::randn({20, 50}) / 4, bias = at::randn({50}), x = at::randn({9, 20});
+  const Linear linear(weight, bias);
+  const auto y = linear.product(x);
+  const std::vector<std::pair<Activation, at::Tensor>> cases = {{Activation::kGeluTanh, at::gelu(y, "tanh")},
+                                                                {Activation::kGeluErf, at::gelu(y)},
+                                                                {Activation::kGeluQuick, y * at::sigmoid(1.702 * y)},
+                                                                {Activation::kRelu, at::relu(y)},
+                                                                {Activation::kSilu, at::silu(y)},
+                                                                {Activation::kTanh, at::tanh(y)},
+                                                                {Activation::kSigmoid, at::sigmoid(y)}};
+  for (const auto& [activation, expected] : cases) {
+    CHECK(largest_difference(linear.activated_product(x, activation), expected) < 2e-6);
+  }
+}
+
+TEST_CASE("a weight is packed once, at its first product, whichever thread asks first") {
+  const at::NoGradGuard no_grad;
+  const auto weight = at::randn({64, 64}), x = at::randn({5, 64});
+  int packed = 0;
+  Linear::Options options;
+  options.packed = [&] { ++packed; };
+  const Linear linear(weight, at::Tensor(), options);
+  CHECK(packed == 0);
+  std::vector<at::Tensor> results(8);
+  std::vector<std::thread> threads;
+  for (auto& result : results) {
+    threads.emplace_back([&] {
+      const at::NoGradGuard no_grad_here;
+      result = linear.product(x);
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  CHECK(packed == (Linear::packs(at::kFloat, at::kCPU) ? 1 : 0));
+  for (const auto& result : results) CHECK(largest_difference(result, at::matmul(x, weight)) < 1e-4);
+}
+
+}  // namespace
+}  // namespace rometrace
