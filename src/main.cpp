@@ -12,7 +12,6 @@
 #include <cstdlib>
 #include <filesystem>
 #include <future>
-#include <limits>
 #include <new>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -221,10 +220,7 @@ at::ScalarType dtype_of(const Options& options) {
 // Bytes of rows for the sweep. On the CPU more than the default saves little: a pass of half a gigabyte already has some
 // hundred times the rows of the corrupted run, which is all that another pass repeats.
 std::int64_t memory_for_rows(const Options& options, const Gpt2& model) {
-  if (options.memory) {
-    constexpr auto kMost = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
-    return static_cast<std::int64_t>(std::min(*options.memory, kMost));
-  }
+  if (options.memory) return *options.memory;
   const auto half = free_memory(model.device()) / 2;
   return model.device().is_cpu() ? std::min(half, RunControl().memory) : half;
 }

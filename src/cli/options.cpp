@@ -3,6 +3,8 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <charconv>
+#include <cmath>
+#include <cstring>
 #include <functional>
 #include <iostream>
 #include <limits>
@@ -51,6 +53,27 @@ std::function<void(const std::string&)> whole_number(const std::string& name, Nu
     }
     number = static_cast<Number>(value);
   };
+}
+
+/// Bytes: a number with K, M, G or T (times 1024) behind it, or none; "MB" and "MiB" mean M as well.
+std::int64_t parse_size(const std::string& name, const std::string& text) {
+  double number = 0;
+  const auto* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, number, std::chars_format::fixed);
+  std::string unit(error == std::errc() ? stop : end, end);
+  for (const auto* ending : {"iB", "B"}) {
+    if (unit.ends_with(ending)) {
+      unit.resize(unit.size() - std::strlen(ending));
+      break;
+    }
+  }
+  const std::string units = " KMGT";
+  const auto power = unit.empty() ? 0 : unit.size() == 1 ? units.find(unit[0]) : std::string::npos;
+  const double bytes = std::ldexp(number, 10 * static_cast<int>(power));
+  if (error != std::errc() || power == std::string::npos || unit == " " || !(bytes >= 1 && bytes < 0x1p62)) {
+    throw CLI::ValidationError(name, in_quotes(text) + " is not a size; expected a number with K, M, G or T, as in 300M");
+  }
+  return static_cast<std::int64_t>(bytes);
 }
 
 /// The command line, last word first as CLI11 wants it. "--name=" becomes "--name" and an empty word: CLI11 would take
@@ -148,10 +171,10 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
       ->type_name("ENGINE")
       ->capture_default_str()
       ->group("Run");
-  value("--memory", options.memory,
-        "What the sweep may hold of restored runs at once (300MB, 2GB); the rest is left for another pass [half of the "
-        "free memory; on the CPU, 512MB at most]")
-      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
+  app.add_option_function<std::string>(
+         "--memory", [&](const std::string& text) { options.memory = parse_size("--memory", text); },
+         "What the sweep may hold of restored runs at once (300M, 2G); the rest is left for another pass [half of the "
+         "free memory; on the CPU, 512M at most]")
       ->type_name("SIZE")
       ->group("Run");
   value("--device", options.device, "cpu, cuda or cuda:<i>")->type_name("DEVICE")->capture_default_str()->group("Run");

@@ -30,7 +30,7 @@ struct Options {
   std::optional<std::string> expect;
   bool special_tokens = false;
   Engine engine = Engine::kSweep;
-  std::optional<std::uint64_t> memory;  ///< bytes of rows the sweep may hold; none: see main
+  std::optional<std::int64_t> memory;  ///< bytes of rows the sweep may hold; none: of what is free
   std::string device = "cpu";
   std::string dtype = "float32";
   bool tf32 = false;

@@ -309,13 +309,13 @@ std::string render_progress(std::int64_t done, std::int64_t total, double second
   const int columns = std::max(1, style.columns - 1);
   const auto known_total = std::max<std::int64_t>(0, total);
   const auto known_done = std::clamp<std::int64_t>(done, 0, known_total);
-  const auto count = "cells " + std::to_string(known_done) + "/" + std::to_string(known_total);
+  const double part = known_total > 0 ? static_cast<double>(known_done) / static_cast<double>(known_total) : 0;
+  const auto count = std::to_string(static_cast<int>(100 * part)) + " %";
   const auto text = count + time_left(known_done, known_total, seconds);
   const int room = columns - static_cast<int>(text.size()) - 1;
   if (room < kNarrowestBar) {
     return (room >= -1 ? text : count).substr(0, static_cast<std::size_t>(columns));
   }
-  const double part = known_total > 0 ? static_cast<double>(known_done) / static_cast<double>(known_total) : 0;
   return progress_bar(part, std::min(room, kWidestBar), style.unicode) + " " + text;
 }
 

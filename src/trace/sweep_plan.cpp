@@ -9,6 +9,15 @@
 #include "rometrace/error.hpp"
 
 namespace rometrace {
+namespace {
+
+// In bytes or KiB, rounded up; either reads back as a --memory that is enough.
+std::string size_text(std::int64_t bytes) {
+  constexpr std::int64_t kKibi = 1024;
+  return bytes < kKibi ? std::to_string(bytes) + "B" : std::to_string((bytes + kKibi - 1) / kKibi) + "K";
+}
+
+}  // namespace
 
 std::vector<PatchCells> patches_of(const TracePrompt& prompt, const TraceOptions& options, const Trace& trace) {
   std::map<std::tuple<std::int64_t, std::int64_t, Site, std::int64_t>, PatchCells> patches;
@@ -100,10 +109,9 @@ std::vector<std::vector<std::size_t>> cut_into_passes(const std::vector<PatchCel
     if (shape.outcome_of(patches[i].patch) != Outcome::kToBeRun) continue;
     const auto more = shape.rows(patches[i].patch);
     if ((corrupted + more) * row_bytes > memory) {
-      constexpr std::int64_t kKibi = 1 << 10;
-      throw Error("the memory allowed for rows, " + std::to_string(memory / kKibi) +
-                  " KiB, does not hold the corrupted run and one restored run of this prompt; expected at least " +
-                  std::to_string((corrupted + more) * row_bytes / kKibi + 1) + " KiB");
+      throw Error("the memory allowed for restored runs, " + size_text(memory) + ", does not hold the corrupted run and " +
+                  "one restored run of this prompt; expected at least " + size_text((corrupted + more) * row_bytes) +
+                  ", or fewer samples");
     }
     if ((rows + more) * row_bytes > memory) {
       passes.emplace_back();

@@ -123,6 +123,44 @@ def test_help_and_version_succeed_on_stdout(rometrace):
         assert result.returncode == 0 and result.stdout and not result.stderr
 
 
+def grids_of(result):
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)["grids"]
+
+
+def largest_difference(found, expected):
+    return max(
+        abs(a - b)
+        for kind in expected
+        for rows in zip(found[kind]["scores"], expected[kind]["scores"], strict=True)
+        for a, b in zip(*rows, strict=True)
+    )
+
+
+def test_engines_memory_and_threads_change_no_score(rometrace):
+    expected = grids_of(rometrace(*MILES, "--engine", "plain"))
+    for options in ((), ("--memory", "60K"), ("--memory", "0.3MiB"), ("--threads", "2")):
+        assert largest_difference(grids_of(rometrace(*MILES, *options)), expected) < 1e-6, options
+
+
+def test_the_engine_is_in_the_result_and_its_work_in_the_verbose_log(rometrace):
+    result = rometrace(*MILES, "--kinds", "state", "-v")
+    assert json.loads(result.stdout)["run"]["engine"] == "sweep"
+    # T = 4, L = 8, b = 0: the corrupted run's rows and the clean run's first, then N L (L - 1) / 2 (4 + 3 + 2 + 1 - 1).
+    assert f"{8 * (10 * 4 + 1) + 10 * 28 * 9} keys and values" in result.stderr
+    assert json.loads(rometrace(*MILES, "--engine", "plain").stdout)["run"]["engine"] == "plain"
+
+
+def test_bfloat16_is_near_float32(rometrace):
+    if "avx512" not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("this CPU does not multiply in bfloat16")
+    result = rometrace(*MILES, "--dtype", "bfloat16")
+    assert json.loads(result.stdout)["run"]["dtype"] == "bfloat16"
+    exact = grids_of(rometrace(*MILES))
+    # Products keep 8 bits; probabilities here go up to 0.6.
+    assert 1e-6 < largest_difference(grids_of(result), exact) < 0.03
+
+
 def test_special_tokens_are_text_unless_asked_for(rometrace):
     prompt = ("--prompt", "<|endoftext|>Miles Davis plays the", "--subject", "Miles Davis", "--kinds", "state")
     as_text = json.loads(rometrace(*prompt, "--samples", "1").stdout)
@@ -161,7 +199,15 @@ def test_special_tokens_are_text_unless_asked_for(rometrace):
         ((*QUICK, "--target", "Miles\udcff"), ["--target", "UTF-8"]),
         ((*QUICK, "--noise", "z9"), ["--noise", "z9", "s<k>"]),
         ((*QUICK, "--noise", "nan"), ["--noise", "nan"]),
-        ((*QUICK, "--engine", "warp"), ["--engine", "warp", "plain"]),
+        ((*QUICK, "--engine", "warp"), ["--engine", "warp", "sweep or plain"]),
+        ((*QUICK, "--memory", "-5"), ["--memory", "-5", "300M"]),
+        ((*QUICK, "--memory", "5XB"), ["--memory", "5XB", "300M"]),
+        ((*QUICK, "--memory", "much"), ["--memory", "much", "300M"]),
+        ((*QUICK, "--memory", "0"), ["--memory", "300M"]),
+        ((*QUICK, "--memory", "1e99"), ["--memory", "1e99"]),
+        ((*QUICK, "--memory", "1K"), ["1K", "does not hold", "expected at least"]),
+        ((*QUICK, "--tf32"), ["--tf32", "--device cuda"]),
+        ((*QUICK, "--dtype", "float16"), ["float16", "--device cuda"]),
         ((*QUICK, "--dtype", "int8"), ["--dtype", "int8", "float32"]),
         ((*QUICK, "--device", "tpu"), ["--device", "tpu", "cpu"]),
         ((*QUICK, "--target", " trumpet player of note"), ["--target", "tokens", "expected one"]),

@@ -241,14 +241,14 @@ TEST_CASE("every width and style is sound, whatever the tokens are") {
 
 TEST_CASE("progress fits its width and tells the time that is left") {
   const TerminalStyle wide{.columns = 80};
-  CHECK(render_progress(0, 240, 0, wide).ends_with("░ cells 0/240"));
-  CHECK(render_progress(60, 240, 4, wide) == "██████████░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░ cells 60/240, 0:12 left");
+  CHECK(render_progress(0, 240, 0, wide).ends_with("░ 0 %"));
+  CHECK(render_progress(60, 240, 4, wide) == "██████████░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░ 25 %, 0:12 left");
   CHECK(render_progress(1, 3601, 1, {.columns = 80, .unicode = false}) ==
-        "---------------------------------------- cells 1/3601, 1:00:00 left");
-  CHECK(render_progress(240, 240, 4, wide).ends_with("█ cells 240/240"));
-  CHECK(render_progress(31, 240, 2, {.columns = 20}) == "cells 31/240");
-  CHECK(render_progress(0, 0, 0, wide).ends_with("cells 0/0"));
-  CHECK(render_progress(5, 10, kNan, wide).ends_with("cells 5/10"));
+        "---------------------------------------- 0 %, 1:00:00 left");
+  CHECK(render_progress(240, 240, 4, wide).ends_with("█ 100 %"));
+  CHECK(render_progress(31, 240, 2, {.columns = 20}) == "12 %, 0:14 left");
+  CHECK(render_progress(0, 0, 0, wide).ends_with("0 %"));
+  CHECK(render_progress(5, 10, kNan, wide).ends_with("50 %"));
   for (int columns = -1; columns < 90; ++columns) {
     CHECK(columns_of(render_progress(7, 1000, 1e9, {.columns = columns})) <= std::max(1, columns - 1));
   }

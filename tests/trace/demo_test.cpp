@@ -11,8 +11,8 @@
 #include "rometrace/study/facts.hpp"
 #include "rometrace/text/subject.hpp"
 #include "rometrace/text/tokenizer.hpp"
-#include "rometrace/trace/plain.hpp"
 #include "rometrace/trace/sigma.hpp"
+#include "rometrace/trace/sweep.hpp"
 
 namespace rometrace {
 namespace {
@@ -64,7 +64,7 @@ TEST_CASE("demo prompts become the same tokens, subjects and grids as with trans
       const nlohmann::json range = {prompt.subject_range.begin, prompt.subject_range.end};
       CHECK(range == expected.at("subject_range"));
       const auto options = testing::golden_options(expected);
-      const auto trace = trace_plain(*model, prompt, options, run_clean(*model, prompt, options));
+      const auto trace = trace_sweep(*model, prompt, options, run_clean(*model, prompt, options)).trace;
       CHECK(trace.answer_id == expected.at("answer_id"));
       close_scores.compare("high_score", trace.high_score, expected.at("high_score"));
       close_scores.compare("low_score", trace.low_score, expected.at("low_score"));

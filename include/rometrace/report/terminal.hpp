@@ -24,7 +24,7 @@ struct TerminalStyle {
 std::string render_heat_maps(const Trace& trace, const TracePrompt& prompt, const TokenTexts& texts,
                              const TerminalStyle& style);
 
-/// One line of progress for a terminal, narrower than `style.columns`, without a line end: bar, cells done, time left.
+/// One line of progress for a terminal, narrower than `style.columns`, without a line end: bar, percentage, time left.
 /// `seconds` since the start.
 std::string render_progress(std::int64_t done, std::int64_t total, double seconds, const TerminalStyle& style);
 
