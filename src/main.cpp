@@ -283,7 +283,7 @@ int run(const Options& options, std::stop_token stop) {
   spdlog::debug("noise {}: sigma {}", options.noise_text, record.options.sigma);
 
   const Stopwatch tracing;
-  const auto clean = run_clean(*model, record.prompt, record.options);
+  const auto clean = run_clean(*model, record.prompt, record.options, stop);
   record.trace = clean.trace;
   record.texts = token_texts(record.trace, record.prompt, tokenizer);
   // Hashing gigabytes takes a while; it runs beside the trace, once the clean run has shown that the input is good.

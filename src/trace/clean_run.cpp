@@ -1,7 +1,7 @@
 #include "rometrace/trace/clean_run.hpp"
 
-#include <ATen/core/grad_mode.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/softmax.h>
 
@@ -14,7 +14,7 @@
 
 namespace rometrace {
 
-CleanRun run_clean(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options) {
+CleanRun run_clean(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options, std::stop_token stop) {
   const at::NoGradGuard no_grad;
   const auto& config = model.config();
   if (options.target && (*options.target < 0 || *options.target >= config.vocab_size)) {
@@ -32,6 +32,7 @@ CleanRun run_clean(const Gpt2& model, const TracePrompt& prompt, const TraceOpti
     run.outputs.emplace(site_of(kind), kind == Kind::kState ? stream.slice(0, 1) : layers_of_rows(L));
   }
   const auto hidden = model.forward(prompt.token_ids, 1, [&](Site site, std::int64_t layer, at::Tensor& value) {
+    if (stop.stop_requested()) throw Interrupted();
     if (site == Site::kEmbedding) {
       stream[0].copy_(value[0] + model.position_embeddings(T));
     } else if (site == Site::kState) {

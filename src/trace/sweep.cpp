@@ -24,41 +24,49 @@
 namespace rometrace {
 namespace {
 
-// Rows that go through a layer's products together: enough to be worth the reading of its weights, few enough to stay in
-// the cache from one product to the next.
-constexpr std::int64_t kBlockRows = 1024;
-constexpr std::int64_t kBlockRowsOnGpu = 16384;
+// Rows that go through a layer's products together: enough to be worth the reading of its weights, on a CPU few enough to
+// stay in the cache from one product to the next.
+std::int64_t block_rows(const RunControl& control, at::Device device) {
+  constexpr std::int64_t kOnCpu = 1024, kElsewhere = 16384;
+  if (control.block_rows > 0) return control.block_rows;
+  return device.is_cpu() ? kOnCpu : kElsewhere;
+}
 
 // One pass up the layers.
 class Pass {
  public:
+  // `after_block` is called often, with the work done so far in `work`.
   Pass(const Gpt2& model, const CleanRun& clean, const SweepShape& shape, const SweepPlan& plan,
-       const at::Tensor& corrupted_embeddings)
+       std::int64_t block_rows, const std::function<void()>& after_block, TokenLayers& work)
       : model_(model),
         clean_(clean),
         shape_(shape),
         plan_(plan),
+        block_rows_(block_rows),
+        after_block_(after_block),
+        work_(work),
         segments_({shape.corrupted_run()}),
         segment_of_patch_(plan.patches.size()) {
     const auto D = model.config().n_embd;
     const auto like = at::device(model.device()).dtype(model.stream_dtype());
     rows_ = at::empty({plan.rows, D}, like);
     base_ = at::empty({1 + shape.N, shape.T, 2 * D}, like);
-    rows_of(segments_[0]).copy_(corrupted_embeddings.slice(1, shape.b));
   }
 
-  // The answer's probability for each draw of the corrupted run, then of each patch: [(1 + patches) N].
-  std::vector<double> run(TokenLayers& work, const std::function<void(const TokenLayers&)>& after_block) {
+  // From the corrupted embeddings [N, T, D] to the answer's probability for each draw of the corrupted run, then of each
+  // patch: [(1 + patches) N].
+  std::vector<double> run(const at::Tensor& corrupted_embeddings) {
+    rows_of(segments_[0]).copy_(corrupted_embeddings.slice(1, shape_.b));
     for (std::int64_t layer = 0; layer < shape_.L; ++layer) {
-      fill_base(layer, work);
+      fill_base(layer);
       remember_for_admission(layer);
       for (const auto& block : blocks()) {
-        advance(layer, block, work);
-        after_block(work);
+        advance(layer, block);
+        after_block_();
       }
-      admit(layer, work);
+      admit(layer);
     }
-    return answers(work);
+    return answers();
   }
 
  private:
@@ -75,7 +83,7 @@ class Pass {
   }
 
   // The keys and values that patches share: of the clean run's first positions, and of the corrupted run.
-  void fill_base(std::int64_t layer, TokenLayers& work) {
+  void fill_base(std::int64_t layer) {
     const auto& block = model_.block(layer);
     const auto corrupted = rows_.slice(0, 0, shape_.rows(segments_[0]));
     const auto stream = at::cat({clean_.inputs[layer].slice(0, 0, plan_.clean_rows), corrupted});
@@ -85,7 +93,7 @@ class Pass {
     base_.slice(0, 1).slice(1, 0, shape_.b).copy_(clean.slice(0, 0, shape_.b));
     base_.slice(0, 1).slice(1, shape_.b).copy_(
         keys_values.slice(0, plan_.clean_rows).view({shape_.N, shape_.T - shape_.b, base_.size(2)}));
-    work.keys_values += stream.size(0);
+    work_.keys_values += stream.size(0);
   }
 
   // Restoring an output inside a layer needs the corrupted stream as it was before that output was added.
@@ -96,18 +104,18 @@ class Pass {
   }
 
   std::vector<Block> blocks() const {
-    const auto most = model_.device().is_cpu() ? kBlockRows : kBlockRowsOnGpu;
     std::vector<Block> blocks;
     for (std::size_t i = 0; i < segments_.size(); ++i) {
       const auto& segment = segments_[i];
       const auto rows = shape_.rows(segment);
       // The corrupted run is alone: it takes its keys from the base.
-      if (blocks.size() > 0 && i > 1 && blocks.back().rows + rows <= most) {
+      const bool joins = i > 1 && blocks.back().draws == shape_.N && blocks.back().rows + rows <= block_rows_;
+      if (joins) {
         blocks.back().rows += rows;
         blocks.back().end_segment = i + 1;
         continue;
       }
-      const auto draws = std::clamp<std::int64_t>(most / segment.length, 1, shape_.N);
+      const auto draws = std::clamp<std::int64_t>(block_rows_ / segment.length, 1, shape_.N);
       for (std::int64_t draw = 0; draw < shape_.N; draw += draws) {
         const auto count = std::min(draws, shape_.N - draw);
         blocks.push_back({i, i + 1, draw, count, segment.row + draw * segment.length, count * segment.length});
@@ -138,7 +146,7 @@ class Pass {
   }
 
   // Takes a block of rows through one layer, in place.
-  void advance(std::int64_t layer, const Block& block, TokenLayers& work) {
+  void advance(std::int64_t layer, const Block& block) {
     const auto& weights = model_.block(layer);
     const auto select = [](const at::Tensor& rows, const std::optional<at::Tensor>& used) {
       return used ? rows.index_select(0, *used) : rows;
@@ -152,7 +160,7 @@ class Pass {
     const auto normalised = weights.ln_1(x);
     AttentionBlock attention;
     attention.queries = weights.attn().queries(select(normalised, asking)).to(x.scalar_type());
-    attention.keys_values = own_keys_values(layer, block, normalised, work);
+    attention.keys_values = own_keys_values(layer, block, normalised);
     attention.base = base_;
     attention.first_draw = block.first_draw;
     attention.draws = block.draws;
@@ -163,7 +171,7 @@ class Pass {
     }
     attention.heads = weights.attn().heads();
     attention.scale = weights.attn().scale();
-    work.attention += attention.queries.size(0);
+    work_.attention += attention.queries.size(0);
     if (attention.queries.size(0) > 0) add(x, asking, weights.attn().project(attend(attention)));
     put_back(layer, Site::kAttn, block);
 
@@ -172,18 +180,18 @@ class Pass {
     }
     const auto used = used_rows(block, Site::kMlp, layer);
     const auto into_mlp = select(x, used);
-    work.mlp += into_mlp.size(0);
+    work_.mlp += into_mlp.size(0);
     if (into_mlp.size(0) > 0) add(x, used, weights.mlp_output(into_mlp));
     put_back(layer, Site::kMlp, block);
   }
 
-  at::Tensor own_keys_values(std::int64_t layer, const Block& block, const at::Tensor& normalised, TokenLayers& work) {
+  at::Tensor own_keys_values(std::int64_t layer, const Block& block, const at::Tensor& normalised) {
     if (block.begin_segment == 0) {
       return base_.slice(0, 1 + block.first_draw, 1 + block.first_draw + block.draws)
           .slice(1, shape_.b)
           .reshape({block.rows, base_.size(2)});
     }
-    work.keys_values += block.rows;
+    work_.keys_values += block.rows;
     return model_.block(layer).attn().keys_values(normalised).to(normalised.scalar_type());
   }
 
@@ -209,7 +217,7 @@ class Pass {
   }
 
   // Gives rows to the patches that begin with this layer.
-  void admit(std::int64_t layer, TokenLayers& work) {
+  void admit(std::int64_t layer) {
     std::map<Site, at::Tensor> restored;  // [N, T - b, D]
     for (const auto& [index, parent] : plan_.admissions[static_cast<std::size_t>(layer)]) {
       const auto& patch = *plan_.patches[index];
@@ -222,7 +230,7 @@ class Pass {
         rows.copy_(rows_of(segments_[0]).slice(1, segment.first - shape_.b));
         if (segment.first == patch.position) {
           if (restored.find(patch.site) == restored.end()) {
-            restored.emplace(patch.site, restored_rows(layer, patch.site, work));
+            restored.emplace(patch.site, restored_rows(layer, patch.site));
           }
           rows.select(1, 0).copy_(restored.at(patch.site).select(1, patch.position - shape_.b));
         }
@@ -233,7 +241,7 @@ class Pass {
   }
 
   // What the corrupted run's rows become when the clean output of `site` is put back in this layer: [N, T - b, D].
-  at::Tensor restored_rows(std::int64_t layer, Site site, TokenLayers& work) const {
+  at::Tensor restored_rows(std::int64_t layer, Site site) const {
     const auto clean = clean_.outputs.at(site)[layer].slice(0, shape_.b);
     const auto by_draw = [&](const at::Tensor& rows) { return rows.view({shape_.N, shape_.T - shape_.b, -1}); };
     if (site == Site::kState) return clean.unsqueeze(0).expand({shape_.N, -1, -1});
@@ -241,16 +249,16 @@ class Pass {
     auto rows = by_draw(before_attention_) + clean;
     const auto used = layer == shape_.L - 1 ? rows.slice(1, rows.size(1) - 1) : rows;
     const auto flat = used.clone().reshape({-1, rows.size(2)});
-    for (std::int64_t begin = 0; begin < flat.size(0); begin += kBlockRows) {
-      const auto some = flat.slice(0, begin, begin + kBlockRows);
+    for (std::int64_t begin = 0; begin < flat.size(0); begin += block_rows_) {
+      const auto some = flat.slice(0, begin, begin + block_rows_);
       some.add_(model_.block(layer).mlp_output(some));
-      work.mlp += some.size(0);
+      work_.mlp += some.size(0);
     }
     used.copy_(flat.view(used.sizes()));
     return rows;
   }
 
-  std::vector<double> answers(TokenLayers& work) const {
+  std::vector<double> answers() const {
     std::vector<std::int64_t> last_rows;
     for (const auto& segment : segments_) {
       for (std::int64_t draw = 0; draw < shape_.N; ++draw) {
@@ -258,8 +266,13 @@ class Pass {
       }
     }
     const auto hidden = model_.ln_f(rows_.index_select(0, at::tensor(last_rows).to(rows_.device())));
-    work.answers += hidden.size(0);
-    const auto by_segment = answer_probabilities(model_, hidden, clean_.trace.answer_id);
+    std::vector<double> by_segment;
+    for (std::int64_t begin = 0; begin < hidden.size(0); begin += block_rows_) {
+      const auto some = answer_probabilities(model_, hidden.slice(0, begin, begin + block_rows_), clean_.trace.answer_id);
+      by_segment.insert(by_segment.end(), some.begin(), some.end());
+      work_.answers += static_cast<std::int64_t>(some.size());
+      after_block_();
+    }
     std::vector<double> in_order(by_segment.begin(), by_segment.begin() + shape_.N);
     for (const auto segment : segment_of_patch_) {
       const auto begin = by_segment.begin() + static_cast<std::int64_t>(segment) * shape_.N;
@@ -272,6 +285,9 @@ class Pass {
   const CleanRun& clean_;
   const SweepShape& shape_;
   const SweepPlan& plan_;
+  const std::int64_t block_rows_;
+  const std::function<void()>& after_block_;
+  TokenLayers& work_;
   std::vector<Segment> segments_;  // the corrupted run, then patches in the order of their admission
   std::vector<std::size_t> segment_of_patch_;
   at::Tensor rows_;                           // [rows of all segments, D]: the residual stream
@@ -309,14 +325,15 @@ Sweep trace_sweep(const Gpt2& model, const TracePrompt& prompt, const TraceOptio
 
   Sweep sweep;
   sweep.sweeps = static_cast<std::int64_t>(passes.size());
-  const auto after_block = [&](const TokenLayers& work) {
+  const std::function<void()> after_block = [&] {
     if (control.stop.stop_requested()) throw Interrupted();
-    if (control.progress) control.progress(work.keys_values, total);
+    if (control.progress) control.progress(sweep.work.keys_values, total);
   };
+  const auto rows = block_rows(control, model.device());
   MeanAndError low;
   std::vector<MeanAndError> scores(patches.size());
   for (std::size_t i = 0; i < passes.size(); ++i) {
-    const auto draws = Pass(model, clean, shape, plans[i], corrupted).run(sweep.work, after_block);
+    const auto draws = Pass(model, clean, shape, plans[i], rows, after_block, sweep.work).run(corrupted);
     check_finite(draws, options);
     const auto score = [&](std::size_t run) {
       const auto N = static_cast<std::size_t>(shape.N);

@@ -121,6 +121,7 @@ class Example {
     // Enough for the corrupted run and one patch at least.
     const auto patch_rows = 2 * options.samples * (T - begin);
     memory_rows = chance(0.5) ? patch_rows : patch_rows * whole(1, 30);
+    block_rows = whole(1, 60);
   }
 
   std::string description() const {
@@ -136,7 +137,7 @@ class Example {
 
   TracePrompt prompt;
   TraceOptions options;
-  std::int64_t memory_rows = 0;
+  std::int64_t memory_rows = 0, block_rows = 0;
 
  private:
   std::int64_t whole(std::int64_t least, std::int64_t most) {
@@ -153,7 +154,7 @@ class Example {
   TemporaryFolder folder_;
 };
 
-TEST_CASE("sweep = plain for random models, prompts, options and memory budgets") {
+TEST_CASE("sweep = plain for random models, prompts, options, memory budgets and sizes of blocks") {
   constexpr unsigned kExamples = 150;
   std::int64_t several_passes = 0;
   for (unsigned seed = 0; seed < kExamples; ++seed) {
@@ -165,6 +166,7 @@ TEST_CASE("sweep = plain for random models, prompts, options and memory budgets"
     const auto row = model->config().n_embd * static_cast<std::int64_t>(c10::elementSize(dtype));
     RunControl tight;
     tight.memory = example.memory_rows * row;
+    tight.block_rows = example.block_rows;
     const auto clean = run_clean(*model, example.prompt, example.options);
     const auto plain = trace_plain(*model, example.prompt, example.options, clean);
     const auto swept = trace_sweep(*model, example.prompt, example.options, clean);
@@ -175,22 +177,6 @@ TEST_CASE("sweep = plain for random models, prompts, options and memory budgets"
     several_passes += cut.sweeps > 1 ? 1 : 0;
   }
   CHECK(several_passes > kExamples / 4);
-}
-
-TEST_CASE("blocks cut within a patch, between draws, give the same grid") {
-  // 60 draws of 40 positions: a patch at the first has 2400 rows, more than a block.
-  std::mt19937 engine(7);
-  const TemporaryFolder folder;
-  write_random_model(folder, {.layers = 3, .positions = 40}, engine);
-  const auto model = Gpt2::load(folder.path(), at::kDouble);
-  TracePrompt prompt;
-  for (std::int32_t i = 0; i < 40; ++i) prompt.token_ids.push_back(i * 7 % 11);
-  prompt.subject_range = {0, 3};
-  TraceOptions options;
-  options.samples = 60;
-  options.sigma = 1;
-  options.window = 2;
-  compare_with_plain(*model, prompt, options, {});
 }
 
 TEST_CASE("the result does not depend on the number of threads") {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <stop_token>
 
 #include "rometrace/model/gpt2.hpp"
 #include "rometrace/trace/trace.hpp"
@@ -22,7 +23,9 @@ struct CleanRun {
   std::map<Site, at::Tensor> outputs;
 };
 
-/// Throws Error: prompt longer than the model takes, an id or the target outside its vocabulary, output not a number.
-CleanRun run_clean(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options);
+/// Throws Error: prompt longer than the model takes, an id or the target outside its vocabulary, output not a number;
+/// Interrupted when `stop` is requested (looked at several times a layer).
+CleanRun run_clean(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options,
+                   std::stop_token stop = {});
 
 }  // namespace rometrace

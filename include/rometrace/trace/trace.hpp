@@ -82,6 +82,8 @@ struct RunControl {
   std::stop_token stop;
   /// Bytes of the residual stream that the sweep may hold at once.
   std::int64_t memory = std::int64_t{512} << 20;
+  /// Rows that it takes through a layer together; 0: what suits the device.
+  std::int64_t block_rows = 0;
 };
 
 }  // namespace rometrace
