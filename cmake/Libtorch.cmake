@@ -26,6 +26,15 @@ endif()
 file(GLOB _venv_roots "${PROJECT_SOURCE_DIR}/.venv/lib/python3*/site-packages/torch")
 list(APPEND _torch_roots ${_venv_roots})
 
+# What an earlier run found counts only as long as it was asked to look in the same places.
+if(NOT "${_torch_roots}" STREQUAL "${ROMETRACE_TORCH_ROOTS_SEARCHED}")
+  unset(ROMETRACE_TORCH_CPU_LIBRARY CACHE)
+  unset(ROMETRACE_TORCH_INCLUDE_DIR CACHE)
+  unset(ROMETRACE_C10_LIBRARY CACHE)
+endif()
+unset(ROMETRACE_TORCH_CUDA_LIBRARY CACHE)  # a CPU build may have taken a CUDA build's place
+set(ROMETRACE_TORCH_ROOTS_SEARCHED "${_torch_roots}" CACHE INTERNAL "Where the last run looked for libtorch")
+
 find_library(ROMETRACE_TORCH_CPU_LIBRARY torch_cpu HINTS ${_torch_roots} PATH_SUFFIXES lib)
 if(NOT ROMETRACE_TORCH_CPU_LIBRARY)
   find_program(_python3 python3)
@@ -81,7 +90,7 @@ target_link_libraries(rometrace_libtorch INTERFACE "${ROMETRACE_TORCH_CPU_LIBRAR
 find_library(ROMETRACE_TORCH_CUDA_LIBRARY torch_cuda HINTS "${ROMETRACE_TORCH_LIBRARY_DIR}" NO_DEFAULT_PATH)
 if(ROMETRACE_TORCH_CUDA_LIBRARY)
   target_link_libraries(rometrace_libtorch INTERFACE
-    "-Wl,--no-as-needed,${ROMETRACE_TORCH_CUDA_LIBRARY},--as-needed")
+    "-Wl,--push-state,--no-as-needed,${ROMETRACE_TORCH_CUDA_LIBRARY},--pop-state")
 endif()
 
 message(STATUS "libtorch ${ROMETRACE_TORCH_VERSION}: ${_torch_root}")

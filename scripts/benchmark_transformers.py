@@ -36,7 +36,7 @@ from typing import Any, Callable, Sequence, TypeVar
 
 import torch
 from reference_tracer import Hook, TraceOptions, draw_noise, restore, restored_modules
-from transformers import GPT2LMHeadModel
+from transformers import DynamicCache, GPT2LMHeadModel
 
 Result = TypeVar("Result")
 
@@ -89,6 +89,20 @@ def high_and_low(probabilities: torch.Tensor, answer: int) -> dict[str, float]:
     }
 
 
+class Prefix:
+    """The clean run's keys and values of positions before b, put in front of each batch's own, as a cache does."""
+
+    def __init__(self, cache: DynamicCache, begin: int) -> None:
+        self.layers = [(layer.keys[:1, :, :begin], layer.values[:1, :, :begin]) for layer in cache.layers]
+
+    def update(
+        self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values [rows, H, b + positions, D / H] that a block of this layer attends to."""
+        before_keys, before_values = (rows.expand(len(keys), -1, -1, -1) for rows in self.layers[layer])
+        return torch.cat([before_keys, keys], dim=2), torch.cat([before_values, values], dim=2)
+
+
 class Tracer:
     """The two programs over one model, which is None until "load"."""
 
@@ -135,7 +149,7 @@ class Tracer:
             for module, hook in [(self.model.transformer.wte, corrupt(prompt)), *hooks]:
                 installed.enter_context(module.register_forward_hook(hook))
             batch = torch.tensor([prompt.token_ids] * (prompt.options.samples + 1), device=self.model.device)
-            logits = self.model(batch, use_cache=False, **options).logits
+            logits = self.model(batch, **{"use_cache": False, **options}).logits
         return torch.softmax(logits[:, -1], dim=-1)
 
     @torch.inference_mode()
@@ -164,9 +178,12 @@ class Tracer:
         prompt = read_prompt(request)
         states: list[torch.Tensor] = []
         hooks = [(block, keep(states)) for block in self.model.transformer.h]
-        base_seconds, base = self.timed(lambda: self.run(prompt, hooks, logits_to_keep=1))
+        cache = DynamicCache(config=self.model.config)
+        base_options = {"logits_to_keep": 1, "use_cache": True, "past_key_values": cache}
+        base_seconds, base = self.timed(lambda: self.run(prompt, hooks, **base_options))
         answer = int(base[0].argmax())
-        timed = [self.timed(lambda: self.layer(prompt, answer, states, layer)) for layer in request["layers"]]
+        prefix = Prefix(cache, prompt.begin)
+        timed = [self.timed(lambda: self.layer(prompt, answer, states, prefix, layer)) for layer in request["layers"]]
         return {
             "base_seconds": base_seconds,
             "seconds": [spent for spent, _ in timed],
@@ -174,19 +191,25 @@ class Tracer:
             **high_and_low(base, answer),
         }
 
-    def layer(self, prompt: Prompt, answer: int, states: Sequence[torch.Tensor], layer: int) -> list[float]:
-        """Scores [T - b] of the cells of one layer, by one batch of (T - b) N rows through the blocks after it."""
-        positions = range(prompt.begin, len(prompt.token_ids))
-        clean, corrupted = states[layer][0], states[layer][1:]  # [T, D], [N, T, D]
-        hidden = corrupted.repeat(len(positions), 1, 1, 1)  # [T - b, N, T, D]
-        for row, position in enumerate(positions):
-            hidden[row, :, position] = clean[position]
+    def layer(
+        self, prompt: Prompt, answer: int, states: Sequence[torch.Tensor], prefix: Prefix, layer: int
+    ) -> list[float]:
+        """Scores [T - b] of the cells of one layer, by one batch of (T - b) N rows through the blocks after it.
+
+        The rows hold positions b on; those before are the clean run's, whose keys and values are at hand.
+        """
+        begin, length = prompt.begin, len(prompt.token_ids) - prompt.begin
+        clean, corrupted = states[layer][0, begin:], states[layer][1:, begin:]  # [T - b, D], [N, T - b, D]
+        hidden = corrupted.repeat(length, 1, 1, 1)  # [T - b, N, T - b, D]
+        for row in range(length):
+            hidden[row, :, row] = clean[row]
         hidden = hidden.flatten(0, 1)
+        seen = torch.ones(length, begin + length, dtype=torch.bool, device=hidden.device).tril(begin)[None, None]
         for block in self.model.transformer.h[layer + 1 :]:
-            hidden = block(hidden, use_cache=False)
+            hidden = block(hidden, past_key_values=prefix, attention_mask=seen)
         logits = self.model.lm_head(self.model.transformer.ln_f(hidden[:, -1]))
         answers = torch.softmax(logits, dim=-1)[:, answer]
-        return answers.unflatten(0, (len(positions), -1)).double().mean(dim=1).tolist()
+        return answers.unflatten(0, (length, -1)).double().mean(dim=1).tolist()
 
 
 def main() -> int:

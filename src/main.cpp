@@ -2,7 +2,6 @@
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
-#include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/util/Exception.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
@@ -19,6 +18,7 @@
 #include <string>
 #include <string_view>
 
+#include "cli/device.hpp"
 #include "cli/free_memory.hpp"
 #include "cli/options.hpp"
 #include "cli/output_file.hpp"
@@ -75,25 +75,6 @@ NamedFolder locate_model(const Options& options) {
       "using the demo model that comes with rometrace (a toy that knows a thousand facts); "
       "--model chooses another");
   return {"rometrace-demo", share_dir() / "demo"};
-}
-
-at::Device parse_device(const std::string& text) {
-  if (text == "cpu") return at::kCPU;
-  const bool indexed = text.starts_with("cuda:") && text.size() > 5 && text.size() < 9 &&
-                       text.find_first_not_of("0123456789", 5) == std::string::npos;
-  if (text != "cuda" && !indexed) {
-    throw Error("--device: " + in_quotes(text) + " is not a device; expected cpu, cuda or cuda:<i>");
-  }
-  if (!at::hasCUDA()) {
-    throw Error("--device " + text + ": no CUDA device can be used: libtorch " + kTorchVersion +
-                " here is a CPU build, or finds no GPU; use --device cpu");
-  }
-  const int index = indexed ? std::stoi(text.substr(5)) : 0;
-  if (index >= static_cast<int>(at::detail::getCUDAHooks().deviceCount())) {
-    throw Error("--device " + text + ": there is no such GPU; " +
-                std::to_string(at::detail::getCUDAHooks().deviceCount()) + " found");
-  }
-  return {at::kCUDA, static_cast<at::DeviceIndex>(index)};
 }
 
 std::vector<std::int32_t> ids_of(const std::vector<Token>& tokens) {
@@ -165,13 +146,16 @@ std::string strip(const std::string& text) {
 
 // libtorch's own choice is a thread a core. In a small model these wait for each other far longer than they compute,
 // all the more so where other programs want the cores too.
-void choose_threads(const Options& options, const Gpt2& model, std::size_t tokens) {
-  constexpr double kWorthSharing = 2e9;  // floating-point operations a run
-  const double operations = 2.0 * static_cast<double>(model.parameter_count()) * static_cast<double>(options.samples) *
-                            static_cast<double>(tokens);
+void choose_threads(const Options& options, const Gpt2& model, std::size_t prompt_tokens) {
+  constexpr double kWorthSharing = 5e8;  // floating-point operations of a layer's products
+  const auto T = static_cast<double>(prompt_tokens), D = static_cast<double>(model.config().n_embd);
+  auto rows = static_cast<double>(options.samples) * T;
+  if (options.engine == Engine::kSweep) {
+    rows = std::min(1024.0, rows * T / 4 * static_cast<double>(model.config().n_layer));  // half way up the layers
+  }
   if (options.threads > 0) {
     at::set_num_threads(options.threads);
-  } else if (operations < kWorthSharing) {
+  } else if (24 * D * D * rows < kWorthSharing) {
     at::set_num_threads(1);
   }
 }
@@ -210,6 +194,14 @@ RunRecord run_record(const Options& options, const Gpt2& model) {
   return record;
 }
 
+// On a GPU, sums are not rounded below float32 unless that is asked for.
+void set_precision(const Options& options) {
+  auto& context = at::globalContext();
+  context.setAllowTF32CuBLAS(options.tf32);
+  context.setAllowFP16ReductionCuBLAS(false);
+  context.setAllowBF16ReductionCuBLAS(false);
+}
+
 at::ScalarType dtype_of(const Options& options) {
   if (options.dtype == "float64") return at::kDouble;
   if (options.dtype == "bfloat16") return at::kBFloat16;
@@ -217,12 +209,13 @@ at::ScalarType dtype_of(const Options& options) {
   return at::kFloat;
 }
 
-// Bytes of rows for the sweep. On the CPU more than the default saves little: a pass of half a gigabyte already has some
-// hundred times the rows of the corrupted run, which is all that another pass repeats.
-std::int64_t memory_for_rows(const Options& options, const Gpt2& model) {
+// Bytes of rows for the sweep. On the CPU more than the default saves little, as another pass repeats no more than the
+// corrupted run; but a default never refuses a prompt for which there is memory.
+std::int64_t memory_for_rows(const Options& options, const Gpt2& model, const TraceRecord& record) {
   if (options.memory) return *options.memory;
   const auto half = free_memory(model.device()) / 2;
-  return model.device().is_cpu() ? std::min(half, RunControl().memory) : half;
+  if (!model.device().is_cpu()) return half;
+  return std::min(half, std::max(RunControl().memory, least_memory(model, record.prompt, record.options)));
 }
 
 Trace trace_prompt(const Options& options, const Gpt2& model, const TraceRecord& record, const CleanRun& clean,
@@ -232,10 +225,10 @@ Trace trace_prompt(const Options& options, const Gpt2& model, const TraceRecord&
   control.progress = bar.callback();
   control.stop = stop;
   if (options.engine == Engine::kPlain) return trace_plain(model, record.prompt, record.options, clean, control);
-  control.memory = memory_for_rows(options, model);
+  control.memory = memory_for_rows(options, model, record);
   const auto sweep = trace_sweep(model, record.prompt, record.options, clean, control);
   spdlog::debug("{} over the layers; token-layers: {} keys and values, {} attention, {} MLP; {} answers; {:.4g} TFLOP",
-                sweep.sweeps == 1 ? "1 pass" : fmt::format("{} passes", sweep.sweeps), sweep.work.keys_values,
+                sweep.passes == 1 ? "1 pass" : fmt::format("{} passes", sweep.passes), sweep.work.keys_values,
                 sweep.work.attention, sweep.work.mlp, sweep.work.answers, sweep.work.flops(model.config()) / 1e12);
   return sweep.trace;
 }
@@ -272,7 +265,7 @@ int run(const Options& options, std::stop_token stop) {
   TraceRecord record;
   record.prompt = read_prompt(tokenizer, options);
   const Stopwatch loading;
-  at::globalContext().setAllowTF32CuBLAS(options.tf32);
+  set_precision(options);
   const auto model = Gpt2::load(located.folder, dtype_of(options), device);
   choose_threads(options, *model, record.prompt.token_ids.size());
   record.model = model_record(located.name, *model);
@@ -330,9 +323,10 @@ int run_and_report(int argc, char** argv) {
     spdlog::error("{}", error.what());
   } catch (const c10::Error& error) {
     const auto message = first_line(error.what_without_backtrace());
-    const bool memory = message.find("can't allocate memory") != std::string::npos;
+    const bool memory = dynamic_cast<const c10::OutOfMemoryError*>(&error) != nullptr ||
+                        message.find("can't allocate memory") != std::string::npos;
     if (memory) {
-      spdlog::error("out of memory; fewer --samples or a shorter prompt need less ({})", message);
+      spdlog::error("out of memory; a smaller --memory, fewer --samples or a shorter prompt need less ({})", message);
     } else {
       spdlog::error("libtorch failed: {}", message);
     }

@@ -95,6 +95,7 @@ class Server {
     options.seed = request.at("seed");
     options.sigma = request.at("sigma");
     RunControl control;
+    if (request.contains("target")) options.target = request.at("target").get<std::int32_t>();
     if (request.contains("memory")) control.memory = request.at("memory");
 
     const double start = now();
@@ -117,7 +118,8 @@ class Server {
               {"attention", sweep.work.attention},
               {"mlp", sweep.work.mlp},
               {"answers", sweep.work.answers}}},
-            {"passes", sweep.sweeps},
+            {"passes", sweep.passes},
+            {"answer_id", sweep.trace.answer_id},
             {"low_score", sweep.trace.low_score},
             {"high_score", sweep.trace.high_score},
             {"scores", scores}};

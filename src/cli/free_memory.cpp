@@ -66,8 +66,8 @@ std::int64_t free_memory(c10::Device device) {
   if (!device.is_cpu()) {
     return static_cast<std::int64_t>(c10::getDeviceAllocator(device.type())->getMemoryInfo(device.index()).first);
   }
-  const auto system = available_to_system();
-  return std::min(system.value_or(0), left_by_control_groups().value_or(std::numeric_limits<std::int64_t>::max()));
+  constexpr auto kUnknown = std::numeric_limits<std::int64_t>::max();
+  return std::min(available_to_system().value_or(kUnknown), left_by_control_groups().value_or(kUnknown));
 }
 
 }  // namespace rometrace::cli

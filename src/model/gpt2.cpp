@@ -26,7 +26,7 @@ std::shared_ptr<const Module> keep(torch::nn::Module& parent, const std::string&
   return module;
 }
 
-// Columns of the head that are multiplied at once: the logits of some hundred rows then stay in the cache.
+// Columns of the head that are multiplied at once: it bounds the logits that are held.
 constexpr std::int64_t kVocabularySlice = 8192;
 
 // Reads the parameters of one checkpoint onto one device.
@@ -92,7 +92,11 @@ class Loader {
   }
 
   at::Tensor get(const std::string& name, const std::vector<std::int64_t>& shape, at::ScalarType dtype) const {
-    return checkpoint_->tensor(name, shape, dtype).to(device_);
+    const auto tensor = checkpoint_->tensor(name, shape, dtype);
+    if (device_.is_cpu()) return tensor;
+    auto copy = tensor.to(device_);
+    checkpoint_->release(name);
+    return copy;
   }
 
   std::shared_ptr<const Checkpoint> checkpoint_;
@@ -152,7 +156,9 @@ at::Tensor AttentionImpl::project(const at::Tensor& mixed) const {
 
 at::Tensor AttentionImpl::forward(const at::Tensor& x) const {
   const auto B = x.size(0), T = x.size(1), D = x.size(2);
-  const auto by_head = [&](const at::Tensor& rows) { return rows.view({B, T, heads_, D / heads_}).transpose(1, 2); };
+  const auto by_head = [&](const at::Tensor& rows) {  // in the stream's dtype, as the softmax is
+    return rows.to(x.scalar_type()).view({B, T, heads_, D / heads_}).transpose(1, 2);
+  };
   const auto kv = keys_values(x).view({B, T, 2, D});
   const auto mixed = at::scaled_dot_product_attention(
       by_head(queries(x)), by_head(kv.select(2, 0)), by_head(kv.select(2, 1)), /*attn_mask=*/{},

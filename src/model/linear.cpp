@@ -109,7 +109,7 @@ Linear::Linear(const at::Tensor& weight, const at::Tensor& bias, Options options
     : dtype_(weight.scalar_type()),
       packed_(packs(dtype_, weight.device())),
       scratch_(options.scratch ? std::move(options.scratch) : std::make_shared<PackingScratch>()),
-      when_packed_(std::move(options.packed)) {
+      when_packed_(packed_ ? std::move(options.packed) : nullptr) {
   if (options.widths.empty()) options.widths = {weight.size(1)};
   std::int64_t begin = 0;
   for (const auto width : options.widths) {
@@ -124,7 +124,9 @@ const Linear::Part& Linear::ready(std::size_t part) const {
   if (packed_) {
     std::call_once(packing_, [this] {
       const std::scoped_lock lock(scratch_->mutex);
-      for (auto& each : parts_) each.weight = pack(each.weight, scratch_->memory);
+      for (auto& each : parts_) {  // some may be packed already, if memory ran out the last time
+        if (!each.weight.is_mkldnn()) each.weight = pack(each.weight, scratch_->memory);
+      }
       if (when_packed_) std::exchange(when_packed_, nullptr)();
     });
   }

@@ -38,7 +38,7 @@ struct Positions {
 
 // One run of one draw, one head: `asking` .. `own.count` - 1 are the own rows with a query.
 template <typename Number>
-struct HeadOfLine {
+struct HeadRows {
   Positions<Number> prefix, own;
   std::int64_t asking;
   const Number* queries;
@@ -64,7 +64,7 @@ template <typename Number>
 }
 
 template <typename Number>
-[[gnu::always_inline]] inline void mix_values(const HeadOfLine<Number>& line) {
+[[gnu::always_inline]] inline void mix_values(const HeadRows<Number>& line) {
   for (std::int64_t row = line.asking; row < line.own.count; ++row) {
     const Number* query = line.queries + (row - line.asking) * line.stride;
     const std::int64_t own = row + 1, seen = line.prefix.count + own;
@@ -92,11 +92,11 @@ template <typename Number>
   }
 }
 
-ROMETRACE_WIDEST_VECTORS void mix(const HeadOfLine<float>& line) {
+ROMETRACE_WIDEST_VECTORS void mix(const HeadRows<float>& line) {
   mix_values(line);
 }
 
-ROMETRACE_WIDEST_VECTORS void mix(const HeadOfLine<double>& line) {
+ROMETRACE_WIDEST_VECTORS void mix(const HeadRows<double>& line) {
   mix_values(line);
 }
 
@@ -131,7 +131,7 @@ at::Tensor attend_on_cpu(const AttentionBlock& block) {
         return Positions<Number>{keys, keys + D, 2 * D, count};
       };
       const auto query = (offsets[index].queries + draw * asking) * D + head * width;
-      mix(HeadOfLine<Number>{positions(base, base_run * T, segment.first),
+      mix(HeadRows<Number>{positions(base, base_run * T, segment.first),
                              positions(keys_values, offsets[index].rows + draw * segment.length, segment.length),
                              segment.asking, queries.const_data_ptr<Number>() + query,
                              mixed.data_ptr<Number>() + query, D, width, static_cast<Number>(block.scale),
@@ -172,7 +172,7 @@ at::Tensor attend_by_products(const AttentionBlock& block) {
     if (Q == 0) continue;
     const auto rows = at::tensor(group.rows).to(device), queries = at::tensor(group.queries).to(device);
     // [draws, H, ...]: what the segments of a draw share is multiplied once for all of them.
-    const auto q = block.queries.index_select(0, queries).view({G, draws, Q, H, width}).permute({1, 3, 0, 2, 4});
+    const auto q = (block.queries.index_select(0, queries) * block.scale).view({G, draws, Q, H, width}).permute({1, 3, 0, 2, 4});
     const auto kv = block.keys_values.index_select(0, rows).view({G, draws, length, 2, H, width});
     const auto own = [&](std::int64_t part) { return kv.select(3, part).permute({1, 3, 0, 2, 4}); };
     const auto base = clean_prefix ? block.base.slice(0, 0, 1)
@@ -186,8 +186,8 @@ at::Tensor attend_by_products(const AttentionBlock& block) {
     // Own row `asking + i` sees own rows up to itself.
     const auto unseen = at::ones({Q, length}, at::device(device).dtype(at::kBool)).triu(asking + 1);
     const auto own_scores = at::matmul(q, own(0).transpose(-1, -2))
-                                .masked_fill(unseen, -std::numeric_limits<double>::infinity());
-    const auto weights = at::softmax(at::cat({prefix_scores, own_scores}, -1) * block.scale, -1);
+                                .masked_fill_(unseen, -std::numeric_limits<double>::infinity());
+    const auto weights = at::softmax(at::cat({prefix_scores, own_scores}, -1), -1);
     const auto prefix_weights = weights.slice(-1, 0, first).reshape({draws, H, G * Q, first});
     const auto mixed = at::matmul(prefix_weights, shared(1)).view({draws, H, G, Q, width}) +
                        at::matmul(weights.slice(-1, first), own(1));

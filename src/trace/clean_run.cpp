@@ -22,23 +22,20 @@ CleanRun run_clean(const Gpt2& model, const TracePrompt& prompt, const TraceOpti
                 std::to_string(config.vocab_size) + "; the tokeniser does not belong to this model");
   }
   const auto L = config.n_layer, T = static_cast<std::int64_t>(prompt.token_ids.size());
-  const auto layers_of_rows = [&](std::int64_t layers) {
-    return at::empty({layers, T, config.n_embd}, at::device(model.device()).dtype(model.stream_dtype()));
+  const auto b = static_cast<std::int64_t>(prompt.subject_range.begin);
+  const auto of_each_layer = [&](std::int64_t positions) {
+    return at::empty({L, positions, config.n_embd}, at::device(model.device()).dtype(model.stream_dtype()));
   };
   CleanRun run;
-  const auto stream = layers_of_rows(L + 1);  // before the first layer and after each
-  run.inputs = stream.slice(0, 0, L);
-  for (const Kind kind : options.kinds) {
-    run.outputs.emplace(site_of(kind), kind == Kind::kState ? stream.slice(0, 1) : layers_of_rows(L));
-  }
+  run.inputs = of_each_layer(b + 1);
+  for (const Kind kind : options.kinds) run.outputs.emplace(site_of(kind), of_each_layer(T - b));
   const auto hidden = model.forward(prompt.token_ids, 1, [&](Site site, std::int64_t layer, at::Tensor& value) {
     if (stop.stop_requested()) throw Interrupted();
-    if (site == Site::kEmbedding) {
-      stream[0].copy_(value[0] + model.position_embeddings(T));
-    } else if (site == Site::kState) {
-      stream[layer + 1].copy_(value[0]);
-    } else if (const auto found = run.outputs.find(site); found != run.outputs.end()) {
-      found->second[layer].copy_(value[0]);
+    const auto up_to_subject = value[0].slice(0, 0, b + 1);
+    if (site == Site::kEmbedding) run.inputs[0].copy_(up_to_subject + model.position_embeddings(b + 1));
+    if (site == Site::kState && layer + 1 < L) run.inputs[layer + 1].copy_(up_to_subject);
+    if (const auto found = run.outputs.find(site); found != run.outputs.end()) {
+      found->second[layer].copy_(value[0].slice(0, b));
     }
   });
   const auto scores = at::softmax(model.logits(hidden[0][T - 1]), -1, at::kDouble).cpu();  // [V]

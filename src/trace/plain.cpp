@@ -33,10 +33,9 @@ class Runs {
 
   // Likewise, with clean outputs put back.
   MeanAndError restored(const Patch& patch) const {
-    const auto& clean = clean_.outputs.at(patch.site);
     return run([&](Site site, std::int64_t layer, at::Tensor& value) {
       if (site != patch.site || layer < patch.layers.begin || layer >= patch.layers.end) return;
-      value.select(1, patch.position).copy_(clean[layer][patch.position]);
+      value.select(1, patch.position).copy_(clean_.output(patch.site, layer, patch.position));
     });
   }
 

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <limits>
 #include <map>
 #include <optional>
 #include <utility>
@@ -24,12 +25,16 @@
 namespace rometrace {
 namespace {
 
-// Rows that go through a layer's products together: enough to be worth the reading of its weights, on a CPU few enough to
-// stay in the cache from one product to the next.
+// Rows that go through a layer's products together. On a CPU they run at their full rate from 512 on, and memory for what is
+// in between grows with them.
 std::int64_t block_rows(const RunControl& control, at::Device device) {
-  constexpr std::int64_t kOnCpu = 1024, kElsewhere = 16384;
+  constexpr std::int64_t kOnCpu = 1024, kElsewhere = 8192;
   if (control.block_rows > 0) return control.block_rows;
   return device.is_cpu() ? kOnCpu : kElsewhere;
+}
+
+std::int64_t row_bytes(const Gpt2& model) {
+  return model.config().n_embd * static_cast<std::int64_t>(c10::elementSize(model.stream_dtype()));
 }
 
 // One pass up the layers.
@@ -87,7 +92,11 @@ class Pass {
     const auto& block = model_.block(layer);
     const auto corrupted = rows_.slice(0, 0, shape_.rows(segments_[0]));
     const auto stream = at::cat({clean_.inputs[layer].slice(0, 0, plan_.clean_rows), corrupted});
-    const auto keys_values = block.attn().keys_values(block.ln_1(stream));
+    const auto keys_values = at::empty({stream.size(0), base_.size(2)}, base_.options());
+    for (std::int64_t begin = 0; begin < stream.size(0); begin += block_rows_) {
+      const auto some = stream.slice(0, begin, begin + block_rows_);
+      keys_values.slice(0, begin, begin + block_rows_).copy_(block.attn().keys_values(block.ln_1(some)));
+    }
     const auto clean = keys_values.slice(0, 0, plan_.clean_rows);
     base_[0].slice(0, 0, plan_.clean_rows).copy_(clean);
     base_.slice(0, 1).slice(1, 0, shape_.b).copy_(clean.slice(0, 0, shape_.b));
@@ -99,8 +108,8 @@ class Pass {
   // Restoring an output inside a layer needs the corrupted stream as it was before that output was added.
   void remember_for_admission(std::int64_t layer) {
     const auto corrupted = rows_.slice(0, 0, shape_.rows(segments_[0]));
-    before_attention_ = plan_.admits(layer, Site::kAttn) ? corrupted.clone() : at::Tensor();
-    before_mlp_ = plan_.admits(layer, Site::kMlp) ? at::empty_like(corrupted) : at::Tensor();
+    before_attention_ = !plan_.admitted_at(layer, Site::kAttn).empty() ? corrupted.clone() : at::Tensor();
+    before_mlp_ = !plan_.admitted_at(layer, Site::kMlp).empty() ? at::empty_like(corrupted) : at::Tensor();
   }
 
   std::vector<Block> blocks() const {
@@ -206,7 +215,7 @@ class Pass {
       for (std::int64_t draw = 0; draw < block.draws; ++draw, row += segment.length) {
         if (!used) continue;
         rows.push_back(row);
-        positions.push_back(segment.first);
+        positions.push_back(segment.first - shape_.b);
       }
     }
     if (rows.empty()) return;
@@ -240,22 +249,25 @@ class Pass {
     }
   }
 
-  // What the corrupted run's rows become when the clean output of `site` is put back in this layer: [N, T - b, D].
+  // What the corrupted run's rows become when the clean output of `site` is put back in this layer: [N, T - b, D], valid
+  // at the positions at which patches are admitted.
   at::Tensor restored_rows(std::int64_t layer, Site site) const {
-    const auto clean = clean_.outputs.at(site)[layer].slice(0, shape_.b);
+    const auto clean = clean_.outputs.at(site)[layer];
     const auto by_draw = [&](const at::Tensor& rows) { return rows.view({shape_.N, shape_.T - shape_.b, -1}); };
     if (site == Site::kState) return clean.unsqueeze(0).expand({shape_.N, -1, -1});
     if (site == Site::kMlp) return by_draw(before_mlp_) + clean;
     auto rows = by_draw(before_attention_) + clean;
-    const auto used = layer == shape_.L - 1 ? rows.slice(1, rows.size(1) - 1) : rows;
-    const auto flat = used.clone().reshape({-1, rows.size(2)});
+    std::vector<std::int64_t> admitted;
+    for (const auto position : plan_.admitted_at(layer, site)) admitted.push_back(position - shape_.b);
+    const auto positions = at::tensor(admitted).to(rows.device());
+    const auto used = rows.index_select(1, positions);
+    const auto flat = used.view({-1, rows.size(2)});
     for (std::int64_t begin = 0; begin < flat.size(0); begin += block_rows_) {
       const auto some = flat.slice(0, begin, begin + block_rows_);
       some.add_(model_.block(layer).mlp_output(some));
       work_.mlp += some.size(0);
     }
-    used.copy_(flat.view(used.sizes()));
-    return rows;
+    return rows.index_copy_(1, positions, used);
   }
 
   std::vector<double> answers() const {
@@ -265,10 +277,11 @@ class Pass {
         last_rows.push_back(segment.row + (draw + 1) * segment.length - 1);
       }
     }
-    const auto hidden = model_.ln_f(rows_.index_select(0, at::tensor(last_rows).to(rows_.device())));
+    const auto index = at::tensor(last_rows).to(rows_.device());
     std::vector<double> by_segment;
-    for (std::int64_t begin = 0; begin < hidden.size(0); begin += block_rows_) {
-      const auto some = answer_probabilities(model_, hidden.slice(0, begin, begin + block_rows_), clean_.trace.answer_id);
+    for (std::int64_t begin = 0; begin < index.size(0); begin += block_rows_) {
+      const auto hidden = model_.ln_f(rows_.index_select(0, index.slice(0, begin, begin + block_rows_)));
+      const auto some = answer_probabilities(model_, hidden, clean_.trace.answer_id);
       by_segment.insert(by_segment.end(), some.begin(), some.end());
       work_.answers += static_cast<std::int64_t>(some.size());
       after_block_();
@@ -304,13 +317,17 @@ double TokenLayers::flops(const Gpt2Config& config) const {
               static_cast<double>(mlp) * 2 * D * F + static_cast<double>(answers) * D * V);
 }
 
+std::int64_t least_memory(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options) {
+  const auto rows = options.samples * static_cast<std::int64_t>(prompt.token_ids.size() - prompt.subject_range.begin);
+  return 2 * rows * row_bytes(model);  // a patch at the subject's first position has as many rows as the corrupted run
+}
+
 Sweep trace_sweep(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options, const CleanRun& clean,
                   const RunControl& control) {
   const at::NoGradGuard no_grad;
   const SweepShape shape(prompt, options, clean.trace);
   const auto patches = patches_of(prompt, options, clean.trace);
-  const auto row_bytes = model.config().n_embd * static_cast<std::int64_t>(c10::elementSize(model.stream_dtype()));
-  const auto passes = cut_into_passes(patches, shape, row_bytes, control.memory);
+  const auto passes = cut_into_passes(patches, shape, row_bytes(model), control.memory);
   std::vector<SweepPlan> plans;
   std::int64_t total = 0;
   for (const auto& pass : passes) {
@@ -324,7 +341,7 @@ Sweep trace_sweep(const Gpt2& model, const TracePrompt& prompt, const TraceOptio
   corrupted = corrupted + model.position_embeddings(shape.T);
 
   Sweep sweep;
-  sweep.sweeps = static_cast<std::int64_t>(passes.size());
+  sweep.passes = static_cast<std::int64_t>(passes.size());
   const std::function<void()> after_block = [&] {
     if (control.stop.stop_requested()) throw Interrupted();
     if (control.progress) control.progress(sweep.work.keys_values, total);
@@ -342,7 +359,7 @@ Sweep trace_sweep(const Gpt2& model, const TracePrompt& prompt, const TraceOptio
     low = score(0);
     for (std::size_t run = 0; run < passes[i].size(); ++run) scores[passes[i][run]] = score(run + 1);
   }
-  const auto high = mean_and_error(std::vector<double>(static_cast<std::size_t>(shape.N), clean.trace.high_score));
+  const MeanAndError high{clean.trace.high_score, shape.N > 1 ? 0 : std::numeric_limits<double>::quiet_NaN()};
 
   auto& trace = sweep.trace = clean.trace;
   trace.low_score = low.mean;

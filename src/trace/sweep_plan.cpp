@@ -1,7 +1,9 @@
 #include "trace/sweep_plan.hpp"
 
-#include <algorithm>
+#include <c10/util/Exception.h>
+
 #include <map>
+#include <set>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -46,7 +48,9 @@ SweepShape::SweepShape(const TracePrompt& prompt, const TraceOptions& options, c
     : N(options.samples),
       T(trace.tokens),
       L(trace.layers),
-      b(static_cast<std::int64_t>(prompt.subject_range.begin)) {}
+      b(static_cast<std::int64_t>(prompt.subject_range.begin)) {
+  TORCH_INTERNAL_ASSERT(N >= 1 && 0 <= b && b < T, "a trace needs a draw and a subject within the prompt");
+}
 
 Segment SweepShape::corrupted_run() const {
   return {nullptr, b, T - b, /*clean_prefix=*/true, 0};
@@ -93,11 +97,12 @@ SweepPlan::SweepPlan(const SweepShape& shape, std::vector<const Patch*> patches_
   token_layers += shape.L * clean_rows;
 }
 
-bool SweepPlan::admits(std::int64_t layer, Site site) const {
-  const auto& list = admissions[static_cast<std::size_t>(layer)];
-  return std::any_of(list.begin(), list.end(), [&](const Admission& admission) {
-    return !admission.parent && patches[admission.patch]->site == site;
-  });
+std::vector<std::int64_t> SweepPlan::admitted_at(std::int64_t layer, Site site) const {
+  std::set<std::int64_t> positions;
+  for (const auto& [index, parent] : admissions[static_cast<std::size_t>(layer)]) {
+    if (!parent && patches[index]->site == site) positions.insert(patches[index]->position);
+  }
+  return {positions.begin(), positions.end()};
 }
 
 std::vector<std::vector<std::size_t>> cut_into_passes(const std::vector<PatchCells>& patches, const SweepShape& shape,

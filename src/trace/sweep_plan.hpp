@@ -64,8 +64,8 @@ struct SweepPlan {
 
   SweepPlan(const SweepShape& shape, std::vector<const Patch*> patches);
 
-  /// Whether patches that restore `site` begin with this layer.
-  bool admits(std::int64_t layer, Site site) const;
+  /// The positions, ascending, of the patches that begin by restoring `site` in this layer.
+  std::vector<std::int64_t> admitted_at(std::int64_t layer, Site site) const;
 
   std::vector<const Patch*> patches;
   /// [L]: in the order in which patches are given rows after (or within) each layer. Windows that the model's lower end

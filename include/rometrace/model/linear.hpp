@@ -33,7 +33,7 @@ class Linear {
     std::function<void()> packed;             ///< called once the weight has been packed and is no longer read
   };
 
-  /// `weight` [in, out] with any strides; `bias` [out] or undefined.
+  /// `weight` [in, out] with any strides; `bias` [out] or undefined, of the same dtype and device.
   Linear(const at::Tensor& weight, const at::Tensor& bias, Options options);
   Linear(const at::Tensor& weight, const at::Tensor& bias) : Linear(weight, bias, Options()) {}
 
@@ -42,7 +42,8 @@ class Linear {
 
   std::size_t parts() const { return parts_.size(); }
 
-  /// [..., in] -> [..., width of the part], in the weight's dtype, whatever x's.
+  /// [..., in] -> [..., width of the part], in the weight's dtype, whatever x's. Throws c10::Error where memory for the
+  /// result, or for packing, is not to be had; it may be tried again.
   at::Tensor product(const at::Tensor& x, std::size_t part = 0) const;
 
   /// The same with the activation applied.

@@ -33,7 +33,7 @@ LayerRange window_of(std::int64_t layer, std::int64_t window, std::int64_t layer
 struct TraceOptions {
   std::vector<Kind> kinds = {Kind::kState, Kind::kMlp, Kind::kAttn};
   std::int64_t window = 10;   ///< layers, for mlp and attn; state always restores one
-  std::int64_t samples = 10;  ///< N, noise draws
+  std::int64_t samples = 10;  ///< N, noise draws, at least 1
   std::uint32_t seed = 1;
   NoiseRule::Distribution distribution = NoiseRule::Distribution::kGaussian;
   double sigma = 0;      ///< scale of the noise, see draw_noise
