@@ -71,12 +71,12 @@ foreach(_header IN ITEMS torch/headeronly/version.h torch/csrc/api/include/torch
 endforeach()
 string(REGEX REPLACE "[^0-9]*([0-9]+)[^0-9]+([0-9]+)[^0-9]+([0-9]+).*" "\\1.\\2.\\3" ROMETRACE_TORCH_VERSION
   "${_torch_version}")
-if(ROMETRACE_TORCH_VERSION VERSION_LESS 2.1)
+if(ROMETRACE_TORCH_VERSION VERSION_LESS 2.10)
   # Forgotten, so that the next run looks again and may find a newer one.
   unset(ROMETRACE_TORCH_CPU_LIBRARY CACHE)
   unset(ROMETRACE_TORCH_INCLUDE_DIR CACHE)
   unset(ROMETRACE_C10_LIBRARY CACHE)
-  message(FATAL_ERROR "rometrace: libtorch not found: ${_torch_root} has version ${ROMETRACE_TORCH_VERSION}, and 2.1 or newer is needed")
+  message(FATAL_ERROR "rometrace: libtorch not found: ${_torch_root} has version ${ROMETRACE_TORCH_VERSION}, and 2.10 or newer is needed")
 endif()
 
 add_library(rometrace_libtorch INTERFACE)

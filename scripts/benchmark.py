@@ -191,6 +191,8 @@ class Round:
     """rometrace's: "high_score", "low_score", "state 2 17" for position 2 and layer 17."""
     difference: float
     """Largest relative difference of a score between two programs."""
+    answer_id: int
+    """The token that rometrace followed."""
 
 
 @dataclass(frozen=True)
@@ -536,29 +538,31 @@ def run_round(programs: Programs, case: Case, arguments: argparse.Namespace) -> 
         seconds["careful"] = careful_grid_seconds(answer, layers, case.checkpoint.layers)
         scores["the careful loop"] = careful_scores(answer, layers, case.prompt.subject_range[0])
     difference = compare_scores(str(case), scores)
-    return Round(rate, seconds, traced["flops"], scores["rometrace"], difference)
+    return Round(rate, seconds, traced["flops"], scores["rometrace"], difference, traced["answer_id"])
 
 
 def trace_with_rometrace(
-    worker: Worker, prompt: Prompt, kinds: Sequence[str], samples: int = SAMPLES
+    worker: Worker, prompt: Prompt, kinds: Sequence[str], samples: int = SAMPLES, **more: Any
 ) -> dict[str, Any]:
     """One run of the sweep."""
-    return worker.ask("trace", **prompt.request(samples), kinds=kinds, engine="sweep")
+    return worker.ask("trace", **prompt.request(samples), kinds=kinds, engine="sweep", **more)
 
 
 def compare_bfloat16(checkpoint: Checkpoint, arguments: argparse.Namespace, figures: dict[str, Any]) -> None:
     """The bfloat16 row: rometrace alone, beside the checkpoint's first float32 row."""
     exact = next(row for row in figures["comparison"] if row.shape == checkpoint.shape)
     case = Case(checkpoint, PROMPTS[exact.prompt], exact.kinds, arguments.plans[checkpoint.shape])
+    followed = {"target": exact.rounds[0].answer_id}  # whatever bfloat16 would answer
     rounds = []
     with start_rometrace(arguments) as worker:
         figures["loading"].append(load(worker, checkpoint, arguments, "bfloat16"))
         trace_with_rometrace(worker, case.prompt, case.kinds, case.plan.warm_samples)
         for number in range(1, case.plan.rounds + 1):
             rate = product_rate(worker, arguments)
-            traced = trace_with_rometrace(worker, case.prompt, case.kinds)
+            traced = trace_with_rometrace(worker, case.prompt, case.kinds, **followed)
             seconds = {"rometrace": traced["seconds"]}
-            rounds.append(Round(rate, seconds, traced["flops"], rometrace_scores(traced), 0.0))
+            scores = rometrace_scores(traced)
+            rounds.append(Round(rate, seconds, traced["flops"], scores, 0.0, traced["answer_id"]))
             say(f"{case}, bfloat16: round {number} of {case.plan.rounds}: {three(traced['seconds'])} s")
         peaks = {"rometrace": worker.ask("peak")}
     known = exact.rounds[0].scores
@@ -592,7 +596,7 @@ def predict_flops(checkpoint: Checkpoint, tokens: int, begin: int, samples: int)
         return samples * (length * passed + patch_rows * passed * (passed - 1) // 2)
 
     answers = samples * (1 + length * (layers - 1))
-    keys_values = 4 * width**2 * (rows_of(layers) + layers)
+    keys_values = 4 * width**2 * (rows_of(layers) + layers * (begin + 1))
     others = 20 * width**2 * (rows_of(layers - 1) + answers)
     return keys_values + others + 2 * width * checkpoint.vocabulary * answers
 

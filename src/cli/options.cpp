@@ -71,7 +71,8 @@ std::int64_t parse_size(const std::string& name, const std::string& text) {
   const auto power = unit.empty() ? 0 : unit.size() == 1 ? units.find(unit[0]) : std::string::npos;
   const double bytes = std::ldexp(number, 10 * static_cast<int>(power));
   if (error != std::errc() || power == std::string::npos || unit == " " || !(bytes >= 1 && bytes < 0x1p62)) {
-    throw CLI::ValidationError(name, in_quotes(text) + " is not a size; expected a number with K, M, G or T, as in 300M");
+    throw CLI::ValidationError(name,
+                               in_quotes(text) + " is not a size; expected a number with K, M, G or T, as in 300M");
   }
   return static_cast<std::int64_t>(bytes);
 }

@@ -58,13 +58,14 @@ class Loader {
     return {wte, at::equal(wte, head) ? wte : head};
   }
 
-  // `weight` [V, D], its columns cut into slices of the vocabulary. Of the embeddings, which may be the same tensor, only
-  // a few rows will be read.
+  // `weight` [V, D], its columns cut into slices of the vocabulary. Of the embeddings, which may be the same tensor,
+  // only a few rows will be read.
   std::shared_ptr<const Linear> head(const at::Tensor& weight, std::vector<std::int64_t> slices) const {
     const auto release = [checkpoint = checkpoint_, names = std::vector<std::string>{wte_name(), kHead}] {
       for (const auto& name : names) checkpoint->release(name);
     };
-    return std::make_shared<const Linear>(weight.t(), at::Tensor(), Linear::Options{std::move(slices), scratch_, release});
+    return std::make_shared<const Linear>(weight.t(), at::Tensor(),
+                                          Linear::Options{std::move(slices), scratch_, release});
   }
 
   std::shared_ptr<Conv1dImpl> conv1d(const std::string& name, std::int64_t in, std::int64_t out,
@@ -160,9 +161,9 @@ at::Tensor AttentionImpl::forward(const at::Tensor& x) const {
     return rows.to(x.scalar_type()).view({B, T, heads_, D / heads_}).transpose(1, 2);
   };
   const auto kv = keys_values(x).view({B, T, 2, D});
-  const auto mixed = at::scaled_dot_product_attention(
-      by_head(queries(x)), by_head(kv.select(2, 0)), by_head(kv.select(2, 1)), /*attn_mask=*/{},
-      /*dropout_p=*/0, /*is_causal=*/true, scale_);  // [B, H, T, D / H]
+  const auto mixed = at::scaled_dot_product_attention(by_head(queries(x)), by_head(kv.select(2, 0)),
+                                                      by_head(kv.select(2, 1)), /*attn_mask=*/{},
+                                                      /*dropout_p=*/0, /*is_causal=*/true, scale_);  // [B, H, T, D / H]
   return project(mixed.transpose(1, 2).reshape({B, T, D}));
 }
 
@@ -224,9 +225,8 @@ Gpt2::Gpt2(Gpt2Config config, std::shared_ptr<const Checkpoint> checkpoint, at::
   auto blocks = std::make_shared<torch::nn::Module>("h");
   for (std::int64_t layer = 0; layer < config_.n_layer; ++layer) {
     const std::string at = "h." + std::to_string(layer) + ".";
-    auto attn = std::make_shared<AttentionImpl>(
-        config_, layer, load.conv1d(at + "attn.c_attn", D, 3 * D, {D, 2 * D}),
-        load.conv1d(at + "attn.c_proj", D, D));
+    auto attn = std::make_shared<AttentionImpl>(config_, layer, load.conv1d(at + "attn.c_attn", D, 3 * D, {D, 2 * D}),
+                                                load.conv1d(at + "attn.c_proj", D, D));
     auto mlp = std::make_shared<MlpImpl>(config_.activation, load.conv1d(at + "mlp.c_fc", D, F),
                                          load.conv1d(at + "mlp.c_proj", F, D));
     h_.push_back(std::make_shared<BlockImpl>(layer, load.layer_norm(at + "ln_1", D, epsilon), std::move(attn),

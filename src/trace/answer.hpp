@@ -9,8 +9,8 @@
 
 namespace rometrace {
 
-/// The probability of token `answer` after each row of `hidden` [R, D] (after ln_f): its logit and the log-sum-exp of all
-/// logits, taken slice by slice of the vocabulary, so that no [R, V] is stored.
+/// The probability of token `answer` after each row of `hidden` [R, D] (after ln_f): its logit and the log-sum-exp of
+/// all logits, taken slice by slice of the vocabulary, so that no [R, V] is stored.
 std::vector<double> answer_probabilities(const Gpt2& model, const at::Tensor& hidden, std::int64_t answer);
 
 }  // namespace rometrace

@@ -132,10 +132,9 @@ at::Tensor attend_on_cpu(const AttentionBlock& block) {
       };
       const auto query = (offsets[index].queries + draw * asking) * D + head * width;
       mix(HeadRows<Number>{positions(base, base_run * T, segment.first),
-                             positions(keys_values, offsets[index].rows + draw * segment.length, segment.length),
-                             segment.asking, queries.const_data_ptr<Number>() + query,
-                             mixed.data_ptr<Number>() + query, D, width, static_cast<Number>(block.scale),
-                             weights.data()});
+                           positions(keys_values, offsets[index].rows + draw * segment.length, segment.length),
+                           segment.asking, queries.const_data_ptr<Number>() + query, mixed.data_ptr<Number>() + query,
+                           D, width, static_cast<Number>(block.scale), weights.data()});
     }
   });
   return mixed;
@@ -172,7 +171,8 @@ at::Tensor attend_by_products(const AttentionBlock& block) {
     if (Q == 0) continue;
     const auto rows = at::tensor(group.rows).to(device), queries = at::tensor(group.queries).to(device);
     // [draws, H, ...]: what the segments of a draw share is multiplied once for all of them.
-    const auto q = (block.queries.index_select(0, queries) * block.scale).view({G, draws, Q, H, width}).permute({1, 3, 0, 2, 4});
+    const auto q =
+        (block.queries.index_select(0, queries) * block.scale).view({G, draws, Q, H, width}).permute({1, 3, 0, 2, 4});
     const auto kv = block.keys_values.index_select(0, rows).view({G, draws, length, 2, H, width});
     const auto own = [&](std::int64_t part) { return kv.select(3, part).permute({1, 3, 0, 2, 4}); };
     const auto base = clean_prefix ? block.base.slice(0, 0, 1)
@@ -185,8 +185,8 @@ at::Tensor attend_by_products(const AttentionBlock& block) {
     const auto prefix_scores = at::matmul(stacked, shared(0).transpose(-1, -2)).view({draws, H, G, Q, first});
     // Own row `asking + i` sees own rows up to itself.
     const auto unseen = at::ones({Q, length}, at::device(device).dtype(at::kBool)).triu(asking + 1);
-    const auto own_scores = at::matmul(q, own(0).transpose(-1, -2))
-                                .masked_fill_(unseen, -std::numeric_limits<double>::infinity());
+    const auto own_scores =
+        at::matmul(q, own(0).transpose(-1, -2)).masked_fill_(unseen, -std::numeric_limits<double>::infinity());
     const auto weights = at::softmax(at::cat({prefix_scores, own_scores}, -1), -1);
     const auto prefix_weights = weights.slice(-1, 0, first).reshape({draws, H, G * Q, first});
     const auto mixed = at::matmul(prefix_weights, shared(1)).view({draws, H, G, Q, width}) +

@@ -14,8 +14,8 @@ Corruption::Corruption(const Gpt2& model, const TracePrompt& prompt, const Trace
 }
 
 void Corruption::apply(const at::Tensor& embeddings) const {
-  const auto subject = embeddings.slice(1, static_cast<std::int64_t>(subject_.begin),
-                                        static_cast<std::int64_t>(subject_.end));
+  const auto subject =
+      embeddings.slice(1, static_cast<std::int64_t>(subject_.begin), static_cast<std::int64_t>(subject_.end));
   subject.copy_(replace_ ? noise_ : subject.to(at::kDouble) + noise_);
 }
 

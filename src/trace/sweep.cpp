@@ -25,8 +25,8 @@
 namespace rometrace {
 namespace {
 
-// Rows that go through a layer's products together. On a CPU they run at their full rate from 512 on, and memory for what is
-// in between grows with them.
+// Rows that go through a layer's products together. On a CPU they run at their full rate from 512 on, and memory for
+// what is in between grows with them.
 std::int64_t block_rows(const RunControl& control, at::Device device) {
   constexpr std::int64_t kOnCpu = 1024, kElsewhere = 8192;
   if (control.block_rows > 0) return control.block_rows;
@@ -58,8 +58,8 @@ class Pass {
     base_ = at::empty({1 + shape.N, shape.T, 2 * D}, like);
   }
 
-  // From the corrupted embeddings [N, T, D] to the answer's probability for each draw of the corrupted run, then of each
-  // patch: [(1 + patches) N].
+  // From the corrupted embeddings [N, T, D] to the answer's probability for each draw of the corrupted run, then of
+  // each patch: [(1 + patches) N].
   std::vector<double> run(const at::Tensor& corrupted_embeddings) {
     rows_of(segments_[0]).copy_(corrupted_embeddings.slice(1, shape_.b));
     for (std::int64_t layer = 0; layer < shape_.L; ++layer) {
@@ -100,8 +100,9 @@ class Pass {
     const auto clean = keys_values.slice(0, 0, plan_.clean_rows);
     base_[0].slice(0, 0, plan_.clean_rows).copy_(clean);
     base_.slice(0, 1).slice(1, 0, shape_.b).copy_(clean.slice(0, 0, shape_.b));
-    base_.slice(0, 1).slice(1, shape_.b).copy_(
-        keys_values.slice(0, plan_.clean_rows).view({shape_.N, shape_.T - shape_.b, base_.size(2)}));
+    base_.slice(0, 1)
+        .slice(1, shape_.b)
+        .copy_(keys_values.slice(0, plan_.clean_rows).view({shape_.N, shape_.T - shape_.b, base_.size(2)}));
     work_.keys_values += stream.size(0);
   }
 
@@ -249,8 +250,8 @@ class Pass {
     }
   }
 
-  // What the corrupted run's rows become when the clean output of `site` is put back in this layer: [N, T - b, D], valid
-  // at the positions at which patches are admitted.
+  // What the corrupted run's rows become when the clean output of `site` is put back in this layer: [N, T - b, D],
+  // valid at the positions at which patches are admitted.
   at::Tensor restored_rows(std::int64_t layer, Site site) const {
     const auto clean = clean_.outputs.at(site)[layer];
     const auto by_draw = [&](const at::Tensor& rows) { return rows.view({shape_.N, shape_.T - shape_.b, -1}); };

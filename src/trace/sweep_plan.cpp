@@ -45,10 +45,7 @@ bool Segment::restored_at(Site site, std::int64_t layer) const {
 }
 
 SweepShape::SweepShape(const TracePrompt& prompt, const TraceOptions& options, const Trace& trace)
-    : N(options.samples),
-      T(trace.tokens),
-      L(trace.layers),
-      b(static_cast<std::int64_t>(prompt.subject_range.begin)) {
+    : N(options.samples), T(trace.tokens), L(trace.layers), b(static_cast<std::int64_t>(prompt.subject_range.begin)) {
   TORCH_INTERNAL_ASSERT(N >= 1 && 0 <= b && b < T, "a trace needs a draw and a subject within the prompt");
 }
 
@@ -114,9 +111,9 @@ std::vector<std::vector<std::size_t>> cut_into_passes(const std::vector<PatchCel
     if (shape.outcome_of(patches[i].patch) != Outcome::kToBeRun) continue;
     const auto more = shape.rows(patches[i].patch);
     if ((corrupted + more) * row_bytes > memory) {
-      throw Error("the memory allowed for restored runs, " + size_text(memory) + ", does not hold the corrupted run and " +
-                  "one restored run of this prompt; expected at least " + size_text((corrupted + more) * row_bytes) +
-                  ", or fewer samples");
+      throw Error("the memory allowed for restored runs, " + size_text(memory) +
+                  ", does not hold the corrupted run and " + "one restored run of this prompt; expected at least " +
+                  size_text((corrupted + more) * row_bytes) + ", or fewer samples");
     }
     if ((rows + more) * row_bytes > memory) {
       passes.emplace_back();

@@ -23,8 +23,8 @@ struct PatchCells {
 /// The patches of all cells from the subject on, in the order in which sweeps admit them.
 std::vector<PatchCells> patches_of(const TracePrompt& prompt, const TraceOptions& options, const Trace& trace);
 
-/// The rows that a run carries up the layers from its admission on: for each draw, positions first .. T - 1. The keys of
-/// the positions before are the corrupted run's, or the clean one's.
+/// The rows that a run carries up the layers from its admission on: for each draw, positions first .. T - 1. The keys
+/// of the positions before are the corrupted run's, or the clean one's.
 struct Segment {
   const Patch* patch = nullptr;  ///< none: the corrupted run
   std::int64_t first = 0;
@@ -69,16 +69,16 @@ struct SweepPlan {
 
   std::vector<const Patch*> patches;
   /// [L]: in the order in which patches are given rows after (or within) each layer. Windows that the model's lower end
-  /// cuts short begin together and differ in their ends only: the longest is carried, and each other leaves it where its
-  /// own window ends.
+  /// cuts short begin together and differ in their ends only: the longest is carried, and each other leaves it where
+  /// its own window ends.
   std::vector<std::vector<Admission>> admissions;
   std::int64_t rows = 0;          ///< at the top, of all segments
   std::int64_t clean_rows = 0;    ///< positions of the clean run whose keys are read
   std::int64_t token_layers = 0;  ///< rows times layers that need keys and values
 };
 
-/// Cuts the patches that have to be run into passes of at most `memory` bytes of rows, `row_bytes` each; one pass in any
-/// case. Throws Error if that does not hold the corrupted run and one patch.
+/// Cuts the patches that have to be run into passes of at most `memory` bytes of rows, `row_bytes` each; one pass in
+/// any case. Throws Error if that does not hold the corrupted run and one patch.
 std::vector<std::vector<std::size_t>> cut_into_passes(const std::vector<PatchCells>& patches, const SweepShape& shape,
                                                       std::int64_t row_bytes, std::int64_t memory);
 

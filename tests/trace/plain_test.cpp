@@ -148,7 +148,8 @@ TEST_CASE("law: restoring the last layer's state at another position than the la
 }
 
 TEST_CASE("law: with the last token as the subject, restoring its state at any layer gives the clean probability") {
-  // From the restored layer on its own stream is exactly the clean one, and no position after it can have read the noise.
+  // From the restored layer on its own stream is exactly the clean one, and no position after it can have read the
+  // noise.
   auto [model, prompt, options, T, L, begin] = an_example();
   prompt.subject_range = {prompt.token_ids.size() - 1, prompt.token_ids.size()};
   const auto trace = plain(*model, prompt, options);

@@ -87,8 +87,7 @@ TEST_CASE("sweep = plain on every golden trace, in float64 and float32") {
 class Example {
  public:
   explicit Example(unsigned seed) : engine_(seed) {
-    const std::vector<std::string> activations = {"gelu_new", "gelu",    "quick_gelu", "relu",
-                                                  "silu",     "sigmoid", "tanh"};
+    const std::vector<std::string> activations = {"gelu_new", "gelu", "quick_gelu", "relu", "silu", "sigmoid", "tanh"};
     model_.layers = whole(1, 6);
     model_.heads = whole(1, 3);
     model_.width = model_.heads * pick(std::vector<std::int64_t>{2, 3, 4, 8, 17});
@@ -127,9 +126,9 @@ class Example {
   std::string description() const {
     std::ostringstream text;
     text << "L " << model_.layers << ", D " << model_.width << ", H " << model_.heads << ", V " << model_.vocab << ", "
-         << model_.activation << ", T " << prompt.token_ids.size() << ", subject [" << prompt.subject_range.begin << ", "
-         << prompt.subject_range.end << "), window " << options.window << ", N " << options.samples << ", sigma "
-         << options.sigma;
+         << model_.activation << ", T " << prompt.token_ids.size() << ", subject [" << prompt.subject_range.begin
+         << ", " << prompt.subject_range.end << "), window " << options.window << ", N " << options.samples
+         << ", sigma " << options.sigma;
     return text.str();
   }
 
@@ -217,8 +216,8 @@ TEST_CASE("cells that need no run have their value exactly") {
   }
 }
 
-// Entering a layer, one set of rows for each distinct history of a patched run, with all of its rows from the restored one
-// on. Windows with the same beginning share theirs up to the first layer that one restores and another does not.
+// Entering a layer, one set of rows for each distinct history of a patched run, with all of its rows from the restored
+// one on. Windows with the same beginning share theirs up to the first layer that one restores and another does not.
 TokenLayers work_needed(const TracePrompt& prompt, const TraceOptions& options, std::int64_t L) {
   const auto N = options.samples, T = static_cast<std::int64_t>(prompt.token_ids.size()),
              b = static_cast<std::int64_t>(prompt.subject_range.begin);

@@ -112,9 +112,10 @@ class BlockImpl : public torch::nn::Module {
 class Gpt2 : public torch::nn::Module {
  public:
   /// Loads a folder in Hugging Face layout (config.json and safetensors weights; names with or without the prefix
-  /// "transformer."; buffers such as attn.bias are ignored). Weights may be views of the mapped file; those that are packed
-  /// (see Linear) are copied when they are first used, and the file's pages then let go, so that both are never held whole.
-  /// Throws Error, also for a dtype that the device cannot multiply in (float16 on a CPU, bfloat16 on an old one).
+  /// "transformer."; buffers such as attn.bias are ignored). Weights may be views of the mapped file; those that are
+  /// packed (see Linear) are copied when they are first used, and the file's pages then let go, so that both are never
+  /// held whole. Throws Error, also for a dtype that the device cannot multiply in (float16 on a CPU, bfloat16 on an
+  /// old one).
   static std::shared_ptr<const Gpt2> load(const std::filesystem::path& folder, at::ScalarType dtype = at::kFloat,
                                           at::Device device = at::kCPU);
 

@@ -19,9 +19,9 @@ struct PackingScratch {
   at::Tensor memory;  // grown when needed
 };
 
-/// y = x W + b. On the CPU in float32 and bfloat16 the weight is "packed" when it is first used: copied into oneDNN's own
-/// layout, which serves products of any number of rows, and stays for good. Otherwise it is used as it is. Safe to use
-/// from several threads.
+/// y = x W + b. On the CPU in float32 and bfloat16 the weight is "packed" when it is first used: copied into oneDNN's
+/// own layout, which serves products of any number of rows, and stays for good. Otherwise it is used as it is. Safe to
+/// use from several threads.
 ///
 /// The columns of W may be divided into parts that are multiplied apart (queries | keys and values; slices of the
 /// vocabulary).

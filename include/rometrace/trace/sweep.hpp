@@ -27,18 +27,19 @@ struct Sweep {
 
 /// All grids in one pass up the layers; the scores of trace_plain within rounding.
 ///
-/// A restoration at layer l changes nothing in the layers up to l, nor at positions before its own. So one matrix of rows
-/// is carried up the layers: the corrupted run's rows and, for each patch restored so far, the rows that it changed. All
-/// share each layer's products; in attention a patch's rows see their own keys and, before those, the corrupted run's.
-/// After each layer the patches that begin there are admitted, as copies of the corrupted rows with one row restored.
+/// A restoration at layer l changes nothing in the layers up to l, nor at positions before its own. So one matrix of
+/// rows is carried up the layers: the corrupted run's rows and, for each patch restored so far, the rows that it
+/// changed. All share each layer's products; in attention a patch's rows see their own keys and, before those, the
+/// corrupted run's. After each layer the patches that begin there are admitted, as copies of the corrupted rows with
+/// one row restored.
 ///
 /// With b the subject's first position, the states alone cost, in token-layers of keys and values,
 ///   L (N (T - b) + b + 1) + N L (L - 1) / 2 (sum of T - t for t in b .. T - 1, less 1):
-/// the corrupted run and the clean run's first rows, then the patches, where the state restored at b stays the clean run's
-/// and needs no row. Attention and MLP take the same rows, but of the last layer the last position only.
+/// the corrupted run and the clean run's first rows, then the patches, where the state restored at b stays the clean
+/// run's and needs no row. Attention and MLP take the same rows, but of the last layer the last position only.
 ///
-/// `clean` is the run of the same model, prompt and options. `control.memory` bounds the rows held: what does not fit is
-/// left for another pass. Progress counts token-layers. Throws Error if noise takes the output beyond numbers, or if
+/// `clean` is the run of the same model, prompt and options. `control.memory` bounds the rows held: what does not fit
+/// is left for another pass. Progress counts token-layers. Throws Error if noise takes the output beyond numbers, or if
 /// `control.memory` does not hold the corrupted run and one patch; Interrupted when a stop is requested.
 Sweep trace_sweep(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options, const CleanRun& clean,
                   const RunControl& control = {});
