@@ -10,8 +10,6 @@
 
 namespace rometrace::cli {
 
-enum class Engine { kSweep, kPlain };
-
 /// The command line, checked as far as that is possible without a model.
 struct Options {
   std::string prompt;

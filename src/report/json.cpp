@@ -3,6 +3,7 @@
 #include <cassert>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -45,26 +46,14 @@ Json matrix(const std::vector<double>& values, std::int64_t columns, double offs
   return rows;
 }
 
-Json model_json(const ModelRecord& model) {
-  return {{"name", to_valid_utf8(model.name)},
-          {"architecture", to_valid_utf8(model.architecture)},
-          {"layers", model.layers},
-          {"width", model.width},
-          {"heads", model.heads},
-          {"parameters", model.parameters},
-          {"weights_sha256", model.weights_sha256}};
+Json text_or_null(const std::optional<std::string>& text) {
+  return text ? Json(to_valid_utf8(*text)) : Json(nullptr);
 }
 
-Json run_json(const RunRecord& run, const TraceOptions& options) {
-  return {{"device", run.device},
-          {"dtype", run.dtype},
-          {"threads", run.threads},
-          {"engine", run.engine},
-          {"seed", options.seed},
-          {"samples", options.samples},
-          {"noise",
-           {{"rule", to_valid_utf8(run.noise_rule)}, {"sigma", number(options.sigma)}, {"replace", options.replace}}},
-          {"seconds", number(run.seconds)}};
+/// The id as the facts file has it.
+Json id_json(const FactReference& fact) {
+  if (fact.id.empty()) return nullptr;
+  return fact.id_is_number ? Json::parse(fact.id) : Json(to_valid_utf8(fact.id));
 }
 
 void add_tokens(Json& json, const TracePrompt& prompt, const TokenTexts& texts) {
@@ -111,29 +100,59 @@ void add_effects(Json& json, const Trace& trace) {
   }
 }
 
-/// The part that traced and skipped records share; `reason` is for a skipped one.
-Json record_json(const TraceRecord& record, const char* status, const std::string* reason) {
-  Json json = {{"schema", kSchema}, {"rometrace", kVersion}, {"status", status}};
-  if (reason != nullptr) {
-    json["reason"] = to_valid_utf8(*reason);
-  }
-  json["model"] = model_json(record.model);
-  json["run"] = run_json(record.run, record.options);
-  add_tokens(json, record.prompt, record.texts);
-  add_clean_run(json, record.trace, record.texts);
-  return json;
-}
-
 }  // namespace
 
-Json to_json(const TraceRecord& record) {
-  Json json = record_json(record, "traced", nullptr);
-  add_effects(json, record.trace);
-  return json;
+Json to_json(const ModelRecord& model) {
+  return {{"name", to_valid_utf8(model.name)},
+          {"architecture", to_valid_utf8(model.architecture)},
+          {"layers", model.layers},
+          {"width", model.width},
+          {"heads", model.heads},
+          {"parameters", model.parameters},
+          {"weights_sha256", model.weights_sha256}};
 }
 
-Json to_json_skipped(const TraceRecord& record, const std::string& reason) {
-  return record_json(record, "skipped", &reason);
+Json to_json(const RunRecord& run, const TraceOptions& options) {
+  return {{"device", run.device},
+          {"dtype", run.dtype},
+          {"threads", run.threads},
+          {"engine", run.engine},
+          {"seed", options.seed},
+          {"samples", options.samples},
+          {"noise",
+           {{"rule", to_valid_utf8(run.noise_rule)}, {"sigma", number(options.sigma)}, {"replace", options.replace}}},
+          {"seconds", number(run.seconds)}};
+}
+
+Json to_json(const FactReference& fact) {
+  return {{"record", fact.record},
+          {"order", fact.order},
+          {"id", id_json(fact)},
+          {"relation", text_or_null(fact.relation)},
+          {"object", text_or_null(fact.object)},
+          {"object_tokens", fact.object_tokens ? Json(*fact.object_tokens) : Json(nullptr)}};
+}
+
+Json to_json(const TraceRecord& record) {
+  const auto status = record.verdict.status;
+  Json json = {{"schema", kSchema}, {"rometrace", kVersion}, {"status", to_string(status)}};
+  if (status != Status::kTraced) {
+    assert(record.verdict.cause);
+    json["cause"] = to_string(*record.verdict.cause);
+    json["reason"] = to_valid_utf8(record.verdict.reason);
+  }
+  if (record.fact) json["fact"] = to_json(*record.fact);
+  json["model"] = to_json(record.model);
+  json["run"] = to_json(record.run, record.options);
+  if (status == Status::kFailed) {
+    if (!record.prompt.prompt.empty()) json["prompt"] = to_valid_utf8(record.prompt.prompt);
+    if (!record.prompt.subject.empty()) json["subject"] = to_valid_utf8(record.prompt.subject);
+    return json;
+  }
+  add_tokens(json, record.prompt, record.texts);
+  add_clean_run(json, record.trace, record.texts);
+  if (status == Status::kTraced) add_effects(json, record.trace);
+  return json;
 }
 
 std::string to_line(const Json& json) {

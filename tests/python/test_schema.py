@@ -54,7 +54,8 @@ def required_fields(schema: dict[str, Any]) -> list[str]:
     definitions = schema["$defs"]
     return [
         *schema["required"],
-        *schema["then"]["required"],
+        *schema["allOf"][0]["then"]["required"],
+        *schema["allOf"][1]["else"]["required"],
         *(f"model.{name}" for name in definitions["model"]["required"]),
         *(f"run.{name}" for name in definitions["run"]["required"]),
         *(f"run.noise.{name}" for name in definitions["run"]["properties"]["noise"]["required"]),
@@ -146,6 +147,17 @@ def test_a_wrong_value_is_refused(validator: jsonschema.Draft202012Validator, na
 
 def test_a_traced_record_has_no_reason(validator: jsonschema.Draft202012Validator) -> None:
     assert not validator.is_valid(make_record() | {"reason": "none"})
+    assert not validator.is_valid(make_record() | {"cause": "trace"})
+
+
+def test_a_failed_record_needs_no_prompt_but_fact_cause_and_reason(validator: jsonschema.Draft202012Validator) -> None:
+    record = {name: make_record()[name] for name in ("schema", "rometrace", "model", "run")}
+    fact = {"record": 3, "order": 2, "id": None, "relation": None, "object": None, "object_tokens": None}
+    record |= {"status": "failed", "cause": "record", "reason": "facts.csv, line 3: no subject", "fact": fact}
+    validator.validate(record)
+    for name in ("cause", "reason", "fact", "fact.record", "fact.order"):
+        assert not validator.is_valid(without(json.loads(json.dumps(record)), name)), name
+    assert not validator.is_valid(record | {"cause": "weather"})
 
 
 def test_a_skipped_record_has_a_reason_and_nothing_of_the_corrupted_run(

@@ -82,15 +82,36 @@ TEST_CASE("what does not exist is null") {
   CHECK(json["grids"]["state"]["indirect_effect"][0][1].is_null());
 }
 
-TEST_CASE("a skipped record has a reason and nothing of a corrupted run") {
-  const auto traced = keys_of(to_json(example()));
-  const auto json = to_json_skipped(example(), "predicted \xFF, not this");
-  auto expected = traced;
+TEST_CASE("a skipped record has cause and reason and nothing of a corrupted run") {
+  auto record = example();
+  auto expected = keys_of(to_json(record));
+  record.verdict = Verdict::skipped(Cause::kOtherAnswer, "predicted \xFF, not this");
+  const auto json = to_json(record);
   expected.resize(expected.size() - 4);
-  expected.insert(expected.begin() + 3, "reason");
+  expected.insert(expected.begin() + 3, {"cause", "reason"});
   CHECK(keys_of(json) == expected);
   CHECK(json["status"] == "skipped");
+  CHECK(json["cause"] == "other_answer");
   CHECK(json["reason"] == "predicted \xEF\xBF\xBD, not this");
+}
+
+TEST_CASE("a failed record says which fact it was and what is known of its prompt") {
+  TraceRecord record;
+  record.verdict = Verdict::failed(Cause::kRecord, "facts.csv, line 3: no subject");
+  record.fact = FactReference{3, 2, "", false, std::nullopt, "trumpet", std::nullopt};
+  CHECK(keys_of(to_json(record)) ==
+        std::vector<std::string>{"schema", "rometrace", "status", "cause", "reason", "fact", "model", "run"});
+  CHECK(to_json(record)["fact"].dump() ==
+        R"({"record":3,"order":2,"id":null,"relation":null,"object":"trumpet","object_tokens":null})");
+  record.prompt.prompt = "Miles plays";
+  CHECK(to_json(record)["prompt"] == "Miles plays");
+}
+
+TEST_CASE("an id is a number where the facts file has a number") {
+  const FactReference number{1, 1, "16", true, "P30", std::nullopt, 2};
+  CHECK(to_json(number).dump() == R"({"record":1,"order":1,"id":16,"relation":"P30","object":null,"object_tokens":2})");
+  const FactReference text{1, 1, "16", false, std::nullopt, std::nullopt, std::nullopt};
+  CHECK(to_json(text)["id"] == "16");
 }
 
 TEST_CASE("every number reads back as the same double") {

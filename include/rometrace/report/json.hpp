@@ -2,9 +2,11 @@
 
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 
 #include "rometrace/report/token_texts.hpp"
+#include "rometrace/study/verdict.hpp"
 #include "rometrace/trace/trace.hpp"
 
 namespace rometrace {
@@ -32,8 +34,10 @@ struct RunRecord {
 
 /// All that a result records.
 struct TraceRecord {
-  Trace trace;
-  TracePrompt prompt;
+  Verdict verdict;
+  std::optional<FactReference> fact;  ///< in a batch
+  Trace trace;                        ///< skipped: the clean run's numbers only; failed: nothing
+  TracePrompt prompt;                 ///< failed: as far as it is known, empty text where it is not
   TraceOptions options;
   TokenTexts texts;
   ModelRecord model;
@@ -41,14 +45,16 @@ struct TraceRecord {
 };
 
 /// The result as an object of schema "rometrace/trace/1" (share/rometrace/schema/trace-1.schema.json).
-/// Text that is not UTF-8 on its own (a character split over tokens) has U+FFFD in `tokens`, `answer` and `prediction`;
-/// `token_bytes`, `answer_bytes` and `prediction_bytes` hold the bytes in hex, so that nothing is lost. A number that
-/// does not exist (the standard error of a single draw) is null.
+/// A skipped one has nothing that needs a corrupted run, a failed one no tokens and no numbers; both have cause and
+/// reason. Text that is not UTF-8 on its own (a character split over tokens) has U+FFFD in `tokens`, `answer` and
+/// `prediction`; `token_bytes`, `answer_bytes` and `prediction_bytes` hold the bytes in hex, so that nothing is lost. A
+/// number that does not exist (the standard error of a single draw) is null.
 nlohmann::ordered_json to_json(const TraceRecord& record);
 
-/// The record of a prompt whose prediction is not the expected answer: status "skipped", the reason, and nothing that
-/// needs a corrupted run (low_score, total_effect, grids); of `record.trace` only the clean run's numbers are read.
-nlohmann::ordered_json to_json_skipped(const TraceRecord& record, const std::string& reason);
+/// Parts that other records share: `model`, `run` with the options that set its numbers, `fact`.
+nlohmann::ordered_json to_json(const ModelRecord& model);
+nlohmann::ordered_json to_json(const RunRecord& run, const TraceOptions& options);
+nlohmann::ordered_json to_json(const FactReference& fact);
 
 /// One line of strict JSON in UTF-8, without a final newline. Each number reads back as exactly the same double.
 std::string to_line(const nlohmann::ordered_json& json);

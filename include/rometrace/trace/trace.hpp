@@ -73,6 +73,13 @@ struct Trace {
   double total_effect() const { return high_score - low_score; }
 };
 
+/// How the cells are computed; the scores are the same within rounding.
+enum class Engine {
+  kSweep,  ///< all in one pass up the layers, trace_sweep()
+  kPlain,  ///< one run of the model a cell, trace_plain()
+};
+std::string_view to_string(Engine engine);  ///< "sweep", "plain"
+
 /// Told of work done, of all work; each engine says in what units.
 using Progress = std::function<void(std::int64_t done, std::int64_t total)>;
 

@@ -1,0 +1,77 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <future>
+#include <memory>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "cli/options.hpp"
+#include "rometrace/model/gpt2.hpp"
+#include "rometrace/report/json.hpp"
+#include "rometrace/text/tokenizer.hpp"
+#include "rometrace/trace/trace.hpp"
+
+namespace rometrace::cli {
+
+/// The model that the options name, found but not loaded.
+struct NamedFolder {
+  std::string name;  ///< as the user gave it
+  std::filesystem::path folder;
+};
+
+/// `--model`, else ROMETRACE_MODEL, else the demo model (said on stderr). Throws Error.
+NamedFolder locate_model(const Options& options);
+
+/// Loads it in the dtype and on the device of the options. Throws Error.
+std::shared_ptr<const Gpt2> load_model(const Options& options, const std::filesystem::path& folder);
+
+/// What results record of the model, without the fingerprint of its weights.
+ModelRecord model_record(const std::string& name, const Gpt2& model);
+
+/// What results record of the run, without its seconds.
+RunRecord run_record(const Options& options, const Gpt2& model);
+
+/// The options of a trace, but for the scale of noise that depends on a model and for the target.
+TraceOptions trace_options(const Options& options);
+
+/// The subjects whose embeddings set sigma, and the file that they are from, for messages.
+struct SubjectList {
+  std::vector<std::string> subjects;
+  std::string where;
+};
+
+/// The noise rule's scale or, where it is a factor, that times the standard deviation of the embeddings of subjects:
+/// those of `--noise-facts`, else `own` (a batch's), else of the facts that rometrace ships. Throws Error.
+double read_sigma(const Options& options, const Gpt2& model, const Tokenizer& tokenizer,
+                  const std::optional<SubjectList>& own = std::nullopt);
+
+/// CPU threads for traces of prompts of this length, where the options do not set them.
+void choose_threads(const Options& options, const Gpt2& model, std::size_t prompt_tokens, std::int64_t prompts = 1);
+
+/// The tokens of an option's value; errors name the option.
+std::vector<Token> encode_option(const Tokenizer& tokenizer, const std::string& option, const std::string& text,
+                                 SpecialTokens special = SpecialTokens::kAsText);
+
+/// The SHA-256 of a model's weights, computed beside other work. Gives up when it is destroyed, or on a stop.
+class WeightsHash {
+ public:
+  WeightsHash(const Gpt2& model, const std::stop_token& stop);
+  ~WeightsHash() { source_.request_stop(); }
+  WeightsHash(const WeightsHash&) = delete;
+  WeightsHash& operator=(const WeightsHash&) = delete;
+
+  std::string get() { return result_.get(); }  ///< waits; to be called once. Throws Error, Interrupted
+
+ private:
+  std::stop_source source_;
+  std::stop_callback<std::function<void()>> relay_;
+  std::future<std::string> result_;
+};
+
+}  // namespace rometrace::cli
