@@ -1,15 +1,101 @@
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <filesystem>
+#include <optional>
+#include <span>
 #include <string>
+#include <variant>
 #include <vector>
 
 namespace rometrace {
 
-/// The subjects of a facts file, in order, with repeats: each record's "subject". Read are our own layout (an
-/// object with "facts", and "schema": "rometrace/facts/1" if it names one) and lists of records (known_1000.json of the
-/// ROME paper). Throws Error naming the file, the record's number (from 1) and its id: not of either layout, no
-/// records, a subject that is missing, not a string or empty.
-std::vector<std::string> read_subjects(const std::filesystem::path& facts_json);
+/// One way of asking for a fact's object: the text to be continued, with the subject in place.
+struct Wording {
+  std::string prompt;
+  bool held_out = false;  ///< marked in the file as kept from training
+};
+
+/// A record that can be traced.
+struct Fact {
+  std::int64_t record = 0;    ///< from 1, counted over all files
+  std::string where;          ///< "known_1000.json, record 17" or "facts.csv, line 3", for messages
+  std::string id;             ///< as given, else made from relation and subject (see `read_facts`)
+  bool id_is_number = false;  ///< the file gives a whole number; `id` is its decimal text
+  std::string subject;        ///< part of the first wording, byte for byte
+  std::optional<std::string> relation;
+  std::optional<std::string> object;  ///< without white space around it; never empty
+  std::vector<Wording> wordings;      ///< never empty, without repeats; the first is the prompt that is traced
+};
+
+/// A record that cannot be traced.
+struct BadRecord {
+  std::int64_t record = 0;  ///< as for `Fact`
+  std::string where;
+  std::optional<std::string> id;  ///< where the file gives one that can be read
+  bool id_is_number = false;
+  std::string message;  ///< one line: where, what was found, what was expected
+};
+
+/// A file that was read, for the header of the results.
+struct FactsSource {
+  std::string name;          ///< without its folders; "standard input" for `-`
+  std::string sha256;        ///< of its bytes, 64 hexadecimal digits
+  std::int64_t records = 0;  ///< good and bad
+  std::string layout;        ///< in words: "known_1000 of ROME, JSON"
+};
+
+struct Facts {
+  std::vector<std::variant<Fact, BadRecord>> records;  ///< in file order
+  std::vector<FactsSource> sources;
+};
+
+/// Reads facts files, one after another; "-" is standard input. Layouts are told by the content, never by the name:
+///  - known_1000.json of the ROME paper: the prompt is the whole text ("template" is not complete there, and not read);
+///  - CounterFact: the original ("requested_rewrite") and the flat layout ("ground_truth"); wordings are the prompt and
+///    the paraphrases that hold the subject;
+///  - relation files: "name", "prompt_templates", "prompt_templates_zs", "samples"; also a list of them;
+///  - our own: {"schema": "rometrace/facts/1", "relations": ..., "facts": [...]}
+///    (share/rometrace/schema/facts-1.schema.json);
+///  - lists of tuples: "subject", "relation", "object" (or "attribute", "answer", "target", "ground_truth"), "prompt",
+///    "id";
+/// each as JSON or as JSON Lines (relations then stand in a line of their own), and tuples as CSV with a header, the
+/// cells separated by commas, semicolons or tabs. A prompt or template with "{}" gets the subject there.
+///
+/// A fact's wordings are its own prompt, its paraphrases, then those of its relation: first those that are not held
+/// out. Relations that a file defines hold for the files after it too, until one defines the same name again.
+///
+/// An id that is missing is made: "relation/subject", the subject in lower-case ASCII with "-" for whatever is neither
+/// ASCII letter, digit nor outside ASCII, and "-2", "-3" behind the second and third of the same. It changes only with
+/// facts of that same id.
+///
+/// A record that cannot be used becomes a BadRecord. Throws Error, in one line naming the file: one that is missing,
+/// empty, without records, not JSON (with line and column), or of no layout above.
+Facts read_facts(std::span<const std::filesystem::path> files);
+
+/// The subjects of all good records, in order and with repeats: of a relation file each sample counts once.
+std::vector<std::string> subjects_of(const Facts& facts);
+
+/// The subjects of a facts file of any layout, in order and with repeats. Only subjects are looked at: a record needs
+/// no prompt. Throws Error as `read_facts`, and for the first record whose subject is missing, not a string or empty.
+std::vector<std::string> read_subjects(const std::filesystem::path& file);
+
+/// Which records to take. The steps follow each other in the order of the members.
+struct Selection {
+  std::vector<std::string> ids;        ///< those with one of these ids (a number as its decimal text); empty: all
+  std::optional<std::int64_t> sample;  ///< so many of these, at random without replacement; all if there are fewer
+  std::uint32_t sample_seed = 1;
+  std::optional<std::int64_t> limit;  ///< the first so many of these
+};
+
+/// Indices into `facts.records` of the selected records, good and bad, ascending.
+///
+/// The sample is the same on every platform: the first `sample` steps of a Fisher-Yates shuffle of the M records at
+/// hand, step i (from 0) swapping places i and i + floor(u * (M - i)), u = NumPy's
+/// RandomState(sample_seed).random_sample(). So a larger sample of the same seed holds the smaller one.
+///
+/// Throws Error: an id that no record has (named), a sample or limit below 1.
+std::vector<std::size_t> select(const Facts& facts, const Selection& selection);
 
 }  // namespace rometrace
