@@ -7,16 +7,13 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <chrono>
 #include <climits>
-#include <optional>
 #include <random>
-#include <system_error>
 #include <thread>
 #include <utility>
 
-#include "report/display_text.hpp"
+#include "cli/file_system.hpp"
 #include "rometrace/error.hpp"
 
 namespace rometrace::cli {
@@ -24,93 +21,6 @@ namespace rometrace::cli {
 namespace fs = std::filesystem;
 
 namespace {
-
-constexpr mode_t kNewFileMode = 0666;  // the kernel takes the umask off
-
-std::string shown(const fs::path& path) {
-  return display(path.native()).text;
-}
-
-/// The folder that holds `path`.
-fs::path folder_of(const fs::path& path) {
-  return path.has_parent_path() ? path.parent_path() : fs::path(".");
-}
-
-std::string lower_first(std::string text) {
-  if (!text.empty() && text[0] >= 'A' && text[0] <= 'Z' && (text.size() < 2 || text[1] < 'A' || text[1] > 'Z')) {
-    text[0] = static_cast<char>(text[0] - 'A' + 'a');
-  }
-  return text;
-}
-
-/// What the system's error means for someone who writes `where`, and what to do.
-std::string advice(int error, const fs::path& path) {
-  const std::string elsewhere = "; choose another file with -o";
-  switch (error) {
-    case ENOENT:
-      if (std::error_code ignored; fs::is_directory(folder_of(path), ignored)) {
-        return "no file can be made in this folder" + elsewhere;  // such as /proc
-      }
-      return "the folder " + shown(folder_of(path)) + " does not exist; make it or choose another with -o";
-    case ENOTDIR:
-      return shown(folder_of(path)) + " is not a folder" + elsewhere;
-    case EACCES:
-    case EPERM:
-      return "no permission to write here" + elsewhere;
-    case EROFS:
-      return "the file system is read-only" + elsewhere;
-    case ENOSPC:
-    case EDQUOT:
-      return "no space left; free some or choose another file with -o";
-    case EPIPE:
-      return "broken pipe: the reader has gone before the end";
-    case ENXIO:
-      return "nothing there takes what is written" + elsewhere;
-    case EBUSY:
-      return "a mount point, which cannot be replaced" + elsewhere;
-    default:
-      return lower_first(std::generic_category().message(error)) + elsewhere;
-  }
-}
-
-/// The number N of "/dev/stdout", "/dev/stderr", "/dev/fd/N" and "/proc/self/fd/N".
-std::optional<int> own_descriptor(const fs::path& path) {
-  const std::string& name = path.native();
-  if (name == "/dev/stdout") {
-    return STDOUT_FILENO;
-  }
-  if (name == "/dev/stderr") {
-    return STDERR_FILENO;
-  }
-  for (const std::string_view folder : {"/dev/fd/", "/proc/self/fd/"}) {
-    if (name.starts_with(folder)) {
-      int number = 0;
-      const char* end = name.data() + name.size();
-      const auto parsed = std::from_chars(name.data() + folder.size(), end, number);
-      if (parsed.ec == std::errc() && parsed.ptr == end && number >= 0) {
-        return number;
-      }
-    }
-  }
-  return std::nullopt;
-}
-
-/// `path` with the symbolic links of its last component followed, also if what they lead to is not there.
-fs::path behind_links(fs::path path) {
-  constexpr int kMostLinks = 40;  // Linux's own limit
-  for (int i = 0; i < kMostLinks; ++i) {
-    std::error_code error;
-    if (!fs::is_symlink(path, error)) {
-      return path;
-    }
-    const fs::path next = fs::read_symlink(path, error);
-    if (error) {
-      return path;
-    }
-    path = next.is_absolute() ? next : path.parent_path() / next;
-  }
-  return path;
-}
 
 /// True if something is mounted on the file itself, as containers do with a single file.
 bool is_mount_point([[maybe_unused]] const fs::path& path) {
@@ -121,14 +31,6 @@ bool is_mount_point([[maybe_unused]] const fs::path& path) {
   }
 #endif
   return false;
-}
-
-int open_retrying(const fs::path& path, int flags, mode_t mode = 0) {
-  int descriptor = -1;
-  do {
-    descriptor = ::open(path.c_str(), flags | O_CLOEXEC, mode);
-  } while (descriptor < 0 && errno == EINTR);
-  return descriptor;
 }
 
 std::string descriptor_path(int descriptor) {
@@ -147,27 +49,6 @@ int open_unnamed([[maybe_unused]] const fs::path& folder) {
 #else
   return -1;
 #endif
-}
-
-/// fsync() where the file system knows it. Returns 0 or the error.
-int make_permanent(int descriptor) {
-  while (::fsync(descriptor) != 0) {
-    if (errno == EINVAL || errno == ENOTSUP || errno == EROFS) {
-      return 0;
-    }
-    if (errno != EINTR) {
-      return errno;
-    }
-  }
-  return 0;
-}
-
-void make_folder_permanent(const fs::path& folder) {
-  const int descriptor = open_retrying(folder, O_RDONLY | O_DIRECTORY);
-  if (descriptor >= 0) {
-    make_permanent(descriptor);  // the file itself is safe; a folder that cannot be synced is no failure
-    ::close(descriptor);
-  }
 }
 
 /// True once write() takes bytes or fails at once; false after a short while without either.
@@ -359,7 +240,7 @@ void OutputFile::commit() {
 }
 
 void OutputFile::fail(int error) const {
-  throw Error(shown(shown_path_) + ": " + advice(error, path_));
+  throw Error(shown(shown_path_) + ": " + writing_advice(error, path_));
 }
 
 void write_stdout(std::string_view content, const std::stop_token& stop) {
@@ -374,7 +255,7 @@ void write_stdout(std::string_view content, const std::stop_token& stop) {
     throw Error("standard output: no space left; free some or write to another place with -o");
   }
   if (error != 0) {
-    throw Error("standard output: " + lower_first(std::generic_category().message(error)) +
+    throw Error("standard output: " + system_message(error) +
                 "; write to a file with -o instead");
   }
 }
