@@ -1,5 +1,7 @@
 #pragma once
 
+#include <ATen/TensorOperators.h>
+
 #include <cmath>
 #include <cstddef>
 #include <string>
@@ -7,6 +9,12 @@
 #include "checks.hpp"
 
 namespace rometrace::testing {
+
+/// Over all elements of two tensors of the same sizes, in float64.
+inline double largest_difference(const at::Tensor& a, const at::Tensor& b) {
+  REQUIRE(a.sizes().equals(b.sizes()));
+  return (a.to(at::kDouble) - b.to(at::kDouble)).abs().max().item<double>();
+}
 
 /// |found - expected| <= relative * |expected| + absolute.
 struct Tolerance {

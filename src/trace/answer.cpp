@@ -5,15 +5,21 @@
 #include <ATen/ops/exp.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/maximum.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
+#include <c10/util/Exception.h>
 
 #include <limits>
 
 namespace rometrace {
 
-std::vector<double> answer_probabilities(const Gpt2& model, const at::Tensor& hidden, std::int64_t answer) {
+std::vector<double> answer_probabilities(const Gpt2& model, const at::Tensor& hidden,
+                                         std::span<const std::int32_t> answers) {
+  TORCH_INTERNAL_ASSERT(static_cast<std::int64_t>(answers.size()) == hidden.size(0), "a row needs an answer");
   constexpr std::int64_t kRows = 512;  // with a slice of the vocabulary, logits that stay in the cache
   const auto& head = model.head();
+  const auto ids = at::tensor(std::vector<std::int64_t>(answers.begin(), answers.end())).to(hidden.device());
   std::vector<double> probabilities;
   for (std::int64_t begin = 0; begin < hidden.size(0); begin += kRows) {
     const auto rows = hidden.slice(0, begin, begin + kRows);
@@ -22,15 +28,14 @@ std::vector<double> answer_probabilities(const Gpt2& model, const at::Tensor& hi
     // Of the slices so far: the largest logit, and the sum of exp(logit - largest).
     auto largest = at::full({R, 1}, -std::numeric_limits<double>::infinity(), options);
     auto sum = at::zeros({R, 1}, options);
-    at::Tensor answer_logit;
-    std::int64_t first_token = 0;
+    auto answer_logit = at::zeros({R, 1}, options);
+    auto in_slice = ids.slice(0, begin, begin + kRows).unsqueeze(1);  // counted from the slice's first token
     for (std::size_t part = 0; part < head.parts(); ++part) {
       auto logits = head.product(rows, part);  // [R, width]
-      if (first_token <= answer && answer < first_token + logits.size(1)) {
-        const auto column = logits.slice(1, answer - first_token, answer - first_token + 1);
-        answer_logit = column.to(at::kDouble, /*non_blocking=*/false, /*copy=*/true);  // the logits are about to change
-      }
-      first_token += logits.size(1);
+      const auto width = logits.size(1);
+      const auto candidate = logits.gather(1, in_slice.clamp(0, width - 1)).to(at::kDouble);  // logits will change
+      answer_logit = at::where((in_slice >= 0).logical_and(in_slice < width), candidate, answer_logit);
+      in_slice = in_slice - width;
       const auto slice_largest = at::amax(logits, {1}, /*keepdim=*/true);
       const auto slice_sum = logits.sub_(slice_largest).exp_().sum(1, /*keepdim=*/true).to(at::kDouble);
       const auto new_largest = at::maximum(largest, slice_largest.to(at::kDouble));

@@ -125,7 +125,7 @@ at::Tensor attend_on_cpu(const AttentionBlock& block) {
       const auto index = static_cast<std::size_t>(task / block.heads / block.draws);
       const auto& segment = block.segments[index];
       const auto asking = segment.length - segment.asking;
-      const auto base_run = segment.clean_prefix ? 0 : 1 + block.first_draw + draw;
+      const auto base_run = block.base_run(draw, segment.clean_prefix);
       const auto positions = [&](const at::Tensor& rows, std::int64_t row, std::int64_t count) {
         const Number* keys = rows.const_data_ptr<Number>() + row * 2 * D + head * width;
         return Positions<Number>{keys, keys + D, 2 * D, count};
@@ -145,6 +145,15 @@ struct Group {
   std::vector<std::int64_t> rows, queries;
   std::int64_t segments = 0;
 };
+
+// Of each draw of the block, or of the first alone where they all see the same: [draws or 1, T, 2 D].
+at::Tensor base_runs(const AttentionBlock& block, bool clean) {
+  const auto first = block.base_run(0, clean), last = block.base_run(block.draws - 1, clean);
+  if (!clean || first == last) return block.base.slice(0, first, last + 1);
+  std::vector<std::int64_t> runs;
+  for (std::int64_t draw = 0; draw < block.draws; ++draw) runs.push_back(block.base_run(draw, clean));
+  return block.base.index_select(0, at::tensor(runs).to(block.base.device()));
+}
 
 }  // namespace
 
@@ -175,8 +184,7 @@ at::Tensor attend_by_products(const AttentionBlock& block) {
         (block.queries.index_select(0, queries) * block.scale).view({G, draws, Q, H, width}).permute({1, 3, 0, 2, 4});
     const auto kv = block.keys_values.index_select(0, rows).view({G, draws, length, 2, H, width});
     const auto own = [&](std::int64_t part) { return kv.select(3, part).permute({1, 3, 0, 2, 4}); };
-    const auto base = clean_prefix ? block.base.slice(0, 0, 1)
-                                   : block.base.slice(0, 1 + block.first_draw, 1 + block.first_draw + draws);
+    const auto base = base_runs(block, clean_prefix);
     const auto shared = [&](std::int64_t part) {
       const auto prefix = base.slice(1, 0, first);
       return prefix.reshape({prefix.size(0), first, 2, H, width}).select(2, part).permute({0, 2, 1, 3});

@@ -8,8 +8,6 @@
 #include <numeric>
 #include <string>
 
-#include "rometrace/error.hpp"
-
 namespace rometrace {
 namespace {
 
@@ -29,10 +27,14 @@ MeanAndError mean_and_error(std::span<const double> draws) {
   return {mean, std::sqrt(squares / (n - 1) / n)};
 }
 
+std::optional<Error> fault_of(std::span<const double> draws, const TraceOptions& options) {
+  if (std::all_of(draws.begin(), draws.end(), [](double draw) { return std::isfinite(draw); })) return std::nullopt;
+  return Error("a corrupted run ends in NaN or infinity: noise of scale " + shortest(options.sigma) +
+               " is too large for this model and dtype; choose a smaller one");
+}
+
 void check_finite(std::span<const double> draws, const TraceOptions& options) {
-  if (std::all_of(draws.begin(), draws.end(), [](double draw) { return std::isfinite(draw); })) return;
-  throw Error("a corrupted run ends in NaN or infinity: noise of scale " + shortest(options.sigma) +
-              " is too large for this model and dtype; choose a smaller one");
+  if (const auto fault = fault_of(draws, options)) throw *fault;
 }
 
 }  // namespace rometrace

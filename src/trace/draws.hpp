@@ -1,7 +1,9 @@
 #pragma once
 
+#include <optional>
 #include <span>
 
+#include "rometrace/error.hpp"
 #include "rometrace/trace/trace.hpp"
 
 namespace rometrace {
@@ -13,7 +15,10 @@ struct MeanAndError {
 };
 MeanAndError mean_and_error(std::span<const double> draws);
 
-/// Throws Error if the noise took one of these probabilities beyond numbers.
+/// What is wrong if the noise took one of these probabilities beyond numbers.
+std::optional<Error> fault_of(std::span<const double> draws, const TraceOptions& options);
+
+/// Throws that.
 void check_finite(std::span<const double> draws, const TraceOptions& options);
 
 }  // namespace rometrace

@@ -21,15 +21,15 @@ std::string size_text(std::int64_t bytes) {
 
 }  // namespace
 
-std::vector<PatchCells> patches_of(const TracePrompt& prompt, const TraceOptions& options, const Trace& trace) {
+std::vector<PatchCells> patches_of(const SweepShape& shape, const TraceOptions& options) {
   std::map<std::tuple<std::int64_t, std::int64_t, Site, std::int64_t>, PatchCells> patches;
   for (std::size_t grid = 0; grid < options.kinds.size(); ++grid) {
-    for (auto t = static_cast<std::int64_t>(prompt.subject_range.begin); t < trace.tokens; ++t) {
-      for (std::int64_t layer = 0; layer < trace.layers; ++layer) {
-        const auto patch = patch_of(options.kinds[grid], t, layer, options.window, trace.layers);
+    for (auto t = shape.b; t < shape.T; ++t) {
+      for (std::int64_t layer = 0; layer < shape.L; ++layer) {
+        const auto patch = patch_of(options.kinds[grid], t, layer, options.window, shape.L);
         auto& entry = patches[{patch.layers.begin, t, patch.site, patch.layers.end}];
         entry.patch = patch;
-        entry.cells.push_back({grid, static_cast<std::size_t>(t * trace.layers + layer)});
+        entry.cells.push_back({grid, static_cast<std::size_t>(t * shape.L + layer)});
       }
     }
   }
@@ -44,9 +44,13 @@ bool Segment::restored_at(Site site, std::int64_t layer) const {
          layer < patch->layers.end;
 }
 
-SweepShape::SweepShape(const TracePrompt& prompt, const TraceOptions& options, const Trace& trace)
-    : N(options.samples), T(trace.tokens), L(trace.layers), b(static_cast<std::int64_t>(prompt.subject_range.begin)) {
-  TORCH_INTERNAL_ASSERT(N >= 1 && 0 <= b && b < T, "a trace needs a draw and a subject within the prompt");
+SweepShape::SweepShape(const TracePrompt& prompt, const TraceOptions& options, std::int64_t layers, std::int64_t facts)
+    : J(facts),
+      N(options.samples),
+      T(static_cast<std::int64_t>(prompt.token_ids.size())),
+      L(layers),
+      b(static_cast<std::int64_t>(prompt.subject_range.begin)) {
+  TORCH_INTERNAL_ASSERT(J >= 1 && N >= 1 && 0 <= b && b < T, "a trace needs a draw and a subject within the prompt");
 }
 
 Segment SweepShape::corrupted_run() const {
@@ -91,7 +95,7 @@ SweepPlan::SweepPlan(const SweepShape& shape, std::vector<const Patch*> patches_
       if (segment.clean_prefix) clean_rows = shape.b + 1;
     }
   }
-  token_layers += shape.L * clean_rows;
+  token_layers += shape.L * shape.J * clean_rows;
 }
 
 std::vector<std::int64_t> SweepPlan::admitted_at(std::int64_t layer, Site site) const {
@@ -112,7 +116,8 @@ std::vector<std::vector<std::size_t>> cut_into_passes(const std::vector<PatchCel
     const auto more = shape.rows(patches[i].patch);
     if ((corrupted + more) * row_bytes > memory) {
       throw Error("the memory allowed for restored runs, " + size_text(memory) +
-                  ", does not hold the corrupted run and " + "one restored run of this prompt; expected at least " +
+                  ", does not hold the corrupted run and one restored run of " +
+                  (shape.J == 1 ? "this prompt" : "these prompts") + "; expected at least " +
                   size_text((corrupted + more) * row_bytes) + ", or fewer samples");
     }
     if ((rows + more) * row_bytes > memory) {

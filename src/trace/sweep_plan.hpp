@@ -20,17 +20,14 @@ struct PatchCells {
   std::vector<Cell> cells;
 };
 
-/// The patches of all cells from the subject on, in the order in which sweeps admit them.
-std::vector<PatchCells> patches_of(const TracePrompt& prompt, const TraceOptions& options, const Trace& trace);
-
-/// The rows that a run carries up the layers from its admission on: for each draw, positions first .. T - 1. The keys
-/// of the positions before are the corrupted run's, or the clean one's.
+/// The rows that a run carries up the layers from its admission on: for each draw of each fact, positions
+/// first .. T - 1. The keys of the positions before are the fact's corrupted run's, or its clean one's.
 struct Segment {
   const Patch* patch = nullptr;  ///< none: the corrupted run
   std::int64_t first = 0;
   std::int64_t length = 0;  ///< T - first
   bool clean_prefix = false;
-  std::int64_t row = 0;  ///< where its rows begin: [N, length]
+  std::int64_t row = 0;  ///< where its rows begin: [J N, length]
 
   /// Whether row 0's own output of `site` in this layer is replaced by the clean one (after the layer of admission,
   /// whose replacement is part of the admission).
@@ -40,19 +37,25 @@ struct Segment {
 /// What is known of a patch's outcome before it is run.
 enum class Outcome { kToBeRun, kCorrupted, kClean };
 
-/// The sizes of one prompt's runs.
+/// The sizes of the runs of J facts: prompts with the same number of tokens and the same first one of the subject.
 struct SweepShape {
-  SweepShape(const TracePrompt& prompt, const TraceOptions& options, const Trace& trace);
+  SweepShape(const TracePrompt& prompt, const TraceOptions& options, std::int64_t layers, std::int64_t facts = 1);
 
   Segment corrupted_run() const;
   Segment segment_of(const Patch& patch) const;
   Outcome outcome_of(const Patch& patch) const;
-  std::int64_t rows(const Segment& segment) const { return N * segment.length; }
+  std::int64_t draws() const { return J * N; }
+  std::int64_t rows(const Segment& segment) const { return draws() * segment.length; }
   std::int64_t rows(const Patch& patch) const { return rows(segment_of(patch)); }
 
-  std::int64_t N, T, L;
-  std::int64_t b;  ///< the subject's first position
+  std::int64_t J;  ///< facts
+  std::int64_t N;  ///< draws of each
+  std::int64_t T, L;
+  std::int64_t b;  ///< the subjects' first position
 };
+
+/// The patches of all cells from the subject on, in the order in which sweeps admit them.
+std::vector<PatchCells> patches_of(const SweepShape& shape, const TraceOptions& options);
 
 /// One pass up the layers: which patches ride in it, and when each gets its rows.
 struct SweepPlan {
@@ -73,7 +76,7 @@ struct SweepPlan {
   /// its own window ends.
   std::vector<std::vector<Admission>> admissions;
   std::int64_t rows = 0;          ///< at the top, of all segments
-  std::int64_t clean_rows = 0;    ///< positions of the clean run whose keys are read
+  std::int64_t clean_rows = 0;    ///< positions of each clean run whose keys are read
   std::int64_t token_layers = 0;  ///< rows times layers that need keys and values
 };
 

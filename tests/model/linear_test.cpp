@@ -15,14 +15,12 @@
 #include <vector>
 
 #include "checks.hpp"
+#include "closeness.hpp"
 
 namespace rometrace {
 namespace {
 
-double largest_difference(const at::Tensor& a, const at::Tensor& b) {
-  REQUIRE(a.sizes().equals(b.sizes()));
-  return (a.to(at::kDouble) - b.to(at::kDouble)).abs().max().item<double>();
-}
+using testing::largest_difference;
 
 Linear::Options in_parts(std::vector<std::int64_t> widths) {
   Linear::Options options;

@@ -8,16 +8,26 @@
 #include <c10/util/Exception.h>
 
 #include "checks.hpp"
+#include "closeness.hpp"
 
 namespace rometrace {
 namespace {
 
+using testing::largest_difference;
+
+constexpr std::int64_t kFacts = 3, kDrawsOfEach = 5;
+
+struct Draws {
+  std::int64_t facts, first, count;
+};
+
 // A block with segments of every kind: from the first position, with a clean prefix, of one row, with few queries.
-AttentionBlock an_example(at::ScalarType dtype, std::int64_t heads, std::int64_t width) {
-  constexpr std::int64_t T = 6, N = 5;
+AttentionBlock an_example(at::ScalarType dtype, std::int64_t heads, std::int64_t width, Draws draws) {
+  constexpr std::int64_t T = 6;
   AttentionBlock block;
-  block.first_draw = 1;
-  block.draws = 3;
+  block.facts = draws.facts;
+  block.first_draw = draws.first;
+  block.draws = draws.count;
   block.heads = heads;
   block.scale = 0.37;
   block.segments = {{0, 6, 0, false}, {2, 4, 1, true},  {2, 4, 0, false}, {5, 1, 0, false},
@@ -30,18 +40,19 @@ AttentionBlock an_example(at::ScalarType dtype, std::int64_t heads, std::int64_t
   const auto D = heads * width;
   block.queries = at::randn({queries, D}, dtype);
   block.keys_values = at::randn({rows, 2 * D}, dtype);
-  block.base = at::randn({1 + N, T, 2 * D}, dtype);
+  block.base = at::randn({block.facts * (1 + kDrawsOfEach), T, 2 * D}, dtype);
   return block;
 }
 
-// One query at a time, over all keys that it sees, copied together.
+// One query at a time, over all keys that it sees, copied together: those of its fact.
 at::Tensor attend_one_by_one(const AttentionBlock& block) {
   const auto D = block.queries.size(1), H = block.heads;
   std::vector<at::Tensor> results;
   std::int64_t row = 0;
   for (const auto& segment : block.segments) {
     for (std::int64_t draw = 0; draw < block.draws; ++draw, row += segment.length) {
-      const auto base = block.base[segment.clean_prefix ? 0 : 1 + block.first_draw + draw];
+      const auto of_all = block.first_draw + draw;
+      const auto base = block.base[segment.clean_prefix ? of_all / kDrawsOfEach : block.facts + of_all];
       for (auto asking = segment.asking; asking < segment.length; ++asking) {
         const auto seen = at::cat({base.slice(0, 0, segment.first), block.keys_values.slice(0, row, row + asking + 1)});
         const auto heads = [&](const at::Tensor& rows) { return rows.reshape({-1, H, D / H}).transpose(0, 1); };
@@ -56,22 +67,23 @@ at::Tensor attend_one_by_one(const AttentionBlock& block) {
   return at::cat(results);
 }
 
-double largest_difference(const at::Tensor& a, const at::Tensor& b) {
-  REQUIRE(a.sizes().equals(b.sizes()));
-  return (a.to(at::kDouble) - b.to(at::kDouble)).abs().max().item<double>();
-}
-
 TEST_CASE("attention over own rows and a shared prefix is libtorch's, query by query") {
   const at::NoGradGuard no_grad;
   for (const auto& [heads, width] : {std::pair<std::int64_t, std::int64_t>{1, 1}, {2, 3}, {3, 64}, {1, 40}}) {
     CAPTURE(width);
-    // Sums of a few products of order 1: rounding at the last digits.
-    const auto in_double = an_example(at::kDouble, heads, width);
-    CHECK(largest_difference(attend(in_double), attend_one_by_one(in_double)) < 1e-13);
-    CHECK(largest_difference(attend_by_products(in_double), attend_one_by_one(in_double)) < 1e-13);
-    const auto in_float = an_example(at::kFloat, heads, width);
-    CHECK(largest_difference(attend(in_float), attend_one_by_one(in_float)) < 1e-5);
-    CHECK(largest_difference(attend_by_products(in_float), attend_one_by_one(in_float)) < 1e-5);
+    // Of one fact; of several all draws, some of one, and some of two with the ends of both cut off.
+    for (const auto draws :
+         {Draws{1, 1, 3}, Draws{kFacts, 0, kFacts * kDrawsOfEach}, Draws{kFacts, 6, 3}, Draws{kFacts, 3, 4}}) {
+      CAPTURE(draws.first);
+      CAPTURE(draws.count);
+      // Sums of a few products of order 1: rounding at the last digits.
+      const auto in_double = an_example(at::kDouble, heads, width, draws);
+      CHECK(largest_difference(attend(in_double), attend_one_by_one(in_double)) < 1e-13);
+      CHECK(largest_difference(attend_by_products(in_double), attend_one_by_one(in_double)) < 1e-13);
+      const auto in_float = an_example(at::kFloat, heads, width, draws);
+      CHECK(largest_difference(attend(in_float), attend_one_by_one(in_float)) < 1e-5);
+      CHECK(largest_difference(attend_by_products(in_float), attend_one_by_one(in_float)) < 1e-5);
+    }
   }
 }
 

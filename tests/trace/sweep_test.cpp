@@ -3,10 +3,13 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <limits>
 #include <random>
 #include <set>
 #include <sstream>
 #include <tuple>
+#include <variant>
+#include <vector>
 
 #include "checks.hpp"
 #include "closeness.hpp"
@@ -132,6 +135,18 @@ class Example {
     return text.str();
   }
 
+  // Other prompts that can share a sweep with this one's: subjects may end elsewhere.
+  std::vector<TracePrompt> prompts_of_its_shape(std::size_t count) {
+    std::vector<TracePrompt> prompts(count, prompt);
+    const auto begin = static_cast<std::int64_t>(prompt.subject_range.begin);
+    for (auto& each : prompts) {
+      for (auto& id : each.token_ids) id = static_cast<std::int32_t>(whole(0, model_.vocab - 1));
+      each.subject_range.end =
+          static_cast<std::size_t>(whole(begin + 1, static_cast<std::int64_t>(each.token_ids.size())));
+    }
+    return prompts;
+  }
+
   std::shared_ptr<const Gpt2> load(at::ScalarType dtype) const { return Gpt2::load(folder_.path(), dtype); }
 
   TracePrompt prompt;
@@ -176,6 +191,120 @@ TEST_CASE("sweep = plain for random models, prompts, options, memory budgets and
     several_passes += cut.passes > 1 ? 1 : 0;
   }
   CHECK(several_passes > kExamples / 4);
+}
+
+// Some prompts of one shape, with their clean runs: of every other one a target of its own is followed.
+struct Group {
+  Group(const Gpt2& model, Example& example, std::size_t count) : prompts(example.prompts_of_its_shape(count)) {
+    for (std::size_t i = 0; i < count; ++i) {
+      auto options = example.options;
+      options.target.reset();
+      if (i % 2 == 1) options.target = prompts[i].token_ids.back();
+      cleans.push_back(run_clean(model, prompts[i], options));
+    }
+  }
+
+  std::vector<SweepFact> facts() const {
+    std::vector<SweepFact> facts;
+    for (std::size_t i = 0; i < prompts.size(); ++i) facts.push_back({&prompts[i], &cleans[i]});
+    return facts;
+  }
+
+  std::vector<TracePrompt> prompts;
+  std::vector<CleanRun> cleans;
+};
+
+TEST_CASE("facts that share a sweep have the scores that each has alone") {
+  constexpr unsigned kExamples = 100;
+  std::int64_t several_passes = 0, several_answers = 0, several_ends = 0;
+  for (unsigned seed = 0; seed < kExamples; ++seed) {
+    CAPTURE(seed);
+    Example example(seed);
+    CAPTURE(example.description());
+    const auto dtype = seed % 3 == 0 ? at::kFloat : at::kDouble;
+    const auto model = example.load(dtype);
+    const auto count = 2 + seed % 5;
+    const Group group(*model, example, count);
+    std::set<std::int32_t> answers;
+    std::set<std::size_t> ends;
+    for (std::size_t i = 0; i < count; ++i) {
+      answers.insert(group.cleans[i].trace.answer_id);
+      ends.insert(group.prompts[i].subject_range.end);
+    }
+    several_answers += answers.size() > 1 ? 1 : 0;
+    several_ends += ends.size() > 1 ? 1 : 0;
+
+    RunControl tight;
+    tight.memory =
+        count * example.memory_rows * model->config().n_embd * static_cast<std::int64_t>(c10::elementSize(dtype));
+    tight.block_rows = example.block_rows;
+    for (const auto& control : {RunControl(), tight}) {
+      const auto shared = trace_sweeps(*model, group.facts(), example.options, control);
+      REQUIRE(shared.outcomes.size() == count);
+      for (std::size_t i = 0; i < count; ++i) {
+        const auto alone = trace_sweep(*model, group.prompts[i], example.options, group.cleans[i]).trace;
+        REQUIRE(std::holds_alternative<Trace>(shared.outcomes[i]));
+        compare(std::get<Trace>(shared.outcomes[i]), alone, tolerances_of(dtype));
+      }
+      several_passes += shared.passes > 1 ? 1 : 0;
+    }
+  }
+  CHECK(several_passes > kExamples / 4);
+  CHECK(several_answers > kExamples / 2);
+  CHECK(several_ends > kExamples / 2);
+}
+
+TEST_CASE("a fact whose output is not a number is the only one of its sweep to fail") {
+  // Near the scale at which a square overflows float32, a longer subject's noise does so first.
+  Example example(5);
+  const auto model = example.load(at::kFloat);
+  const Group group(*model, example, 8);
+  std::int64_t mixed = 0;
+  for (example.options.sigma = 1e17; example.options.sigma < 1e21; example.options.sigma *= 1.3) {
+    CAPTURE(example.options.sigma);
+    const auto shared = trace_sweeps(*model, group.facts(), example.options);
+    std::size_t failed = 0;
+    for (std::size_t i = 0; i < group.prompts.size(); ++i) {
+      const auto trace = [&] { return trace_sweep(*model, group.prompts[i], example.options, group.cleans[i]).trace; };
+      if (const auto* error = std::get_if<Error>(&shared.outcomes[i])) {
+        ++failed;
+        CHECK(message_of<Error>(trace) == error->what());
+      } else {
+        compare(std::get<Trace>(shared.outcomes[i]), trace(), kFloat);
+      }
+    }
+    mixed += 0 < failed && failed < group.prompts.size() ? 1 : 0;
+  }
+  CHECK(mixed > 0);
+}
+
+TEST_CASE("what a fact's clean run holds reaches no other fact of its sweep") {
+  for (unsigned seed = 0; seed < 20; ++seed) {
+    CAPTURE(seed);
+    Example example(seed);
+    const auto model = example.load(at::kDouble);
+    Group group(*model, example, 3);
+    const auto before = trace_sweeps(*model, group.facts(), example.options);
+    group.cleans[1].inputs.fill_(std::numeric_limits<double>::quiet_NaN());
+    for (auto& [site, outputs] : group.cleans[1].outputs) outputs.fill_(std::numeric_limits<double>::quiet_NaN());
+    const auto after = trace_sweeps(*model, group.facts(), example.options);
+    for (const std::size_t i : {0, 2}) {
+      compare(std::get<Trace>(after.outcomes[i]), std::get<Trace>(before.outcomes[i]), kDouble);
+    }
+  }
+}
+
+TEST_CASE("prompts of different shapes are not taken into one sweep") {
+  const Example example(5);
+  const auto model = example.load(at::kFloat);
+  const auto clean = run_clean(*model, example.prompt, example.options);
+  auto longer = example.prompt, later = example.prompt;
+  longer.token_ids.push_back(0);
+  ++later.subject_range.begin;
+  for (const auto& other : {longer, later}) {
+    const std::vector<SweepFact> facts = {{&example.prompt, &clean}, {&other, &clean}};
+    CHECK_THROWS_AS(trace_sweeps(*model, facts, example.options), c10::Error);
+  }
 }
 
 TEST_CASE("the result does not depend on the number of threads") {
@@ -276,6 +405,26 @@ TEST_CASE("the sweep does the work of the rows that differ, and no more") {
     CHECK(done.attention == needed.attention);
     CHECK(done.mlp == needed.mlp);
     CHECK(done.answers == needed.answers);
+  }
+}
+
+TEST_CASE("facts that share a sweep take the work that they take alone") {
+  for (unsigned seed = 0; seed < 30; ++seed) {
+    Example example(seed);
+    CAPTURE(example.description());
+    const auto model = example.load(at::kFloat);
+    const auto count = 1 + seed % 4;
+    const Group group(*model, example, count);
+    RunControl control;
+    std::int64_t all = 0;
+    control.progress = [&](std::int64_t, std::int64_t total) { all = total; };
+    const auto done = trace_sweeps(*model, group.facts(), example.options, control).work;
+    const auto of_one = work_needed(example.prompt, example.options, model->config().n_layer);
+    CHECK(done.keys_values == count * of_one.keys_values);
+    CHECK(done.attention == count * of_one.attention);
+    CHECK(done.mlp == count * of_one.mlp);
+    CHECK(done.answers == count * of_one.answers);
+    CHECK(all == done.keys_values);
   }
 }
 

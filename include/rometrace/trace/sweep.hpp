@@ -1,7 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
+#include <variant>
+#include <vector>
 
+#include "rometrace/error.hpp"
 #include "rometrace/model/gpt2.hpp"
 #include "rometrace/trace/clean_run.hpp"
 #include "rometrace/trace/trace.hpp"
@@ -43,6 +47,28 @@ struct Sweep {
 /// `control.memory` does not hold the corrupted run and one patch; Interrupted when a stop is requested.
 Sweep trace_sweep(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options, const CleanRun& clean,
                   const RunControl& control = {});
+
+/// One fact of a shared sweep: what trace_sweep takes of it. Nothing is null.
+struct SweepFact {
+  const TracePrompt* prompt = nullptr;
+  const CleanRun* clean = nullptr;
+};
+
+struct SharedSweep {
+  std::vector<std::variant<Trace, Error>> outcomes;  ///< of each fact, in their order
+  TokenLayers work;                                  ///< of all facts together
+  std::int64_t passes = 0;                           ///< that all of them took part in
+};
+
+/// Several facts in one sweep, each with the scores that it has alone, within rounding. Their prompts have the same
+/// number of tokens and the same first token of the subject (asserted: see to it before): then patches and rows are the
+/// same, and J facts of N draws go up the layers as one of J N draws would.
+///
+/// Each fact's answer is that of its clean run; `options.target` is not read. Noise that takes one fact's output beyond
+/// numbers is that fact's Error, and leaves the others as they are. Throws as trace_sweep does for what concerns all:
+/// `control.memory` bounds the rows of all facts.
+SharedSweep trace_sweeps(const Gpt2& model, std::span<const SweepFact> facts, const TraceOptions& options,
+                         const RunControl& control = {});
 
 /// The least `control.memory` with which the prompt can be traced: the corrupted run and the largest patch, in bytes.
 std::int64_t least_memory(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options);
