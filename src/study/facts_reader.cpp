@@ -289,7 +289,7 @@ bool FactsReader::read_csv(std::string_view text) {
     }
   }
   if (need_ == Need::kWordings && !has_any(columns, {"prompt"}) && !has_any(columns, kRelationNames)) {
-    throw Error(label_ + ": the header names \"subject\" but no \"prompt\" and no \"relation\"");
+    throw Error(label_ + R"(: the header names "subject" but no "prompt" and no "relation")");
   }
   CsvReader rows(text, separator);
   rows.next();

@@ -2,8 +2,10 @@
 
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "rometrace/study/facts.hpp"
 #include "study/csv_records.hpp"
