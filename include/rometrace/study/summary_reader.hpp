@@ -1,0 +1,83 @@
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "rometrace/error.hpp"
+#include "rometrace/text/input_file.hpp"
+
+namespace rometrace {
+
+/// The scores of one kind of restoration in a line, row-major [tokens, layers]; NaN where the line has null.
+struct SummaryGrid {
+  std::string kind;         ///< "state", "mlp", "attn"
+  std::int64_t window = 0;  ///< layers
+  std::int64_t tokens = 0;
+  std::int64_t layers = 0;
+  std::vector<double> scores;
+};
+
+/// One line of a results file.
+struct SummaryLine {
+  enum class Type {
+    kHeader,  ///< "rometrace/batch/1"
+    kTrace,   ///< "rometrace/trace/1", whatever its status
+    kProbe,   ///< "rometrace/probe/1"
+  };
+
+  Type type = Type::kTrace;
+  nlohmann::json json;             ///< all but grids, token_bytes and token_ids, which take most of a line
+  std::vector<SummaryGrid> grids;  ///< in the order of the line; their other fields are not kept
+  std::string where;               ///< "results.jsonl, line 3", for messages
+};
+
+/// A line that is not a JSON object.
+class DamagedLine : public Error {
+ public:
+  using Error::Error;
+};
+
+/// Reads one line; `where` opens the messages. Throws DamagedLine (not JSON, no object, grids of uneven rows), Error
+/// (an unknown schema).
+SummaryLine parse_summary_line(std::string_view text, std::string_view where);
+
+/// Reads a results file line by line; holds one line at a time, however long the file. Blank lines are passed over. A
+/// last line that cannot be read is what a batch leaves that is running or was killed: it ends the file, and is told by
+/// torn(). (The other readers of results need a header; this one takes what single runs have written as well.)
+class SummaryReader {
+ public:
+  /// `name`: a file, or "-" for standard input. Throws Error naming the file that cannot be opened.
+  explicit SummaryReader(const std::string& name, std::stop_token stop = {});
+
+  /// The next line into `line`; false at the end. Throws as parse_summary_line() does, Error (cannot be read, a line of
+  /// more than 256 MiB), Interrupted.
+  bool next(SummaryLine& line);
+
+  bool torn() const { return torn_; }                       ///< once next() has given false
+  const std::string& label() const { return label_; }       ///< the file, as messages show it
+  std::uint64_t bytes_read() const { return bytes_read_; }  ///< of size(), where that is known
+  std::uint64_t size() const { return file_ && file_->is_regular() ? file_->size() : 0; }
+
+ private:
+  bool read_more();
+  std::optional<std::string_view> next_text();
+
+  std::optional<InputFile> file_;  ///< none: standard input
+  int descriptor_ = -1;
+  std::string label_;
+  std::stop_token stop_;
+  std::string buffer_;
+  std::size_t begin_ = 0;    ///< of the next line in buffer_
+  std::size_t scanned_ = 0;  ///< no line end between begin_ and here
+  std::int64_t number_ = 0;  ///< lines taken so far
+  std::uint64_t bytes_read_ = 0;
+  bool ended_ = false;  ///< the file has nothing more to read
+  bool torn_ = false;
+};
+
+}  // namespace rometrace

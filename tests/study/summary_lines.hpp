@@ -1,0 +1,89 @@
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+namespace rometrace::testing {
+
+using Json = nlohmann::json;
+
+/// A traced line of `tokens` tokens and two layers, state and mlp; a cell's score is low + 0.01 (token + 1) (layer +
+/// 1).
+inline Json traced_line(std::int64_t record, std::size_t tokens = 5, std::size_t begin = 1, std::size_t end = 3) {
+  const double low = 0.125;
+  Json grid = Json::array();
+  for (std::size_t t = 0; t < tokens; ++t) {
+    Json row = Json::array();
+    for (std::size_t layer = 0; layer < 2; ++layer) {
+      row.push_back(t < begin ? low : low + 0.01 * static_cast<double>((t + 1) * (layer + 1)));
+    }
+    grid.push_back(row);
+  }
+  return {{"schema", "rometrace/trace/1"},
+          {"status", "traced"},
+          {"fact", {{"record", record}, {"order", record}, {"relation", "P1"}}},
+          {"model", {{"name", "tiny"}, {"layers", 2}, {"width", 8}, {"heads", 2}, {"weights_sha256", "00ff"}}},
+          {"run",
+           {{"device", "cpu"},
+            {"dtype", "float32"},
+            {"threads", 1},
+            {"engine", "sweep"},
+            {"seed", 1},
+            {"samples", 10},
+            {"noise", {{"rule", "s3"}, {"sigma", 0.25}, {"replace", false}}},
+            {"seconds", 0.5}}},
+          {"tokens", std::vector<std::string>(tokens, "x")},
+          {"token_bytes", std::vector<std::string>(tokens, "78")},
+          {"subject_range", {begin, end}},
+          {"high_score", 0.75},
+          {"low_score", low},
+          {"total_effect", 0.625},
+          {"grids",
+           {{"state", {{"window", 1}, {"scores", grid}, {"indirect_effect", grid}, {"standard_error", grid}}},
+            {"mlp", {{"window", 10}, {"scores", grid}, {"indirect_effect", grid}, {"standard_error", nullptr}}}}}};
+}
+
+inline Json untraced_line(std::int64_t record, const std::string& status, const std::string& cause) {
+  return {{"schema", "rometrace/trace/1"},
+          {"status", status},
+          {"cause", cause},
+          {"reason", "because"},
+          {"fact", {{"record", record}, {"order", record}}}};
+}
+
+/// A batch's first line: `selected` of as many records.
+inline Json header_line(std::int64_t selected, const std::string& facts_sha256 = "abc") {
+  return {{"schema", "rometrace/batch/1"},
+          {"command", "trace"},
+          {"model", {{"name", "tiny"}, {"layers", 2}, {"width", 8}, {"heads", 2}, {"weights_sha256", "00ff"}}},
+          {"run",
+           {{"device", "cpu"},
+            {"dtype", "float32"},
+            {"tf32", false},
+            {"engine", "sweep"},
+            {"seed", 1},
+            {"samples", 10},
+            {"noise", {{"rule", "s3"}, {"sigma", 0.25}, {"replace", false}}}}},
+          {"kinds", {"state", "mlp"}},
+          {"window", 10},
+          {"target", "prediction"},
+          {"all", false},
+          {"special_tokens", false},
+          {"only", nullptr},
+          {"facts",
+           {{"files", {{{"name", "facts.json"}, {"sha256", facts_sha256}}}},
+            {"records", selected},
+            {"selection", {{"limit", nullptr}}},
+            {"selected", selected}}},
+          {"shard", nullptr}};
+}
+
+/// The lines as a file's text.
+inline std::string as_text(const std::vector<Json>& lines) {
+  std::string text;
+  for (const auto& line : lines) text += line.dump() + "\n";
+  return text;
+}
+
+}  // namespace rometrace::testing
