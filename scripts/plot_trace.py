@@ -1,36 +1,61 @@
 #!/usr/bin/env python3
-"""Draws a trace as the paper's heat maps (arXiv 2202.05262, figure 1): tokens down, layers across.
+"""Draws traces as the paper's heat maps (arXiv 2202.05262, figure 1): tokens down, layers across.
 
     rometrace --prompt "Miles Davis plays the" --subject "Miles Davis" | scripts/plot_trace.py -o miles.png
+    scripts/plot_trace.py results.jsonl --id plays_instrument/miles-davis -o miles.pdf
+    scripts/plot_trace.py results.jsonl --each pictures --relation plays_instrument --limit 20
+    scripts/plot_trace.py results.jsonl --each pages.pdf --same-scale
 
 Purple: states, green: MLP, red: attention; one panel for each kind in the record. Corrupted tokens carry a star. The
 colour scale runs from low_score, the probability with nothing restored, to the panel's largest score.
 
-Exit status: 0 drawn; 2 could not draw (one line on stderr says why). Needs matplotlib.
+Exit status: 0 drawn; 1 drawn, but some of --each could not be; 2 could not draw (one line on stderr says why). Needs
+matplotlib.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import json
-import math
-import os
+import contextlib
+import re
 import sys
-import unicodedata
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import Any, Iterator, Sequence
 
-SCHEMA = "rometrace/trace/1"
-FORMATS = ("png", "pdf", "svg")
-COLOURS = {"state": "Purples", "mlp": "Greens", "attn": "Reds"}
+from plotting import (
+    COLOURS,
+    FORMATS,
+    PlotError,
+    check_output,
+    dpi_of,
+    find_matplotlib,
+    kinds_of,
+    layer_ticks,
+    number_of,
+    save,
+    settings,
+)
+from results_file import (
+    Line,
+    Parser,
+    Progress,
+    UserError,
+    WriteError,
+    base_name,
+    one_line,
+    positive,
+    printable,
+    read_grid,
+    read_lines,
+    replacing,
+    shorten,
+    token_text,
+)
+
+PROGRAM = "plot_trace.py"
 NAMES = {"state": "state", "mlp": "MLP", "attn": "attention"}
 LONGEST_LABEL = 24  # characters
-
-
-class PlotError(Exception):
-    """What was found, what was expected, what to do; in one line."""
 
 
 @dataclass(frozen=True)
@@ -58,49 +83,80 @@ class Picture:
     least_span: float
     """A hundredth of low_score: a scale shorter than that would show rounding as if it were an effect."""
     panels: list[Panel]
+    caption: str = ""
+    """Which fact it is, for a page among others."""
 
 
-# --- Reading ----------------------------------------------------------------------------------------------------
+# --- Choosing and reading ---------------------------------------------------------------------------------------
 
 
-def read_record(source: str) -> dict[str, Any]:
-    """The one record in the file `source`, or in standard input for "-"."""
-    if source == "-" and sys.stdin.isatty():
-        raise PlotError("no input: give a file, or pipe rometrace into this program")
-    try:
-        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
-    except OSError as error:
-        raise PlotError(f"{source}: cannot be read ({error.strerror}); expected a file that rometrace wrote") from None
-    where = "standard input" if source == "-" else source
-    if not data.strip():
-        hint = "; did rometrace fail? Its message is above" if source == "-" else ""
-        raise PlotError(f"{where} is empty, expected a JSON record{hint}")
-    return check_record(where, parse_json(where, data))
+def choose(arguments: argparse.Namespace) -> Line:
+    """The one line of the input that is to be drawn."""
+    given = [f"{name} {value}" for name, value in (("--id", arguments.id), ("--record", arguments.record)) if value is not None]
+    records = traced = matches = 0
+    chosen: Line | None = None
+    for line in lines_of_records(arguments.input):
+        records += 1
+        if given and not is_chosen(line, arguments):
+            continue
+        matches += 1
+        traced += line.status == "traced"
+        if chosen is None or (chosen.status != "traced" and line.status == "traced"):
+            chosen = line
+    where = name_of(arguments.input)
+    if given and chosen is None:
+        raise PlotError(f"{where} has no {given[0]} among its {records} records")
+    if chosen is None:
+        raise PlotError(f"{where} holds no records, only a header")
+    if traced > 1 and given:
+        raise PlotError(f"{where} holds {traced} traces of {given[0]}; choose one with --record, such as {chosen.record}")
+    if traced > 1:
+        raise PlotError(
+            f"{where} holds {records} records, expected one; choose it with --id or --record, or draw each with --each FOLDER"
+        )
+    if traced == 0 and matches > 1:
+        raise PlotError(f"{where} holds {matches} records, none of them traced; there is nothing to draw")
+    return chosen
 
 
-def parse_json(where: str, data: bytes) -> Any:
-    """The JSON value that `data` is."""
-    try:
-        return json.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        lines = [line for line in data.splitlines() if line.strip()]
-        if len(lines) > 1 and all(line.lstrip().startswith(b"{") for line in lines):
-            raise PlotError(f"{where} holds {len(lines)} records, expected one; choose a line of it") from None
-        reason = str(error).replace("\n", " ")
-        raise PlotError(f"{where} is not JSON ({reason}), expected a record that rometrace wrote") from None
+def lines_of_records(source: str) -> Iterator[Line]:
+    """The input's lines without the header."""
+    return (line for line in read_lines(source, note) if line.place)
 
 
-def check_record(where: str, record: Any) -> dict[str, Any]:
-    """`record`, if it is a traced one of the schema that this program knows."""
-    if not isinstance(record, dict) or "schema" not in record:
-        raise PlotError(f'{where} is JSON without "schema", expected a record of "{SCHEMA}"')
-    if record["schema"] != SCHEMA:
-        raise PlotError(f'{where} is of schema {json.dumps(record["schema"])}, this program draws "{SCHEMA}"')
-    if record.get("status") == "skipped":
-        reason = printable(str(record.get("reason", "no reason given")))
-        raise PlotError(f"{where} is the record of a skipped fact ({reason}); there is nothing to draw")
+def is_chosen(line: Line, arguments: argparse.Namespace) -> bool:
+    """Whether --id or --record names the line."""
+    return line.id == arguments.id if arguments.id is not None else line.record == arguments.record
+
+
+def traced_lines(arguments: argparse.Namespace) -> Iterator[Line]:
+    """What --each draws: traced facts, of one relation with --relation, the first ones with --limit."""
+    count = 0
+    for line in lines_of_records(arguments.input):
+        if count == arguments.limit:
+            return
+        if line.status == "traced" and arguments.relation in (None, line.relation):
+            count += 1
+            yield line
+
+
+def name_of(source: str) -> str:
+    return "standard input" if source == "-" else source
+
+
+def note(message: str) -> None:
+    """A message on stderr."""
+    print(f"{PROGRAM}: {message}", file=sys.stderr)
+
+
+def read_record(line: Line) -> dict[str, Any]:
+    """The line's record, if it is a traced one."""
+    record = line.value
+    if record.get("status") in ("skipped", "failed"):
+        reason = one_line(record.get("reason", "no reason given"), 200)
+        raise PlotError(f"{line.where} is the record of a {record['status']} fact ({reason}); there is nothing to draw")
     if not isinstance(record.get("grids"), dict) or not record["grids"]:
-        raise PlotError(f'{where} has no "grids", expected at least one of {", ".join(COLOURS)}')
+        raise PlotError(f'{line.where} has no "grids", expected at least one of {", ".join(COLOURS)}')
     return record
 
 
@@ -120,7 +176,8 @@ def read_picture(record: dict[str, Any], kinds: Sequence[str] | None, effect: bo
             tokens=tokens,
             subject_range=(begin, end),
             answer=label_of(record["answer"], record["answer_bytes"]),
-            model=shorten(printable(Path(str(record["model"]["name"])).name)),
+            model=shorten(base_name(record["model"]["name"]), LONGEST_LABEL),
+            caption=caption_of(record),
             low=0.0 if effect else float(record["low_score"]),
             least_span=max(1e-9, 0.01 * float(record["low_score"])),
             panels=[
@@ -134,84 +191,19 @@ def read_picture(record: dict[str, Any], kinds: Sequence[str] | None, effect: bo
         raise PlotError(f"the record has a field of another type than expected ({error})") from None
 
 
-def read_grid(name: str, grid: Any, shape: tuple[int, int]) -> list[list[float]]:
-    """`grid` as [T][L] finite numbers."""
-    rows = [[float(value) for value in row] for row in grid]
-    if 0 in shape or len(rows) != shape[0] or any(len(row) != shape[1] for row in rows):
-        raise PlotError(f"{name} is not {shape[0]} tokens by {shape[1]} layers")
-    if not all(abs(value) <= 1.001 for row in rows for value in row):
-        raise PlotError(f"{name} holds a number that is no probability")
-    return rows
-
-
-# --- Labels -----------------------------------------------------------------------------------------------------
-
-
-def printable(text: str) -> str:
-    """`text` with control, format and unassigned characters escaped, so that each token stays on its line."""
-    escapes = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
-
-    def show(character: str) -> str:
-        if unicodedata.category(character)[0] not in "CZ" or character == " ":
-            return character
-        return escapes.get(character) or escape(character)
-
-    return "".join(show(character) for character in text)
-
-
-def escape(character: str) -> str:
-    """A character that cannot be shown, as the Unicode standard names it."""
-    return f"U+{ord(character):04X}"
+def caption_of(record: dict[str, Any]) -> str:
+    """Number, id and prompt of the fact."""
+    fact = record.get("fact") or {}
+    parts = [f"record {fact['record']}" if "record" in fact else "", fact.get("id"), record.get("prompt")]
+    return shorten("   ".join(printable(str(part)) for part in parts if part not in (None, "")), 110)
 
 
 def label_of(text: str, token_bytes: str) -> str:
-    """A token as it is shown: without its leading space; raw bytes where it is not UTF-8 on its own."""
-    raw = bytes.fromhex(token_bytes)
-    if "\ufffd" in text and "\ufffd".encode() not in raw:
-        text = raw.decode("utf-8", errors="backslashreplace")
-    stripped = text[1:] if text.startswith(" ") and text.strip(" ") else text
-    return shorten(printable(stripped.replace(" ", "␣") if not stripped.strip(" ") else stripped))
-
-
-def shorten(text: str) -> str:
-    """At most LONGEST_LABEL characters."""
-    return text if len(text) <= LONGEST_LABEL else text[: LONGEST_LABEL - 1] + "…"
-
-
-def choose_fonts(texts: Sequence[str]) -> tuple[list[str], Callable[[str], str]]:
-    """Font families that together show `texts`, and a function that escapes what no installed font has."""
-    from matplotlib import font_manager, ft2font
-
-    def characters_of(path: str, index: int = 0) -> set[int]:
-        try:
-            return set(ft2font.FT2Font(path, face_index=index).get_charmap())
-        except TypeError:  # matplotlib before 3.11 reads a collection's first face only
-            return set(ft2font.FT2Font(path).get_charmap())
-        except (OSError, RuntimeError):
-            return set()
-
-    families = ["DejaVu Sans"]  # comes with matplotlib
-    missing = {ord(character) for text in texts for character in text}
-    missing -= characters_of(font_manager.findfont("DejaVu Sans"))
-    for font in sorted(font_manager.fontManager.ttflist, key=lambda font: (font.weight != 400, font.name)):
-        if not missing:
-            break
-        if font.name.startswith("Last Resort"):
-            continue  # it has a box for every character
-        found = missing & characters_of(font.fname, getattr(font, "index", 0))
-        if found:
-            families.append(font.name)
-            missing -= found
-    return families, lambda text: "".join(escape(c) if ord(c) in missing else c for c in text)
+    """A token as the panels show it."""
+    return shorten(token_text(text, token_bytes), LONGEST_LABEL)
 
 
 # --- Drawing ----------------------------------------------------------------------------------------------------
-
-
-def layer_ticks(layers: int) -> range:
-    """Layers that get a number: each, or every 2nd, 5th, ... so that at most 13 stand."""
-    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, layers) if layers <= 13 * step or step == layers)
-    return range(0, layers, step)
 
 
 def colour_range(picture: Picture, panel: Panel, vmin: float | None, vmax: float | None) -> tuple[float, float]:
@@ -282,113 +274,177 @@ def make_figure(picture: Picture, vmin: float | None, vmax: float | None, effect
     return figure
 
 
-def find_matplotlib() -> None:
-    """Goes on in the virtual environment that scripts/rometrace made, if that has matplotlib and this Python does not."""
-    if importlib.util.find_spec("matplotlib"):
-        return
-    prepared = Path(__file__).resolve().parent.parent / ".venv/bin/python"
-    if prepared.exists() and Path(sys.prefix) != prepared.parent.parent:
-        os.execv(prepared, [str(prepared), *sys.argv])
-
-
-def draw(picture: Picture, arguments: argparse.Namespace) -> None:
-    """Writes the figure to the output file."""
-    try:
-        import matplotlib
-    except ImportError:
-        raise PlotError("matplotlib is not installed; python3 -m pip install matplotlib brings it") from None
-    matplotlib.use("Agg")
-    families, showable = choose_fonts([*picture.tokens, picture.answer, picture.model])
-    picture = replace(
-        picture,
-        tokens=[showable(token) for token in picture.tokens],
-        answer=showable(picture.answer),
-        model=showable(picture.model),
-    )
-    with matplotlib.rc_context({"font.family": families, "pdf.fonttype": 42, "axes.linewidth": 0.6}):
+@contextlib.contextmanager
+def drawn(picture: Picture, arguments: argparse.Namespace, caption: bool = False) -> Iterator[Any]:
+    """The picture's figure, and the settings to save it with."""
+    with settings([*picture.tokens, picture.answer, picture.model, picture.caption]) as showable:
+        picture = replace(
+            picture,
+            tokens=[showable(token) for token in picture.tokens],
+            answer=showable(picture.answer),
+            model=showable(picture.model),
+        )
         figure = make_figure(picture, arguments.vmin, arguments.vmax, arguments.effect)
+        if caption:
+            figure.suptitle(showable(picture.caption), fontsize=9, parse_math=False)
+        yield figure
+
+
+def draw_one(arguments: argparse.Namespace) -> None:
+    """Draws the chosen line into --output."""
+    picture = read_picture(read_record(choose(arguments)), arguments.kinds, arguments.effect)
+    with drawn(picture, arguments) as figure:
         save(figure, arguments.output, arguments.dpi)
 
 
-def save(figure: Any, output: Path, dpi: int) -> None:
-    """Writes beside `output`, then renames."""
-    part = output.with_name(f".{output.name}.part")
+# --- Many facts -------------------------------------------------------------------------------------------------
+
+
+def draw_each(arguments: argparse.Namespace) -> int:
+    """Draws every traced fact that is asked for; gives the exit status."""
+    target: Path = arguments.each
+    total = sum(1 for _ in traced_lines(arguments)) if arguments.input != "-" else None
+    if total == 0:
+        raise PlotError(f"{name_of(arguments.input)} has no traced fact{of_relation(arguments)}; there is nothing to draw")
+    if arguments.same_scale:
+        share_scale(arguments)
+    progress = Progress(PROGRAM, "facts drawn", total)
+    with pages_in(target, arguments.dpi) if target.suffix.lower() == ".pdf" else files_in(target, arguments) as put:
+        drawn_facts = failed = 0
+        for line in traced_lines(arguments):
+            try:
+                picture = read_picture(read_record(line), arguments.kinds, arguments.effect)
+                with drawn(picture, arguments, caption=True) as figure:
+                    put(figure, line)
+                drawn_facts += 1
+            except WriteError:
+                raise
+            except UserError as error:
+                failed += 1
+                progress.note(str(error) if str(error).startswith(line.where) else f"{line.where}: {error}")
+            progress.step()
+        if not drawn_facts:
+            raise PlotError(f"{name_of(arguments.input)}: no fact{of_relation(arguments)} was drawn")
+    progress.finish(f"drew {drawn_facts} facts into {target}" + (f"; {failed} could not be drawn" if failed else ""))
+    return 1 if failed else 0
+
+
+def of_relation(arguments: argparse.Namespace) -> str:
+    return "" if arguments.relation is None else f' of relation "{one_line(arguments.relation)}"'
+
+
+def share_scale(arguments: argparse.Namespace) -> None:
+    """--same-scale: sets --vmin and --vmax, where they are not given, to the ends of all the pictures' scales."""
+    if arguments.input == "-":
+        raise PlotError("--same-scale reads the input twice, which standard input cannot be; give a file")
+    low, high = float("inf"), float("-inf")
+    progress = Progress(PROGRAM, "facts read for the common scale", None)
+    for line in traced_lines(arguments):
+        with contextlib.suppress(UserError):  # told when it is drawn
+            picture = read_picture(read_record(line), arguments.kinds, arguments.effect)
+            low = min(low, picture.low)
+            high = max(high, *(value for panel in picture.panels for row in panel.values for value in row))
+        progress.step()
+    if low <= high:
+        arguments.vmin = low if arguments.vmin is None else arguments.vmin
+        arguments.vmax = max(high, arguments.vmin + 1e-9) if arguments.vmax is None else arguments.vmax
+
+
+@contextlib.contextmanager
+def files_in(folder: Path, arguments: argparse.Namespace) -> Iterator[Any]:
+    """A function that writes a figure into a file of its own."""
     try:
-        figure.savefig(part, format=output.suffix[1:].lower(), dpi=dpi)
-        os.replace(part, output)
+        folder.mkdir(exist_ok=True)
     except OSError as error:
-        part.unlink(missing_ok=True)
-        raise PlotError(f"{output}: cannot be written ({error.strerror})") from None
+        raise PlotError(f"{folder}: the folder cannot be made ({error.strerror})") from None
+    used: set[str] = set()
+
+    def put(figure: Any, line: Line) -> None:
+        name = file_name_of(line.record, line.id)
+        while name in used:
+            name += "-again"
+        used.add(name)
+        save(figure, folder / f"{name}.{arguments.format}", arguments.dpi)
+
+    yield put
+
+
+def file_name_of(record: int, fact_id: str) -> str:
+    """A name for the fact's picture that is safe on every system and sorts by record."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", fact_id).strip("-.")[:80]
+    return f"{record:05d}-{safe}" if safe and safe != str(record) else f"{record:05d}"
+
+
+@contextlib.contextmanager
+def pages_in(output: Path, dpi: int) -> Iterator[Any]:
+    """A function that writes a figure as a page of one PDF."""
+    check_output(output)
+    with settings([]):
+        from matplotlib.backends.backend_pdf import PdfPages
+    with replacing(output) as part, PdfPages(part) as pages:
+        yield lambda figure, line: pages.savefig(figure, dpi=dpi)
 
 
 # --- The program ------------------------------------------------------------------------------------------------
 
 
-def check_output(output: Path) -> None:
-    """Refuses, before anything is read, what could not be written in the end."""
-    if output.suffix[1:].lower() not in FORMATS:
-        raise PlotError(f'{output}: the suffix is "{output.suffix}", expected one of .{", .".join(FORMATS)}')
-    if not output.parent.is_dir():
-        raise PlotError(f"{output}: there is no folder {output.parent}; make it first")
-    if output.is_dir():
-        raise PlotError(f"{output} is a folder, expected a file name")
-
-
-def kinds_of(text: str) -> list[str]:
-    """`--kinds` as a list."""
-    kinds = text.split(",")
-    unknown = [kind for kind in kinds if kind not in COLOURS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not a kind, expected {', '.join(COLOURS)}")
-    return kinds
-
-
-def number_of(text: str) -> float:
-    """`--vmin` and `--vmax`: a finite number."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
-    return value
-
-
-def dpi_of(text: str) -> int:
-    """`--dpi`, within what matplotlib can draw."""
-    if not text.isdecimal() or not 20 <= int(text) <= 600:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 20 to 600")
-    return int(text)
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
-
-    def error(self, message: str) -> Any:
-        self.exit(2, f"plot_trace.py: {message}; see plot_trace.py --help\n")
-
-
 def parse_arguments() -> argparse.Namespace:
-    parser = Parser(description="Draws a trace that rometrace wrote as heat maps.")
-    parser.add_argument("input", nargs="?", default="-", help="file with one record (default: standard input)")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="picture to write: .png, .pdf or .svg")
+    parser = Parser(prog=PROGRAM, description="Draws traces that rometrace wrote as heat maps.")
+    parser.add_argument(
+        "input", nargs="?", default="-", help="file with one record, or a batch's results (default: standard input)"
+    )
+    parser.add_argument("-o", "--output", type=Path, help="picture to write: .png, .pdf or .svg")
     parser.add_argument("--kinds", type=kinds_of, help="panels to draw, such as state,mlp (default: all there are)")
     parser.add_argument("--effect", action="store_true", help="draw score - low_score, from 0, instead of the score")
     parser.add_argument("--vmin", type=number_of, help="start of the colour scale (default: low_score)")
     parser.add_argument("--vmax", type=number_of, help="end of the colour scale (default: each panel's largest value)")
     parser.add_argument("--dpi", type=dpi_of, default=200, help="dots per inch of a PNG (default: %(default)s)")
-    return parser.parse_args()
+    many = parser.add_argument_group("of many facts")
+    choice = many.add_mutually_exclusive_group()
+    choice.add_argument("--id", help="draw the fact of this id")
+    choice.add_argument(
+        "--record", type=positive, help="draw the fact of this number in its facts file (its place in the input if it has none)"
+    )
+    choice.add_argument("--each", type=Path, metavar="FOLDER", help="draw each traced fact into a folder, or into pages of a .pdf")
+    many.add_argument("--format", choices=FORMATS, help="of the pictures of --each FOLDER (default: png)")
+    many.add_argument("--relation", help="only facts of this relation, with --each")
+    many.add_argument("--limit", type=positive, help="only the first facts, with --each")
+    many.add_argument("--same-scale", action="store_true", help="one colour scale for all of --each")
+    arguments = parser.parse_args()
+    check_arguments(parser, arguments)
+    arguments.format = arguments.format or "png"
+    return arguments
+
+
+def check_arguments(parser: Parser, arguments: argparse.Namespace) -> None:
+    """Refuses options that would have no effect."""
+    if arguments.each is None:
+        only_each = ("format", "relation", "limit", "same_scale")
+        given = [name for name in only_each if getattr(arguments, name)]
+        if given:
+            parser.error(f"--{given[0].replace('_', '-')} needs --each FOLDER")
+        if arguments.output is None:
+            parser.error("the following arguments are required: -o/--output (or --each)")
+    elif arguments.output is not None:
+        parser.error("-o draws one fact, --each all; give one of them")
+    elif arguments.format and arguments.each.suffix.lower() == ".pdf":
+        parser.error("--format is for --each FOLDER, not for pages of a PDF")
 
 
 def main() -> int:
     find_matplotlib()
     arguments = parse_arguments()
     try:
+        if arguments.each is not None:
+            return draw_each(arguments)
         check_output(arguments.output)
-        draw(read_picture(read_record(arguments.input), arguments.kinds, arguments.effect), arguments)
-    except PlotError as error:
-        print(f"plot_trace.py: {error}", file=sys.stderr)
+        draw_one(arguments)
+    except UserError as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -1,0 +1,318 @@
+"""Reads what rometrace writes: single records, and results files of a batch (JSON Lines) of any size, line by line.
+
+A line is parsed as a whole only when its record is asked for; status and fact are read off the line's text, so that
+choosing one fact of a file of gigabytes takes about as long as reading the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import sys
+import time
+import unicodedata
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO, Callable, Iterator
+
+TRACE_SCHEMA = "rometrace/trace/1"
+BATCH_SCHEMA = "rometrace/batch/1"
+SUMMARY_SCHEMA = "rometrace/summary/1"
+KINDS = ("state", "mlp", "attn")
+HINTS = {
+    SUMMARY_SCHEMA: "; plot_summary.py draws summaries",
+    "rometrace/probe/1": "; it holds no traces: run rometrace without --probe",
+}
+
+# A quote inside a JSON string has a backslash before it, so these find keys, never text.
+SCHEMA_KEY = re.compile(rb'^\s*\{\s*"schema"\s*:\s*"([^"\\]*)"')
+STATUS_KEY = re.compile(rb'"status"\s*:\s*"(\w+)"')
+FACT_KEY = re.compile(rb'"fact"\s*:\s*')
+
+
+class UserError(Exception):
+    """What was found, what was expected, what to do; in one line."""
+
+
+class WriteError(UserError):
+    """The output cannot be written, so that nothing more can be done."""
+
+
+# --- Reading ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a results file."""
+
+    where: str
+    """File and line, for messages."""
+    place: int
+    """Among the records of the file, from 1; 0 for the header."""
+    data: bytes
+
+    @cached_property
+    def value(self) -> dict[str, Any]:
+        """The whole line, parsed. Raises UserError if it is no JSON object with a schema."""
+        return check_object(self.where, parse_json(self.where, self.data))
+
+    @cached_property
+    def schema(self) -> str:
+        found = SCHEMA_KEY.search(self.data)
+        return found[1].decode(errors="replace") if found else str(self.value["schema"])
+
+    @cached_property
+    def status(self) -> str:
+        """traced, skipped or failed."""
+        found = STATUS_KEY.search(self.data)
+        return found[1].decode() if found else str(self.value.get("status"))
+
+    @cached_property
+    def fact(self) -> dict[str, Any]:
+        """Where the record comes from; empty for a run of a single prompt."""
+        found = FACT_KEY.search(self.data)
+        if not found:
+            return {}
+        try:
+            text = self.data[found.end() : found.end() + 4096].decode("utf-8", errors="ignore")
+            fact = json.JSONDecoder().raw_decode(text)[0]
+        except (ValueError, RecursionError):  # a very long one
+            fact = self.value.get("fact")
+        return fact if isinstance(fact, dict) else {}
+
+    @property
+    def record(self) -> int:
+        """The fact's number in the facts files; the place in this file where there is none."""
+        number = self.fact.get("record")
+        return number if isinstance(number, int) else self.place
+
+    @property
+    def id(self) -> str:
+        """The fact's id as text, empty if it has none."""
+        return "" if self.fact.get("id") is None else str(self.fact["id"])
+
+    @property
+    def relation(self) -> str:
+        """The fact's relation, empty if it has none."""
+        return "" if self.fact.get("relation") is None else str(self.fact["relation"])
+
+
+def read_lines(source: str, note: Callable[[str], None], on_bytes: Callable[[bytes], Any] | None = None) -> Iterator[Line]:
+    """The lines of the file `source`, or of standard input for "-": the header if there is one, and the records.
+
+    A last line that is not complete, as a killed run leaves it, is left out; `note` is told. A single record may also
+    spread over several lines. `on_bytes` gets every byte that is read. Raises UserError for what is no results file.
+    """
+    where = "standard input" if source == "-" else source
+    if source == "-" and sys.stdin.isatty():
+        raise UserError("no input: give a file, or pipe rometrace into this program")
+    try:
+        with sys.stdin.buffer if source == "-" else open(source, "rb") as stream:
+            yield from lines_of(where, stream, note, on_bytes or (lambda data: None))
+    except OSError as error:
+        raise UserError(f"{where}: cannot be read ({error.strerror}); expected a file that rometrace wrote") from None
+
+
+def lines_of(
+    where: str, stream: BinaryIO, note: Callable[[str], None], on_bytes: Callable[[bytes], Any]
+) -> Iterator[Line]:
+    place = 0
+    seen = False
+    for number, data in enumerate(stream, 1):
+        on_bytes(data)
+        if not data.strip():
+            continue
+        here = f"{where}, line {number}"
+        if not seen and not is_json(data):
+            yield Line(where, 1, whole_record(where, data, stream, on_bytes))
+            return
+        if not data.endswith(b"\n") and seen and not is_json(data):
+            note(f"{here} is not complete and is left out; was the run stopped?")
+            return
+        line = Line(here, place + 1, data)
+        if line.schema == BATCH_SCHEMA:
+            line = Line(here, 0, data)
+        else:
+            place += 1
+            check_schema(line)
+        seen = True
+        yield line
+    if not seen:
+        hint = "; did rometrace fail? Its message is above" if where == "standard input" else ""
+        raise UserError(f"{where} is empty, expected a JSON record{hint}")
+
+
+def whole_record(where: str, first: bytes, stream: BinaryIO, on_bytes: Callable[[bytes], Any]) -> bytes:
+    """All of a file that holds one record over several lines."""
+    second = stream.readline()
+    on_bytes(second)
+    if second.startswith(b"{"):
+        parse_json(f"{where}, line 1", first)
+    rest = stream.read()
+    on_bytes(rest)
+    check_object(where, parse_json(where, first + second + rest))
+    return first + second + rest
+
+
+def check_schema(line: Line) -> None:
+    """Raises UserError unless the line is a trace's."""
+    if line.schema != TRACE_SCHEMA:
+        hint = HINTS.get(line.schema, "")
+        raise UserError(f'{line.where} is of schema "{one_line(line.schema)}", this program draws "{TRACE_SCHEMA}"{hint}')
+
+
+def is_json(data: bytes) -> bool:
+    try:
+        json.loads(data)
+        return True
+    except (ValueError, RecursionError):
+        return False
+
+
+def parse_json(where: str, data: bytes) -> Any:
+    """The JSON value that `data` is."""
+    try:
+        return json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        reason = str(error).replace("\n", " ")
+        raise UserError(f"{where} is not JSON ({reason}), expected what rometrace wrote") from None
+
+
+def check_object(where: str, value: Any) -> dict[str, Any]:
+    """`value`, if it is an object that names its schema."""
+    if not isinstance(value, dict) or "schema" not in value:
+        raise UserError(f'{where} is JSON without "schema", expected what rometrace wrote')
+    return value
+
+
+def read_grid(name: str, grid: Any, shape: tuple[int, int]) -> list[list[float]]:
+    """`grid` as [T][L] finite numbers. Raises TypeError or ValueError where an entry is no number."""
+    rows = [[float(value) for value in row] for row in grid]
+    if 0 in shape or len(rows) != shape[0] or any(len(row) != shape[1] for row in rows):
+        raise UserError(f"{name} is not {shape[0]} tokens by {shape[1]} layers")
+    if not all(abs(value) <= 1.001 for row in rows for value in row):
+        raise UserError(f"{name} holds a number that is no probability")
+    return rows
+
+
+# --- Text -------------------------------------------------------------------------------------------------------
+
+
+def printable(text: str) -> str:
+    """`text` with control, format and unassigned characters escaped, so that it stays on its line."""
+    escapes = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
+
+    def show(character: str) -> str:
+        if unicodedata.category(character)[0] not in "CZ" or character == " ":
+            return character
+        return escapes.get(character) or escape(character)
+
+    return text if text.isascii() and text.isprintable() else "".join(show(character) for character in text)
+
+
+def one_line(text: Any, longest: int = 80) -> str:
+    """Foreign text for a message."""
+    return shorten(printable(str(text)), longest)
+
+
+def escape(character: str) -> str:
+    """A character that cannot be shown, as the Unicode standard names it."""
+    return f"U+{ord(character):04X}"
+
+
+def token_text(text: str, token_bytes: str) -> str:
+    """A token as it is shown: without its leading space; raw bytes where it is not UTF-8 on its own."""
+    raw = bytes.fromhex(token_bytes)
+    if "\ufffd" in text and "\ufffd".encode() not in raw:
+        text = raw.decode("utf-8", errors="backslashreplace")
+    stripped = text[1:] if text.startswith(" ") and text.strip(" ") else text
+    return printable(stripped.replace(" ", "␣") if not stripped.strip(" ") else stripped)
+
+
+def shorten(text: str, longest: int) -> str:
+    """At most `longest` characters."""
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def base_name(model: Any) -> str:
+    """The last part of a model's name or folder."""
+    return printable(Path(str(model)).name)
+
+
+# --- Programs ---------------------------------------------------------------------------------------------------
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> Any:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def positive(text: str) -> int:
+    """An argument that counts something, from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def check_folder_of(output: Path) -> None:
+    """Refuses, before anything is read, a file that could not be written in the end."""
+    if not output.parent.is_dir():
+        raise UserError(f"{output}: there is no folder {output.parent}; make it first")
+    if output.is_dir():
+        raise UserError(f"{output} is a folder, expected a file name")
+
+
+@contextlib.contextmanager
+def replacing(output: Path) -> Iterator[Path]:
+    """A file beside `output` that takes its place in the end, or goes if anything fails."""
+    part = output.with_name(f".{output.name}.part")
+    try:
+        yield part
+        os.replace(part, output)
+    except OSError as error:
+        raise WriteError(f"{output}: cannot be written ({error.strerror})") from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+class Progress:
+    """How far a program is: on a terminal a line that changes, elsewhere a plain line every ten seconds."""
+
+    def __init__(self, program: str, what: str, total: int | None) -> None:
+        self.program_, self.what_, self.total_ = program, what, total
+        self.done_ = 0
+        self.terminal_ = sys.stderr.isatty()
+        self.began_ = self.shown_ = time.monotonic()
+
+    def step(self) -> None:
+        """One more is done."""
+        self.done_ += 1
+        now = time.monotonic()
+        if now - self.shown_ >= (0.2 if self.terminal_ else 10):
+            self.shown_ = now
+            of = f" of {self.total_}" if self.total_ else ""
+            rate = self.done_ / (now - self.began_)
+            left = f", {(self.total_ - self.done_) / rate:.0f} s left" if self.total_ else ""
+            self.write_(f"{self.program_}: {self.done_}{of} {self.what_}{left}")
+
+    def note(self, message: str) -> None:
+        """A message on a line of its own."""
+        self.clear_()
+        print(f"{self.program_}: {message}", file=sys.stderr)
+
+    def finish(self, message: str) -> None:
+        """The last line."""
+        self.note(message)
+
+    def write_(self, text: str) -> None:
+        print(f"\r\033[K{text}" if self.terminal_ else text, end="" if self.terminal_ else "\n", file=sys.stderr, flush=True)
+
+    def clear_(self) -> None:
+        if self.terminal_:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
