@@ -20,8 +20,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Sequence
 
-from plotting import COLOURS, PlotError, check_output, dpi_of, find_matplotlib, kinds_of, layer_ticks, number_of, save, settings
-from results_file import SUMMARY_SCHEMA, TRACE_SCHEMA, Parser, UserError, base_name, check_object, one_line, parse_json, printable, shorten
+from plotting import (
+    COLOURS,
+    PlotError,
+    check_output,
+    dpi_of,
+    find_matplotlib,
+    kinds_of,
+    layer_ticks,
+    number_of,
+    save,
+    settings,
+)
+from results_file import (
+    SUMMARY_SCHEMA,
+    TRACE_SCHEMA,
+    Parser,
+    UserError,
+    base_name,
+    check_object,
+    one_line,
+    parse_json,
+    printable,
+    shorten,
+)
 
 PROGRAM = "plot_summary.py"
 PAPER_WIDTH = 5.5  # inches, the text's width in the paper
@@ -48,7 +70,7 @@ LINES: dict[str, tuple[str, Any, float]] = {
     "further": ("#E69F00", (0, (5, 1.2, 1, 1.2, 1, 1.2)), 1.1),
     "last": ("#000000", (0, (6, 2)), 1.4),
 }
-"""Colour, dashes and width of a role's line: the colour-blind safe palette of Okabe and Ito; the dashes tell in grey."""
+"""Colour, dashes and width of a role's line: Okabe and Ito's colour-blind safe palette; the dashes tell in grey."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +128,9 @@ def read_summary(source: str) -> dict[str, Any]:
     if summary["schema"] != SUMMARY_SCHEMA:
         results = str(summary["schema"]).startswith("rometrace/batch/") or summary["schema"] == TRACE_SCHEMA
         hint = "; run rometrace summary on it first" if results else ""
-        raise PlotError(f'{where} is of schema "{one_line(summary["schema"])}", this program draws "{SUMMARY_SCHEMA}"{hint}')
+        raise PlotError(
+            f'{where} is of schema "{one_line(summary["schema"])}", this program draws "{SUMMARY_SCHEMA}"{hint}'
+        )
     return summary
 
 
@@ -114,7 +138,9 @@ def find_group(summary: dict[str, Any], name: str | None) -> dict[str, Any]:
     """The averages over all facts, or over those of the group `name`, such as relation=P30."""
     if name is None:
         return summary["overall"]
-    groups = {f"{by}={value}": group for by, values in (summary.get("by") or {}).items() for value, group in values.items()}
+    groups = {
+        f"{by}={value}": group for by, values in (summary.get("by") or {}).items() for value, group in values.items()
+    }
     if not groups:
         raise PlotError("the summary has no groups; make it with rometrace summary --by relation")
     if name not in groups:
@@ -129,12 +155,14 @@ def read_picture(summary: dict[str, Any], kinds: Sequence[str] | None, group: st
         averages = find_group(summary, group)
         facts = int(averages["facts"])
         if facts == 0:
-            raise PlotError("no fact was traced, so that there is nothing to draw; see \"causes\" in the summary")
+            raise PlotError('no fact was traced, so that there is nothing to draw; see "causes" in the summary')
         present = averages["kinds"]
         chosen = [kind for kind in COLOURS if kind in (kinds or present)]
         missing = [kind for kind in chosen if kind not in present]
         if missing or not chosen:
-            raise PlotError(f"the summary has no {', '.join(missing) or 'known kind'}, only {', '.join(map(one_line, present))}")
+            raise PlotError(
+                f"the summary has no {', '.join(missing) or 'known kind'}, only {', '.join(map(one_line, present))}"
+            )
         layers = int(summary["model"]["layers"])
         panels = [
             Panel(
@@ -201,7 +229,7 @@ def colour_range(picture: Picture, vmin: float | None, vmax: float | None) -> tu
     values = [value for panel in picture.panels for role in panel.roles.values() for value in role.aie or []]
     low = min(values) if vmin is None else vmin
     high = max(values) if vmax is None else vmax
-    if vmax is None:
+    if vmin is None and vmax is None:
         high = max(high, low + 1e-9)
     if low >= high:
         raise PlotError(f"the colour scale would begin at {low:.4g} and end at {high:.4g}; see --vmin and --vmax")
@@ -277,7 +305,9 @@ def add_colour_bar(
     edges = [ends[0] + (ends[1] - ends[0]) * step / steps for step in range(steps + 1)]
     middles = [[(a + b) / 2] for a, b in zip(edges, edges[1:])]
     for number, panel in enumerate(picture.panels):
-        cells = bar.pcolormesh([number, number + 1], edges, middles, cmap=COLOURS[panel.kind], vmin=ends[0], vmax=ends[1])
+        cells = bar.pcolormesh(
+            [number, number + 1], edges, middles, cmap=COLOURS[panel.kind], vmin=ends[0], vmax=ends[1]
+        )
         cells.set_edgecolor("face")  # else some viewers show seams
     bar.set_xlim(0, len(picture.panels))
     bar.set_ylim(*ends)
@@ -318,8 +348,8 @@ def make_lines(picture: Picture, limits: tuple[float | None, float | None], widt
             labels[f"{ROLES[role]} (none)"] = blank_line()
     columns = 1 if width < 3.6 else 2 if stacked else 3
     figure.legend(
-        labels.values(), labels.keys(), loc="outside lower center", ncols=columns, fontsize=6.5,
-        frameon=False, handlelength=3.2, columnspacing=1.2,
+        labels.values(), labels.keys(), loc="outside lower center", ncols=columns, fontsize=6,
+        frameon=False, handlelength=3, columnspacing=1, borderaxespad=0.2,
     )  # fmt: skip
     figure.set_figheight(figure.get_figheight() + 0.15 * len(ROLES) / columns)
     return figure
@@ -379,7 +409,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--vmin", type=number_of, help="start of the scale (default: the smallest AIE)")
     parser.add_argument("--vmax", type=number_of, help="end of the scale (default: the largest AIE)")
     parser.add_argument(
-        "--width", type=width_of, default=PAPER_WIDTH, help="inches (default: %(default)s); below 4.5 the panels are stacked"
+        "--width",
+        type=width_of,
+        default=PAPER_WIDTH,
+        help="inches (default: %(default)s); below 4.5 the panels are stacked",
     )
     parser.add_argument("--dpi", type=dpi_of, default=200, help="dots per inch of a PNG (default: %(default)s)")
     return parser.parse_args()

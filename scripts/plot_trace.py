@@ -92,7 +92,11 @@ class Picture:
 
 def choose(arguments: argparse.Namespace) -> Line:
     """The one line of the input that is to be drawn."""
-    given = [f"{name} {value}" for name, value in (("--id", arguments.id), ("--record", arguments.record)) if value is not None]
+    given = [
+        f"{name} {value}"
+        for name, value in (("--id", arguments.id), ("--record", arguments.record))
+        if value is not None
+    ]
     records = traced = matches = 0
     chosen: Line | None = None
     for line in lines_of_records(arguments.input):
@@ -109,10 +113,13 @@ def choose(arguments: argparse.Namespace) -> Line:
     if chosen is None:
         raise PlotError(f"{where} holds no records, only a header")
     if traced > 1 and given:
-        raise PlotError(f"{where} holds {traced} traces of {given[0]}; choose one with --record, such as {chosen.record}")
+        raise PlotError(
+            f"{where} holds {traced} traces of {given[0]}; choose one with --record, such as {chosen.record}"
+        )
     if traced > 1:
         raise PlotError(
-            f"{where} holds {records} records, expected one; choose it with --id or --record, or draw each with --each FOLDER"
+            f"{where} holds {records} records, expected one; choose it with --id or --record, or draw each with "
+            "--each FOLDER"
         )
     if traced == 0 and matches > 1:
         raise PlotError(f"{where} holds {matches} records, none of them traced; there is nothing to draw")
@@ -305,7 +312,9 @@ def draw_each(arguments: argparse.Namespace) -> int:
     target: Path = arguments.each
     total = sum(1 for _ in traced_lines(arguments)) if arguments.input != "-" else None
     if total == 0:
-        raise PlotError(f"{name_of(arguments.input)} has no traced fact{of_relation(arguments)}; there is nothing to draw")
+        raise PlotError(
+            f"{name_of(arguments.input)} has no traced fact{of_relation(arguments)}; there is nothing to draw"
+        )
     if arguments.same_scale:
         share_scale(arguments)
     progress = Progress(PROGRAM, "facts drawn", total)
@@ -325,7 +334,10 @@ def draw_each(arguments: argparse.Namespace) -> int:
             progress.step()
         if not drawn_facts:
             raise PlotError(f"{name_of(arguments.input)}: no fact{of_relation(arguments)} was drawn")
-    progress.finish(f"drew {drawn_facts} facts into {target}" + (f"; {failed} could not be drawn" if failed else ""))
+    progress.finish(
+        f"drew {drawn_facts} fact{'s' * (drawn_facts != 1)} into {target}"
+        + (f"; {failed} could not be drawn" if failed else "")
+    )
     return 1 if failed else 0
 
 
@@ -403,9 +415,13 @@ def parse_arguments() -> argparse.Namespace:
     choice = many.add_mutually_exclusive_group()
     choice.add_argument("--id", help="draw the fact of this id")
     choice.add_argument(
-        "--record", type=positive, help="draw the fact of this number in its facts file (its place in the input if it has none)"
+        "--record",
+        type=positive,
+        help="draw the fact of this number in its facts file (its place in the input if it has none)",
     )
-    choice.add_argument("--each", type=Path, metavar="FOLDER", help="draw each traced fact into a folder, or into pages of a .pdf")
+    choice.add_argument(
+        "--each", type=Path, metavar="FOLDER", help="draw each traced fact into a folder, or into pages of a .pdf"
+    )
     many.add_argument("--format", choices=FORMATS, help="of the pictures of --each FOLDER (default: png)")
     many.add_argument("--relation", help="only facts of this relation, with --each")
     many.add_argument("--limit", type=positive, help="only the first facts, with --each")

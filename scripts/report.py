@@ -58,8 +58,8 @@ COLUMNS = (
     "record", "id", "relation", "subject", "prompt", "object", "answer", "status", "cause", "reason",
     "high", "low", "effect", "state", "mlp", "attn", "block",
 )  # fmt: skip
-"""Of the table of facts. state, mlp, attn: largest indirect effect over layers at the last subject token, null where that
-is the prompt's last token. block: [block, begin, end) in base64 characters of the fact's grids, or null."""
+"""Of the table of facts. state, mlp, attn: largest indirect effect over layers at the last subject token, null where
+that is the prompt's last token. block: [block, begin, end) in base64 characters of the fact's grids, or null."""
 
 
 # --- Facts ------------------------------------------------------------------------------------------------------
@@ -151,7 +151,11 @@ def add_record(facts: Facts, line: Line, limit: int | None, blocks: Blocks) -> N
     status = record.get("status")
     if status not in facts.counts:
         raise UserError(f'{line.where}: status is "{one_line(status)}", expected traced, skipped or failed')
-    cause = printable(str(record.get("cause") or ("other_answer" if status == "skipped" else ""))) if status != "traced" else ""
+    cause = (
+        printable(str(record.get("cause") or ("other_answer" if status == "skipped" else "")))
+        if status != "traced"
+        else ""
+    )
     facts.counts[status][cause] = facts.counts[status].get(cause, 0) + 1
     agree(facts, line.where, {name: record[name] for name in ("model", "run") if name in record})
     facts.model = facts.model or record.get("model")
@@ -237,7 +241,9 @@ def read_grids(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
     for kind in KINDS:
         if kind in record["grids"]:
             grid = record["grids"][kind]
-            errors = [[float("nan") if value is None else float(value) for value in row] for row in grid["standard_error"]]
+            errors = [
+                [float("nan") if value is None else float(value) for value in row] for row in grid["standard_error"]
+            ]
             if len(errors) != shape[0] or any(len(row) != shape[1] for row in errors):
                 raise UserError(f"{kind} standard_error is not {shape[0]} tokens by {shape[1]} layers")
             effects = read_grid(f"{kind} indirect_effect", grid["indirect_effect"], shape)
@@ -320,7 +326,9 @@ def get_summary(arguments: argparse.Namespace) -> dict[str, Any] | None:
         except OSError as error:
             raise UserError(f"{arguments.summary}: cannot be read ({error.strerror}); expected a summary") from None
     if "-" in arguments.results:
-        raise UserError("rometrace summary reads the results too, which standard input cannot be; give a file, or --no-summary")
+        raise UserError(
+            "rometrace summary reads the results too, which standard input cannot be; give a file, or --no-summary"
+        )
     return run_summary(find_rometrace(arguments.rometrace), arguments.results)
 
 
@@ -341,7 +349,9 @@ def run_summary(rometrace: str, results: list[str]) -> dict[str, Any]:
             if done.returncode == 0:
                 return read_summary("the output of rometrace summary", output.read_bytes())
         except OSError as error:
-            raise UserError(f"{rometrace} cannot be run ({error.strerror}); give --rometrace, --summary or --no-summary") from None
+            raise UserError(
+                f"{rometrace} cannot be run ({error.strerror}); give --rometrace, --summary or --no-summary"
+            ) from None
     lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
     raise UserError(f"rometrace summary failed with exit status {done.returncode} ({one_line(lines[-1], 300)})")
 
@@ -354,8 +364,8 @@ def check_summary(summary: dict[str, Any] | None, facts: Facts) -> None:
     told = {status: (summary.get("status") or {}).get(status, 0) for status in counts}
     if counts != told:
         raise UserError(
-            f"the summary is of {told['traced']} traced, {told['skipped']} skipped and {told['failed']} failed facts, the "
-            f"results have {counts['traced']}, {counts['skipped']} and {counts['failed']}; make it from the same files"
+            f"the summary is of {told['traced']} traced, {told['skipped']} skipped and {told['failed']} failed facts, "
+            f"the results have {counts['traced']}, {counts['skipped']} and {counts['failed']}; make it from the same files"
         )
     weights = (summary.get("model") or {}).get("weights_sha256"), (facts.model or {}).get("weights_sha256")
     if weights[0] != weights[1]:
@@ -373,7 +383,9 @@ def write_page(arguments: argparse.Namespace, progress: Progress) -> Facts:
             before, after = (text.strip() for text in (PAGE / "page.html").read_text("utf-8").split("{{DATA}}"))
             style = (PAGE / "page.css").read_text("utf-8")
             script = (PAGE / "page.js").read_text("utf-8")
-            page.write(fill(before, STYLE=style, POLICY=policy(style, script), TITLE=html.escape(title_of(arguments))) + "\n")
+            page.write(
+                fill(before, STYLE=style, POLICY=policy(style, script), TITLE=html.escape(title_of(arguments))) + "\n"
+            )
             facts = read_facts(arguments.results, arguments.limit, Blocks(page), progress)
             check_summary(summary, facts)
             page.write('<script type="text/plain" id="index">')
@@ -383,7 +395,9 @@ def write_page(arguments: argparse.Namespace, progress: Progress) -> Facts:
 
 
 def title_of(arguments: argparse.Namespace) -> str:
-    return printable(arguments.title or ", ".join("standard input" if name == "-" else Path(name).name for name in arguments.results))
+    return printable(
+        arguments.title or ", ".join("standard input" if name == "-" else Path(name).name for name in arguments.results)
+    )
 
 
 def index_of(arguments: argparse.Namespace, facts: Facts, summary: dict[str, Any] | None) -> bytes:
@@ -402,7 +416,9 @@ def index_of(arguments: argparse.Namespace, facts: Facts, summary: dict[str, Any
     try:
         text = json.dumps(index, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except ValueError:
-        raise UserError("the results or the summary hold what is no number (NaN or Infinity), which rometrace never writes") from None
+        raise UserError(
+            "the results or the summary hold what is no number (NaN or Infinity), which rometrace never writes"
+        ) from None
     return text.encode("utf-8", "replace")
 
 
@@ -417,7 +433,8 @@ def policy(style: str, script: str) -> str:
     def sha256(text: str) -> str:
         return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
-    return f"default-src 'none'; img-src data:; style-src {sha256(style)}; script-src {sha256(script)}; base-uri 'none'; form-action 'none'"
+    sources = f"style-src {sha256(style)}; script-src {sha256(script)}"
+    return f"default-src 'none'; img-src data:; {sources}; base-uri 'none'; form-action 'none'"
 
 
 # --- The program ------------------------------------------------------------------------------------------------
@@ -425,10 +442,14 @@ def policy(style: str, script: str) -> str:
 
 def parse_arguments() -> argparse.Namespace:
     parser = Parser(prog=PROGRAM, description="Makes one page of HTML, without network, from results of rometrace.")
-    parser.add_argument("results", nargs="+", help="results file (JSON Lines); several, such as shards, make one report")
+    parser.add_argument(
+        "results", nargs="+", help="results file (JSON Lines); several, such as shards, make one report"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, help="page to write, such as report.html")
     parser.add_argument("--title", help="heading of the page (default: the files' names)")
-    parser.add_argument("--limit", type=positive, help="grids of the first facts only, for a smaller page; all stay in the table")
+    parser.add_argument(
+        "--limit", type=positive, help="grids of the first facts only, for a smaller page; all stay in the table"
+    )
     averages = parser.add_mutually_exclusive_group()
     averages.add_argument("--summary", metavar="FILE", help="what rometrace summary wrote (default: it is run)")
     averages.add_argument("--no-summary", action="store_true", help="a page without averages")
@@ -450,7 +471,9 @@ def main() -> int:
         return 130
     size = arguments.output.stat().st_size
     if size > LARGE:
-        progress.note(f"{arguments.output} has {size / 1e6:.0f} MB, which browsers load slowly; --limit N makes it smaller")
+        progress.note(
+            f"{arguments.output} has {size / 1e6:.0f} MB, which browsers load slowly; --limit N makes it smaller"
+        )
     progress.finish(f"wrote {len(facts.columns['record'])} facts into {arguments.output} ({size / 1e6:.2g} MB)")
     return 0
 

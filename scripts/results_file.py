@@ -101,7 +101,9 @@ class Line:
         return "" if self.fact.get("relation") is None else str(self.fact["relation"])
 
 
-def read_lines(source: str, note: Callable[[str], None], on_bytes: Callable[[bytes], Any] | None = None) -> Iterator[Line]:
+def read_lines(
+    source: str, note: Callable[[str], None], on_bytes: Callable[[bytes], Any] | None = None
+) -> Iterator[Line]:
     """The lines of the file `source`, or of standard input for "-": the header if there is one, and the records.
 
     A last line that is not complete, as a killed run leaves it, is left out; `note` is told. A single record may also
@@ -162,7 +164,9 @@ def check_schema(line: Line) -> None:
     """Raises UserError unless the line is a trace's."""
     if line.schema != TRACE_SCHEMA:
         hint = HINTS.get(line.schema, "")
-        raise UserError(f'{line.where} is of schema "{one_line(line.schema)}", this program draws "{TRACE_SCHEMA}"{hint}')
+        raise UserError(
+            f'{line.where} is of schema "{one_line(line.schema)}", this program draws "{TRACE_SCHEMA}"{hint}'
+        )
 
 
 def is_json(data: bytes) -> bool:
@@ -311,7 +315,12 @@ class Progress:
         self.note(message)
 
     def write_(self, text: str) -> None:
-        print(f"\r\033[K{text}" if self.terminal_ else text, end="" if self.terminal_ else "\n", file=sys.stderr, flush=True)
+        print(
+            f"\r\033[K{text}" if self.terminal_ else text,
+            end="" if self.terminal_ else "\n",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def clear_(self) -> None:
         if self.terminal_:

@@ -220,7 +220,13 @@ function heatMap({ title, kind, labels, values, layers, range, below, barLabel, 
   const cursor = place(make("div", { class: "cursor", hidden: "" }), { width, height });
   const field = make(
     "div",
-    { class: "field", tabindex: 0, role: "application", "aria-roledescription": "heat map", "aria-label": `${title}. ${summary} Arrow keys move from cell to cell.` },
+    {
+      class: "field",
+      tabindex: 0,
+      role: "application",
+      "aria-roledescription": "heat map",
+      "aria-label": `${title}. ${summary} Arrow keys move from cell to cell.`,
+    },
     canvas,
     cursor,
   );
@@ -282,7 +288,9 @@ function colourBar(kind, [low, high], height, label) {
   const marks = height < 60 ? [low, high] : [low, (low + high) / 2, high];
   const texts = marks.map((value) => {
     const top = height * (1 - (value - low) / (high - low));
-    return place(make("span", {}, value.toPrecision(value < 0 ? 2 : 3).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "").replace("-", "−")), { top: clamp(top, 5, height - 4) });
+    const digits = value.toPrecision(value < 0 ? 2 : 3);
+    const text = digits.replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "").replace("-", "−");
+    return place(make("span", {}, text), { top: clamp(top, 5, height - 4) });
   });
   return make("div", { class: "bar", title: label }, canvas, ...texts);
 }
@@ -321,7 +329,8 @@ function drawAverages(summary, group, band, share) {
   const largest = all.reduce((a, b) => Math.max(a, b));
   const end = Math.max(largest * share, low + 1e-9);
   $("scale-end").textContent = show(end);
-  const intervals = kinds.flatMap((kind) => Object.values(group.kinds[kind].roles).flatMap((role) => [...(role[`${band}_low`] ?? []), ...(role[`${band}_high`] ?? [])]));
+  const endsOf = (role) => [...(role[`${band}_low`] ?? []), ...(role[`${band}_high`] ?? [])];
+  const intervals = kinds.flatMap((kind) => Object.values(group.kinds[kind].roles).flatMap(endsOf));
   const axis = [...all, ...intervals.filter((value) => value !== null)];
   const limits = [Math.min(0, axis.reduce((a, b) => Math.min(a, b))), share < 1 ? end : axis.reduce((a, b) => Math.max(a, b))];
   for (const kind of kinds) {
@@ -378,13 +387,23 @@ function lineChart(kind, group, layers, [low, high], band) {
   const y = (value) => top + height * (1 - (clamp(value, low, high) - low) / (high - low || 1));
   const path = (values) => values.map((value, layer) => `${layer ? "L" : "M"}${x(layer).toFixed(1)} ${y(value).toFixed(1)}`).join("");
   const title = `${KINDS[kind].name}: average indirect effect by layer`;
-  const chart = draw("svg", { class: "chart", width: left + width + 16, height: top + height + 44, tabindex: 0, role: "application", "aria-roledescription": "line chart", "aria-label": `${title}. Arrow keys move from layer to layer.` });
+  const chart = draw("svg", {
+    class: "chart",
+    width: left + width + 16,
+    height: top + height + 44,
+    tabindex: 0,
+    role: "application",
+    "aria-roledescription": "line chart",
+    "aria-label": `${title}. Arrow keys move from layer to layer.`,
+  });
   chart.append(draw("text", { x: left, y: 14, class: "title" }, title));
   for (const value of axisMarks(low, high)) {
     chart.append(draw("path", { class: value === 0 ? "axis" : "zero", d: `M${left} ${y(value)}H${left + width}` }));
     chart.append(draw("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, String(value).replace("-", "−")));
   }
-  for (const layer of ticksOf(layers, third() < 420 ? 9 : 13)) chart.append(draw("text", { x: x(layer), y: top + height + 16, "text-anchor": "middle" }, String(layer)));
+  for (const layer of ticksOf(layers, third() < 420 ? 9 : 13)) {
+    chart.append(draw("text", { x: x(layer), y: top + height + 16, "text-anchor": "middle" }, String(layer)));
+  }
   chart.append(draw("text", { x: left + width / 2, y: top + height + 34, "text-anchor": "middle" }, below(kind, window)));
   for (const role of Object.keys(ROLES)) {
     const lows = roles[role]?.[`${band}_low`];
@@ -466,13 +485,24 @@ function fillEffects(group, kinds) {
 }
 
 function fillPeaks(group, kinds, band) {
-  $("peaks").append(headOf(["kind, token role", "facts", "tokens", "peak layer", "AIE there", `95 % ${band}`, "replicates that peak there", "95 % of peaks", "mean of facts' largest"]));
+  const counted = ["kind, token role", "facts", "tokens"];
+  const stable = ["replicates that peak there", "95 % of peaks", "mean of facts' largest"];
+  $("peaks").append(headOf([...counted, "peak layer", "AIE there", `95 % ${band}`, ...stable]));
   const rows = kinds.flatMap((kind) => Object.entries(ROLES).map(([key, name]) => {
     const role = group.kinds[kind].roles[key];
     const peak = role.peak;
     const ends = peak && role[`${band}_low`]?.[peak.layer] != null ? [role[`${band}_low`][peak.layer], role[`${band}_high`][peak.layer]] : null;
-    const texts = [`${KINDS[kind].name}, ${name}`, String(role.facts), String(role.tokens), peak ? String(peak.layer) : DASH, show(peak?.aie), intervalText(ends),
-      peak?.share == null ? DASH : `${(100 * peak.share).toFixed(0)} %`, peak?.layers ? peak.layers.join(" to ") : DASH, show(role.largest_effect?.mean)];
+    const texts = [
+      `${KINDS[kind].name}, ${name}`,
+      String(role.facts),
+      String(role.tokens),
+      peak ? String(peak.layer) : DASH,
+      show(peak?.aie),
+      intervalText(ends),
+      peak?.share == null ? DASH : `${(100 * peak.share).toFixed(0)} %`,
+      peak?.layers ? peak.layers.join(" to ") : DASH,
+      show(role.largest_effect?.mean),
+    ];
     return make("tr", {}, ...texts.map((text) => make("td", {}, text)));
   }));
   $("peaks").append(make("tbody", {}, ...rows));
@@ -529,14 +559,21 @@ class FactTable {
       return [...numbers].sort(([a], [b]) => String(a ?? "").localeCompare(String(b ?? "")));
     };
     const option = (value, text) => make("option", { value }, text);
-    $("filter-relation").append(option("", "all"), ...tally(this.facts.relation).map(([name, n]) => option(JSON.stringify(name), `${name ?? "(none)"} (${n})`)));
+    const relations = tally(this.facts.relation);
+    $("filter-relation").append(
+      option("", "all"),
+      ...relations.map(([name, n]) => option(JSON.stringify(name), `${name ?? "(none)"} (${n})`)),
+    );
     const states = tally(this.facts.status.map((status, i) => JSON.stringify([status, this.facts.cause[i]])));
     const byStatus = tally(this.facts.status);
     $("filter-status").append(option("", "all"));
     for (const [status, n] of byStatus) {
       $("filter-status").append(option(JSON.stringify([status]), `${status} (${n})`));
       const causes = states.map(([text, number]) => [...JSON.parse(text), number]).filter(([of, cause]) => of === status && cause);
-      if (causes.length > 1) for (const [, cause, number] of causes) $("filter-status").append(option(JSON.stringify([status, cause]), `  ${cause} (${number})`));
+      if (causes.length < 2) continue;
+      for (const [, cause, number] of causes) {
+        $("filter-status").append(option(JSON.stringify([status, cause]), `  ${cause} (${number})`));
+      }
     }
     for (const id of ["filter-text", "filter-relation", "filter-status"]) $(id).addEventListener("input", () => this.update());
   }
@@ -572,7 +609,8 @@ class FactTable {
     }
     this.focus = 0;
     this.frame.scrollTop = 0;
-    $("shown").textContent = this.rows.length === this.total ? count(this.total, "fact") : `${this.rows.length.toLocaleString("en")} of ${count(this.total, "fact")}`;
+    const some = this.rows.length < this.total ? `${this.rows.length.toLocaleString("en")} of ` : "";
+    $("shown").textContent = some + count(this.total, "fact");
     this.render();
   }
 
@@ -606,9 +644,15 @@ class FactTable {
 
   row(at) {
     const i = this.rows[at];
-    const cells = COLUMNS.map(({ key, number, show: text }) => {
+    const textOf = ({ key, number, show: text = show }) => {
       const value = this.facts[key][i];
-      const shown = key === "status" && this.facts.cause[i] ? `${value}: ${this.facts.cause[i]}` : value === null ? DASH : number ? (text ?? show)(value) : value;
+      if (value === null) return DASH;
+      if (key === "status" && this.facts.cause[i]) return `${value}: ${this.facts.cause[i]}`;
+      return number ? text(value) : value;
+    };
+    const cells = COLUMNS.map((column) => {
+      const { number } = column;
+      const shown = textOf(column);
       return make("td", { class: number ? "number" : null, title: !number && shown.length > 12 ? shown : null }, shown);
     });
     const attributes = { "data-row": i, "data-place": at, tabindex: at === this.focus ? 0 : -1, "aria-rowindex": at + 3, "aria-selected": i === this.chosen };
@@ -682,13 +726,17 @@ class FactView {
     this.total = this.facts.effect[i] ?? 0;
     const of = (name) => this.facts[name][i];
     const description = make("dl");
-    const add = (name, value) => value !== null && value !== undefined && value !== "" && description.append(make("div", {}, make("dt", {}, name), make("dd", {}, String(value))));
+    const add = (name, value) => {
+      if (value === null || value === undefined || value === "") return;
+      description.append(make("div", {}, make("dt", {}, name), make("dd", {}, String(value))));
+    };
     const known = { id: of("id"), relation: of("relation"), object: of("object") };
     for (const [name, value] of Object.entries(known)) add(name, value);
     add("status", of("cause") ? `${of("status")}: ${CAUSES[of("cause")] ?? of("cause")}` : of("status"));
     add("reason", of("reason"));
     if (of("high") !== null) add("probability of the answer, clean", show(of("high")));
-    if (of("low") !== null) add("with the subject corrupted", `${show(of("low"))}${fact?.low_standard_error == null ? "" : ` (standard error ${show(fact.low_standard_error)})`}`);
+    const error = fact?.low_standard_error == null ? "" : ` (standard error ${show(fact.low_standard_error)})`;
+    if (of("low") !== null) add("with the subject corrupted", show(of("low")) + error);
     if (of("effect") !== null) add("total effect", show(of("effect")));
     if (fact && fact.prediction.trim() !== of("answer")) add("the model's own answer", `${fact.prediction} (${show(fact.prediction_score)})`);
     if (of("status") === "traced" && !fact) add("grids", "left out of this page (--limit)");
@@ -764,7 +812,8 @@ function fillSettings(index) {
     $("settings").append(make("dt", {}, name), make("dd", { class: mono ? "mono" : null }, typeof value === "object" ? JSON.stringify(value) : String(value)));
   };
   if (model) {
-    add("model", `${model.name} (${model.architecture}, ${model.layers} layers, width ${model.width}, ${model.heads} heads, ${Number(model.parameters).toLocaleString("en")} parameters)`);
+    const sizes = `${model.layers} layers, width ${model.width}, ${model.heads} heads`;
+    add("model", `${model.name} (${model.architecture}, ${sizes}, ${Number(model.parameters).toLocaleString("en")} parameters)`);
     add("weights, SHA-256", model.weights_sha256, true);
   }
   for (const [name, value] of Object.entries(run ?? {})) {
@@ -780,7 +829,9 @@ function fillSettings(index) {
     add("its SHA-256", file.sha256, true);
   }
   if (header.facts) {
-    const chosen = Object.entries(header.facts.selection ?? {}).filter(([, value]) => value !== null).map(([name, value]) => `${name.replace("_", " ")} ${value}`);
+    const chosen = Object.entries(header.facts.selection ?? {})
+      .filter(([, value]) => value !== null)
+      .map(([name, value]) => `${name.replace("_", " ")} ${value}`);
     add("records", `${header.facts.selected} chosen of ${header.facts.records}${chosen.length ? ` (${chosen.join(", ")})` : ""}`);
   }
   const shards = index.headers.filter(({ shard }) => shard).map(({ shard }) => `${shard.index} of ${shard.count}`);
@@ -793,7 +844,8 @@ function fillSettings(index) {
 
 function fillLead({ counts, facts, without_grids: left }) {
   const sums = Object.entries(counts).map(([status, causes]) => [status, Object.values(causes).reduce((a, b) => a + b, 0)]);
-  $("lead").textContent = `${count(facts.record.length, "fact")}: ${sums.map(([status, n]) => `${n.toLocaleString("en")} ${status}`).join(", ")}${left ? ` (grids of ${left} left out)` : ""}`;
+  const told = sums.map(([status, n]) => `${n.toLocaleString("en")} ${status}`).join(", ");
+  $("lead").textContent = `${count(facts.record.length, "fact")}: ${told}${left ? ` (grids of ${left} left out)` : ""}`;
   for (const status of ["skipped", "failed"]) {
     for (const [cause, n] of Object.entries(counts[status]).sort((a, b) => b[1] - a[1])) {
       $("causes").append(make("li", {}, `${n.toLocaleString("en")} ${status}: ${CAUSES[cause] ?? cause}`));

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -12,6 +13,8 @@ from typing import Any, Callable
 import pytest
 
 import plot_trace
+import results_file
+from results_made import make_header, make_traced, make_untraced, write_lines
 from conftest import REPOSITORY
 from plot_trace import (
     PlotError,
@@ -299,3 +302,199 @@ def test_what_rometrace_writes_is_drawn(traced: Callable[..., dict[str, Any]], s
     prompt = ("--prompt", "We are never ever getting back", "--subject", "never ever", "--noise", "0.5")
     done = plot(traced("--model", shared / "models/gpt2-lyrics", *prompt), "-o", "trace.png")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# --- Many facts -------------------------------------------------------------------------------------------------
+
+BATCH = [
+    make_header(),
+    make_traced(1, "plays/miles-davis"),
+    make_untraced(2, "skipped", "other_answer"),
+    make_traced(3, 16, relation="P31", low_score=0.0625),
+    make_untraced(4, "failed", "record"),
+    make_traced(5, 'C:\\..\\"\n../evil'),
+]
+
+
+@pytest.fixture
+def batch(tmp_path: Path) -> Path:
+    """A results file in the folder that `plot` works in."""
+    return write_lines(tmp_path / "results.jsonl", BATCH)
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[plot_trace.Picture]:
+    """The pictures drawn in this process, in their order."""
+    pictures: list[plot_trace.Picture] = []
+    real = plot_trace.make_figure
+    monkeypatch.setattr(
+        plot_trace, "make_figure", lambda picture, *rest: (pictures.append(picture), real(picture, *rest))[1]
+    )
+    return pictures
+
+
+def run_here(*arguments: Any) -> int:
+    """The script in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["plot_trace.py", *map(str, arguments)])
+        return plot_trace.main()
+
+
+@pytest.mark.parametrize(
+    ("choice", "record"),
+    [(("--id", "plays/miles-davis"), 1), (("--record", "1"), 1), (("--id", "16"), 3), (("--record", "5"), 5)],
+)
+def test_an_id_or_a_number_chooses_a_fact(
+    batch: Path, drawn: list[Any], tmp_path: Path, choice: tuple[str, str], record: int
+) -> None:
+    assert run_here(batch, *choice, "-o", tmp_path / "out.png", "--dpi", "30") == 0
+    assert [picture.caption.split()[1] for picture in drawn] == [str(record)]
+
+
+def test_the_only_traced_fact_of_a_batch_needs_no_choice(tmp_path: Path, drawn: list[Any]) -> None:
+    lines = [line for line in BATCH if line.get("fact", {}).get("record") not in (1, 5)]
+    assert run_here(write_lines(tmp_path / "one.jsonl", lines), "-o", tmp_path / "out.png", "--dpi", "30") == 0
+    assert [picture.low for picture in drawn] == [0.0625]
+
+
+def test_lines_without_a_fact_are_counted_from_one(tmp_path: Path, drawn: list[Any]) -> None:
+    lines = [make_record(), make_record() | {"low_score": 0.25}]
+    assert run_here(write_lines(tmp_path / "runs.jsonl", lines), "--record", "2", "-o", tmp_path / "out.png") == 0
+    assert [picture.low for picture in drawn] == [0.25]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "phrase"),
+    [
+        ((), "holds 5 records, expected one; choose it with --id or --record, or draw each with --each FOLDER"),
+        (("--id", "nobody"), "has no --id nobody among its 5 records"),
+        (("--record", "2"), "line 3 is the record of a skipped fact (told why of 2)"),
+        (("--record", "4"), "line 5 is the record of a failed fact (told why of 4)"),
+        (("--record", "0"), "not a whole number from 1"),
+        (("--record", "1", "--id", "16"), "not allowed with"),
+        (("--limit", "3"), "--limit needs --each"),
+        (("--same-scale",), "--same-scale needs --each"),
+        (("--each", "pictures"), "give one of them"),
+    ],
+)
+def test_a_choice_that_cannot_be_is_told_in_one_line(
+    plot: Plot, batch: Path, arguments: tuple[str, ...], phrase: str
+) -> None:
+    assert_refused(plot("", batch, "-o", "out.png", *arguments), phrase)
+
+
+def test_an_id_of_several_traces_asks_for_the_record(plot: Plot, tmp_path: Path) -> None:
+    twice = write_lines(tmp_path / "twice.jsonl", [make_traced(7, "x"), make_traced(8, "x")])
+    assert_refused(
+        plot("", twice, "-o", "out.png", "--id", "x"), "holds 2 traces of --id x; choose one with --record, such as 7"
+    )
+
+
+def test_each_draws_the_traced_facts_into_safe_names(
+    batch: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_here(batch, "--each", tmp_path / "pictures", "--format", "svg") == 0
+    names = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    assert names == ["00001-plays-miles-davis.svg", "00003-16.svg", "00005-C-..-..-evil.svg"]
+    assert capsys.readouterr().err == f"plot_trace.py: drew 3 facts into {tmp_path}/pictures\n"
+
+
+@pytest.mark.parametrize("fact_id", ["", ".", "..", "../../etc/passwd", "CON", "a" * 500, "東京", "-rf", "\0"])
+def test_any_id_gives_a_safe_name(fact_id: str) -> None:
+    name = plot_trace.file_name_of(7, fact_id)
+    assert name.startswith("00007") and len(name) < 100 and name.isascii() and "/" not in name and "\0" not in name
+
+
+def test_relation_and_limit_choose_what_each_draws(batch: Path, tmp_path: Path, drawn: list[Any]) -> None:
+    assert run_here(batch, "--each", tmp_path / "a", "--relation", "P31", "--dpi", "30") == 0
+    assert [picture.low for picture in drawn] == [0.0625]
+    assert run_here(batch, "--each", tmp_path / "b", "--limit", "2", "--dpi", "30") == 0
+    assert len(list((tmp_path / "b").iterdir())) == 2
+    assert run_here(batch, "--each", tmp_path / "c", "--relation", "P99") == 2
+    assert not (tmp_path / "c").exists()
+
+
+def test_each_draws_pages_of_one_pdf(batch: Path, tmp_path: Path) -> None:
+    assert run_here(batch, "--each", tmp_path / "pages.pdf", "--kinds", "mlp") == 0
+    data = (tmp_path / "pages.pdf").read_bytes()
+    assert data.startswith(b"%PDF-") and b"/Count 3" in data
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pages.pdf", "results.jsonl"]
+
+
+def test_same_scale_gives_every_picture_the_same_colours(
+    batch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[Any] = []
+    real = plot_trace.make_figure
+
+    def watch(*arguments: Any) -> Any:
+        figure = real(*arguments)
+        ends.extend(axes.collections[0].get_clim() for axes in panels_of(figure))
+        return figure
+
+    monkeypatch.setattr(plot_trace, "make_figure", watch)
+    assert run_here(batch, "--each", tmp_path / "a", "--same-scale", "--dpi", "30") == 0
+    assert len(ends) == 9 and set(ends) == {(0.0625, HIGH)}
+
+
+def test_a_damaged_fact_does_not_stop_each(plot: Plot, tmp_path: Path) -> None:
+    damaged = make_traced(1)
+    del damaged["tokens"]
+    write_lines(tmp_path / "results.jsonl", [make_header(), damaged, make_traced(2)])
+    done = plot("", "results.jsonl", "--each", "pictures", "--dpi", "30")
+    assert done.returncode == 1
+    assert "results.jsonl, line 2: the record lacks the field 'tokens'" in done.stderr
+    assert "drew 1 fact into pictures; 1 could not be drawn" in done.stderr
+
+
+def test_each_reads_standard_input_too(plot: Plot, tmp_path: Path) -> None:
+    text = "".join(json.dumps(line) + "\n" for line in BATCH)
+    assert plot(text, "--each", "pictures", "--dpi", "30").returncode == 0
+    assert len(list((tmp_path / "pictures").iterdir())) == 3
+    assert_refused(plot(text, "--each", "pictures", "--same-scale"), "give a file")
+
+
+def test_a_torn_last_line_is_left_out_and_told(plot: Plot, tmp_path: Path) -> None:
+    torn = json.dumps(make_traced(1)) + "\n" + json.dumps(make_traced(2))[:500]
+    (tmp_path / "torn.jsonl").write_text(torn)
+    done = plot("", "torn.jsonl", "-o", "out.png", "--dpi", "30")
+    assert done.returncode == 0
+    assert done.stderr == "plot_trace.py: torn.jsonl, line 2 is not complete and is left out; was the run stopped?\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "phrase"),
+    [
+        (json.dumps(make_header()), "holds no records, only a header"),
+        (json.dumps(make_traced(1)) + "\nnonsense\n" + json.dumps(make_traced(2)) + "\n", "line 2 is not JSON"),
+        (json.dumps(make_header()) + '\n{"schema": "rometrace/probe/1"}\n', "it holds no traces"),
+        ('{"schema": "rometrace/summary/1"}', "plot_summary.py draws summaries"),
+    ],
+)
+def test_another_file_is_told_in_one_line(plot: Plot, text: str, phrase: str) -> None:
+    assert_refused(plot(text, "-o", "out.png"), phrase)
+
+
+def test_a_record_over_several_lines_is_drawn(plot: Plot) -> None:
+    done = plot(json.dumps(make_record(), indent=1), "-o", "out.png", "--dpi", "30")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_choosing_parses_only_the_chosen_line(batch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+    real = results_file.parse_json
+    monkeypatch.setattr(results_file, "parse_json", lambda where, data: (parsed.append(where), real(where, data))[1])
+    arguments = argparse.Namespace(input=str(batch), id="16", record=None)
+    assert plot_trace.choose(arguments).value["fact"]["record"] == 3
+    assert parsed == [f"{batch}, line 4"]
+
+
+def test_text_that_looks_like_keys_does_not_mislead() -> None:
+    record = {
+        "schema": "rometrace/trace/1",
+        "prompt": '"status": "failed", "fact": {"id": 9}',
+        "status": "traced",
+        "fact": {"id": 7, "record": 2},
+    }
+    line = results_file.Line("here", 1, json.dumps(record).encode())
+    assert (line.status, line.id, line.record) == ("traced", "7", 2)

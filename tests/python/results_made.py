@@ -1,0 +1,148 @@
+"""Small results files and summaries for the tests of what reads them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Sequence
+
+from records import make_record
+
+ROLES = ("first_subject", "middle_subject", "last_subject", "first_subsequent", "further", "last")
+LAYERS = 6
+
+
+def make_header(**changes: Any) -> dict[str, Any]:
+    """The header of a batch of make_record()'s model."""
+    record = make_record(layers=LAYERS)
+    run = {name: value for name, value in record["run"].items() if name not in ("seconds", "threads")}
+    header = {
+        "schema": "rometrace/batch/1",
+        "rometrace": "0.1.0",
+        "command": "trace",
+        "model": record["model"],
+        "run": run,
+        "kinds": ["state", "mlp", "attn"],
+        "window": 10,
+        "target": "prediction",
+        "all": False,
+        "special_tokens": False,
+        "only": None,
+        "facts": {
+            "files": [{"name": "facts.json", "sha256": "f" * 64}],
+            "records": 9,
+            "selection": {"limit": None, "ids": None, "sample": None, "sample_seed": None},
+            "selected": 9,
+        },
+        "shard": None,
+    }
+    return header | changes
+
+
+def make_traced(number: int, fact_id: Any = None, relation: str | None = "P30", **changes: Any) -> dict[str, Any]:
+    """A traced record of a batch; its total effect is 0.1 for record 1, 0.2 for record 2, ..."""
+    record = make_record(layers=LAYERS) | {"total_effect": number / 10} | changes
+    fact = {
+        "record": number,
+        "order": number,
+        "id": fact_id if fact_id is not None else f"id/{number}",
+        "relation": relation,
+    }
+    return record | {"fact": fact | {"object": "trumpet", "object_tokens": 1}}
+
+
+def make_untraced(number: int, status: str, cause: str) -> dict[str, Any]:
+    """A skipped or failed record; one with cause "record" has little else."""
+    record = make_traced(number, relation="P31")
+    for name in ("low_score", "low_standard_error", "total_effect", "grids"):
+        del record[name]
+    told = {"status": status, "cause": cause, "reason": f"told why of {number}"}
+    if cause != "record":
+        return record | told
+    fact = {"record": number, "order": number}
+    return {"schema": record["schema"], "rometrace": "0.1.0", "fact": fact} | told
+
+
+def write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> Path:
+    """A JSON Lines file."""
+    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def make_estimate(mean: float, facts: int) -> dict[str, Any]:
+    return {
+        "mean": mean,
+        "n": facts,
+        "standard_error": 0.01,
+        "normal": [mean - 0.02, mean + 0.02],
+        "bootstrap": [mean - 0.03, mean + 0.03],
+    }
+
+
+def make_role(aie: Sequence[float] | None, facts: int, tokens: int) -> dict[str, Any]:
+    """A role's averages, the bootstrap interval 0.03 to each side, the normal one 0.02."""
+    names = ("score", "aie", "standard_error", "normal_low", "normal_high", "bootstrap_low", "bootstrap_high")
+    if aie is None:
+        return {
+            "facts": 0,
+            "tokens": 0,
+            "peak": None,
+            "largest_effect": make_estimate(0, 0) | {"mean": None},
+        } | dict.fromkeys(names)
+    moved = dict(zip(names, (0.1, 0.0, None, -0.02, 0.02, -0.03, 0.03)))
+    lists = {name: [0.01] * len(aie) if by is None else [value + by for value in aie] for name, by in moved.items()}
+    peak = {
+        "layer": max(range(len(aie)), key=lambda layer: aie[layer]),
+        "aie": max(aie),
+        "share": 0.8,
+        "layers": [0, 1],
+    }
+    return {"facts": facts, "tokens": tokens, "peak": peak, "largest_effect": make_estimate(0.3, facts)} | lists
+
+
+def make_group(facts: int, scale: float = 1.0, layers: int = LAYERS) -> dict[str, Any]:
+    """Averages: middle_subject has no token, first_subsequent is in one fact less."""
+
+    def roles(kind: int) -> dict[str, Any]:
+        return {
+            role: make_role(
+                (
+                    None
+                    if role == "middle_subject"
+                    else [scale * (0.01 * (kind + 1) * (place + 1) - 0.002 * layer) for layer in range(layers)]
+                ),
+                facts - (role == "first_subsequent"),
+                2 * facts,
+            )
+            for place, role in enumerate(ROLES)
+        }
+
+    largest = {"largest_score": make_estimate(0.7, facts), "largest_effect": make_estimate(0.4, facts)}
+    kinds = {
+        kind: {"window": 1 if kind == "state" else 10, "roles": roles(number)} | largest
+        for number, kind in enumerate(("state", "mlp", "attn"))
+    }
+    estimates = {
+        name: make_estimate(mean, facts)
+        for name, mean in (("high_score", 0.7), ("low_score", 0.1), ("total_effect", 0.6))
+    }
+    return {"facts": facts} | estimates | {"kinds": kinds}
+
+
+def make_summary(traced: int = 3, skipped: int = 1, failed: int = 1, layers: int = LAYERS) -> dict[str, Any]:
+    """A valid summary with relations P30 and <b>."""
+    header = make_header()
+    return {
+        "schema": "rometrace/summary/1",
+        "rometrace": "0.1.0",
+        "files": ["results.jsonl"],
+        "model": header["model"] | {"layers": layers},
+        "run": header["run"],
+        "records": traced + skipped + failed,
+        "status": {"traced": traced, "skipped": skipped, "failed": failed},
+        "causes": {"other_answer": skipped, "record": failed},
+        "bootstrap": {"replicates": 1000, "seed": 1, "method": "Poisson bootstrap by fact", "level": 0.95},
+        "roles": {"rule": "the first that fits"},
+        "overall": make_group(traced, layers=layers),
+        "by": {"relation": {"P30": make_group(2, 0.5, layers), "<b>": make_group(1, 0.25, layers)}},
+    }

@@ -1,0 +1,344 @@
+"""The figures show what the summary says, and a bad input is told in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+
+import plot_summary
+from results_made import LAYERS, ROLES, make_header, make_summary, make_traced, write_lines
+from conftest import REPOSITORY
+from plot_summary import LINES, Picture, colour_range, make_heatmap, make_lines, read_picture
+from plotting import PlotError
+
+SCRIPT = REPOSITORY / "scripts/plot_summary.py"
+SIGNATURES = {"png": b"\x89PNG\r\n\x1a\n", "pdf": b"%PDF-", "svg": b"<?xml"}
+KINDS = ("state", "mlp", "attn")
+PAPERS_ROLES = [
+    "First subject token",
+    "Middle subject tokens",
+    "Last subject token",
+    "First subsequent token",
+    "Further tokens",
+    "Last token",
+]
+
+Plot = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def plot(tmp_path: Path) -> Plot:
+    """plot(summary, *arguments) pipes a summary (or raw text) into the script, as a user does."""
+
+    def run(summary: Any, *arguments: Any, **environment: str) -> subprocess.CompletedProcess[str]:
+        text = summary if isinstance(summary, str) else json.dumps(summary)
+        command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+        environment = os.environ | environment
+        return subprocess.run(
+            command, input=text, capture_output=True, encoding="utf-8", env=environment, cwd=tmp_path, timeout=120
+        )
+
+    return run
+
+
+def draw_here(summary: dict[str, Any], folder: Path, *arguments: str) -> int:
+    """Draws in this process, which saves starting matplotlib; gives the exit status."""
+    (folder / "summary.json").write_text(json.dumps(summary))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["plot_summary.py", str(folder / "summary.json"), *arguments])
+        return plot_summary.main()
+
+
+def picture_of(summary: dict[str, Any] | None = None, group: str | None = None, band: str = "bootstrap") -> Picture:
+    return read_picture(summary or make_summary(), None, group, band)
+
+
+def heatmap_of(picture: Picture, width: float = 5.5) -> Any:
+    return make_heatmap(picture, colour_range(picture, None, None), width)
+
+
+def lines_of(picture: Picture, band: str = "bootstrap", width: float = 5.5) -> Any:
+    return make_lines(picture, (None, None), width, band)
+
+
+def panels_of(figure: Any) -> list[Any]:
+    return [axes for axes in figure.axes if axes.get_title()]
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], phrase: str) -> None:
+    """Exit status 2, and one line on stderr that says `phrase`."""
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1 and done.stderr.endswith("\n"), done.stderr
+    assert done.stderr.startswith("plot_summary.py: ")
+    assert phrase in done.stderr
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("figure", ["heatmap", "lines"])
+@pytest.mark.parametrize("suffix", SIGNATURES)
+def test_the_suffix_chooses_the_format(tmp_path: Path, figure: str, suffix: str) -> None:
+    assert draw_here(make_summary(), tmp_path, "-o", f"{tmp_path}/out.{suffix}", "--figure", figure) == 0
+    assert (tmp_path / f"out.{suffix}").read_bytes().startswith(SIGNATURES[suffix])
+
+
+def test_a_piped_summary_is_drawn_silently(plot: Plot, tmp_path: Path) -> None:
+    done = plot(make_summary(), "-o", "roll-up.png", "--dpi", "50")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["roll-up.png"]
+
+
+def test_titles_and_labels_are_the_papers() -> None:
+    axes = panels_of(heatmap_of(picture_of()))
+    assert [one.get_title() for one in axes] == [
+        "Avg Indirect Effect of\n$h_i^{(l)}$ over 3 prompts",
+        "Avg Indirect Effect of\nMLP over 3 prompts",
+        "Avg Indirect Effect of\nAttn over 3 prompts",
+    ]
+    assert [one.get_xlabel() for one in axes] == [
+        "Layer number in\ntiny-model",
+        "Center of interval of 10\npatched mlp layers",
+        "Center of interval of 10\npatched attn layers",
+    ]
+    assert [label.get_text().split("\n")[0] for label in axes[0].get_yticklabels()] == PAPERS_ROLES
+    assert [one.collections[0].get_cmap().name for one in axes] == ["Purples", "Greens", "Reds"]
+
+
+def test_a_role_that_fewer_facts_have_says_how_many() -> None:
+    labels = [label.get_text() for label in panels_of(heatmap_of(picture_of()))[0].get_yticklabels()]
+    assert [label for label in labels if "n =" in label] == ["First subsequent token\n(n = 2)"]
+
+
+def test_one_colour_scale_holds_for_all_panels() -> None:
+    summary = make_summary()
+    every = [
+        value
+        for kind in KINDS
+        for role in summary["overall"]["kinds"][kind]["roles"].values()
+        for value in role["aie"] or []
+    ]
+    limits = {axes.collections[0].get_clim() for axes in panels_of(heatmap_of(picture_of(summary)))}
+    assert limits == {(min(every), max(every))}
+    bars = [axes for axes in heatmap_of(picture_of(summary)).axes if "AIE" in axes.get_ylabel()]
+    assert len(bars) == 1 and bars[0].get_ylim() == (min(every), max(every))
+
+
+def test_a_scale_that_ends_early_says_so() -> None:
+    picture = picture_of()
+    figure = make_heatmap(picture, colour_range(picture, 0.0, 0.05), 5.5)
+    assert [axes.get_ylabel() for axes in figure.axes if "AIE" in axes.get_ylabel()] == ["AIE (darkest: up to 0.18)"]
+    assert {axes.collections[0].get_clim() for axes in panels_of(figure)} == {(0.0, 0.05)}
+
+
+def test_every_cell_has_the_summarys_value() -> None:
+    summary = make_summary()
+    for kind, axes in zip(KINDS, panels_of(heatmap_of(picture_of(summary)))):
+        cells = axes.collections[0].get_array()
+        for row, role in enumerate(ROLES):
+            expected = summary["overall"]["kinds"][kind]["roles"][role]["aie"]
+            assert cells.mask[row].all() if expected is None else cells[row].tolist() == expected
+
+
+def test_a_role_without_tokens_is_hatched_and_named() -> None:
+    for axes in panels_of(heatmap_of(picture_of())):
+        assert [patch.get_hatch() for patch in axes.patches] == ["////"]
+        assert [patch.get_y() for patch in axes.patches] == [ROLES.index("middle_subject")]
+        assert [text.get_text() for text in axes.texts] == ["no such token"]
+
+
+def test_lines_have_the_summarys_values_and_bands() -> None:
+    summary = make_summary()
+    for kind, axes in zip(KINDS, panels_of(lines_of(picture_of(summary)))):
+        roles = [role for role in summary["overall"]["kinds"][kind]["roles"].values() if role["aie"]]
+        drawn = [line for line in axes.get_lines() if len(line.get_ydata()) == LAYERS]
+        assert [list(line.get_ydata()) for line in drawn] == [role["aie"] for role in roles]
+        ends = [(box.y0, box.y1) for box in (band.get_datalim(axes.transData) for band in axes.collections)]
+        expected = [(min(role["bootstrap_low"]), max(role["bootstrap_high"])) for role in roles]
+        assert ends == [pytest.approx(pair) for pair in expected]
+
+
+def test_the_normal_band_is_the_narrower_one_here() -> None:
+    axes = panels_of(lines_of(picture_of(band="normal"), "normal"))[0]
+    box = axes.collections[-1].get_datalim(axes.transData)
+    last = make_summary()["overall"]["kinds"]["state"]["roles"]["last"]
+    assert (box.y0, box.y1) == pytest.approx((min(last["normal_low"]), max(last["normal_high"])))
+    assert "normal" in axes.get_ylabel()
+
+
+def test_no_band_is_drawn_where_there_is_none() -> None:
+    one_fact = make_summary()
+    for kind in KINDS:
+        for role in one_fact["overall"]["kinds"][kind]["roles"].values():
+            role.update(bootstrap_low=None, bootstrap_high=[None] * LAYERS)
+    for picture, band in ((picture_of(band="none"), "none"), (picture_of(one_fact), "bootstrap")):
+        axes = panels_of(lines_of(picture, band))[0]
+        assert not axes.collections and axes.get_ylabel() == "AIE"
+
+
+def test_the_legend_says_n_of_each_role() -> None:
+    legend = lines_of(picture_of()).legends[0]
+    assert {text.get_text() for text in legend.get_texts()} == {
+        "First subject token (n = 3)",
+        "Last subject token (n = 3)",
+        "First subsequent token (n = 2)",
+        "Further tokens (n = 3)",
+        "Last token (n = 3)",
+        "Middle subject tokens (none)",
+    }
+
+
+def test_panels_share_the_y_axis_and_lines_differ_without_colour() -> None:
+    axes = panels_of(lines_of(picture_of()))
+    assert len({one.get_ylim() for one in axes}) == 1
+    assert len({str(dashes) for _, dashes, _ in LINES.values()}) == len(ROLES)
+
+
+def luminance(colour: str) -> float:
+    return sum(w * int(colour[i : i + 2], 16) for w, i in ((0.2126, 1), (0.7152, 3), (0.0722, 5)))
+
+
+def test_the_two_lines_of_the_papers_finding_differ_most_in_grey() -> None:
+    assert abs(luminance(LINES["last_subject"][0]) - luminance(LINES["last"][0])) > 80
+
+
+@pytest.mark.parametrize("figure", [heatmap_of, lines_of])
+def test_nothing_is_cut_off_or_overlaps_at_the_papers_width(figure: Callable[..., Any]) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    summary = make_summary(traced=1000, layers=48)
+    summary["model"]["name"] = "openai-community/gpt2-xl"
+    for width in (3.3, 5.5):
+        drawn = figure(read_picture(summary, None, "relation=P30" if width < 4 else None, "bootstrap"), width=width)
+        canvas = FigureCanvasAgg(drawn)
+        canvas.draw()
+        box = drawn.bbox
+        inside = drawn.get_tightbbox(canvas.get_renderer()).transformed(drawn.dpi_scale_trans)
+        assert inside.x0 >= box.x0 - 1 and inside.y0 >= box.y0 - 1, (width, inside, box)
+        assert inside.x1 <= box.x1 + 1 and inside.y1 <= box.y1 + 1, (width, inside, box)
+        texts = [text for axes in panels_of(drawn) for text in (axes.title, axes.xaxis.label, *axes.get_xticklabels())]
+        boxes = [text.get_window_extent() for text in texts if text.get_text()]
+        assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_a_group_of_the_break_down_is_drawn() -> None:
+    summary = make_summary()
+    picture = picture_of(summary, "relation=P30")
+    assert picture.facts == 2
+    assert (
+        picture.panels[0].roles["last"].aie
+        == summary["by"]["relation"]["P30"]["kinds"]["state"]["roles"]["last"]["aie"]
+    )
+    assert heatmap_of(picture).get_suptitle() == "relation=P30"
+
+
+def test_kinds_chooses_the_panels() -> None:
+    assert [panel.kind for panel in read_picture(make_summary(), ["attn", "state"], None, "none").panels] == [
+        "state",
+        "attn",
+    ]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("layers", [1, 2, 12, 96])
+@pytest.mark.parametrize("figure", ["heatmap", "lines"])
+def test_any_number_of_layers_is_drawn(tmp_path: Path, layers: int, figure: str) -> None:
+    summary = make_summary(layers=layers)
+    assert (
+        draw_here(summary, tmp_path, "-o", f"{tmp_path}/out.png", "--dpi", "30", "--figure", figure, "--width", "3.3")
+        == 0
+    )
+
+
+def test_an_average_of_nothing_but_zeros_is_drawn(tmp_path: Path) -> None:
+    summary = make_summary()
+    for kind in KINDS:
+        for role in summary["overall"]["kinds"][kind]["roles"].values():
+            role["aie"] = role["aie"] and [0.0] * LAYERS
+    assert draw_here(summary, tmp_path, "-o", f"{tmp_path}/out.png", "--dpi", "30") == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "phrase"),
+    [
+        ("", "is empty, expected a JSON summary; did rometrace fail?"),
+        ("rometrace: no", "is not JSON"),
+        ("[]", 'without "schema"'),
+        ('{"schema": "rometrace/summary/2"}', 'this program draws "rometrace/summary/1"'),
+        ('{"schema": "rometrace/trace/1"}', "run rometrace summary on it first"),
+        ('{"schema": "rometrace/batch/1"}\n{"schema": "rometrace/trace/1"}\n', "run rometrace summary on it first"),
+        ('{"schema": "rometrace/summary/1"}', "lacks the field 'overall'"),
+    ],
+)
+def test_what_is_no_summary_is_told_in_one_line(plot: Plot, text: str, phrase: str) -> None:
+    assert_refused(plot(text, "-o", "out.png"), phrase)
+
+
+def change_role(summary: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    summary["overall"]["kinds"]["state"]["roles"]["last"].update(changes)
+    return summary
+
+
+@pytest.mark.parametrize(
+    ("summary", "phrase"),
+    [
+        (change_role(make_summary(), aie=[0.1]), "state last is not 6 layers long"),
+        (change_role(make_summary(), aie=[float("nan")] * LAYERS), "holds what is no number"),
+        (change_role(make_summary(), aie=None), "another type"),
+        (make_summary() | {"overall": {"facts": 0}}, "no fact was traced"),
+        (make_summary() | {"overall": {"facts": 2, "kinds": {}}}, "no known kind"),
+    ],
+)
+def test_a_damaged_summary_is_told_in_one_line(plot: Plot, summary: dict[str, Any], phrase: str) -> None:
+    assert_refused(plot(summary, "-o", "out.png"), phrase)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "phrase"),
+    [
+        ((), "required: -o"),
+        (("-o", "out.jpg"), 'the suffix is ".jpg"'),
+        (("-o", "nowhere/out.png"), "there is no folder nowhere"),
+        (("missing.json", "-o", "out.png"), "missing.json: cannot be read"),
+        (("-o", "out.png", "--kinds", "layer"), "'layer' is not a kind"),
+        (("-o", "out.png", "--group", "relation=P9"), 'has no group "relation=P9", only relation=P30, relation=<b>'),
+        (("-o", "out.png", "--width", "1"), "not from 2.5 to 20 inches"),
+        (("-o", "out.png", "--vmin", "0.5"), "--vmax"),
+        (("-o", "out.png", "--vmin", "0.2", "--vmax", "0.1"), "begin at 0.2 and end at 0.1"),
+        (("-o", "out.png", "--vmin", "0.2", "--vmax", "0.1", "--figure", "lines"), "begin at 0.2 and end at 0.1"),
+    ],
+)
+def test_a_wrong_command_line_is_told_in_one_line(plot: Plot, arguments: tuple[str, ...], phrase: str) -> None:
+    assert_refused(plot(make_summary(), *arguments), phrase)
+
+
+def test_a_group_of_a_summary_without_groups_says_how_to_make_them(plot: Plot) -> None:
+    summary = make_summary()
+    del summary["by"]
+    assert_refused(plot(summary, "-o", "out.png", "--group", "relation=P30"), "rometrace summary --by relation")
+
+
+def test_a_failed_drawing_leaves_the_old_picture(plot: Plot, tmp_path: Path) -> None:
+    (tmp_path / "out.png").write_bytes(b"old")
+    assert_refused(plot("{}", "-o", "out.png"), "schema")
+    assert (tmp_path / "out.png").read_bytes() == b"old"
+
+
+def test_missing_matplotlib_is_told_in_one_line(plot: Plot, tmp_path: Path) -> None:
+    (tmp_path / "matplotlib.py").write_text("raise ImportError('not here')\n")
+    assert_refused(plot(make_summary(), "-o", "out.png", PYTHONPATH=str(tmp_path)), "matplotlib is not installed")
+
+
+def test_what_rometrace_summarises_is_drawn(rometrace: Callable[..., Any], plot: Plot, tmp_path: Path) -> None:
+    if "summary" not in rometrace("--help").stdout:
+        pytest.skip("this rometrace has no summary command")
+    results = write_lines(tmp_path / "results.jsonl", [make_header(), *(make_traced(number) for number in (1, 2, 3))])
+    done = rometrace("summary", results, "--by", "relation", "-o", tmp_path / "summary.json")
+    assert done.returncode == 0, done.stderr
+    for figure in ("heatmap", "lines"):
+        drawn = plot("", "summary.json", "-o", f"{figure}.svg", "--figure", figure, "--group", "relation=P30")
+        assert (drawn.returncode, drawn.stderr) == (0, "")

@@ -1,0 +1,634 @@
+"""The page shows what the results say, in a real browser, asks no network, and runs no foreign text."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import http.server
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable, Iterator
+
+import pytest
+
+import report
+from results_made import LAYERS, make_header, make_summary, make_traced, make_untraced, write_lines
+from conftest import REPOSITORY
+from records import LOW, make_record
+
+SCRIPT = REPOSITORY / "scripts/report.py"
+HOSTILE = "</script><img src=x onerror=\"document.title='run'\"><script>document.title='run'</script><!--<script>"
+
+BATCH = [
+    make_header(),
+    make_traced(1, "plays/miles-davis"),
+    make_untraced(2, "skipped", "other_answer"),
+    make_traced(3, 16, relation="<b>", prompt="Ünïcode 東京 plays the"),
+    make_untraced(4, "failed", "record"),
+    make_traced(5, "last", subject_range=[2, 4]),
+]
+
+
+def write_page(folder: Path, lines: list[dict[str, Any]], *arguments: Any) -> Path:
+    """The page of a results file and, unless there are other arguments, of make_summary()."""
+    results = write_lines(folder / "results.jsonl", lines)
+    (folder / "summary.json").write_text(json.dumps(make_summary()))
+    done = run_script(results, "-o", folder / "report.html", *(arguments or ("--summary", folder / "summary.json")))
+    assert done.returncode == 0, done.stderr
+    return folder / "report.html"
+
+
+def run_script(*arguments: Any, data: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """The script as a user runs it, by a Python without any package."""
+    command = [sys.executable, "-E", "-s", "-S", str(SCRIPT), *map(str, arguments)]
+    return subprocess.run(
+        command, input=data, capture_output=True, encoding="utf-8", env=os.environ | environment, timeout=120
+    )
+
+
+def index_of(page: Path) -> dict[str, Any]:
+    """What the page holds besides the grids."""
+    packed = re.search(r'<script type="text/plain" id="index">([^<]*)</script>', page.read_text("utf-8"))
+    return json.loads(zlib.decompress(base64.b64decode(packed[1])))
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], phrase: str) -> None:
+    """Exit status 2, and one line on stderr that says `phrase`."""
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("report.py: "), done.stderr
+    assert phrase in done.stderr
+
+
+# --- Without a browser ------------------------------------------------------------------------------------------
+
+
+def test_the_page_is_one_file_and_repeatable(tmp_path: Path) -> None:
+    first = write_page(tmp_path, BATCH).read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "results.jsonl", "summary.json"]
+    assert write_page(tmp_path, BATCH).read_bytes() == first
+    assert not re.search(rb"""(src|href)\s*=\s*["'](?!data:,)""", first)
+
+
+def test_packed_numbers_are_as_near_as_the_page_says() -> None:
+    record = make_record(layers=LAYERS)
+    values = [[math.sin(7 * t + 3 * layer) * 0.3 for layer in range(LAYERS)] for t in range(4)]
+    values[0] = [0.0] * LAYERS
+    record["grids"]["mlp"] |= {
+        "indirect_effect": values,
+        "standard_error": [[None] * LAYERS] + [[abs(v) / 9 for v in row] for row in values[1:]],
+    }
+    data = zlib.decompress(report.pack(record, report.read_grids(record)))
+    length = int.from_bytes(data[:4], "little")
+    head, numbers = json.loads(data[4 : 4 + length]), data[4 + length :]
+    cells = 4 * LAYERS
+    assert len(numbers) == 3 * 2 * 2 * cells
+
+    def take(place: int, signed: bool) -> list[int]:
+        high, low = (numbers[(2 * place + half) * cells : (2 * place + half + 1) * cells] for half in (0, 1))
+        return [int.from_bytes(pair, "big", signed=signed) for pair in zip(high, low)]
+
+    grid = head["grids"]["mlp"]
+    effects = [step * grid["effect_step"] for step in take(2, signed=True)]
+    flat = [value for row in values for value in row]
+    assert max(abs(a - b) for a, b in zip(effects, flat)) <= 0.500001 * max(map(abs, flat)) / 32767
+    assert effects[:LAYERS] == [0.0] * LAYERS
+    errors = take(3, signed=False)
+    assert errors[:LAYERS] == [65535] * LAYERS
+    wanted = [value for row in record["grids"]["mlp"]["standard_error"][1:] for value in row]
+    assert (
+        max(abs(e * grid["error_step"] - w) for e, w in zip(errors[LAYERS:], wanted)) <= 0.500001 * max(wanted) / 65534
+    )
+
+
+def test_the_table_has_every_record_and_the_counts_their_causes(tmp_path: Path) -> None:
+    index = index_of(write_page(tmp_path, BATCH))
+    assert index["facts"]["record"] == [1, 2, 3, 4, 5]
+    assert index["counts"] == {"traced": {"": 3}, "skipped": {"other_answer": 1}, "failed": {"record": 1}}
+    assert [block is not None for block in index["facts"]["block"]] == [True, False, True, False, True]
+    assert index["files"][0]["records"] == 5
+
+
+def test_largest_effects_are_those_of_the_last_subject_token(tmp_path: Path) -> None:
+    record = make_traced(1)
+    record["grids"]["mlp"]["indirect_effect"][1][2] = 0.25
+    facts = index_of(write_page(tmp_path, [record, make_traced(2, subject_range=[2, 4]), *BATCH[2:5]]))["facts"]
+    assert facts["mlp"][0] == 0.25 and facts["mlp"][1] is None
+
+
+def test_limit_leaves_out_grids_but_no_fact(tmp_path: Path) -> None:
+    index = index_of(write_page(tmp_path, BATCH, "--limit", "1", "--no-summary"))
+    assert [block is not None for block in index["facts"]["block"]] == [True, False, False, False, False]
+    assert len(index["facts"]["record"]) == 5 and index["without_grids"] == 2
+
+
+def test_shards_of_one_run_make_one_report(tmp_path: Path) -> None:
+    for number in (1, 2):
+        header = make_header(shard={"index": number, "count": 2})
+        write_lines(tmp_path / f"{number}.jsonl", [header, make_traced(number), make_traced(number + 2)])
+    done = run_script(tmp_path / "1.jsonl", tmp_path / "2.jsonl", "-o", tmp_path / "report.html", "--no-summary")
+    assert done.returncode == 0, done.stderr
+    assert index_of(tmp_path / "report.html")["facts"]["record"] == [1, 3, 2, 4]
+
+
+def test_standard_input_and_lines_without_header_are_read(tmp_path: Path) -> None:
+    text = "".join(json.dumps(make_record()) + "\n" for _ in range(2))
+    done = run_script("-", "-o", tmp_path / "report.html", "--no-summary", data=text)
+    assert done.returncode == 0, done.stderr
+    assert index_of(tmp_path / "report.html")["facts"]["record"] == [1, 2]
+
+
+def test_a_torn_last_line_is_left_out_and_told(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "torn.jsonl", BATCH[:2])
+    path.write_text(path.read_text() + json.dumps(BATCH[2])[:300])
+    done = run_script(path, "-o", tmp_path / "report.html", "--no-summary")
+    assert done.returncode == 0 and "line 3 is not complete and is left out" in done.stderr
+    assert index_of(tmp_path / "report.html")["facts"]["record"] == [1]
+
+
+def test_the_summary_is_made_by_rometrace_with_the_same_files(tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text(json.dumps(make_summary()))
+    program = tmp_path / "rometrace"
+    program.write_text(
+        f'#!/bin/sh\necho "$@" > {tmp_path}/said\nfor last; do :; done\ncp {tmp_path}/summary.json "$last"\n'
+    )
+    program.chmod(0o755)
+    page = write_page(tmp_path, BATCH, "--rometrace", program)
+    assert index_of(page)["summary"] == make_summary()
+    said = (tmp_path / "said").read_text().split()
+    assert said[:2] == ["summary", str(tmp_path / "results.jsonl")] and said[2:5] == ["--by", "relation", "-o"]
+
+
+def test_a_failing_rometrace_is_told_in_one_line(tmp_path: Path) -> None:
+    results = write_lines(tmp_path / "results.jsonl", BATCH)
+    program = tmp_path / "rometrace"
+    program.write_text("#!/bin/sh\necho first >&2; echo 'rometrace: no such thing' >&2; exit 2\n")
+    program.chmod(0o755)
+    told = "rometrace summary failed with exit status 2 (rometrace: no such thing)"
+    assert_refused(run_script(results, "-o", tmp_path / "r.html", "--rometrace", program), told)
+    assert_refused(run_script(results, "-o", tmp_path / "r.html", "--rometrace", tmp_path / "none"), "cannot be run")
+
+
+@pytest.mark.parametrize(
+    ("lines", "phrase"),
+    [
+        ([], "is empty"),
+        ([make_header()], "no record, only a header"),
+        ([make_header(command="probe"), make_traced(1)], 'results of "probe"'),
+        ([make_traced(1), make_traced(2) | {"status": "odd"}], 'line 2: status is "odd"'),
+        ([make_traced(1), make_traced(2) | {"tokens": None}], "line 2 has a field of another type"),
+        ([make_traced(1) | {"subject_range": [0, 9]}], "subject_range ends at 9 of 4 tokens"),
+        ([make_traced(1) | {"grids": {}}], "line 1: has no grid"),
+        ([make_traced(1), make_traced(2) | {"run": make_record()["run"] | {"seed": 2}}], "run.seed is 2, but 1 in"),
+        ([make_header(), make_header(window=3), make_traced(1)], "window is 3, but 10 in"),
+        (
+            [make_header(), make_traced(1)],
+            "the summary is of 3 traced, 1 skipped and 1 failed facts, the results have 1, 0 and 0",
+        ),
+        ([make_traced(1) | {"high_score": float("nan")}], "NaN"),
+    ],
+)
+def test_results_that_cannot_be_shown_are_told_in_one_line(tmp_path: Path, lines: list[Any], phrase: str) -> None:
+    results = write_lines(tmp_path / "results.jsonl", lines)
+    (tmp_path / "summary.json").write_text(json.dumps(make_summary()))
+    no_summary = [] if "the summary" in phrase else ["--no-summary"]
+    summary = ["--summary", tmp_path / "summary.json"] if not no_summary else []
+    assert_refused(run_script(results, "-o", tmp_path / "report.html", *no_summary, *summary), phrase)
+    assert not (tmp_path / "report.html").exists() and len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "phrase"),
+    [
+        (("-o", "nowhere/report.html"), "there is no folder"),
+        (("-o", "report.html", "--limit", "0"), "not a whole number from 1"),
+        (("-o", "report.html", "--summary", "none.json"), "none.json: cannot be read"),
+        ((), "required: -o"),
+    ],
+)
+def test_a_wrong_command_line_is_told_in_one_line(tmp_path: Path, arguments: tuple[str, ...], phrase: str) -> None:
+    results = write_lines(tmp_path / "results.jsonl", BATCH)
+    assert_refused(run_script(results, *(str(tmp_path / a) if a.endswith("html") else a for a in arguments)), phrase)
+
+
+def test_hostile_text_stays_out_of_the_markup(tmp_path: Path) -> None:
+    text = write_page(tmp_path, hostile_batch(), "--title", HOSTILE, "--no-summary").read_text("utf-8")
+    assert "<img" not in text and text.count("<script>") == 1 and text.count("&lt;img") == 2
+
+
+def hostile_batch() -> list[dict[str, Any]]:
+    record = make_traced(1, HOSTILE, HOSTILE, prompt=HOSTILE, subject=HOSTILE, answer=HOSTILE, prediction=HOSTILE)
+    record["tokens"][1], record["token_bytes"][1], record["answer_bytes"] = (
+        HOSTILE,
+        HOSTILE.encode().hex(),
+        HOSTILE.encode().hex(),
+    )
+    record["fact"]["object"] = HOSTILE
+    record["model"] = record["model"] | {"name": HOSTILE, "architecture": HOSTILE}
+    header = make_header(model=record["model"])
+    header["facts"]["files"][0]["name"] = HOSTILE
+    return [header, record, make_untraced(2, "skipped", HOSTILE) | {"model": record["model"], "reason": HOSTILE}]
+
+
+# --- In Chromium ------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Tab:
+    """A page in the browser, and all that it did behind our back."""
+
+    page: Any
+    requests: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+
+    def show(self, address: str, **options: Any) -> Any:
+        self.page.goto(address, **options)
+        self.page.wait_for_selector("html[data-ready]", timeout=60_000)
+        return self.page
+
+    def column(self, number: int) -> list[str]:
+        return self.page.locator(f"#body tr[data-row] td:nth-child({number})").all_inner_texts()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Debian's Chromium without a window."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    program = os.environ.get("ROMETRACE_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if not program:
+        pytest.skip("chromium is not there")
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def tab(browser: Any) -> Iterator[Tab]:
+    """A tab that, in the end, must have asked nobody for anything and complained about nothing."""
+    context = browser.new_context(viewport={"width": 1400, "height": 900})
+    tab = Tab(context.new_page())
+    tab.page.on("request", lambda request: tab.requests.append(request.url))
+    tab.page.on("console", lambda message: tab.messages.append(message.text))
+    tab.page.on("pageerror", lambda error: tab.messages.append(str(error)))
+    tab.page.on("dialog", lambda dialog: tab.messages.append("dialog"))
+    yield tab
+    assert tab.messages == []
+    assert len(tab.requests) <= 1, tab.requests
+    context.close()
+
+
+@pytest.fixture
+def shown(tab: Tab, tmp_path: Path) -> Tab:
+    """The page of BATCH, opened from its file."""
+    tab.show(write_page(tmp_path, BATCH).as_uri())
+    return tab
+
+
+def open_fact(tab: Tab, record: int) -> Any:
+    """Clicks the row of a record."""
+    tab.page.locator("#body tr[data-row]", has=tab.page.locator(f"td:first-child:text-is('{record}')")).click()
+    tab.page.wait_for_selector(f"#fact[data-record='{record}']")
+    return tab.page.locator("#fact")
+
+
+def test_the_averages_stand_on_top(shown: Tab) -> None:
+    page = shown.page
+    assert page.inner_text("#lead") == "5 facts: 3 traced, 1 skipped, 1 failed"
+    assert page.locator("#causes li").all_inner_texts() == [
+        "1 skipped: the model's answer is not the object",
+        "1 failed: bad record",
+    ]
+    assert page.locator("#rollups .map").count() == page.locator("#lines .map").count() == 3
+    assert page.locator("#rollups .map").first.locator(".labels span").all_inner_texts()[2] == "Last subject token"
+    assert page.locator("#rollups .absent").all_inner_texts() == ["no such token"] * 3
+    assert "average total effect (ATE)\t0.6000\t0.0100\t0.5700 to 0.6300\t0.5800 to 0.6200\t3" in page.inner_text(
+        "#effects"
+    )
+    assert "First subsequent token (n = 2)" in page.inner_text("#legend")
+    assert page.locator("#lines path.area").count() == 15
+    assert page.inner_text("#scale-end") == "0.1800"
+
+
+def test_a_group_an_interval_and_a_scale_are_chosen(shown: Tab) -> None:
+    page = shown.page
+    assert page.locator("#group option").all_inner_texts() == [
+        "all facts (3)",
+        "relation = P30 (2)",
+        "relation = <b> (1)",
+    ]
+    page.select_option("#group", label="relation = P30 (2)")
+    assert page.inner_text("#scale-end") == "0.0900"
+    page.hover("#rollups [data-kind=state] .field canvas", position={"x": 3, "y": 3})
+    assert page.inner_text("#tip").split("\n")[2:4] == [
+        "average indirect effect 0.00500",
+        "95 % interval −0.0250 to 0.0350 (bootstrap)",
+    ]
+    page.select_option("#band", "normal")
+    page.hover("#rollups [data-kind=state] .field canvas", position={"x": 3, "y": 4})
+    assert "95 % interval −0.0150 to 0.0250 (normal)" in page.inner_text("#tip")
+    page.locator("#scale").fill("50")
+    assert page.inner_text("#scale-end") == "0.0450"
+
+
+def test_the_lines_tell_their_values_at_a_layer(shown: Tab) -> None:
+    box = shown.page.locator("#lines [data-kind=mlp] svg").bounding_box()
+    shown.page.mouse.move(box["x"] + box["width"] - 20, box["y"] + 80)
+    lines = shown.page.inner_text("#tip").split("\n")
+    assert lines[0] == f"layer {LAYERS - 1} (MLP of 0 to {LAYERS - 1} restored)"
+    assert lines[-1] == "Last token: 0.1100 (0.0800 to 0.1400)"
+
+
+def test_a_click_opens_the_grids_of_a_fact(shown: Tab) -> None:
+    fact = open_fact(shown, 1)
+    assert fact.locator(".map figcaption").all_inner_texts() == [
+        "States restored",
+        "MLP outputs restored",
+        "Attention outputs restored",
+    ]
+    assert fact.locator(".map").first.locator(".labels span").all_inner_texts() == ["Miles*", "Davis*", "plays", "the"]
+    assert fact.locator(".prompt").inner_text() == "“Miles Davis plays the” → “trumpet”"
+    assert fact.locator("h2").inner_text() == "Record 1"
+    assert shown.page.url.endswith("#1")
+
+
+def test_hover_tells_token_layer_probability_effect_and_error(shown: Tab) -> None:
+    open_fact(shown, 1)
+    canvas = shown.page.locator("#fact [data-kind=mlp] .field canvas")
+    canvas.hover(position={"x": 2, "y": 2})
+    assert shown.page.inner_text("#tip").split("\n") == [
+        "“Miles”, token 0, subject",
+        "layer 0 (MLP of 0 to 4 restored)",
+        "probability 0.7500",
+        "indirect effect 0.6250 (625 % of the total effect)",
+        "standard error 0.0100",
+    ]
+    box = canvas.bounding_box()
+    canvas.hover(position={"x": box["width"] - 2, "y": box["height"] - 2})
+    assert shown.page.inner_text("#tip").split("\n")[:3] == [
+        "“the”, token 3",
+        "layer 5 (MLP of 0 to 5 restored)",
+        f"probability {LOW:.4f}",
+    ]
+    shown.page.mouse.move(2, 2)
+    assert shown.page.locator("#tip").is_hidden()
+
+
+def test_the_grid_is_painted_where_the_record_has_its_peak(shown: Tab) -> None:
+    open_fact(shown, 1)
+    darkest = """kind => {
+      const canvas = document.querySelector(`#fact [data-kind=${kind}] canvas`);
+      const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+      const sums = Array.from({ length: data.length / 4 }, (_, i) => data[4 * i] + data[4 * i + 1] + data[4 * i + 2]);
+      const best = sums.indexOf(Math.min(...sums));
+      return [canvas.width, canvas.height, Math.floor(best / canvas.width), best % canvas.width];
+    }"""
+    peaks = {kind: shown.page.evaluate(darkest, kind) for kind in ("state", "mlp", "attn")}
+    assert peaks == {"state": [6, 4, 3, 5], "mlp": [6, 4, 0, 0], "attn": [6, 4, 3, 0]}
+
+
+def test_one_scale_for_the_three_maps(tmp_path: Path, tab: Tab) -> None:
+    record = make_traced(1)
+    record["grids"]["attn"]["indirect_effect"] = [[0.125] * LAYERS] * 4
+    tab.show(write_page(tmp_path, [record], "--no-summary").as_uri())
+    open_fact(tab, 1)
+    ends = "els => els.map(e => [...e.querySelectorAll('span')].at(-1).textContent)"
+    assert tab.page.locator("#fact .bar").evaluate_all(ends) == ["0.75", "0.75", "0.25"]
+    tab.page.check("#one-scale")
+    assert tab.page.locator("#fact .bar").evaluate_all(ends) == ["0.75", "0.75", "0.75"]
+
+
+def test_a_fact_without_grids_tells_why(shown: Tab) -> None:
+    fact = open_fact(shown, 2)
+    assert fact.locator(".map").count() == 0
+    assert "skipped: the model's answer is not the object" in fact.inner_text() and "told why of 2" in fact.inner_text()
+    assert "failed: bad record" in open_fact(shown, 4).inner_text()
+
+
+def test_facts_are_filtered_by_text_relation_and_status(shown: Tab) -> None:
+    page = shown.page
+    page.fill("#filter-text", "ÜNÏCODE  東京")
+    assert shown.column(1) == ["3"] and page.inner_text("#shown") == "1 of 5 facts"
+    page.fill("#filter-text", "nothing like that")
+    assert shown.column(1) == [] and "no fact fits" in page.inner_text("#body")
+    page.fill("#filter-text", "")
+    page.select_option("#filter-relation", label="P31 (1)")
+    assert shown.column(1) == ["2"]
+    page.select_option("#filter-relation", label="(none) (1)")
+    assert shown.column(1) == ["4"]
+    page.select_option("#filter-relation", label="all")
+    page.select_option("#filter-status", label="traced (3)")
+    assert shown.column(1) == ["1", "3", "5"]
+
+
+def test_a_click_on_a_header_sorts_and_another_turns_it_round(shown: Tab) -> None:
+    total = shown.page.locator("th button[data-key=effect]")
+    total.click()
+    assert shown.column(1) == ["5", "3", "1", "2", "4"]  # without a value: last
+    assert shown.page.locator("th[aria-sort=descending]").inner_text().startswith("total")
+    total.click()
+    assert shown.column(1) == ["1", "3", "5", "2", "4"]
+    shown.page.locator("th button[data-key=prompt]").click()
+    assert shown.column(4)[-2:] == ["Ünïcode 東京 plays the", "–"]
+
+
+def test_the_keyboard_does_what_the_mouse_does(shown: Tab) -> None:
+    page = shown.page
+    page.locator("#body tr[data-place='0']").focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate("document.activeElement.dataset.row") == "2"
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#fact[data-record='3'] .map")
+    assert page.locator("#body tr[aria-selected=true]").get_attribute("data-row") == "2"
+    page.locator("#fact [data-kind=mlp] .field").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.inner_text("#tip").startswith("“Miles”, token 0, subject\nlayer 0 ")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    assert page.inner_text("#tip").startswith("“Davis”, token 1, subject\nlayer 1 ")
+    assert page.locator("#live").text_content() == page.inner_text("#tip")
+    page.keyboard.press("Escape")
+    assert page.locator("#tip").is_hidden()
+    page.locator("#next").press("Enter")
+    page.wait_for_selector("#fact[data-record='4']")
+    page.locator("th button[data-key=record]").press("Enter")
+    page.locator("th button[data-key=record]").press("Enter")
+    assert shown.column(1) == ["5", "4", "3", "2", "1"]
+
+
+def test_the_address_opens_a_fact(tab: Tab, tmp_path: Path) -> None:
+    tab.show(f"{write_page(tmp_path, BATCH).as_uri()}#3")
+    tab.page.wait_for_selector("#fact[data-record='3'] .map")
+
+
+def test_settings_and_fingerprints_are_shown(shown: Tab) -> None:
+    text = shown.page.inner_text("#settings")
+    for part in ("some/tiny-model", "0" * 64, "s3: sigma 0.25", "float32", "facts.json", "f" * 64, "9 chosen of 9"):
+        assert part in text
+    assert index_of(Path(shown.page.url.removeprefix("file://").split("#")[0]))["files"][0][
+        "sha256"
+    ] in shown.page.inner_text("#files")
+
+
+def test_a_page_without_summary_has_no_averages(tab: Tab, tmp_path: Path) -> None:
+    tab.show(write_page(tmp_path, BATCH, "--no-summary").as_uri())
+    assert tab.page.locator("#averages").is_hidden() and tab.page.locator("#table").is_visible()
+
+
+def test_grids_that_were_left_out_are_said_to_be(tab: Tab, tmp_path: Path) -> None:
+    tab.show(write_page(tmp_path, BATCH, "--no-summary", "--limit", "1").as_uri())
+    assert "(grids of 2 left out)" in tab.page.inner_text("#lead")
+    assert "left out of this page" in open_fact(tab, 3).inner_text()
+
+
+def test_hostile_text_is_shown_and_not_run(tab: Tab, tmp_path: Path) -> None:
+    page = tab.show(write_page(tmp_path, hostile_batch(), "--title", HOSTILE, "--no-summary").as_uri())
+    for record in (1, 2):
+        fact = open_fact(tab, record)
+        assert HOSTILE in fact.inner_text()
+    fact = open_fact(tab, 1)
+    page.hover("#fact [data-kind=state] .field canvas", position={"x": 2, "y": 30})
+    assert HOSTILE in page.inner_text("#tip")
+    assert HOSTILE in page.inner_text("#settings") and HOSTILE in page.inner_text("#causes")
+    page.fill("#filter-text", "<img")
+    assert page.title() == HOSTILE
+    assert page.locator("img").count() == 0 and page.locator("script:not([type])").count() == 1
+
+
+def test_a_script_that_gets_in_all_the_same_is_not_run(tab: Tab, tmp_path: Path) -> None:
+    path = write_page(tmp_path, BATCH)
+    path.write_text(path.read_text("utf-8").replace("<main", "<script>document.title='run'</script><main"), "utf-8")
+    page = tab.show(path.as_uri())
+    assert page.title() == "results.jsonl"
+    assert [message for message in tab.messages if "Content Security Policy" in message]
+    tab.messages.clear()
+
+
+def test_a_server_is_asked_for_the_page_alone(tab: Tab, tmp_path: Path) -> None:
+    write_page(tmp_path, BATCH)
+    asked: list[str] = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            asked.append(self.path)
+
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Handler, directory=str(tmp_path))
+    ) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        tab.show(f"http://127.0.0.1:{server.server_port}/report.html")
+        open_fact(tab, 1)
+        server.shutdown()
+    assert asked == ["/report.html"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read_in_light_and_dark(tab: Tab, tmp_path: Path, scheme: str) -> None:
+    tab.page.emulate_media(color_scheme=scheme)
+    tab.show(write_page(tmp_path, BATCH).as_uri())
+    open_fact(tab, 1)
+    colours = tab.page.evaluate(
+        """() => ["body", ".note", "#body tr[aria-selected=true] td", "#body tr[data-place='1'] td", "dt", ".map figcaption",
+          "button"].map(s => {
+          const element = document.querySelector(s);
+          let ground = element;
+          while (getComputedStyle(ground).backgroundColor === "rgba(0, 0, 0, 0)") ground = ground.parentElement;
+          return [getComputedStyle(element).color, getComputedStyle(ground).backgroundColor];
+        })"""
+    )
+    for text, ground in colours:
+        assert contrast(text, ground) >= 4.5, (text, ground)
+
+
+def contrast(*colours: str) -> float:
+    """Contrast of two colours as WCAG has it, 1 to 21."""
+
+    def light(colour: str) -> float:
+        parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05
+
+    return max(map(light, colours)) / min(map(light, colours))
+
+
+def test_colours_go_from_light_to_dark_in_even_steps(shown: Tab) -> None:
+    for ramp in shown.page.evaluate("Object.values(RAMPS)"):
+        light = [0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b in ramp]
+        assert all(a >= b - 0.75 for a, b in zip(light, light[1:]))  # but for rounding
+        assert light[0] > 240 and light[-1] < 75
+
+
+@pytest.mark.parametrize("width", [500, 1000, 1800])
+def test_no_width_makes_the_page_wider_than_the_window(tab: Tab, tmp_path: Path, width: int) -> None:
+    tab.page.set_viewport_size({"width": width, "height": 900})
+    tab.show(write_page(tmp_path, BATCH).as_uri())
+    open_fact(tab, 1)
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_twenty_thousand_facts_stay_fluid(tab: Tab, tmp_path: Path) -> None:
+    lines = [make_untraced(number, "skipped", "other_answer") for number in range(1, 20_001)]
+    page = tab.show(write_page(tmp_path, lines, "--no-summary").as_uri())
+    assert page.inner_text("#shown") == "20,000 facts"
+    assert page.locator("#body tr[data-row]").count() < 60
+    page.locator("#table").evaluate("frame => { frame.scrollTop = frame.scrollHeight; }")
+    page.wait_for_selector("#body td:text-is('20000')")
+    assert page.locator("#body tr[data-row]").count() < 60
+    began = time.monotonic()
+    page.locator("th button[data-key=subject]").click()
+    page.fill("#filter-text", "of 19999")
+    page.wait_for_selector("#body td:text-is('19999')")
+    assert time.monotonic() - began < 10  # seconds, on the busiest machine; it takes a fraction of one
+    assert tab.column(1) == ["19999"]
+
+
+def test_a_thousand_facts_of_the_largest_model_fit_in_15_megabytes() -> None:
+    tokens, layers, checked = 10, 48, 10
+    record = make_record([b" token"] * tokens, layers)
+    noise = iter(os.urandom(2 * 3 * 2 * tokens * layers * checked))
+    sizes = []
+    for _ in range(checked):
+        for grid in record["grids"].values():
+            for name, scale in (("indirect_effect", 0.3), ("standard_error", 0.02)):
+                grid[name] = [
+                    [scale * (256 * next(noise) + next(noise)) / 65535 for _ in range(layers)] for _ in range(tokens)
+                ]
+        sizes.append(len(base64.b64encode(report.pack(record, report.read_grids(record)))))
+    assert 1000 * sum(sizes) / checked < 15_000_000  # of noise, which nothing compresses
+
+
+def test_a_large_page_is_told_how_to_become_smaller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    results = write_lines(tmp_path / "results.jsonl", BATCH)
+    monkeypatch.setattr(report, "LARGE", 1000)
+    monkeypatch.setattr(sys, "argv", ["report.py", str(results), "-o", str(tmp_path / "report.html"), "--no-summary"])
+    assert report.main() == 0
+    assert "--limit N makes it smaller" in capsys.readouterr().err
+
+
+def test_what_rometrace_writes_is_shown(
+    rometrace: Callable[..., Any], bin_dir: Path, demo: Path, tab: Tab, tmp_path: Path
+) -> None:
+    text = rometrace("--help").stdout
+    if "summary" not in text or "--facts" not in text:
+        pytest.skip("this rometrace traces no facts files")
+    facts = demo.parent / "facts.json"
+    done = rometrace("--facts", facts, "--limit", "5", "-o", tmp_path / "results.jsonl")
+    assert done.returncode in (0, 1), done.stderr
+    made = run_script(tmp_path / "results.jsonl", "-o", tmp_path / "report.html", "--rometrace", bin_dir / "rometrace")
+    assert made.returncode == 0, made.stderr
+    page = tab.show((tmp_path / "report.html").as_uri())
+    assert page.inner_text("#lead").startswith("5 facts: ")
+    page.locator("#filter-status").select_option(index=1)
+    assert page.locator("#rollups .map").count() == 3
