@@ -255,25 +255,29 @@ TEST_CASE("facts that share a sweep have the scores that each has alone") {
 }
 
 TEST_CASE("a fact whose output is not a number is the only one of its sweep to fail") {
-  // Near the scale at which a square overflows float32, a longer subject's noise does so first.
-  Example example(5);
-  const auto model = example.load(at::kFloat);
-  const Group group(*model, example, 8);
   std::int64_t mixed = 0;
-  for (example.options.sigma = 1e17; example.options.sigma < 1e21; example.options.sigma *= 1.3) {
-    CAPTURE(example.options.sigma);
-    const auto shared = trace_sweeps(*model, group.facts(), example.options);
-    std::size_t failed = 0;
-    for (std::size_t i = 0; i < group.prompts.size(); ++i) {
-      const auto trace = [&] { return trace_sweep(*model, group.prompts[i], example.options, group.cleans[i]).trace; };
-      if (const auto* error = std::get_if<Error>(&shared.outcomes[i])) {
-        ++failed;
-        CHECK(message_of<Error>(trace) == error->what());
-      } else {
-        compare(std::get<Trace>(shared.outcomes[i]), trace(), kFloat);
+  for (unsigned seed = 0; seed < 10; ++seed) {
+    Example example(seed);
+    const auto model = example.load(at::kFloat);
+    const Group group(*model, example, 8);
+    // About the largest float32: of a longer subject's noise, which is more draws, some overflow before.
+    for (example.options.sigma = 5e37; example.options.sigma < 5e38; example.options.sigma *= 1.1) {
+      CAPTURE(example.options.sigma);
+      const auto shared = trace_sweeps(*model, group.facts(), example.options);
+      std::size_t failed = 0;
+      for (std::size_t i = 0; i < group.prompts.size(); ++i) {
+        const auto trace = [&] {
+          return trace_sweep(*model, group.prompts[i], example.options, group.cleans[i]).trace;
+        };
+        if (const auto* error = std::get_if<Error>(&shared.outcomes[i])) {
+          ++failed;
+          CHECK(message_of<Error>(trace) == error->what());
+        } else {
+          compare(std::get<Trace>(shared.outcomes[i]), trace(), kFloat);
+        }
       }
+      mixed += 0 < failed && failed < group.prompts.size() ? 1 : 0;
     }
-    mixed += 0 < failed && failed < group.prompts.size() ? 1 : 0;
   }
   CHECK(mixed > 0);
 }
@@ -292,6 +296,46 @@ TEST_CASE("what a fact's clean run holds reaches no other fact of its sweep") {
       compare(std::get<Trace>(after.outcomes[i]), std::get<Trace>(before.outcomes[i]), kDouble);
     }
   }
+}
+
+TEST_CASE("facts that should share a sweep fit into one pass, and are as many for each prompt of the shape") {
+  std::int64_t shared = 0;
+  for (unsigned seed = 0; seed < 20; ++seed) {
+    CAPTURE(seed);
+    Example example(seed);
+    CAPTURE(example.description());
+    const auto model = example.load(at::kFloat);
+    RunControl control;
+    for (std::int64_t memory = least_memory(*model, example.prompt, example.options); memory < 1 << 24; memory *= 3) {
+      control.memory = memory;
+      const auto count = facts_per_sweep(*model, example.prompt, example.options, control);
+      // The shape counts, and nothing else of a prompt.
+      for (const auto& other : example.prompts_of_its_shape(3)) {
+        CHECK(facts_per_sweep(*model, other, example.options, control) == count);
+      }
+      if (count == 1) continue;
+      ++shared;
+      const Group group(*model, example, static_cast<std::size_t>(count));
+      CHECK(trace_sweeps(*model, group.facts(), example.options, control).passes == 1);
+    }
+  }
+  CHECK(shared > 20);
+}
+
+TEST_CASE("a fact that fills a block of rows is traced alone") {
+  std::mt19937 engine(1);
+  const TemporaryFolder folder;
+  write_random_model(folder, {.layers = 3, .width = 256, .heads = 4, .inner = 1024, .vocab = 11}, engine);
+  const auto model = Gpt2::load(folder.path());
+  const TracePrompt prompt{"", "", {1, 2, 3, 4, 5, 6, 7, 8}, {0, 2}};
+  TraceOptions options;
+  options.samples = 50;
+  CHECK(facts_per_sweep(*model, prompt, options) == 1);
+  options.samples = 1;
+  CHECK(facts_per_sweep(*model, prompt, options) > 1);
+  RunControl small_blocks;
+  small_blocks.block_rows = 16;
+  CHECK(facts_per_sweep(*model, prompt, options, small_blocks) == 1);
 }
 
 TEST_CASE("prompts of different shapes are not taken into one sweep") {

@@ -70,6 +70,13 @@ struct SharedSweep {
 SharedSweep trace_sweeps(const Gpt2& model, std::span<const SweepFact> facts, const TraceOptions& options,
                          const RunControl& control = {});
 
+/// How many facts with prompts of this one's shape should share a sweep, at least 1: more where one alone has
+/// fewer rows in a layer than the device takes together (`control.block_rows`), but no more than `control.memory` holds
+/// in a single pass. It depends on the model, the shape, `options` and `control` alone, so that a batch is grouped in
+/// the same way each time.
+std::int64_t facts_per_sweep(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options,
+                             const RunControl& control = {});
+
 /// The least `control.memory` with which the prompt can be traced: the corrupted run and the largest patch, in bytes.
 std::int64_t least_memory(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options);
 
