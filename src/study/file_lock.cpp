@@ -52,9 +52,10 @@ bool lock_file(int descriptor, LockKind kind, const std::string& label, std::str
     if (errno == EINTR) continue;
     if (errno != EWOULDBLOCK) return false;
     const auto holder = holder_of(descriptor);
-    const std::string process = holder ? " (process " + std::to_string(holder->process) + ")" : "";
-    const std::string does = holder && !holder->writes ? " is reading it; " : " is writing it; ";
-    throw Error(label + ": another rometrace" + process + does + std::string(advice));
+    std::string message = label + ": another rometrace";
+    if (holder) message += " (process " + std::to_string(holder->process) + ")";
+    message += holder && !holder->writes ? " is reading it; " : " is writing it; ";
+    throw Error(message.append(advice));
   }
   return true;
 }

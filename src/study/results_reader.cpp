@@ -171,7 +171,7 @@ ResultsReader::ResultsReader(std::string label, std::string advice, Read read, s
     : label_(std::move(label)), advice_(std::move(advice)), read_(std::move(read)), size_(size), buffer_(kFirstBuffer) {
   const auto line = read_line();
   if (!line) throw Error(label_ + ": is empty; expected the results of a batch; " + advice_);
-  if (!line->whole && line->text.starts_with("{\"schema\":\"" + std::string(kBatchSchema) + "\"")) {
+  if (!line->whole && line->text.starts_with(R"({"schema":")" + std::string(kBatchSchema) + '"')) {
     throw Error(label_ + ": its header is cut short; " + advice_);
   }
   header_ = parse_results_header(line->text, label_, advice_);
