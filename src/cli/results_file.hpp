@@ -44,8 +44,8 @@ class ResultsFile {
   ResultsFile(const ResultsFile&) = delete;
   ResultsFile& operator=(const ResultsFile&) = delete;
 
-  /// Whether the file can be gone on with: true for a regular one.
-  bool resumes() const { return descriptor_ >= 0; }
+  /// Whether the file can be gone on with: true for a regular one, also once it is closed.
+  bool resumes() const { return !path_.empty() && !stream_; }
 
   /// False where the file system knows no locks: nothing then keeps a second process away, worth a warning.
   bool locked() const { return locked_ || !resumes(); }

@@ -37,12 +37,14 @@ using testing::TemporaryFolder;
 /// Goes on with the facts of a batch up to `last`, as a batch does.
 ResultsDone write_batch(const fs::path& path, std::int64_t selected, const Shard& shard, std::int64_t last) {
   ResultsFile file(path.string());
+  CHECK(file.resumes());
   const auto header = shard == Shard() ? batch_header(selected) : batch_header(selected, shard);
   const auto done = file.begin(header);
   for (std::int64_t order = done.last_order + 1; order <= last; ++order) {
     if (shard.holds(order)) file.append(batch_line(order, order % 3 == 0 ? "skipped" : "traced"));
   }
   file.close();
+  CHECK(file.resumes());
   return done;
 }
 
