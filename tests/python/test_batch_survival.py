@@ -67,13 +67,20 @@ def kill_often(executable: Path, whole: Whole, folder: Path, seed: int, kills: i
     def lines() -> int:
         return output.read_bytes().count(b"\n") if output.exists() else 0
 
+    def size() -> int:
+        return output.stat().st_size if output.exists() else 0
+
     while done < kills or output.exists():
         before = lines()
         process = start(command(executable, output))
-        try:
-            if done < kills:
-                process.wait(timeout=moments.uniform(0, whole.seconds))
-        except subprocess.TimeoutExpired:
+        if done < kills and done % 3 == 0:  # at any time, so mostly before the first fact
+            time.sleep(moments.uniform(0, whole.seconds))
+        elif done < kills:  # among the facts
+            enough = size() + moments.randrange(len(whole.bytes) // 20)
+            while process.poll() is None and size() <= enough:
+                time.sleep(0.001)
+            time.sleep(moments.uniform(0, 0.01))
+        if done < kills:
             process.kill()
         error = process.communicate(timeout=120)[1]
         if process.returncode == -signal.SIGKILL:
@@ -94,7 +101,7 @@ def test_a_batch_killed_at_a_hundred_moments_ends_as_if_nothing_had_been(executa
     kills, progresses, files = map(sum, zip(*both))
     print(f"{kills} kills, {progresses} of them after new lines; {files} files finished")
     assert kills >= KILLS
-    assert progresses >= KILLS // 10 and files >= 2
+    assert progresses >= KILLS // 4 and files >= 2
     assert os.listdir(tmp_path) == []
 
 
@@ -119,13 +126,17 @@ def test_a_file_cut_anywhere_goes_on(executable, whole, tmp_path):
         "last line": before,
         "all": last,
     }
-    for name, size in cuts.items():
-        output = tmp_path / "results.jsonl"
-        output.write_bytes(data[:size])
+
+    def go_on(name: str) -> None:
+        output = tmp_path / f"{name}.jsonl"
+        output.write_bytes(data[: cuts[name]])
         finished(run(command(executable, output)))
         assert without_times(output.read_bytes()) == whole.text, name
-        kept = data[: max((end for end in ends if end <= size), default=0)]
+        kept = data[: max((end for end in ends if end <= cuts[name]), default=0)]
         assert output.read_bytes().startswith(kept), name  # nothing is traced twice
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(go_on, cuts))
 
 
 def test_what_a_power_cut_leaves_is_dropped(executable, whole, tmp_path):
@@ -199,7 +210,7 @@ def test_other_settings_are_refused_with_the_difference_named(executable, whole,
     samples = [word if word != "2" else "3" for word in command(executable, output)]
     cases = [
         (samples, ["run.samples 2, this run has 3"]),
-        (command(executable, output, "--noise", "0.2"), ['run.noise.rule "s3", this run has "0.2"', "run.noise.sigma 0."]),
+        (command(executable, output, "--noise", "0.2"), ['noise.rule "s3", this run has "0.2"', "run.noise.sigma 0."]),
         (command(executable, output, "--seed", "7"), ["run.seed 1, this run has 7"]),
         (command(executable, output, "--all"), ["all false, this run has true"]),
         (command(executable, output, limit=26), ["facts.selection.limit 25, this run has 26"]),
@@ -257,7 +268,8 @@ def test_a_full_disk_loses_nothing(executable, whole, tmp_path):
         ballast = disk / "ballast"
         ballast.write_bytes(bytes(len(whole.bytes) // 2 + 65536))
         output = disk / "results.jsonl"
-        refused(run(command(executable, output)), str(output), "no space left; free some and run the same command again")
+        full = "no space left; free some and run the same command again"
+        refused(run(command(executable, output)), str(output), full)
         orders(output.read_bytes())
         ballast.unlink()
         finished(run(command(executable, output)))
@@ -270,7 +282,7 @@ def test_a_full_disk_loses_nothing(executable, whole, tmp_path):
 
 
 def test_standard_output_gets_the_same_lines(executable, whole):
-    result = run([word for word in command(executable, "-")])
+    result = run(command(executable, "-"))
     finished(result)
     assert without_times(result.stdout) == whole.text
     assert [json.loads(line)["schema"] for line in result.stdout.splitlines()[:2]] == [
