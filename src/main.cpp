@@ -8,6 +8,7 @@
 #include <string>
 #include <variant>
 
+#include "cli/batch_command.hpp"
 #include "cli/exit_status.hpp"
 #include "cli/options.hpp"
 #include "cli/process.hpp"
@@ -18,13 +19,30 @@ namespace rometrace::cli {
 namespace {
 
 void set_up_log() {
-  auto logger = spdlog::stderr_logger_st("rometrace");
+  auto logger = spdlog::stderr_logger_mt("rometrace");
   logger->set_pattern("rometrace: %v");
   spdlog::set_default_logger(std::move(logger));
 }
 
 spdlog::level::level_enum log_level(const Options& options) {
   return options.quiet ? spdlog::level::err : options.verbose ? spdlog::level::debug : spdlog::level::info;
+}
+
+int run(int status, const std::stop_token&) {
+  return status;
+}
+
+int run(const Options& options, const std::stop_token& stop) {
+  spdlog::set_level(log_level(options));
+  return options.facts ? run_batch(options, stop) : run_trace(options, stop);
+}
+
+int run(const SummaryOptions& options, const std::stop_token& stop) {
+  return run_summary(options, stop);
+}
+
+int run(const MergeOptions& options, const std::stop_token& stop) {
+  return run_merge(options, stop);
 }
 
 // The first line of a message: libtorch's errors go on with a C++ stack.
@@ -37,11 +55,8 @@ int run_and_report(int argc, char** argv) {
   try {
     set_up_log();
     const auto stop = watch_stop_signals();
-    const auto parsed = parse_options(argc, argv);
-    if (const int* status = std::get_if<int>(&parsed)) return *status;
-    const auto& options = std::get<Options>(parsed);
-    spdlog::set_level(log_level(options));
-    return run_trace(options, stop);
+    const auto command = parse_options(argc, argv);
+    return std::visit([&](const auto& options) { return run(options, stop); }, command);
   } catch (const Interrupted&) {
     spdlog::error("interrupted; nothing was written");
     return kInterrupted;

@@ -9,18 +9,28 @@
 #include <cerrno>
 #include <chrono>
 #include <climits>
+#include <fstream>
 #include <random>
 #include <thread>
 #include <utility>
 
 #include "cli/file_system.hpp"
 #include "rometrace/error.hpp"
+#include "rometrace/study/results_reader.hpp"
 
 namespace rometrace::cli {
 
 namespace fs = std::filesystem;
 
 namespace {
+
+/// True if the file begins as a batch's results do: hours of work that no -o may replace.
+bool holds_batch(const fs::path& path) {
+  const std::string expected = R"({"schema":")" + std::string(kBatchSchema) + '"';
+  std::string found(expected.size(), '\0');
+  std::ifstream(path, std::ios::binary).read(found.data(), static_cast<std::streamsize>(found.size()));
+  return found == expected;
+}
 
 /// True if something is mounted on the file itself, as containers do with a single file.
 bool is_mount_point([[maybe_unused]] const fs::path& path) {
@@ -153,6 +163,10 @@ void OutputFile::open_beside(const struct stat* old) {
   if (old != nullptr && ::access(path_.c_str(), W_OK) != 0) {
     fail(errno);  // a file that is read-only is so on purpose, even where its folder could be written
   }
+  if (old != nullptr && holds_batch(path_)) {
+    throw Error(shown(shown_path_) +
+                ": holds the results of a batch, which would be lost; name another file, or delete it");
+  }
   if (old != nullptr && is_mount_point(path_)) {
     fail(EBUSY);
   }
@@ -255,8 +269,7 @@ void write_stdout(std::string_view content, const std::stop_token& stop) {
     throw Error("standard output: no space left; free some or write to another place with -o");
   }
   if (error != 0) {
-    throw Error("standard output: " + system_message(error) +
-                "; write to a file with -o instead");
+    throw Error("standard output: " + system_message(error) + "; write to a file with -o instead");
   }
 }
 

@@ -10,25 +10,22 @@
 #include "cli/terminal_info.hpp"
 
 namespace rometrace::cli {
-namespace {
 
 bool can_redraw() {
   const char* terminal = std::getenv("TERM");
   return is_terminal(STDERR_FILENO) && terminal != nullptr && *terminal != 0 && std::string_view(terminal) != "dumb";
 }
 
-void redraw(const std::string& line) {
+void redraw_line(const std::string& line) {
   std::fprintf(stderr, "\r\033[K%s", line.c_str());
   std::fflush(stderr);
 }
-
-}  // namespace
 
 ProgressBar::ProgressBar(Wish wish)
     : style_(terminal_style(STDERR_FILENO)), enabled_(wish == Wish::kOnTerminal && can_redraw()) {}
 
 ProgressBar::~ProgressBar() {
-  if (shown_ >= 0) redraw("");
+  if (shown_ >= 0) redraw_line("");
 }
 
 Progress ProgressBar::callback() {
@@ -38,7 +35,7 @@ Progress ProgressBar::callback() {
     const double now = watch_.seconds();
     if (shown_ >= 0 && now - shown_ < kInterval) return;
     shown_ = now;
-    redraw(render_progress(done, total, now, style_));
+    redraw_line(render_progress(done, total, now, style_));
   };
 }
 

@@ -1,10 +1,18 @@
 #pragma once
 
+#include <string>
+
 #include "cli/stopwatch.hpp"
 #include "rometrace/report/terminal.hpp"
 #include "rometrace/trace/trace.hpp"
 
 namespace rometrace::cli {
+
+/// Whether stderr is a terminal on which a line can be drawn again.
+bool can_redraw();
+
+/// Puts `line` in the place of the terminal's last line.
+void redraw_line(const std::string& line);
 
 /// A bar on stderr that redraws itself on the terminal's last line, and leaves nothing behind however the trace ends.
 /// Nothing is shown where stderr is no terminal, or one that cannot redraw a line.

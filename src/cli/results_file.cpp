@@ -96,7 +96,7 @@ void ResultsFile::open_regular() {
   // Again if the file was deleted between opening and locking, as a process that ends before its first line does.
   do {
     if (descriptor_ >= 0) ::close(descriptor_);
-    created_ = false;
+    created_ = locked_ = false;
     descriptor_ = open_retrying(path_, O_RDWR | O_NOCTTY);
     if (descriptor_ < 0 && errno == ENOENT) {
       // Apart from the first attempt: O_CREAT is refused for an old file of another user in a folder such as /tmp.
@@ -119,9 +119,9 @@ bool ResultsFile::is_at_path() const {
 
 void ResultsFile::release() noexcept {
   if (descriptor_ < 0) return;
-  if (created_ && is_at_path()) {
+  if (created_ && locked_ && is_at_path()) {
     std::error_code ignored;
-    fs::remove(behind_links(path_), ignored);  // still locked, so it is nobody else's
+    fs::remove(behind_links(path_), ignored);  // locked, so it is nobody else's
   }
   if (unsynced_) make_content_permanent(descriptor_);
   ::close(std::exchange(descriptor_, -1));
@@ -254,6 +254,7 @@ void ResultsFile::fail_to_append(int error) const {
 }
 
 std::string shard_path(const std::string& output, const Shard& shard) {
+  if (output.empty()) return output;
   std::error_code ignored;
   const auto status = fs::status(output, ignored);
   if (output == "-" || own_descriptor(output) || (fs::exists(status) && !fs::is_regular_file(status))) return output;

@@ -5,22 +5,31 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <functional>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <system_error>
+#include <utility>
 
+#include "cli/exit_status.hpp"
 #include "cli/output_file.hpp"
 #include "cli/progress_bar.hpp"
 #include "cli/terminal_info.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/report/json.hpp"
+#include "rometrace/report/probe_json.hpp"
+#include "rometrace/report/probe_text.hpp"
 #include "rometrace/report/summary_json.hpp"
 #include "rometrace/report/summary_text.hpp"
+#include "rometrace/study/probe_summary.hpp"
 #include "rometrace/study/summary.hpp"
 #include "rometrace/study/summary_reader.hpp"
 #include "rometrace/text/input_file.hpp"
 
 namespace rometrace::cli {
 namespace {
+
+using Json = nlohmann::ordered_json;
 
 bool same_file(const std::string& a, const std::string& b) {
   std::error_code ignored;
@@ -50,9 +59,17 @@ bool is_probe(const SummaryLine& line) {
          (line.type == SummaryLine::Type::kHeader && line.json.contains("command") && line.json["command"] == "probe");
 }
 
-/// Averages of a study's traces. Probes have a summary of their own.
-SummaryResult summarise(const SummaryOptions& options, const std::stop_token& stop) {
-  Summary summary({options.by_relation, options.bootstrap, options.seed});
+/// What the files were averaged to: of traces, or of probes.
+struct Averages {
+  Json json;
+  std::vector<std::string> warnings;
+  std::function<std::string(const TerminalStyle&)> render;
+};
+
+/// Gives every line of the files to `take`, and each file's reader to `end_file`.
+void read_lines(const SummaryOptions& options, const std::stop_token& stop,
+                const std::function<void(const SummaryLine&)>& take,
+                const std::function<void(const SummaryReader&)>& end_file) {
   ProgressBar bar(options.quiet ? ProgressBar::Wish::kNever : ProgressBar::Wish::kOnTerminal);
   const auto progress = bar.callback();
   const auto total = size_of(options.files);
@@ -62,31 +79,73 @@ SummaryResult summarise(const SummaryOptions& options, const std::stop_token& st
     SummaryLine line;
     while (reader.next(line)) {
       if (stop.stop_requested()) throw Interrupted();
-      if (is_probe(line)) throw Error(line.where + ": results of a probe; expected those of a trace");
-      summary.add(line);
+      take(line);
       if (progress && total > 0) {
         const auto done = std::min(total, read + reader.bytes_read());
         progress(static_cast<std::int64_t>(done), static_cast<std::int64_t>(total));
       }
     }
-    summary.end_file(reader);
+    end_file(reader);
     read += reader.size();
   }
-  return summary.result();
+}
+
+/// The first line decides whether it is a study of traces or of probes; the other kind is refused from there on.
+Averages average(const SummaryOptions& options, const std::stop_token& stop) {
+  Summary traces({options.by_relation, options.bootstrap, options.seed});
+  ProbeSummary probes;
+  std::optional<bool> probe;
+  Averages averages;
+  read_lines(
+      options, stop,
+      [&](const SummaryLine& line) {
+        if (!probe) probe = is_probe(line);
+        if (is_probe(line) != *probe) {
+          const std::string here = *probe ? "a trace" : "a probe", before = *probe ? "a probe" : "a trace";
+          throw Error(line.where + ": results of " + here + " among those of " + before + "; summarise them apart");
+        }
+        *probe ? probes.add(line.json, line.where) : traces.add(line);
+      },
+      [&](const SummaryReader& reader) {
+        if (!probe.value_or(false)) {
+          traces.end_file(reader);
+        } else if (reader.torn()) {
+          averages.warnings.push_back(reader.label() + ": an unfinished line at the end was left out");
+        }
+      });
+  if (probe.value_or(false)) {
+    averages.json = to_json(probes, options.files);
+    averages.render = [probes = std::move(probes)](const TerminalStyle& style) {
+      return render_probe_summary(probes, style);
+    };
+  } else {
+    auto result = traces.result();
+    averages.json = to_json(result);
+    averages.warnings = result.warnings;
+    averages.render = [result = std::move(result)](const TerminalStyle& style) {
+      return render_summary(result, style);
+    };
+  }
+  return averages;
 }
 
 }  // namespace
 
 int run_summary(const SummaryOptions& options, const std::stop_token& stop) {
   check_files(options.files);
+  for (const auto& input : options.files) {
+    if (options.output && *options.output != "-" && same_file(input, *options.output)) {
+      throw Error(label_of(input) + ": is to be read and written; name another file with -o");
+    }
+  }
   std::optional<OutputFile> file;
   if (options.output && *options.output != "-") file.emplace(*options.output);
 
-  const auto result = summarise(options, stop);
-  for (const auto& warning : result.warnings) spdlog::warn("{}", warning);
+  const auto averages = average(options, stop);
+  for (const auto& warning : averages.warnings) spdlog::warn("{}", warning);
   const bool to_stdout = options.json || (!file && (!is_terminal(STDOUT_FILENO) || options.output == "-"));
   if (file || to_stdout) {
-    const auto line = to_line(to_json(result)) + "\n";
+    const auto line = to_line(averages.json) + "\n";
     if (file) {  // first: a stdout that fails then loses nothing
       file->write(line, stop);
       file->commit();
@@ -94,9 +153,9 @@ int run_summary(const SummaryOptions& options, const std::stop_token& stop) {
     if (to_stdout) write_stdout(line, stop);
   }
   if (!to_stdout && is_terminal(STDOUT_FILENO)) {
-    write_stdout(render_summary(result, terminal_style(STDOUT_FILENO)), stop);
+    write_stdout(averages.render(terminal_style(STDOUT_FILENO)), stop);
   }
-  return 0;
+  return kDone;
 }
 
 }  // namespace rometrace::cli

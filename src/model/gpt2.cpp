@@ -262,17 +262,31 @@ at::Tensor Gpt2::embed(std::span<const std::int32_t> token_ids) const {
   return at::embedding(wte_, at::tensor(ids).to(wte_.device()));
 }
 
-at::Tensor Gpt2::forward(std::span<const std::int32_t> token_ids, std::int64_t rows, const Tap& tap) const {
-  const auto T = static_cast<std::int64_t>(token_ids.size());
-  if (T < 1 || T > config_.n_positions) {
-    throw Error("the prompt has " + std::to_string(T) + " tokens; this model takes 1 to " +
-                std::to_string(config_.n_positions));
-  }
-  auto x = embed(token_ids).unsqueeze(0).repeat({rows, 1, 1});  // [B, T, D]
+void Gpt2::refuse_length(std::int64_t T) const {
+  if (T >= 1 && T <= config_.n_positions) return;
+  throw Error("the prompt has " + std::to_string(T) + " tokens; this model takes 1 to " +
+              std::to_string(config_.n_positions));
+}
+
+at::Tensor Gpt2::run_layers(at::Tensor x, const Tap& tap) const {
   if (tap) tap(Site::kEmbedding, 0, x);
-  x = x + position_embeddings(T);
+  x = x + position_embeddings(x.size(1));
   for (const auto& block : h_) x = block->forward(std::move(x), tap);
-  return ln_f(x);
+  return x;
+}
+
+at::Tensor Gpt2::forward(std::span<const std::int32_t> token_ids, std::int64_t rows, const Tap& tap) const {
+  refuse_length(static_cast<std::int64_t>(token_ids.size()));
+  return ln_f(run_layers(embed(token_ids).unsqueeze(0).repeat({rows, 1, 1}), tap));
+}
+
+at::Tensor Gpt2::forward_prompts(std::span<const std::int32_t> token_ids, std::int64_t T, const Tap& tap) const {
+  refuse_length(T);
+  if (token_ids.empty() || static_cast<std::int64_t>(token_ids.size()) % T != 0) {
+    throw Error(std::to_string(token_ids.size()) + " token ids are no prompts of " + std::to_string(T) + " tokens");
+  }
+  const auto x = run_layers(embed(token_ids).view({-1, T, config_.n_embd}), tap);
+  return ln_f(x.select(1, T - 1));
 }
 
 at::Tensor Gpt2::logits(const at::Tensor& hidden) const {

@@ -1,12 +1,11 @@
 #include "rometrace/report/json.hpp"
 
 #include <cassert>
-#include <cmath>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <string_view>
 #include <vector>
 
+#include "report/json_parts.hpp"
 #include "rometrace/text/utf8.hpp"
 #include "rometrace/version.hpp"
 
@@ -17,22 +16,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr const char* kSchema = "rometrace/trace/1";
-
-std::string hex(std::string_view bytes) {
-  constexpr std::string_view kDigits = "0123456789abcdef";
-  std::string result;
-  result.reserve(2 * bytes.size());
-  for (const char byte : bytes) {
-    const auto value = static_cast<unsigned char>(byte);
-    result += kDigits[value >> 4U];
-    result += kDigits[value & 15U];
-  }
-  return result;
-}
-
-Json number(double value) {
-  return std::isfinite(value) ? Json(value) : Json(nullptr);
-}
 
 /// `values`, row-major [rows, columns], less `offset`, as a list of rows.
 Json matrix(const std::vector<double>& values, std::int64_t columns, double offset = 0) {
@@ -50,10 +33,14 @@ Json text_or_null(const std::optional<std::string>& text) {
   return text ? Json(to_valid_utf8(*text)) : Json(nullptr);
 }
 
-/// The id as the facts file has it.
+/// The id as the facts file has it; a number of any size keeps its digits only as text.
 Json id_json(const FactReference& fact) {
   if (fact.id.empty()) return nullptr;
-  return fact.id_is_number ? Json::parse(fact.id) : Json(to_valid_utf8(fact.id));
+  if (fact.id_is_number) {
+    const auto number = Json::parse(fact.id, nullptr, /*allow_exceptions=*/false);
+    if (number.is_number_integer()) return number;
+  }
+  return to_valid_utf8(fact.id);
 }
 
 void add_tokens(Json& json, const TracePrompt& prompt, const TokenTexts& texts) {

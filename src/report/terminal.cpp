@@ -1,11 +1,14 @@
 #include "rometrace/report/terminal.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cassert>
+#include <charconv>
 #include <cmath>
 #include <cstddef>
 #include <limits>
 #include <string_view>
+#include <system_error>
 #include <vector>
 
 #include "report/display_text.hpp"
@@ -268,14 +271,24 @@ std::string clock_time(double seconds) {
   return hours > 0 ? std::to_string(hours) + ":" + two_digits(minutes) + end : std::to_string(minutes) + end;
 }
 
+constexpr double kLongestLeft = 1e7;  // seconds; beyond months, an estimate means nothing
+
+/// "12.3", "1.23", "123".
+std::string three_digits(double value) {
+  std::array<char, 32> digits{};
+  const int decimals = value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2;
+  const auto [end, error] =
+      std::to_chars(digits.data(), digits.data() + digits.size(), value, std::chars_format::fixed, decimals);
+  return {digits.data(), error == std::errc() ? end : digits.data()};
+}
+
 /// ", 0:12 left"; empty while that cannot be known.
 std::string time_left(std::int64_t done, std::int64_t total, double seconds) {
-  constexpr double kLongest = 1e7;  // beyond months, the estimate means nothing
   if (done <= 0 || done >= total || !std::isfinite(seconds) || seconds < 0) {
     return "";
   }
   const double left = seconds / static_cast<double>(done) * static_cast<double>(total - done);
-  return left < kLongest ? ", " + clock_time(left) + " left" : "";
+  return left < kLongestLeft ? ", " + clock_time(left) + " left" : "";
 }
 
 std::string progress_bar(double part, int columns, bool unicode) {
@@ -317,6 +330,35 @@ std::string render_progress(std::int64_t done, std::int64_t total, double second
     return (room >= -1 ? text : count).substr(0, static_cast<std::size_t>(columns));
   }
   return progress_bar(part, std::min(room, kWidestBar), style.unicode) + " " + text;
+}
+
+std::string batch_progress_text(const BatchCounts& before, const BatchCounts& counts, std::int64_t total, double part,
+                                double seconds) {
+  const auto newly = counts.done() - before.done();
+  auto text = std::to_string(counts.done()) + " of " + std::to_string(total) + " facts";
+  if (newly > 0 && seconds > 0) {
+    const double rate = static_cast<double>(newly) / seconds;
+    text += ", " + (rate >= 1 ? three_digits(rate) + " a second" : three_digits(1 / rate) + " s each");
+  }
+  const double reached = static_cast<double>(newly) + part;
+  const double left = static_cast<double>(total - counts.done()) - part;
+  if (reached > 0.1 && left > 0 && seconds / reached * left < kLongestLeft) {
+    text += ", " + clock_time(seconds / reached * left) + " left";
+  }
+  return text + "; " + std::to_string(counts.traced) + " " + std::string(counts.verb) + ", " +
+         std::to_string(counts.skipped) + " skipped, " + std::to_string(counts.failed) + " failed";
+}
+
+std::string render_batch_progress(const BatchCounts& before, const BatchCounts& counts, std::int64_t total, double part,
+                                  double seconds, const TerminalStyle& style) {
+  constexpr int kWidestBar = 20, kNarrowestBar = 4;
+  const int columns = std::max(1, style.columns - 1);
+  const auto text = batch_progress_text(before, counts, total, part, seconds);
+  const double share =
+      total > 0 ? std::clamp((static_cast<double>(counts.done()) + part) / static_cast<double>(total), 0.0, 1.0) : 1;
+  const int room = columns - static_cast<int>(text.size()) - 1;
+  if (room < kNarrowestBar) return text.substr(0, static_cast<std::size_t>(columns));
+  return progress_bar(share, std::min(room, kWidestBar), style.unicode) + " " + text;
 }
 
 }  // namespace rometrace

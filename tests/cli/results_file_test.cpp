@@ -310,8 +310,18 @@ TEST_CASE("other settings are refused with the differences named") {
   header["facts"]["files"].push_back({{"name", "more"}});
   CHECK(refusal(path, header) == Contains("facts.files [{"));
   header = batch_header(5);
-  header["facts"]["files"][0]["name"] = "other\n.json";
-  CHECK(refusal(path, header) == Contains("facts.files[0].name \"facts.json\", this run has \"other\\n.json\""));
+  header["facts"]["files"][0]["sha256"] = "other\n";
+  CHECK(refusal(path, header) == Contains("this run has \"other\\n\""));
+}
+
+TEST_CASE("what the user calls model and facts does not tell batches apart") {
+  const TemporaryFolder folder;
+  const std::string path = (folder.path() / "r.jsonl").string();
+  ResultsFile(path).begin(batch_header(5));
+  auto header = batch_header(5);
+  header["facts"]["files"][0]["name"] = "elsewhere.json";
+  header["model"]["name"] = "another/folder";
+  CHECK(ResultsFile(path).begin(header).lines == 0);
 }
 
 TEST_CASE("what is not a batch's results is refused") {
@@ -453,7 +463,8 @@ TEST_CASE("files deleted between opening and locking are opened again") {
   for (auto& thread : threads) thread.join();
   CHECK(most == 1);
   CHECK(taken > 100);
-  CHECK(files_in(folder) == 0);
+  // Who makes the file and loses the race for its lock leaves it, empty: it is the winner's now.
+  CHECK(files_in(folder) <= 1);
 }
 
 TEST_CASE("what cannot be written is an error at once") {

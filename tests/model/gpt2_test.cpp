@@ -57,6 +57,22 @@ TEST_CASE("rows of a batch are computed alike") {
   CHECK((many - one).abs().max().item<double>() < 1e-12);
 }
 
+TEST_CASE("prompts that run side by side give the last states that each gives alone") {
+  const at::NoGradGuard no_grad;
+  const auto golden = golden_models().front();
+  const auto model = Gpt2::load(golden.folder, at::kDouble);
+  const std::vector<std::vector<std::int32_t>> prompts = {{1, 2, 3}, {3, 2, 1}, {2, 2, 2}};
+  std::vector<std::int32_t> all;
+  for (const auto& prompt : prompts) all.insert(all.end(), prompt.begin(), prompt.end());
+  const auto together = model->forward_prompts(all, 3);
+  REQUIRE(together.sizes() == at::IntArrayRef({3, model->config().n_embd}));
+  for (std::size_t i = 0; i < prompts.size(); ++i) {
+    const auto alone = model->forward(prompts[i], 1)[0][2];
+    CHECK((together[static_cast<std::int64_t>(i)] - alone).abs().max().item<double>() < 1e-12);
+  }
+  CHECK((together[0] - together[1]).abs().max().item<double>() > 1e-3);
+}
+
 TEST_CASE("a tap sees every site once a layer, in the order of the computation, and what it writes counts") {
   const at::NoGradGuard no_grad;
   const auto golden = golden_models().front();
@@ -96,6 +112,11 @@ TEST_CASE("a prompt the model cannot take is refused") {
                   Error);
   CHECK_THROWS_AS(model->forward(std::vector<std::int32_t>{static_cast<std::int32_t>(config.vocab_size)}, 1), Error);
   CHECK_THROWS_AS(model->forward(std::vector<std::int32_t>{-1}, 1), Error);
+  const std::vector<std::int32_t> three = {1, 2, 3};
+  CHECK_THROWS_AS(model->forward_prompts(three, 0), Error);
+  CHECK_THROWS_AS(model->forward_prompts(three, 2), Error);
+  CHECK_THROWS_AS(model->forward_prompts({}, 1), Error);
+  CHECK_THROWS_AS(model->forward_prompts(three, config.n_positions + 1), Error);
 }
 
 }  // namespace

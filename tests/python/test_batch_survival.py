@@ -205,6 +205,9 @@ def test_other_settings_are_refused_with_the_difference_named(executable, whole,
     before = output.read_bytes()
     model = tmp_path / "model"
     shutil.copytree(demo, model)
+    weights = bytearray((model / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (model / "model.safetensors").write_bytes(weights)
     other_facts = tmp_path / "facts.json"
     other_facts.write_text(FACTS.read_text() + "\n")
     samples = [word if word != "2" else "3" for word in command(executable, output)]
@@ -214,7 +217,7 @@ def test_other_settings_are_refused_with_the_difference_named(executable, whole,
         (command(executable, output, "--seed", "7"), ["run.seed 1, this run has 7"]),
         (command(executable, output, "--all"), ["all false, this run has true"]),
         (command(executable, output, limit=26), ["facts.selection.limit 25, this run has 26"]),
-        (command(executable, output, "--model", model), ['model.name "rometrace-demo", this run has']),
+        (command(executable, output, "--model", model), ["model.weights_sha256"]),
         (command(executable, output, facts=other_facts), ["facts.files[0].sha256"]),
     ]
     for arguments, words in cases:

@@ -52,6 +52,7 @@ def test_a_shard_has_its_part_of_the_facts_in_a_file_of_its_own(made):
 def test_the_merge_of_the_shards_is_the_whole_but_for_times(made, parts, merge, tmp_path):
     whole = (made / "whole.jsonl").read_bytes()
     for files in (parts, parts[::-1]):
+        (tmp_path / "merged.jsonl").unlink(missing_ok=True)
         result = merge(*files, "-o", tmp_path / "merged.jsonl")
         assert result.returncode == 0, result.stderr
         merged = (tmp_path / "merged.jsonl").read_bytes()
@@ -69,6 +70,7 @@ def test_a_batch_goes_on_with_a_merged_file(executable, made, parts, merge, tmp_
     finished(run(command(executable, merged, limit=10)))
     assert merged.read_bytes() == before
     # With a hole before its end it cannot.
+    merged.unlink()
     assert merge(parts[0], parts[1], "-o", merged, "--allow-gaps").returncode == 0
     refused(run(command(executable, merged, limit=10)), "fact 3 is missing")
 

@@ -131,6 +131,11 @@ class Gpt2 : public torch::nn::Module {
   /// Returns the last layer's state after the final LayerNorm, [B, T, D].
   at::Tensor forward(std::span<const std::int32_t> token_ids, std::int64_t rows, const Tap& tap = {}) const;
 
+  /// Runs B prompts of one length T side by side: `token_ids` [B, T], row by row; B and T at least 1, T <= n_positions,
+  /// ids below V (throws Error). Returns the last position's state after the final LayerNorm, [B, D]: what `logits`
+  /// turns into the scores of the next token.
+  at::Tensor forward_prompts(std::span<const std::int32_t> token_ids, std::int64_t T, const Tap& tap = {}) const;
+
   /// Token embeddings of `token_ids` [T] -> [T, D]. Throws Error for an id outside the vocabulary.
   at::Tensor embed(std::span<const std::int32_t> token_ids) const;
   /// Position embeddings of the first T positions, [T, D].
@@ -145,6 +150,9 @@ class Gpt2 : public torch::nn::Module {
 
  private:
   Gpt2(Gpt2Config config, std::shared_ptr<const Checkpoint> checkpoint, at::ScalarType dtype, at::Device device);
+
+  void refuse_length(std::int64_t T) const;                   // throws Error unless 1 <= T <= n_positions
+  at::Tensor run_layers(at::Tensor x, const Tap& tap) const;  // token embeddings [B, T, D] -> what ln_f reads
 
   Gpt2Config config_;
   at::ScalarType dtype_;

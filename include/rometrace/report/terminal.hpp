@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "rometrace/report/token_texts.hpp"
 #include "rometrace/trace/trace.hpp"
@@ -27,5 +28,24 @@ std::string render_heat_maps(const Trace& trace, const TracePrompt& prompt, cons
 /// One line of progress for a terminal, narrower than `style.columns`, without a line end: bar, percentage, time left.
 /// `seconds` since the start.
 std::string render_progress(std::int64_t done, std::int64_t total, double seconds, const TerminalStyle& style);
+
+/// Facts of a batch by what became of them.
+struct BatchCounts {
+  std::int64_t traced = 0;  ///< or probed
+  std::int64_t skipped = 0;
+  std::int64_t failed = 0;
+  std::string_view verb = "traced";  ///< or "probed"
+
+  std::int64_t done() const { return traced + skipped + failed; }
+};
+
+/// "123 of 1029 facts, 12.3 a second, 1:14 left; 100 traced, 20 skipped, 3 failed". `before`: facts that were done when
+/// the `seconds` began; of those at hand, `part` facts' worth of work is done.
+std::string batch_progress_text(const BatchCounts& before, const BatchCounts& counts, std::int64_t total, double part,
+                                double seconds);
+
+/// The same behind a bar, for a terminal: narrower than `style.columns`, without a line end.
+std::string render_batch_progress(const BatchCounts& before, const BatchCounts& counts, std::int64_t total, double part,
+                                  double seconds, const TerminalStyle& style);
 
 }  // namespace rometrace

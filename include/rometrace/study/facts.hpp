@@ -15,6 +15,8 @@ namespace rometrace {
 struct Wording {
   std::string prompt;
   bool held_out = false;  ///< marked in the file as kept from training
+
+  bool operator==(const Wording&) const = default;
 };
 
 /// A record that can be traced.

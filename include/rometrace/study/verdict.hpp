@@ -23,7 +23,7 @@ enum class Cause {
   kNotKnown,     ///< skipped: not known by the rule of --only known
   kNoObject,     ///< skipped: an object was to be followed, and the fact has none
   kRecord,       ///< failed: the record in the facts file is damaged
-  kSubject,      ///< failed: the subject is not in the prompt
+  kSubject,      ///< failed: no token of the prompt is the subject's
   kPrompt,       ///< failed: the prompt cannot be tokenised or is longer than the model takes
   kTrace,        ///< failed: the run ended in something that is not a number
 };

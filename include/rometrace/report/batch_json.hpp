@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <span>
+
+#include "rometrace/report/json.hpp"
+#include "rometrace/study/batch.hpp"
+#include "rometrace/study/facts.hpp"
+#include "rometrace/study/probe.hpp"
+#include "rometrace/study/shard.hpp"
+
+namespace rometrace {
+
+/// What the lines of a results file have in common.
+struct BatchRecord {
+  enum class What { kTrace, kProbe };
+
+  What what = What::kTrace;
+  ModelRecord model;
+  RunRecord run;                      ///< but for threads and seconds
+  bool tf32 = false;                  ///< GPU: float32 products rounded to TF32
+  BatchOptions options;               ///< of kTrace; of kProbe only `special_tokens`
+  std::optional<KnownRule> known_by;  ///< kTrace: --only known; kProbe: always
+  std::span<const FactsSource> sources;
+  Selection selection;
+  std::int64_t selected = 0;  ///< facts chosen, of all shards
+  std::optional<Shard> shard;
+};
+
+/// The first line of a results file, schema "rometrace/batch/1": all that has to be the same where a batch is gone on
+/// with, and where files are merged (but for the shard). What cannot change a result beyond rounding and is no setting
+/// of the study (threads, memory, facts that share a sweep) is left out.
+nlohmann::ordered_json to_json(const BatchRecord& batch);
+
+}  // namespace rometrace

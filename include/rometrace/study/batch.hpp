@@ -1,0 +1,85 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <stop_token>
+#include <string>
+#include <variant>
+
+#include "rometrace/model/gpt2.hpp"
+#include "rometrace/study/facts.hpp"
+#include "rometrace/study/verdict.hpp"
+#include "rometrace/text/tokenizer.hpp"
+#include "rometrace/trace/trace.hpp"
+
+namespace rometrace {
+
+/// Which answer's probability the traces of a batch follow.
+enum class Follow {
+  kPrediction,  ///< the model's top answer
+  kObject,      ///< the fact's object, whatever the model says; of an object of several tokens the first
+};
+std::string_view to_string(Follow follow);  ///< "prediction", "object"
+
+/// What becomes of a fact whose top answer is not its object.
+enum class OnOtherAnswer { kSkip, kTrace };
+
+struct BatchOptions {
+  TraceOptions trace;  ///< but for `target`, which is each fact's
+  Engine engine = Engine::kSweep;
+  Follow follow = Follow::kPrediction;
+  OnOtherAnswer on_other_answer = OnOtherAnswer::kSkip;  ///< with kObject, all facts are traced
+  SpecialTokens special_tokens = SpecialTokens::kAsText;
+  std::int64_t facts_per_sweep = 0;  ///< at most; 0: as many as pay
+};
+
+/// A fact of a batch.
+struct BatchItem {
+  const std::variant<Fact, BadRecord>* record = nullptr;
+  std::int64_t order = 0;          ///< its number in the selection, from 1
+  std::optional<Verdict> verdict;  ///< skipped or failed already, for a reason of the caller's
+  bool written = false;            ///< its result is known from an earlier run and not told again
+};
+
+/// Which fact an item is, without `object_tokens`.
+FactReference reference_of(const BatchItem& item);
+
+struct BatchResult {
+  Verdict verdict;
+  FactReference fact;
+  TracePrompt prompt;  ///< failed: as far as it is known
+  Trace trace;         ///< skipped: the clean run's numbers only; failed: nothing
+  double seconds = 0;  ///< of the fact; facts that share a sweep have equal shares of its time
+};
+
+/// Told of each result, in the order of the items.
+using BatchSink = std::function<void(std::size_t index, BatchResult&& result)>;
+
+/// Traces the facts of `items`. Those whose prompts have the same number of tokens and the same first token of the
+/// subject share sweeps where that is faster; which ones depends on `items`, options and `control.memory` alone, and a
+/// result is what the fact has alone, within rounding. A fact that cannot be traced has a verdict that says so.
+///
+/// `control.progress` is told of the sweep at hand, as done and total facts times its own units. `control.stop` is
+/// looked at between facts and sweeps: those results that are complete and in order are then still told, and false is
+/// returned. Throws Error where `control.memory` does not hold a fact.
+bool trace_facts(const Gpt2& model, const Tokenizer& tokenizer, std::span<const BatchItem> items,
+                 const BatchOptions& options, const RunControl& control, const BatchSink& sink);
+
+/// What is wrong with a fact's prompt, as far as that can be seen without running the model.
+std::optional<Verdict> problem_of_prompt(const Gpt2& model, const Tokenizer& tokenizer, const Fact& fact,
+                                         SpecialTokens special);
+
+/// The least `control.memory` with which each of the facts can be traced, in bytes.
+std::int64_t least_memory(const Gpt2& model, const Tokenizer& tokenizer, std::span<const BatchItem> items,
+                          const BatchOptions& options);
+
+/// How many facts trace_facts() should be given together so that sweeps are shared well and the clean runs that wait
+/// for theirs stay small: 1 where sharing does not pay. Like the groups, it depends on the batch, model, device and
+/// `control.memory` alone, so that a batch that is gone on with is grouped as before.
+std::int64_t batch_chunk(const Gpt2& model, const Tokenizer& tokenizer, std::span<const BatchItem> items,
+                         const BatchOptions& options, const RunControl& control);
+
+}  // namespace rometrace

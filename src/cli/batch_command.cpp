@@ -1,0 +1,475 @@
+#include "cli/batch_command.hpp"
+
+#include <ATen/Parallel.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "cli/batch_progress.hpp"
+#include "cli/exit_status.hpp"
+#include "cli/output_file.hpp"
+#include "cli/results_file.hpp"
+#include "cli/session.hpp"
+#include "cli/stopwatch.hpp"
+#include "cli/summary_command.hpp"
+#include "cli/terminal_info.hpp"
+#include "cli/trace_command.hpp"
+#include "rometrace/error.hpp"
+#include "rometrace/report/batch_json.hpp"
+#include "rometrace/report/json.hpp"
+#include "rometrace/report/probe_json.hpp"
+#include "rometrace/report/probe_text.hpp"
+#include "rometrace/study/batch.hpp"
+#include "rometrace/study/probe.hpp"
+#include "rometrace/study/probe_summary.hpp"
+#include "rometrace/text/input_file.hpp"
+#include "rometrace/trace/sweep.hpp"
+
+namespace rometrace::cli {
+namespace {
+
+constexpr std::int64_t kFailuresShown = 20;
+
+std::string count_of(std::int64_t count, const std::string& noun) {
+  return std::to_string(count) + " " + noun + (count == 1 ? "" : "s");
+}
+
+// The facts that this process is to do.
+struct Work {
+  Facts facts;
+  std::int64_t selected = 0;     // of all shards
+  std::vector<BatchItem> items;  // of this shard; they point into `facts`
+};
+
+Work read_work(const FactsOptions& options) {
+  std::vector<std::filesystem::path> files(options.files.begin(), options.files.end());
+  for (std::size_t i = 0; i < files.size(); ++i) {
+    std::error_code ignored;
+    for (std::size_t j = 0; j < i; ++j) {
+      if (files[i] == files[j] || std::filesystem::equivalent(files[i], files[j], ignored)) {
+        throw Error("--facts: " + label_of(files[i]) + " is named twice; name each file once");
+      }
+    }
+  }
+  Work work;
+  work.facts = read_facts(files);
+  std::int64_t bad = 0;
+  for (const auto& record : work.facts.records) bad += std::holds_alternative<BadRecord>(record) ? 1 : 0;
+  const auto chosen = select(work.facts, options.selection);
+  work.selected = static_cast<std::int64_t>(chosen.size());
+  const Shard shard = options.shard.value_or(Shard{});
+  for (std::size_t i = 0; i < chosen.size(); ++i) {
+    BatchItem item;
+    item.record = &work.facts.records[chosen[i]];
+    item.order = static_cast<std::int64_t>(i) + 1;
+    const auto* problem = std::get_if<BadRecord>(item.record);
+    if (problem != nullptr && options.strict) {
+      throw Error(problem->message + " (--strict: " + count_of(bad, "bad record") + ", nothing was begun)");
+    }
+    if (shard.holds(item.order)) work.items.push_back(item);
+  }
+  if (options.shard) {
+    spdlog::info("shard {}{}: {} of {}", to_string(*options.shard),
+                 options.shard_source.empty() ? "" : ", from " + options.shard_source, work.items.size(),
+                 count_of(work.selected, "fact"));
+  }
+  return work;
+}
+
+// --strict: what can be seen of prompts without running the model.
+void check_prompts(const Gpt2& model, const Tokenizer& tokenizer, const Work& work, const BatchOptions& options) {
+  for (const auto& item : work.items) {
+    const auto problem = problem_of_prompt(model, tokenizer, std::get<Fact>(*item.record), options.special_tokens);
+    if (problem) throw Error(problem->reason + " (--strict: nothing was begun)");
+  }
+}
+
+BatchOptions batch_options(const Options& options) {
+  BatchOptions batch;
+  batch.trace = trace_options(options);
+  batch.engine = options.engine;
+  batch.follow = options.facts->follow;
+  batch.on_other_answer = options.facts->on_other_answer;
+  batch.special_tokens = options.special_tokens ? SpecialTokens::kParse : SpecialTokens::kAsText;
+  batch.facts_per_sweep = options.facts->share;
+  return batch;
+}
+
+ObjectChoices object_choices(const Tokenizer& tokenizer, const Facts& facts) {
+  ObjectChoices choices(tokenizer);
+  for (const auto& record : facts.records) {
+    if (const auto* fact = std::get_if<Fact>(&record)) choices.add(*fact);
+  }
+  return choices;
+}
+
+void count(BatchCounts& counts, Status status) {
+  (status == Status::kTraced ? counts.traced : status == Status::kSkipped ? counts.skipped : counts.failed) += 1;
+}
+
+// Appends results, counts them and says how far the batch is.
+class Writer {
+ public:
+  Writer(ResultsFile& file, const ResultsDone& done, std::int64_t total, std::string_view verb, bool quiet,
+         const std::stop_token& stop)
+      : file_(file), last_order_(done.last_order), stop_(stop), progress_(wish(quiet), counts_of(done, verb), total) {
+    counts_ = progress_.counts();
+  }
+
+  bool has(const BatchItem& item) const { return item.order <= last_order_; }
+
+  // A line that stands in the file already is not written again.
+  void write(const BatchItem& item, Status status, std::string_view cause, const std::string& reason,
+             const std::string& line) {
+    if (has(item)) return;
+    // The stop is for the facts; but a reader that takes nothing must not keep us.
+    file_.append(line, file_.resumes() ? std::stop_token() : stop_);
+    count(counts_, status);
+    if (!cause.empty()) ++causes_[std::string(cause)];
+    if (status == Status::kFailed && ++failures_ <= kFailuresShown + 1) {
+      progress_.clear();
+      if (failures_ > kFailuresShown) {
+        spdlog::warn("further failures are in the results only");
+      } else {
+        spdlog::warn("failed: {}", reason);
+      }
+    }
+    if (status == Status::kSkipped) spdlog::debug("skipped fact {}: {}", item.order, reason);
+    progress_.update(counts_);
+  }
+
+  BatchProgress& progress() { return progress_; }
+  const BatchCounts& counts() const { return counts_; }
+  const std::map<std::string, std::int64_t>& causes() const { return causes_; }  // of the lines written
+
+ private:
+  static BatchProgress::Wish wish(bool quiet) {
+    return quiet ? BatchProgress::Wish::kNever : BatchProgress::Wish::kShown;
+  }
+  static BatchCounts counts_of(const ResultsDone& done, std::string_view verb) {
+    BatchCounts counts;
+    counts.verb = verb;
+    for (const auto& [status, lines] : done.by_status) {
+      (status == "skipped" ? counts.skipped : status == "failed" ? counts.failed : counts.traced) += lines;
+    }
+    return counts;
+  }
+
+  ResultsFile& file_;
+  std::int64_t last_order_;
+  std::stop_token stop_;
+  BatchProgress progress_;
+  BatchCounts counts_;
+  std::map<std::string, std::int64_t> causes_;
+  std::int64_t failures_ = 0;
+};
+
+// Everything that lines are made of.
+struct Session {
+  const Options& options;
+  const Work& work;
+  const Tokenizer& tokenizer;
+  const Gpt2& model;
+  BatchRecord record;
+  std::stop_token stop;
+};
+
+std::string trace_line(const Session& session, BatchResult&& result) {
+  TraceRecord record;
+  record.verdict = std::move(result.verdict);
+  record.fact = std::move(result.fact);
+  record.trace = std::move(result.trace);
+  record.prompt = std::move(result.prompt);
+  record.options = session.record.options.trace;
+  record.model = session.record.model;
+  record.run = session.record.run;
+  record.run.seconds = result.seconds;
+  if (record.verdict.status != Status::kFailed) {
+    record.texts = token_texts(record.trace, record.prompt, session.tokenizer);
+  }
+  return to_line(to_json(record));
+}
+
+// Nothing if a stop came first.
+std::optional<std::vector<ProbeResult>> probe_some(const Session& session, const ObjectChoices& choices,
+                                                   std::span<const Fact* const> facts) {
+  ProbeOptions options;
+  options.special = session.record.options.special_tokens;
+  RunControl control;
+  control.stop = session.stop;
+  try {
+    return probe_facts(session.model, session.tokenizer, choices, facts, options, control);
+  } catch (const Interrupted&) {
+    return std::nullopt;
+  }
+}
+
+// Marks what is not known, so that it is skipped. False if a stop came first.
+bool keep_known(const Session& session, const ObjectChoices& choices, std::span<BatchItem> items) {
+  std::vector<const Fact*> facts;
+  std::vector<std::size_t> places;
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    if (const auto* fact = std::get_if<Fact>(items[i].record)) {
+      facts.push_back(fact);
+      places.push_back(i);
+    }
+  }
+  const auto& rule = *session.record.known_by;
+  const auto results = probe_some(session, choices, facts);
+  if (!results) return false;
+  for (std::size_t i = 0; i < results->size(); ++i) {
+    if (is_known((*results)[i], rule)) continue;
+    const auto reason = (*results)[i].status == ProbeResult::Status::kProbed ? reason_not_known((*results)[i], rule)
+                                                                             : (*results)[i].reason;
+    items[places[i]].verdict = Verdict::skipped(Cause::kNotKnown, reason);
+  }
+  return true;
+}
+
+bool trace_all(const Session& session, Writer& writer) {
+  RunControl control;
+  control.stop = session.stop;
+  control.progress = writer.progress().callback();
+  const auto& options = session.record.options;
+  auto items = session.work.items;
+  std::optional<ObjectChoices> choices;
+  if (session.record.known_by) choices = object_choices(session.tokenizer, session.work.facts);
+  // A batch that goes on must form the same groups, whatever memory is free then.
+  const auto least = least_memory(session.model, session.tokenizer, items, options);
+  control.memory = session.options.memory            ? *session.options.memory
+                   : session.model.device().is_cpu() ? std::max(RunControl().memory, least)
+                                                     : memory_for_rows(session.options, session.model, least);
+  if (control.memory < least) {
+    throw Error("--memory: does not hold the largest fact of the batch; expected at least " +
+                std::to_string((least + 1023) / 1024) + "K, or fewer samples");
+  }
+  for (auto& item : items) item.written = writer.has(item);
+  const auto chunk = static_cast<std::size_t>(batch_chunk(session.model, session.tokenizer, items, options, control));
+  for (std::size_t begin = 0; begin < items.size(); begin += chunk) {
+    if (session.stop.stop_requested()) return false;
+    const auto some = std::span(items).subspan(begin, std::min(chunk, items.size() - begin));
+    if (writer.has(some.back())) continue;
+    if (choices && !keep_known(session, *choices, some)) return false;
+    const bool complete =
+        trace_facts(session.model, session.tokenizer, some, options, control, [&](std::size_t i, BatchResult&& result) {
+          const auto status = result.verdict.status;
+          const auto reason = result.verdict.reason;
+          const auto cause = result.verdict.cause ? to_string(*result.verdict.cause) : std::string_view();
+          writer.write(some[i], status, cause, reason, trace_line(session, std::move(result)));
+        });
+    for (auto& item : some) item.verdict.reset();
+    if (!complete) return false;
+  }
+  return true;
+}
+
+ProbeResult result_of(const BadRecord& bad) {
+  ProbeResult result;
+  result.status = ProbeResult::Status::kFailed;
+  result.cause = to_string(Cause::kRecord);
+  result.reason = bad.message;
+  return result;
+}
+
+Status status_of(const ProbeResult& result) {
+  if (result.status == ProbeResult::Status::kProbed) return Status::kTraced;
+  return result.status == ProbeResult::Status::kSkipped ? Status::kSkipped : Status::kFailed;
+}
+
+bool probe_all(const Session& session, Writer& writer) {
+  constexpr std::size_t kChunk = 64;
+  const auto choices = object_choices(session.tokenizer, session.work.facts);
+  const auto& items = session.work.items;
+  for (std::size_t begin = 0; begin < items.size(); begin += kChunk) {
+    if (session.stop.stop_requested()) return false;
+    const auto some = std::span(items).subspan(begin, std::min(kChunk, items.size() - begin));
+    if (writer.has(some.back())) continue;
+    const Stopwatch time;
+    std::vector<const Fact*> facts;
+    for (const auto& item : some) {
+      if (const auto* fact = std::get_if<Fact>(item.record)) facts.push_back(fact);
+    }
+    auto results = probe_some(session, choices, facts);
+    if (!results) return false;
+    std::size_t next = 0;
+    for (const auto& item : some) {
+      const auto* bad = std::get_if<BadRecord>(item.record);
+      ProbeRecord record;
+      record.fact = reference_of(item);
+      record.result = bad != nullptr ? result_of(*bad) : std::move((*results)[next++]);
+      if (const auto* fact = std::get_if<Fact>(item.record)) {
+        if (record.result.status == ProbeResult::Status::kFailed) {
+          record.result.reason = fact->where + ": " + record.result.reason;
+        }
+        record.subject = fact->subject;
+        record.wordings = fact->wordings;
+      }
+      if (record.result.object_tokens > 0) record.fact.object_tokens = record.result.object_tokens;
+      record.rule = *session.record.known_by;
+      record.model = session.record.model;
+      record.run = session.record.run;
+      record.run.seconds = time.seconds() / static_cast<double>(some.size());
+      writer.write(item, status_of(record.result), record.result.cause, record.result.reason, to_line(to_json(record)));
+    }
+  }
+  return true;
+}
+
+// The table of what is said and known, read back from the file.
+void show_probe_table(const std::string& path) {
+  SummaryOptions summary;
+  summary.files = {path};
+  run_summary(summary, {});
+}
+
+// "1209 facts: 35 traced, 1174 skipped (other_answer 1174); 15 s". Causes are those of this run.
+void say_what_was_done(const Writer& writer, double seconds) {
+  const auto& counts = writer.counts();
+  auto text = count_of(counts.done(), "fact") + ": " + std::to_string(counts.traced) + " " + std::string(counts.verb);
+  if (counts.skipped > 0) text += ", " + std::to_string(counts.skipped) + " skipped";
+  if (counts.failed > 0) text += ", " + std::to_string(counts.failed) + " failed";
+  std::string causes;
+  for (const auto& [cause, facts] : writer.causes()) {
+    causes += (causes.empty() ? "" : ", ") + cause + " " + std::to_string(facts);
+  }
+  if (!causes.empty()) text += " (" + causes + ")";
+  spdlog::info("{}; {:.{}f} s", text, seconds, seconds < 10 ? 1 : 0);
+  if (counts.traced == 0 && writer.causes().contains(std::string(to_string(Cause::kOtherAnswer)))) {
+    spdlog::info("no answer was the object: --all traces facts all the same, --target object follows their objects");
+  }
+}
+
+// What the run has in common, for the header and for each line.
+BatchRecord batch_record(const Options& options, const std::string& name, const Gpt2& model, const Tokenizer& tokenizer,
+                         const Work& work) {
+  const auto& facts = *options.facts;
+  BatchRecord record;
+  record.what = facts.probe ? BatchRecord::What::kProbe : BatchRecord::What::kTrace;
+  record.model = model_record(name, model);
+  record.run = run_record(options, model);
+  record.tf32 = options.tf32;
+  record.options = batch_options(options);
+  if (facts.probe || facts.only_known) record.known_by = facts.known_by;
+  record.sources = work.facts.sources;
+  record.selection = facts.selection;
+  record.selected = work.selected;
+  record.shard = facts.shard;
+  if (!facts.probe) {
+    std::string where;
+    for (const auto& file : facts.files) where += (where.empty() ? "" : ", ") + file;
+    const auto subjects = subjects_of(work.facts);
+    auto& sigma = record.options.trace.sigma;
+    const bool none = subjects.empty() && !options.noise_facts;  // all records are bad: each will have its line
+    sigma = none ? 0 : read_sigma(options, model, tokenizer, SubjectList{subjects, where});
+    const bool own = options.noise.of_subjects && !options.noise_facts;
+    spdlog::info(
+        "noise {}: sigma {}{}", options.noise_text, sigma,
+        own ? ", from the embeddings of " + count_of(static_cast<std::int64_t>(subjects.size()), "subject") : "");
+  }
+  if (record.known_by) {
+    const auto enough = [&](const BatchItem& item) {
+      const auto* fact = std::get_if<Fact>(item.record);
+      return fact != nullptr && static_cast<std::int64_t>(fact->wordings.size()) >= record.known_by->wordings;
+    };
+    if (!work.items.empty() && std::none_of(work.items.begin(), work.items.end(), enough)) {
+      spdlog::warn("no fact has the {} that --known-by {} asks for: none can be known",
+                   count_of(record.known_by->wordings, "wording"), to_string(*record.known_by));
+    }
+  }
+  return record;
+}
+
+// Tokens of the first prompt that has some.
+std::size_t typical_length(const Work& work, const Tokenizer& tokenizer) {
+  for (const auto& item : work.items) {
+    const auto* fact = std::get_if<Fact>(item.record);
+    if (fact == nullptr) continue;
+    try {
+      return tokenizer.encode(fact->wordings.front().prompt).size();
+    } catch (const Error&) {  // it will have its own line
+    }
+  }
+  return 1;
+}
+
+std::optional<std::string> output_path(const Options& options) {
+  if (!options.output || *options.output == "-") {
+    if (is_terminal(STDOUT_FILENO) && !options.json && !options.output) {
+      throw Error("the results of a batch would go to the terminal; name a file with -o, or give --json");
+    }
+    return std::nullopt;
+  }
+  if (options.json) throw Error("--json: is for results on standard output; leave it out or -o");
+  return options.facts->shard ? shard_path(*options.output, *options.facts->shard) : *options.output;
+}
+
+}  // namespace
+
+int run_batch(const Options& options, const std::stop_token& stop) {
+  const auto& facts = *options.facts;
+  const auto path = output_path(options);
+  ResultsFile file(path);
+  if (!file.locked()) {
+    spdlog::warn("{}: the file system knows no locks; see to it that no other process writes this file", *path);
+  }
+  const auto work = read_work(facts);
+  const auto located = locate_model(options);
+  const auto tokenizer = Tokenizer::load(located.folder);
+  const auto model = load_model(options, located.folder);
+  WeightsHash hash(*model, stop);
+  Session session{options, work, tokenizer, *model, batch_record(options, located.name, *model, tokenizer, work), stop};
+  if (facts.strict) check_prompts(*model, tokenizer, work, session.record.options);
+  session.record.model.weights_sha256 = hash.get();
+  const auto done = file.begin(to_json(session.record), stop);
+  const auto total = static_cast<std::int64_t>(work.items.size());
+  if (done.dropped_bytes > 0) {
+    spdlog::info("{}: an unfinished line of {} at the end was dropped", *path,
+                 count_of(static_cast<std::int64_t>(done.dropped_bytes), "byte"));
+  }
+  if (done.lines > 0) {
+    spdlog::info("{}: done already: {} of {}{}", *path, done.lines, count_of(total, "fact"),
+                 done.lines < total ? "; going on" : "");
+  }
+  choose_threads(options, *model, typical_length(work, tokenizer));
+  session.record.run.threads = at::get_num_threads();
+
+  Writer writer(file, done, total, facts.probe ? "probed" : "traced", options.quiet, stop);
+  const bool resumes = file.resumes();  // until it is closed
+  std::optional<std::stop_callback<std::function<void()>>> announcement;
+  if (resumes) {
+    announcement.emplace(stop, [] { spdlog::info("finishing the facts at hand; a second Ctrl-C stops at once"); });
+  }
+  bool complete = false;
+  try {
+    complete = facts.probe ? probe_all(session, writer) : trace_all(session, writer);
+  } catch (const Interrupted&) {  // in the middle of a line, of a stream
+  }
+  writer.progress().clear();
+  file.close();
+  if (!complete) {
+    const auto place = std::to_string(writer.counts().done()) + " of " + count_of(total, "fact");
+    if (resumes) {
+      spdlog::error("interrupted: {} are in {}; the same command goes on from there", place, *path);
+    } else {
+      spdlog::error("interrupted after {}", place);
+    }
+    return kInterrupted;
+  }
+  say_what_was_done(writer, writer.progress().seconds());
+  if (facts.probe && resumes && !options.quiet && is_terminal(STDOUT_FILENO)) show_probe_table(*path);
+  return writer.counts().failed > 0 ? kSomeNotTraced : kDone;
+}
+
+}  // namespace rometrace::cli

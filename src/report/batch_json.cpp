@@ -1,0 +1,74 @@
+#include "rometrace/report/batch_json.hpp"
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "rometrace/report/probe_json.hpp"
+#include "rometrace/text/utf8.hpp"
+#include "rometrace/version.hpp"
+
+namespace rometrace {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json or_null(const std::optional<std::int64_t>& number) {
+  return number ? Json(*number) : Json(nullptr);
+}
+
+Json rule_json(const std::optional<KnownRule>& rule) {
+  return rule ? to_json(*rule) : Json(nullptr);
+}
+
+Json facts_json(const BatchRecord& batch) {
+  Json files = Json::array();
+  std::int64_t records = 0;
+  for (const auto& source : batch.sources) {
+    files.push_back({{"name", to_valid_utf8(source.name)}, {"sha256", source.sha256}});
+    records += source.records;
+  }
+  const auto& selection = batch.selection;
+  Json ids = nullptr;
+  for (const auto& id : selection.ids) ids.push_back(to_valid_utf8(id));
+  return {{"files", std::move(files)},
+          {"records", records},
+          {"selection",
+           {{"ids", std::move(ids)},
+            {"sample", or_null(selection.sample)},
+            {"sample_seed", selection.sample ? Json(selection.sample_seed) : Json(nullptr)},
+            {"limit", or_null(selection.limit)}}},
+          {"selected", batch.selected}};
+}
+
+}  // namespace
+
+Json to_json(const BatchRecord& batch) {
+  const bool trace = batch.what == BatchRecord::What::kTrace;
+  const auto& options = batch.options;
+  Json run = to_json(batch.run, options.trace);
+  const auto& device = batch.run.device;
+  run["device"] = device.substr(0, device.find(':'));  // ranks of one batch have a GPU each
+  run.erase("threads");
+  run.erase("seconds");
+  Json json = {{"schema", "rometrace/batch/1"}, {"rometrace", kVersion}, {"command", trace ? "trace" : "probe"}};
+  json["model"] = to_json(batch.model);
+  if (trace) {
+    run["tf32"] = batch.tf32;
+    json["run"] = std::move(run);
+    json["kinds"] = Json::array();
+    for (const auto kind : options.trace.kinds) json["kinds"].push_back(to_string(kind));
+    json["window"] = options.trace.window;
+    json["target"] = to_string(options.follow);
+    json["all"] = options.on_other_answer == OnOtherAnswer::kTrace;
+    json["only"] = batch.known_by ? Json{{"known_by", rule_json(batch.known_by)}} : Json(nullptr);
+  } else {
+    json["run"] = {{"device", run["device"]}, {"dtype", run["dtype"]}, {"tf32", batch.tf32}};
+    json["known_by"] = rule_json(batch.known_by);
+  }
+  json["special_tokens"] = options.special_tokens == SpecialTokens::kParse;
+  json["facts"] = facts_json(batch);
+  json["shard"] = batch.shard ? Json{{"index", batch.shard->index}, {"count", batch.shard->count}} : Json(nullptr);
+  return json;
+}
+
+}  // namespace rometrace

@@ -1,0 +1,336 @@
+#include "rometrace/study/batch.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "rometrace/error.hpp"
+#include "rometrace/study/probe.hpp"
+#include "rometrace/text/input_file.hpp"
+#include "rometrace/text/strip.hpp"
+#include "rometrace/text/subject.hpp"
+#include "rometrace/trace/clean_run.hpp"
+#include "rometrace/trace/plain.hpp"
+#include "rometrace/trace/sweep.hpp"
+
+namespace rometrace {
+namespace {
+
+class Seconds {
+ public:
+  double passed() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+// Facts of this prompt's shape that ride in one sweep: as many as asked for or as pay, if memory holds them.
+std::int64_t facts_together(const Gpt2& model, const TracePrompt& prompt, const BatchOptions& options,
+                            const RunControl& control) {
+  if (options.engine == Engine::kPlain) return 1;
+  if (options.facts_per_sweep == 0) return facts_per_sweep(model, prompt, options.trace, control);
+  const auto held = control.memory / rometrace::least_memory(model, prompt, options.trace);
+  return std::clamp<std::int64_t>(options.facts_per_sweep, 1, std::max<std::int64_t>(1, held));
+}
+
+// Bytes of a clean run, which waits for the sweep of its fact.
+std::int64_t clean_run_bytes(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options) {
+  const auto T = static_cast<std::int64_t>(prompt.token_ids.size());
+  const auto b = static_cast<std::int64_t>(prompt.subject_range.begin);
+  const auto kinds = static_cast<std::int64_t>(options.kinds.size());
+  return model.config().n_layer * (kinds * (T - b) + b + 1) * model.config().n_embd *
+         static_cast<std::int64_t>(c10::elementSize(model.stream_dtype()));
+}
+
+// One fact on its way through a chunk.
+struct Job {
+  BatchResult result;
+  std::vector<std::int32_t> object_ids;  // tokens of " " + object
+  TraceOptions options;                  // with the fact's target
+  std::unique_ptr<CleanRun> clean;       // of a fact that is still to be traced
+  bool done = false;
+};
+
+// Tokens and subject, or a verdict.
+void read_prompt(const Tokenizer& tokenizer, const Gpt2& model, const Fact& fact, SpecialTokens special,
+                 BatchResult& result) {
+  const auto& text = fact.wordings.front().prompt;
+  result.prompt.prompt = text;
+  result.prompt.subject = fact.subject;
+  std::vector<Token> tokens;
+  try {
+    tokens = tokenizer.encode(text, special);
+  } catch (const Error& error) {
+    result.verdict = Verdict::failed(Cause::kPrompt, fact.where + ": " + error.what());
+    return;
+  }
+  const auto most = static_cast<std::size_t>(model.config().n_positions);
+  if (tokens.size() > most) {
+    result.verdict =
+        Verdict::failed(Cause::kPrompt, fact.where + ": the prompt has " + std::to_string(tokens.size()) +
+                                            " tokens, the model takes " + std::to_string(most) + " at most");
+    return;
+  }
+  for (const auto& token : tokens) result.prompt.token_ids.push_back(token.id);
+  try {
+    result.prompt.subject_range = find_subject(tokens, text, fact.subject);
+  } catch (const Error& error) {
+    result.verdict = Verdict::failed(Cause::kSubject, fact.where + ": " + error.what());
+  }
+}
+
+class Chunk {
+ public:
+  Chunk(const Gpt2& model, const Tokenizer& tokenizer, std::span<const BatchItem> items, const BatchOptions& options,
+        const RunControl& control)
+      : model_(model),
+        tokenizer_(tokenizer),
+        items_(items),
+        options_(options),
+        control_(control),
+        jobs_(items.size()) {}
+
+  bool run(const BatchSink& sink) {
+    for (std::size_t i = 0; i < items_.size(); ++i) {
+      if (control_.stop.stop_requested()) {
+        tell(sink);
+        return false;
+      }
+      prepare(items_[i], jobs_[i]);
+    }
+    tell(sink);
+    for (const auto& group : groups()) {
+      if (std::all_of(group.begin(), group.end(), [&](std::size_t i) { return items_[i].written; })) {
+        for (const auto i : group) jobs_[i].done = true;
+        tell(sink);
+        continue;
+      }
+      if (control_.stop.stop_requested()) return false;
+      trace(group);
+      tell(sink);
+    }
+    return true;
+  }
+
+ private:
+  void prepare(const BatchItem& item, Job& job) {
+    const Seconds time;
+    auto& result = job.result;
+    result.fact = reference_of(item);
+    job.done = true;
+    if (const auto* bad = std::get_if<BadRecord>(item.record)) {
+      result.verdict = Verdict::failed(Cause::kRecord, bad->message);
+      return;
+    }
+    const auto& fact = std::get<Fact>(*item.record);
+    read_prompt(tokenizer_, model_, fact, options_.special_tokens, result);
+    if (result.verdict.status == Status::kFailed) return;
+    if (fact.object) {
+      try {
+        job.object_ids = object_token_ids(tokenizer_, *fact.object);
+        result.fact.object_tokens = static_cast<std::int64_t>(job.object_ids.size());
+      } catch (const Error& error) {
+        result.verdict = Verdict::failed(Cause::kRecord, fact.where + ", object: " + error.what());
+        return;
+      }
+    }
+    job.options = options_.trace;
+    job.options.target = std::nullopt;
+    if (options_.follow == Follow::kObject && !job.object_ids.empty()) job.options.target = job.object_ids.front();
+    try {
+      job.clean = std::make_unique<CleanRun>(run_clean(model_, result.prompt, job.options));
+    } catch (const Error& error) {
+      result.verdict = Verdict::failed(Cause::kTrace, fact.where + ": " + error.what());
+      return;
+    }
+    result.trace = job.clean->trace;
+    if (result.trace.prediction_id >= tokenizer_.size()) {
+      result.trace = {};
+      result.verdict = Verdict::failed(Cause::kTrace, fact.where + ": the model's answer is token " +
+                                                          std::to_string(job.clean->trace.prediction_id) +
+                                                          ", which its tokeniser does not have");
+      return;
+    }
+    result.verdict = item.verdict ? *item.verdict : verdict_of(fact, job);
+    result.seconds = time.passed();
+    job.done = result.verdict.status != Status::kTraced;
+    if (job.done) job.clean.reset();
+  }
+
+  Verdict verdict_of(const Fact& fact, const Job& job) const {
+    if (options_.follow == Follow::kObject) {
+      if (job.options.target) return {};
+      return Verdict::skipped(Cause::kNoObject, "the record has no object to follow");
+    }
+    if (!fact.object || options_.on_other_answer == OnOtherAnswer::kTrace) return {};
+    const auto prediction = job.clean->trace.prediction_id;
+    const auto text = tokenizer_.token_bytes(prediction);
+    if (strip(text) == strip(*fact.object)) return {};
+    const auto found = "the model's answer is " + in_quotes(text) + ", ";
+    if (job.object_ids.size() > 1 && job.object_ids.front() == prediction) {
+      return Verdict::skipped(Cause::kFirstToken, found + "the first of " + std::to_string(job.object_ids.size()) +
+                                                      " tokens of " + in_quotes(*fact.object));
+    }
+    return Verdict::skipped(Cause::kOtherAnswer, found + "not " + in_quotes(*fact.object));
+  }
+
+  // Facts that ride in one sweep, by place in the chunk; each group in the order of its facts, groups in that of their
+  // first ones.
+  std::vector<std::vector<std::size_t>> groups() const {
+    std::vector<std::vector<std::size_t>> groups;
+    std::map<std::pair<std::size_t, std::size_t>, std::size_t> open;  // T and b -> the group that still takes facts
+    for (std::size_t i = 0; i < jobs_.size(); ++i) {
+      if (jobs_[i].done) continue;
+      const auto& prompt = jobs_[i].result.prompt;
+      const auto [entry, is_new] =
+          open.emplace(std::pair(prompt.token_ids.size(), prompt.subject_range.begin), groups.size());
+      if (is_new) groups.emplace_back();
+      auto& group = groups[entry->second];
+      group.push_back(i);
+      if (static_cast<std::int64_t>(group.size()) >= together(prompt)) open.erase(entry);
+    }
+    return groups;
+  }
+
+  std::int64_t together(const TracePrompt& prompt) const { return facts_together(model_, prompt, options_, control_); }
+
+  void trace(const std::vector<std::size_t>& group) {
+    const Seconds time;
+    RunControl control = control_;
+    control.stop = {};  // the sweep at hand is finished
+    if (control_.progress) {
+      const auto facts = static_cast<std::int64_t>(group.size());
+      control.progress = [&, facts](std::int64_t done, std::int64_t total) { control_.progress(facts * done, total); };
+    }
+    if (options_.engine == Engine::kPlain) {
+      for (const auto i : group) settle(jobs_[i], trace_alone(jobs_[i], control));
+    } else {
+      std::vector<SweepFact> facts;
+      for (const auto i : group) facts.push_back({&jobs_[i].result.prompt, jobs_[i].clean.get()});
+      auto sweep = trace_shared(group.front(), facts, control);
+      for (std::size_t k = 0; k < group.size(); ++k) settle(jobs_[group[k]], std::move(sweep.outcomes[k]));
+    }
+    for (const auto i : group) jobs_[i].result.seconds += time.passed() / static_cast<double>(group.size());
+  }
+
+  SharedSweep trace_shared(std::size_t first, std::span<const SweepFact> facts, const RunControl& control) const {
+    try {
+      return trace_sweeps(model_, facts, options_.trace, control);
+    } catch (const Error& error) {
+      throw Error(std::get<Fact>(*items_[first].record).where + ": " + error.what());
+    }
+  }
+
+  std::variant<Trace, Error> trace_alone(const Job& job, const RunControl& control) const {
+    try {
+      return trace_plain(model_, job.result.prompt, job.options, *job.clean, control);
+    } catch (const Error& error) {
+      return error;
+    }
+  }
+
+  void settle(Job& job, std::variant<Trace, Error>&& outcome) {
+    if (auto* error = std::get_if<Error>(&outcome)) {
+      const auto& item = items_[static_cast<std::size_t>(&job - jobs_.data())];
+      job.result.verdict = Verdict::failed(Cause::kTrace, std::get<Fact>(*item.record).where + ": " + error->what());
+      job.result.trace = {};
+    } else {
+      job.result.trace = std::move(std::get<Trace>(outcome));
+    }
+    job.clean.reset();
+    job.done = true;
+  }
+
+  // The results that are complete and next in order.
+  void tell(const BatchSink& sink) {
+    for (; told_ < jobs_.size() && jobs_[told_].done; ++told_) {
+      if (!items_[told_].written) sink(told_, std::move(jobs_[told_].result));
+    }
+  }
+
+  const Gpt2& model_;
+  const Tokenizer& tokenizer_;
+  std::span<const BatchItem> items_;
+  const BatchOptions& options_;
+  const RunControl& control_;
+  std::vector<Job> jobs_;
+  std::size_t told_ = 0;
+};
+
+}  // namespace
+
+std::string_view to_string(Follow follow) {
+  switch (follow) {
+    case Follow::kPrediction:
+      return "prediction";
+    case Follow::kObject:
+      return "object";
+  }
+  return "unknown";
+}
+
+FactReference reference_of(const BatchItem& item) {
+  FactReference reference;
+  reference.order = item.order;
+  if (const auto* bad = std::get_if<BadRecord>(item.record)) {
+    reference.record = bad->record;
+    reference.id = bad->id.value_or("");
+    reference.id_is_number = bad->id_is_number;
+    return reference;
+  }
+  const auto& fact = std::get<Fact>(*item.record);
+  reference.record = fact.record;
+  reference.id = fact.id;
+  reference.id_is_number = fact.id_is_number;
+  reference.relation = fact.relation;
+  reference.object = fact.object;
+  return reference;
+}
+
+bool trace_facts(const Gpt2& model, const Tokenizer& tokenizer, std::span<const BatchItem> items,
+                 const BatchOptions& options, const RunControl& control, const BatchSink& sink) {
+  return Chunk(model, tokenizer, items, options, control).run(sink);
+}
+
+std::optional<Verdict> problem_of_prompt(const Gpt2& model, const Tokenizer& tokenizer, const Fact& fact,
+                                         SpecialTokens special) {
+  BatchResult result;
+  read_prompt(tokenizer, model, fact, special, result);
+  if (result.verdict.status == Status::kFailed) return result.verdict;
+  return std::nullopt;
+}
+
+std::int64_t least_memory(const Gpt2& model, const Tokenizer& tokenizer, std::span<const BatchItem> items,
+                          const BatchOptions& options) {
+  std::int64_t least = 0;
+  for (const auto& item : items) {
+    const auto* fact = std::get_if<Fact>(item.record);
+    BatchResult result;
+    if (fact != nullptr) read_prompt(tokenizer, model, *fact, options.special_tokens, result);
+    if (fact == nullptr || result.verdict.status == Status::kFailed) continue;
+    least = std::max(least, rometrace::least_memory(model, result.prompt, options.trace));
+  }
+  return least;
+}
+
+std::int64_t batch_chunk(const Gpt2& model, const Tokenizer& tokenizer, std::span<const BatchItem> items,
+                         const BatchOptions& options, const RunControl& control) {
+  constexpr std::int64_t kSweeps = 8, kMost = 128;  // a chunk's results wait for its first one
+  constexpr std::int64_t kCleanRuns = std::int64_t{256} << 20;
+  std::int64_t together = 1, largest = 1;
+  for (const auto& item : items) {
+    const auto* fact = std::get_if<Fact>(item.record);
+    BatchResult result;
+    if (fact != nullptr) read_prompt(tokenizer, model, *fact, options.special_tokens, result);
+    if (fact == nullptr || result.verdict.status == Status::kFailed) continue;
+    if (together < kMost) together = std::max(together, facts_together(model, result.prompt, options, control));
+    largest = std::max(largest, clean_run_bytes(model, result.prompt, options.trace));
+  }
+  if (together == 1) return 1;
+  return std::clamp<std::int64_t>(kCleanRuns / largest, 1, std::max(together, std::min(kMost, kSweeps * together)));
+}
+
+}  // namespace rometrace

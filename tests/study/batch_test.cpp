@@ -1,0 +1,172 @@
+#include "rometrace/study/batch.hpp"
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "checks.hpp"
+#include "closeness.hpp"
+#include "rometrace/error.hpp"
+#include "rometrace/trace/clean_run.hpp"
+#include "rometrace/trace/sweep.hpp"
+
+namespace rometrace {
+namespace {
+
+/// The demo model with facts of several shapes, some of which cannot be traced.
+class Study {
+ public:
+  Study()
+      : folder_(std::string(ROMETRACE_SOURCE_DIR) + "/share/rometrace/demo"),
+        tokenizer(Tokenizer::load(folder_)),
+        model(Gpt2::load(folder_)) {
+    options.trace.kinds = {Kind::kState};
+    options.trace.samples = 2;
+    options.trace.sigma = 0.5;
+    add("Miles Davis", "{} plays the", "trumpet");
+    add("Miles Davis", "{} is a master of the", "trumpet");
+    records.emplace_back(BadRecord{3, "facts, record 3", std::nullopt, false, "facts, record 3: no subject"});
+    add("Louis Armstrong", "{} plays the", "trumpet");
+    add("Miles Davis", "{} plays the", "piano");
+    add("John Coltrane", "{} plays the", "saxophone");
+    std::string longer;
+    for (int i = 0; i < 100; ++i) longer += "very ";
+    add("Miles Davis", longer + "{} plays the", "trumpet");
+    for (std::size_t i = 0; i < records.size(); ++i) {
+      BatchItem item;
+      item.record = &records[i];
+      item.order = static_cast<std::int64_t>(i) + 1;
+      items.push_back(item);
+    }
+  }
+
+  std::vector<BatchResult> run(const RunControl& control = {}) const {
+    std::vector<BatchResult> results;
+    std::vector<std::size_t> order;
+    complete = trace_facts(*model, tokenizer, items, options, control, [&](std::size_t index, BatchResult&& result) {
+      order.push_back(index);
+      results.push_back(std::move(result));
+    });
+    for (std::size_t i = 1; i < order.size(); ++i) CHECK(order[i - 1] < order[i]);
+    return results;
+  }
+
+ private:
+  void add(const std::string& subject, std::string prompt, const std::string& object) {
+    Fact fact;
+    fact.record = static_cast<std::int64_t>(records.size()) + 1;
+    fact.where = "facts, record " + std::to_string(fact.record);
+    fact.id = std::to_string(fact.record);
+    fact.subject = subject;
+    fact.object = object;
+    fact.wordings = {{prompt.replace(prompt.find("{}"), 2, subject), false}};
+    records.emplace_back(std::move(fact));
+  }
+
+  std::filesystem::path folder_;
+
+ public:
+  Tokenizer tokenizer;
+  std::shared_ptr<const Gpt2> model;
+  BatchOptions options;
+  std::vector<std::variant<Fact, BadRecord>> records;
+  std::vector<BatchItem> items;
+  mutable bool complete = false;
+};
+
+std::vector<std::string> words(const std::vector<BatchResult>& results) {
+  std::vector<std::string> list;
+  for (const auto& result : results) {
+    list.emplace_back(result.verdict.cause ? to_string(*result.verdict.cause) : to_string(result.verdict.status));
+  }
+  return list;
+}
+
+TEST_CASE("each fact of a batch has its verdict, in order, whatever shares a sweep with it") {
+  Study study;
+  for (const std::int64_t together : {0, 1, 2, 5}) {
+    study.options.facts_per_sweep = together;
+    const auto results = study.run();
+    CHECK(study.complete);
+    CHECK(words(results) ==
+          std::vector<std::string>{"traced", "traced", "record", "traced", "other_answer", "traced", "prompt"});
+    for (std::size_t i = 0; i < results.size(); ++i) {
+      CHECK(results[i].fact.order == static_cast<std::int64_t>(i) + 1);
+      if (results[i].verdict.status != Status::kTraced) continue;
+      const auto clean = run_clean(*study.model, results[i].prompt, study.options.trace);
+      const auto alone = trace_sweep(*study.model, results[i].prompt, study.options.trace, clean).trace;
+      CHECK(results[i].trace.low_score == doctest::Approx(alone.low_score).epsilon(1e-5));
+      for (std::size_t cell = 0; cell < alone.grids[0].scores.size(); ++cell) {
+        CHECK(results[i].trace.grids[0].scores[cell] == doctest::Approx(alone.grids[0].scores[cell]).epsilon(1e-5));
+      }
+    }
+  }
+}
+
+TEST_CASE("facts that an earlier run has written are not told again, and the others have the same numbers") {
+  Study study;
+  study.options.facts_per_sweep = 2;
+  const auto whole = study.run();
+  for (std::size_t i = 0; i < 2; ++i) study.items[i].written = true;
+  const auto rest = study.run();
+  REQUIRE(rest.size() == whole.size() - 2);
+  for (std::size_t i = 0; i < rest.size(); ++i) {
+    CHECK(rest[i].fact.order == whole[i + 2].fact.order);
+    CHECK(rest[i].verdict.cause == whole[i + 2].verdict.cause);
+    if (rest[i].verdict.status != Status::kTraced) continue;
+    CHECK(rest[i].trace.low_score == whole[i + 2].trace.low_score);
+  }
+}
+
+TEST_CASE("a stop during a sweep finishes it, tells what is complete and in order, and no more") {
+  Study study;
+  study.options.facts_per_sweep = 1;
+  std::stop_source stop;
+  RunControl control;
+  control.stop = stop.get_token();
+  control.progress = [&](std::int64_t, std::int64_t) { stop.request_stop(); };
+  const auto results = study.run(control);
+  CHECK_FALSE(study.complete);
+  CHECK(words(results) == std::vector<std::string>{"traced"});
+}
+
+TEST_CASE("noise beyond numbers fails the fact and not the batch") {
+  Study study;
+  study.options.trace.sigma = 1e38;
+  const auto results = study.run();
+  CHECK(study.complete);
+  CHECK(words(results)[0] == "trace");
+  CHECK(results[0].verdict.reason.starts_with("facts, record 1: "));
+  CHECK(results.size() == study.items.size());
+}
+
+TEST_CASE("a fact is followed as it was asked for") {
+  Study study;
+  study.options.follow = Follow::kObject;
+  CHECK(words(study.run())[4] == "traced");
+  study.options.follow = Follow::kPrediction;
+  study.options.on_other_answer = OnOtherAnswer::kTrace;
+  const auto results = study.run();
+  CHECK(words(results)[4] == "traced");
+  CHECK(results[4].trace.answer_id == results[0].trace.answer_id);
+}
+
+TEST_CASE("memory bounds the facts that share a sweep, and the chunk") {
+  Study study;
+  study.options.facts_per_sweep = 1000;
+  RunControl control;
+  control.memory = least_memory(*study.model, study.tokenizer, study.items, study.options);
+  const auto results = study.run(control);
+  CHECK(words(results)[5] == "traced");
+  study.options.facts_per_sweep = 1;
+  CHECK(batch_chunk(*study.model, study.tokenizer, study.items, study.options, control) == 1);
+  study.options.facts_per_sweep = 3;
+  control.memory = RunControl().memory;
+  CHECK(batch_chunk(*study.model, study.tokenizer, study.items, study.options, control) == 24);
+  study.options.engine = Engine::kPlain;
+  CHECK(batch_chunk(*study.model, study.tokenizer, study.items, study.options, control) == 1);
+}
+
+}  // namespace
+}  // namespace rometrace
