@@ -19,7 +19,6 @@
 
 #include "cli/batch_progress.hpp"
 #include "cli/exit_status.hpp"
-#include "cli/output_file.hpp"
 #include "cli/results_file.hpp"
 #include "cli/session.hpp"
 #include "cli/stopwatch.hpp"
@@ -30,12 +29,9 @@
 #include "rometrace/report/batch_json.hpp"
 #include "rometrace/report/json.hpp"
 #include "rometrace/report/probe_json.hpp"
-#include "rometrace/report/probe_text.hpp"
 #include "rometrace/study/batch.hpp"
 #include "rometrace/study/probe.hpp"
-#include "rometrace/study/probe_summary.hpp"
 #include "rometrace/text/input_file.hpp"
-#include "rometrace/trace/sweep.hpp"
 
 namespace rometrace::cli {
 namespace {
@@ -239,6 +235,7 @@ bool keep_known(const Session& session, const ObjectChoices& choices, std::span<
 }
 
 bool trace_all(const Session& session, Writer& writer) {
+  if (session.work.items.empty() || writer.has(session.work.items.back())) return true;
   RunControl control;
   control.stop = session.stop;
   control.progress = writer.progress().callback();
@@ -247,7 +244,8 @@ bool trace_all(const Session& session, Writer& writer) {
   std::optional<ObjectChoices> choices;
   if (session.record.known_by) choices = object_choices(session.tokenizer, session.work.facts);
   // A batch that goes on must form the same groups, whatever memory is free then.
-  const auto least = least_memory(session.model, session.tokenizer, items, options);
+  const auto shapes = shapes_of(session.model, session.tokenizer, items, options.special_tokens);
+  const auto least = least_memory(session.model, shapes, options);
   control.memory = session.options.memory            ? *session.options.memory
                    : session.model.device().is_cpu() ? std::max(RunControl().memory, least)
                                                      : memory_for_rows(session.options, session.model, least);
@@ -256,7 +254,7 @@ bool trace_all(const Session& session, Writer& writer) {
                 std::to_string((least + 1023) / 1024) + "K, or fewer samples");
   }
   for (auto& item : items) item.written = writer.has(item);
-  const auto chunk = static_cast<std::size_t>(batch_chunk(session.model, session.tokenizer, items, options, control));
+  const auto chunk = static_cast<std::size_t>(batch_chunk(session.model, shapes, options, control));
   for (std::size_t begin = 0; begin < items.size(); begin += chunk) {
     if (session.stop.stop_requested()) return false;
     const auto some = std::span(items).subspan(begin, std::min(chunk, items.size() - begin));

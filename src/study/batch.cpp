@@ -4,6 +4,7 @@
 #include <chrono>
 #include <map>
 #include <memory>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -32,8 +33,15 @@ std::int64_t facts_together(const Gpt2& model, const TracePrompt& prompt, const 
                             const RunControl& control) {
   if (options.engine == Engine::kPlain) return 1;
   if (options.facts_per_sweep == 0) return facts_per_sweep(model, prompt, options.trace, control);
-  const auto held = control.memory / rometrace::least_memory(model, prompt, options.trace);
+  const auto held = control.memory / least_memory(model, prompt, options.trace);
   return std::clamp<std::int64_t>(options.facts_per_sweep, 1, std::max<std::int64_t>(1, held));
+}
+
+// What facts of one sweep have in common: the number of tokens and the subject's first.
+using Shape = std::pair<std::size_t, std::size_t>;
+
+Shape shape_of(const TracePrompt& prompt) {
+  return {prompt.token_ids.size(), prompt.subject_range.begin};
 }
 
 // Bytes of a clean run, which waits for the sweep of its fact.
@@ -180,22 +188,27 @@ class Chunk {
   // Facts that ride in one sweep, by place in the chunk; each group in the order of its facts, groups in that of their
   // first ones.
   std::vector<std::vector<std::size_t>> groups() const {
+    struct Open {
+      std::size_t group;
+      std::size_t room;  // facts that it still takes
+    };
     std::vector<std::vector<std::size_t>> groups;
-    std::map<std::pair<std::size_t, std::size_t>, std::size_t> open;  // T and b -> the group that still takes facts
+    std::map<Shape, std::size_t> together;
+    std::map<Shape, Open> open;
     for (std::size_t i = 0; i < jobs_.size(); ++i) {
       if (jobs_[i].done) continue;
       const auto& prompt = jobs_[i].result.prompt;
-      const auto [entry, is_new] =
-          open.emplace(std::pair(prompt.token_ids.size(), prompt.subject_range.begin), groups.size());
+      const auto shape = shape_of(prompt);
+      if (!together.contains(shape)) {
+        together[shape] = static_cast<std::size_t>(facts_together(model_, prompt, options_, control_));
+      }
+      const auto [entry, is_new] = open.emplace(shape, Open{groups.size(), together[shape]});
       if (is_new) groups.emplace_back();
-      auto& group = groups[entry->second];
-      group.push_back(i);
-      if (static_cast<std::int64_t>(group.size()) >= together(prompt)) open.erase(entry);
+      groups[entry->second.group].push_back(i);
+      if (--entry->second.room == 0) open.erase(entry);
     }
     return groups;
   }
-
-  std::int64_t together(const TracePrompt& prompt) const { return facts_together(model_, prompt, options_, control_); }
 
   void trace(const std::vector<std::size_t>& group) {
     const Seconds time;
@@ -303,31 +316,35 @@ std::optional<Verdict> problem_of_prompt(const Gpt2& model, const Tokenizer& tok
   return std::nullopt;
 }
 
-std::int64_t least_memory(const Gpt2& model, const Tokenizer& tokenizer, std::span<const BatchItem> items,
-                          const BatchOptions& options) {
-  std::int64_t least = 0;
+std::vector<TracePrompt> shapes_of(const Gpt2& model, const Tokenizer& tokenizer, std::span<const BatchItem> items,
+                                   SpecialTokens special) {
+  std::vector<TracePrompt> shapes;
+  std::set<Shape> seen;
   for (const auto& item : items) {
     const auto* fact = std::get_if<Fact>(item.record);
+    if (fact == nullptr) continue;
     BatchResult result;
-    if (fact != nullptr) read_prompt(tokenizer, model, *fact, options.special_tokens, result);
-    if (fact == nullptr || result.verdict.status == Status::kFailed) continue;
-    least = std::max(least, rometrace::least_memory(model, result.prompt, options.trace));
+    read_prompt(tokenizer, model, *fact, special, result);
+    if (result.verdict.status == Status::kFailed || !seen.insert(shape_of(result.prompt)).second) continue;
+    shapes.push_back(std::move(result.prompt));
   }
+  return shapes;
+}
+
+std::int64_t least_memory(const Gpt2& model, std::span<const TracePrompt> shapes, const BatchOptions& options) {
+  std::int64_t least = 0;
+  for (const auto& shape : shapes) least = std::max(least, least_memory(model, shape, options.trace));
   return least;
 }
 
-std::int64_t batch_chunk(const Gpt2& model, const Tokenizer& tokenizer, std::span<const BatchItem> items,
-                         const BatchOptions& options, const RunControl& control) {
+std::int64_t batch_chunk(const Gpt2& model, std::span<const TracePrompt> shapes, const BatchOptions& options,
+                         const RunControl& control) {
   constexpr std::int64_t kSweeps = 8, kMost = 128;  // a chunk's results wait for its first one
   constexpr std::int64_t kCleanRuns = std::int64_t{256} << 20;
   std::int64_t together = 1, largest = 1;
-  for (const auto& item : items) {
-    const auto* fact = std::get_if<Fact>(item.record);
-    BatchResult result;
-    if (fact != nullptr) read_prompt(tokenizer, model, *fact, options.special_tokens, result);
-    if (fact == nullptr || result.verdict.status == Status::kFailed) continue;
-    if (together < kMost) together = std::max(together, facts_together(model, result.prompt, options, control));
-    largest = std::max(largest, clean_run_bytes(model, result.prompt, options.trace));
+  for (const auto& shape : shapes) {
+    together = std::max(together, facts_together(model, shape, options, control));
+    largest = std::max(largest, clean_run_bytes(model, shape, options.trace));
   }
   if (together == 1) return 1;
   return std::clamp<std::int64_t>(kCleanRuns / largest, 1, std::max(together, std::min(kMost, kSweeps * together)));

@@ -8,6 +8,7 @@
 #include <stop_token>
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "rometrace/model/gpt2.hpp"
 #include "rometrace/study/facts.hpp"
@@ -72,14 +73,18 @@ bool trace_facts(const Gpt2& model, const Tokenizer& tokenizer, std::span<const 
 std::optional<Verdict> problem_of_prompt(const Gpt2& model, const Tokenizer& tokenizer, const Fact& fact,
                                          SpecialTokens special);
 
-/// The least `control.memory` with which each of the facts can be traced, in bytes.
-std::int64_t least_memory(const Gpt2& model, const Tokenizer& tokenizer, std::span<const BatchItem> items,
-                          const BatchOptions& options);
+/// A prompt of each shape, tokens and first token of the subject, among the facts that can be traced, in the order in
+/// which the shapes come up.
+std::vector<TracePrompt> shapes_of(const Gpt2& model, const Tokenizer& tokenizer, std::span<const BatchItem> items,
+                                   SpecialTokens special);
+
+/// The least `control.memory` with which facts of each of these shapes can be traced, in bytes.
+std::int64_t least_memory(const Gpt2& model, std::span<const TracePrompt> shapes, const BatchOptions& options);
 
 /// How many facts trace_facts() should be given together so that sweeps are shared well and the clean runs that wait
-/// for theirs stay small: 1 where sharing does not pay. Like the groups, it depends on the batch, model, device and
-/// `control.memory` alone, so that a batch that is gone on with is grouped as before.
-std::int64_t batch_chunk(const Gpt2& model, const Tokenizer& tokenizer, std::span<const BatchItem> items,
-                         const BatchOptions& options, const RunControl& control);
+/// for theirs stay small: 1 where sharing does not pay. Like the groups, it depends on the batch's shapes, model,
+/// device and `control.memory` alone, so that a batch that is gone on with is grouped as before.
+std::int64_t batch_chunk(const Gpt2& model, std::span<const TracePrompt> shapes, const BatchOptions& options,
+                         const RunControl& control);
 
 }  // namespace rometrace
