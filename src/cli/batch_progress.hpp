@@ -3,8 +3,8 @@
 #include <cstdint>
 
 #include "cli/progress_bar.hpp"
-#include "cli/stopwatch.hpp"
 #include "rometrace/report/terminal.hpp"
+#include "rometrace/stopwatch.hpp"
 #include "rometrace/trace/trace.hpp"
 
 namespace rometrace::cli {

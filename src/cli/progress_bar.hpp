@@ -2,8 +2,8 @@
 
 #include <string>
 
-#include "cli/stopwatch.hpp"
 #include "rometrace/report/terminal.hpp"
+#include "rometrace/stopwatch.hpp"
 #include "rometrace/trace/trace.hpp"
 
 namespace rometrace::cli {

@@ -10,10 +10,10 @@
 
 #include "cli/device.hpp"
 #include "cli/share_dir.hpp"
-#include "cli/stopwatch.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/model/fingerprint.hpp"
 #include "rometrace/model/hub.hpp"
+#include "rometrace/stopwatch.hpp"
 #include "rometrace/study/facts.hpp"
 #include "rometrace/text/input_file.hpp"
 #include "rometrace/trace/sigma.hpp"

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "report/json_parts.hpp"
+#include "rometrace/text/hex.hpp"
 #include "rometrace/text/utf8.hpp"
 #include "rometrace/version.hpp"
 

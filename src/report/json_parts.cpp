@@ -6,18 +6,6 @@ namespace rometrace {
 
 using Json = nlohmann::ordered_json;
 
-std::string hex(std::string_view bytes) {
-  constexpr std::string_view kDigits = "0123456789abcdef";
-  std::string result;
-  result.reserve(2 * bytes.size());
-  for (const char byte : bytes) {
-    const auto value = static_cast<unsigned char>(byte);
-    result += kDigits[value >> 4U];
-    result += kDigits[value & 15U];
-  }
-  return result;
-}
-
 Json number(double value) {
   return std::isfinite(value) ? Json(value) : Json(nullptr);
 }

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "report/json_parts.hpp"
+#include "rometrace/text/hex.hpp"
 #include "rometrace/text/utf8.hpp"
 #include "rometrace/version.hpp"
 

@@ -1,7 +1,6 @@
 #include "rometrace/study/batch.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <map>
 #include <memory>
 #include <set>
@@ -9,6 +8,7 @@
 #include <vector>
 
 #include "rometrace/error.hpp"
+#include "rometrace/stopwatch.hpp"
 #include "rometrace/study/probe.hpp"
 #include "rometrace/text/input_file.hpp"
 #include "rometrace/text/strip.hpp"
@@ -19,14 +19,6 @@
 
 namespace rometrace {
 namespace {
-
-class Seconds {
- public:
-  double passed() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
-
- private:
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
 
 // Facts of this prompt's shape that ride in one sweep: as many as asked for or as pay, if memory holds them.
 std::int64_t facts_together(const Gpt2& model, const TracePrompt& prompt, const BatchOptions& options,
@@ -125,7 +117,7 @@ class Chunk {
 
  private:
   void prepare(const BatchItem& item, Job& job) {
-    const Seconds time;
+    const Stopwatch time;
     auto& result = job.result;
     result.fact = reference_of(item);
     job.done = true;
@@ -163,7 +155,7 @@ class Chunk {
       return;
     }
     result.verdict = item.verdict ? *item.verdict : verdict_of(fact, job);
-    result.seconds = time.passed();
+    result.seconds = time.seconds();
     job.done = result.verdict.status != Status::kTraced;
     if (job.done) job.clean.reset();
   }
@@ -211,7 +203,7 @@ class Chunk {
   }
 
   void trace(const std::vector<std::size_t>& group) {
-    const Seconds time;
+    const Stopwatch time;
     RunControl control = control_;
     control.stop = {};  // the sweep at hand is finished
     if (control_.progress) {
@@ -226,7 +218,7 @@ class Chunk {
       auto sweep = trace_shared(group.front(), facts, control);
       for (std::size_t k = 0; k < group.size(); ++k) settle(jobs_[group[k]], std::move(sweep.outcomes[k]));
     }
-    for (const auto i : group) jobs_[i].result.seconds += time.passed() / static_cast<double>(group.size());
+    for (const auto i : group) jobs_[i].result.seconds += time.seconds() / static_cast<double>(group.size());
   }
 
   SharedSweep trace_shared(std::size_t first, std::span<const SweepFact> facts, const RunControl& control) const {

@@ -1,6 +1,5 @@
 #include "rometrace/study/facts.hpp"
 
-#include <openssl/evp.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,6 +16,7 @@
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
 #include "rometrace/text/json_file.hpp"
+#include "rometrace/text/sha256.hpp"
 #include "rometrace/trace/noise.hpp"
 #include "study/facts_reader.hpp"
 
@@ -46,19 +46,10 @@ std::string read_standard_input() {
   return text;
 }
 
-std::string sha256_of(std::string_view bytes) {
-  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
-  unsigned length = 0;
-  if (EVP_Digest(bytes.data(), bytes.size(), digest.data(), &length, EVP_sha256(), nullptr) != 1) {
-    throw Error("SHA-256 is not available from this system's libcrypto");
-  }
-  constexpr std::string_view kHex = "0123456789abcdef";
-  std::string hex;
-  for (const unsigned char byte : std::span(digest).first(length)) {
-    hex += kHex[byte >> 4U];
-    hex += kHex[byte & 15U];
-  }
-  return hex;
+std::string sha256_of(std::string_view text) {
+  Sha256 hash;
+  hash.update(std::as_bytes(std::span(text)));
+  return hash.hex_digest();
 }
 
 Facts read_files(std::span<const std::filesystem::path> files, Need need) {
