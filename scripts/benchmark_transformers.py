@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Sequence, TypeVar
 
 import torch
-from reference_tracer import Hook, TraceOptions, draw_noise, restore, restored_modules
+from reference_tracer import Hook, TraceOptions, draw_noise, window_of
 from transformers import DynamicCache, GPT2LMHeadModel
 
 Result = TypeVar("Result")
@@ -70,6 +70,26 @@ def corrupt(prompt: Prompt) -> Hook:
         return result
 
     return hook
+
+
+def restore(position: int) -> Hook:
+    """Hook on a block or sub-layer: at `position`, rows 1..N get the clean row's output."""
+
+    def hook(module: torch.nn.Module, inputs: Any, output: Any) -> Any:
+        hidden = output[0] if isinstance(output, tuple) else output  # attention gives (output, weights)
+        restored = hidden.clone()
+        restored[1:, position] = hidden[0, position]
+        return (restored, *output[1:]) if isinstance(output, tuple) else restored
+
+    return hook
+
+
+def restored_modules(model: GPT2LMHeadModel, layer: int, kind: str, window: int) -> list[torch.nn.Module]:
+    """The modules whose output is put back for the cell at `layer`."""
+    blocks = model.transformer.h
+    if kind == "state":
+        return [blocks[layer]]
+    return [getattr(blocks[at], kind) for at in window_of(layer, window, len(blocks))]
 
 
 def keep(states: list[torch.Tensor]) -> Hook:
@@ -168,7 +188,7 @@ class Tracer:
 
     def cell(self, prompt: Prompt, answer: int, kind: str, position: int, layer: int) -> float:
         """The score of one cell, by a run of the whole model."""
-        modules = restored_modules(self.model, layer, TraceOptions(kind=kind, window=prompt.options.window))
+        modules = restored_modules(self.model, layer, kind, prompt.options.window)
         probabilities = self.run(prompt, [(module, restore(position)) for module in modules])
         return probabilities[1:, answer].double().mean().item()
 

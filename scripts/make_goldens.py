@@ -2,7 +2,9 @@
 """Makes the goldens: tiny random GPT-2 checkpoints, and what transformers makes of them in float64.
 
     scripts/make_goldens.py                  writes tests/goldens/models/<case>/{config.json, weights, golden.json}
-    scripts/make_goldens.py --only CASE ...  the same for some of the cases
+                                             and tests/goldens/methods.json
+    scripts/make_goldens.py --only CASE ...  writes some of the cases only
+    scripts/make_goldens.py --methods        writes tests/goldens/methods.json only, from the models in the tree
     scripts/make_goldens.py --demo           writes tests/goldens/demo.json for the model in share/rometrace/demo
 
 Weights come from numpy.random.RandomState, whose streams are frozen, so every run writes the same weights. They are
@@ -12,6 +14,23 @@ are computed in float64 from the weights as stored: they are the truth far below
 golden.json: {"made_by", "about", "versions", "dtype", "logits": [{"token_ids" [T], "logits" [T][V]}],
 "traces": [{"token_ids" [T], "subject_range" [b, e), the options of the trace, and its results}]}; null stands for the
 standard error of a single draw.
+
+methods.json holds traces with all kinds, corruptions, answers and measures: {"made_by", "versions", "dtype",
+"traces": [{"about", "model", "token_ids" [T], "subject_range" [b, e), "options", "results"}]}, where "model" is a case.
+
+"options" are those of reference_tracer.TraceOptions by name: "kinds" [..], "window", "head_window", "knockout_window",
+"positions" [P] or null (all), "direction", "samples", "seed", "method", "distribution", "sigma" or null,
+"degrees_of_freedom" or null, "replace", "text_ids" [..] or null (the text of mean, multivariate and student),
+"counter_ids" [T] or null, "answer_ids" [K] or null (the prediction), "other_targets" [..], "foil" or null,
+"precision" or null, "most_samples"; and "measures" [..].
+
+"results" are {"answer_ids" [K], "prediction_id", "prediction_score", "samples" (draws used), "largest_error" (of all
+standard errors of the probability, null for a single draw), "positions" [P], "high_score", "low_score",
+"low_standard_error", "grids": {KIND: {"scores", "standard_error"}}, "knockout": {GROUP: {"positions", "scores" [L],
+"relative_change" [L]}}, "measures": {NAME: {"high", "low", "low_standard_error", "grids": {KIND: {"values",
+"standard_error"}}}}, "other_targets": [{"target_ids" [1], "high_score", "low_score", "low_standard_error", "grids":
+{KIND: {"scores", "standard_error"}}}]}. Grids are [P][L], those of the kind head [P][L][H]. "knockout" is there if its
+kind is asked for; the measure "normalised" has also "of", the measure that it is made of, and null for its errors.
 """
 
 from __future__ import annotations
@@ -32,6 +51,9 @@ import transformers
 from safetensors.torch import save_file
 
 from reference_tracer import (
+    GRID_KINDS,
+    KINDS,
+    MEASURES,
     REPOSITORY,
     TraceOptions,
     clean_logits,
@@ -39,9 +61,11 @@ from reference_tracer import (
     find_subject,
     load_model,
     load_tokenizer,
+    measure_records,
     nulls_for_nan,
     read_subjects,
     sigma_of_subjects,
+    target_records,
     token_bytes,
     trace,
     weights_sha256,
@@ -422,10 +446,26 @@ def draw_token_ids(case: Case, prompt: Prompt, vocabulary: int, draw: int = 0) -
 def trace_golden(
     model: transformers.GPT2LMHeadModel, token_ids: list[int], subject_range: tuple[int, int], options: TraceOptions
 ) -> dict[str, Any]:
-    """One entry of "traces": the prompt, the options and the results."""
-    results = trace(model, token_ids, subject_range, options)
-    results = {name: nulls_for_nan(value) for name, value in results.items()}
-    return {"token_ids": token_ids, "subject_range": list(subject_range), **asdict(options), **results}
+    """One entry of "traces", of one kind: the prompt, the options and the results."""
+    (kind,) = options.kinds
+    traced = trace(model, token_ids, subject_range, options)
+    grid = traced["grids"][kind]["probability"]
+    golden = {
+        "token_ids": token_ids,
+        "subject_range": subject_range,
+        "kind": kind,
+        **{name: getattr(options, name) for name in ("window", "samples", "seed", "distribution", "sigma", "replace")},
+        "target": options.answer_ids[0] if options.answer_ids else None,
+        "answer_id": traced["answer_ids"][0],
+        "prediction_id": traced["prediction_id"],
+        "prediction_score": traced["prediction_score"],
+        "high_score": traced["high"]["probability"],
+        "low_score": traced["low"]["probability"],
+        "low_standard_error": traced["low_standard_error"]["probability"],
+        "scores": grid["values"],
+        "standard_error": grid["standard_error"],
+    }
+    return nulls_for_nan(golden)
 
 
 def is_telling(golden: dict[str, Any], second_score: float) -> bool:
@@ -439,14 +479,14 @@ def is_telling(golden: dict[str, Any], second_score: float) -> bool:
 def options_of(spec: Spec, model: transformers.GPT2LMHeadModel, target: int) -> TraceOptions:
     """The options of one trace; sigma in three decimals."""
     return TraceOptions(
-        kind=spec.kind,
+        kinds=(spec.kind,),
         window=1 if spec.kind == "state" else spec.window,
         samples=spec.samples,
         seed=spec.seed,
         distribution=spec.distribution,
         sigma=round(spec.noise * model.transformer.wte.weight.std().item(), 3),
         replace=spec.replace,
-        target=target if spec.target else None,
+        answer_ids=(target,) if spec.target else None,
     )
 
 
@@ -483,8 +523,11 @@ def float32_difference(folder: Path, golden: dict[str, Any]) -> tuple[float, flo
         here = clean_logits(model, entry["token_ids"]).double()
         logits = max(logits, (here - torch.tensor(entry["logits"], dtype=torch.float64)).abs().max().item())
     for entry in golden["traces"]:
-        options = TraceOptions(**{name: entry[name] for name in asdict(TraceOptions())})
-        here = trace(model, entry["token_ids"], tuple(entry["subject_range"]), options)
+        names = ("window", "samples", "seed", "distribution", "sigma", "replace")
+        options = TraceOptions(kinds=(entry["kind"],), **{name: entry[name] for name in names})
+        if entry["target"] is not None:
+            options = replace(options, answer_ids=(entry["target"],))
+        here = trace_golden(model, entry["token_ids"], tuple(entry["subject_range"]), options)
         scores = max(scores, float(np.abs(np.array(here["scores"]) - np.array(entry["scores"])).max()))
     return logits, scores
 
@@ -550,6 +593,280 @@ def make_models(folder: Path, only: list[str]) -> None:
     print(f"{len(goldens)} cases, folder of {size / 1e6:.2f} MB")
 
 
+# --- All kinds, corruptions, answers and measures ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Method:
+    """One trace of methods.json. `options` lacks what depends on the model, which the other fields tell."""
+
+    about: str
+    model: str
+    prompt: Prompt
+    options: TraceOptions
+    noise: float = 3
+    """Sigma in standard deviations of wte, rounded to three decimals."""
+    text: int = 0
+    """Tokens of the random text of mean, multivariate and student."""
+    differing: tuple[int, ...] = ()
+    """Where the prompt of the method tokens has other tokens."""
+    answer: int = 0
+    """K, tokens that the model itself says; 0: its prediction."""
+    unlikely: bool = False
+    """The answer starts with the second most probable token."""
+    others: int = 0
+    """Other targets: the next probable tokens."""
+    foil: bool = False
+    """The second most probable token is the foil."""
+    measures: tuple[str, ...] = ()
+
+
+ALL_BUT_KNOCKOUT = TraceOptions(kinds=GRID_KINDS, window=3, samples=4)
+EVERYTHING = TraceOptions(kinds=KINDS, window=3, head_window=1, knockout_window=1, samples=4)
+STATE = TraceOptions(samples=4)
+SUB_LAYERS = TraceOptions(kinds=("state", "mlp", "attn"), window=3, samples=4)
+HEAD = TraceOptions(kinds=("head",))
+SEVERED = TraceOptions(kinds=("state", "state_mlp_severed", "state_attn_severed"))
+KNOCKOUT = TraceOptions(kinds=("knockout",), knockout_window=1)
+NOISING = TraceOptions(direction="noising", samples=4)
+LONG_TEXT = 60  # tokens; many more distinct ones than the width of 16, so that the covariance has full rank
+
+METHODS = (
+    Method("heads", "odd_width", MIDDLE, HEAD),
+    Method("heads in a window", "inverse_layer_scale", FIRST, replace(HEAD, head_window=3)),
+    Method("a single head", "one_head", MIDDLE, HEAD),
+    Method("severed paths", "odd_width", MIDDLE, SEVERED),
+    Method("severed paths in many layers", "twelve_layers", FIRST, replace(SEVERED, samples=3)),
+    Method("severed paths, subject last", "untied_head", LAST, SEVERED),
+    Method("knockout", "odd_width", MIDDLE, KNOCKOUT),
+    Method("knockout in a window of nine", "twelve_layers", MIDDLE, replace(KNOCKOUT, knockout_window=9)),
+    Method("knockout, subject first", "inverse_layer_scale", FIRST, replace(KNOCKOUT, knockout_window=2)),
+    Method("knockout, subject last", "untied_head", LAST, KNOCKOUT),
+    Method("knockout, the last token the whole subject", "untied_head", Prompt(5, (4, 5)), KNOCKOUT),
+    Method("knockout, subject the whole prompt", "inverse_layer_scale", WHOLE, KNOCKOUT),
+    Method("some positions", "untied_head", MIDDLE, replace(ALL_BUT_KNOCKOUT, positions=(0, 3, 6))),
+    Method("one position before the subject", "odd_width", MIDDLE, replace(ALL_BUT_KNOCKOUT, positions=(1,))),
+    Method("noising", "odd_width", MIDDLE, replace(SUB_LAYERS, direction="noising")),
+    Method(
+        "noising, heads in a window", "inverse_layer_scale", ONE, replace(NOISING, kinds=("head",), head_window=3)
+    ),
+    Method("noising, severed paths", "untied_head", MIDDLE, replace(NOISING, kinds=SEVERED.kinds)),
+    Method("noising, everything, subject first", "odd_width", FIRST, replace(EVERYTHING, direction="noising")),
+    Method("zero embeddings", "odd_width", MIDDLE, replace(EVERYTHING, method="zero")),
+    Method("mean embeddings", "inverse_layer_scale", MIDDLE, replace(SUB_LAYERS, method="mean"), text=9),
+    Method("tokens at two places apart", "odd_width", MIDDLE, replace(EVERYTHING, method="tokens"), differing=(1, 4)),
+    Method("tokens, the first one too", "untied_head", ONE, replace(STATE, method="tokens"), differing=(0, 1)),
+    Method("tokens, the last one too", "untied_head", LAST, replace(SUB_LAYERS, method="tokens"), differing=(4, 5)),
+    Method(
+        "tokens, noising, an answer of two tokens, measures",
+        "inverse_layer_scale",
+        MIDDLE,
+        replace(ALL_BUT_KNOCKOUT, method="tokens", direction="noising", head_window=2),
+        differing=(2, 4),
+        answer=2,
+        measures=("log_probability", "kl", "normalised"),
+    ),
+    Method(
+        "multivariate noise",
+        "inverse_layer_scale",
+        MIDDLE,
+        replace(SUB_LAYERS, samples=5, distribution="multivariate"),
+        text=LONG_TEXT,
+    ),
+    Method(
+        "multivariate noise in place",
+        "untied_head",
+        FIRST,
+        replace(STATE, samples=10, distribution="multivariate", replace=True),
+        text=LONG_TEXT,
+    ),
+    Method(
+        "Student noise",
+        "inverse_layer_scale",
+        MIDDLE,
+        replace(SUB_LAYERS, samples=5, distribution="student", degrees_of_freedom=3),
+        text=LONG_TEXT,
+    ),
+    Method(
+        "Student noise in place, another seed",
+        "untied_head",
+        ONE,
+        replace(STATE, samples=5, seed=7, distribution="student", degrees_of_freedom=2.5, replace=True),
+        text=LONG_TEXT,
+    ),
+    Method("an answer of two tokens", "odd_width", MIDDLE, SUB_LAYERS, answer=2),
+    Method("an answer of three tokens, everything", "inverse_layer_scale", MIDDLE, EVERYTHING, answer=3),
+    Method(
+        "an answer of three tokens, everything noising",
+        "odd_width",
+        FIRST,
+        replace(EVERYTHING, direction="noising", distribution="uniform", knockout_window=3),
+        answer=3,
+    ),
+    Method("an answer of two tokens, subject last", "untied_head", LAST, EVERYTHING, answer=2),
+    Method("an answer that the model would not say", "odd_width", ONE, EVERYTHING, answer=2, unlikely=True),
+    Method("subject last, one token", "inverse_layer_scale", Prompt(5, (4, 5)), EVERYTHING),
+    Method("subject last, one token, two to answer", "untied_head", Prompt(5, (4, 5)), EVERYTHING, answer=2),
+    Method("a prompt of one token", "odd_width", ONLY, EVERYTHING),
+    Method("a prompt of one token, two to answer", "untied_head", ONLY, EVERYTHING, answer=2),
+    Method("one layer", "one_layer", FIRST, EVERYTHING, answer=2),
+    Method("a prompt that with its answer fills the context", "full_context", WHOLE, EVERYTHING, answer=4),
+    Method(
+        "windows wider than the model",
+        "untied_head",
+        MIDDLE,
+        replace(EVERYTHING, window=100, head_window=100, knockout_window=100),
+    ),
+    Method(
+        "all measures, a foil and two other targets",
+        "odd_width",
+        MIDDLE,
+        replace(EVERYTHING, samples=5),
+        others=2,
+        foil=True,
+        measures=MEASURES,
+    ),
+    Method(
+        "all measures noising",
+        "untied_head",
+        FIRST,
+        replace(ALL_BUT_KNOCKOUT, direction="noising", positions=(0, 1, 5)),
+        others=1,
+        foil=True,
+        measures=MEASURES,
+    ),
+    Method(
+        "all measures of an answer of three tokens",
+        "untied_head",
+        ONE,
+        replace(ALL_BUT_KNOCKOUT, positions=(1, 2, 4)),
+        answer=3,
+        foil=True,
+        measures=MEASURES,
+    ),
+    Method(
+        "measures of a single draw",
+        "inverse_layer_scale",
+        ONE,
+        replace(SUB_LAYERS, samples=1),
+        measures=("rank", "kl", "normalised"),
+    ),
+    Method(
+        "measures without draws",
+        "inverse_layer_scale",
+        FIRST,
+        replace(SEVERED, method="zero", direction="noising"),
+        measures=("log_probability", "logit", "rank", "kl", "normalised"),
+    ),
+    Method("draws until the errors are small", "odd_width", ONE, replace(SUB_LAYERS, precision=0.03, most_samples=200)),
+    Method("draws up to a cap", "untied_head", MIDDLE, replace(SUB_LAYERS, precision=0.001, most_samples=10)),
+    Method(
+        "everything in twelve layers",
+        "twelve_layers",
+        ONE,
+        replace(EVERYTHING, window=10, head_window=3, knockout_window=9, samples=2, positions=(1, 4)),
+    ),
+)
+
+
+def method_options(
+    method: Method, model: transformers.GPT2LMHeadModel, token_ids: list[int], random: np.random.RandomState
+) -> TraceOptions:
+    """The options of one trace, with what depends on the model and the prompt."""
+    vocabulary = model.config.vocab_size
+    best = clean_logits(model, token_ids)[-1].topk(6).indices.tolist()
+    options = method.options
+    has_sigma = options.method == "noise" and options.distribution in ("gaussian", "uniform")
+    sigma = round(method.noise * model.transformer.wte.weight.std().item(), 3) if has_sigma else None
+    options = replace(options, sigma=sigma, other_targets=tuple(best[2 : 2 + method.others]))
+    if method.foil:
+        options = replace(options, foil=best[1])
+    if method.text:
+        options = replace(options, text_ids=tuple(random.randint(0, vocabulary, method.text).tolist()))
+    if method.differing:
+        counter = list(token_ids)
+        for position in method.differing:
+            counter[position] = (counter[position] + random.randint(1, vocabulary)) % vocabulary
+        options = replace(options, counter_ids=tuple(counter))
+    if method.answer:
+        answer = [best[1 if method.unlikely else 0]]
+        while len(answer) < method.answer:
+            answer.append(int(clean_logits(model, [*token_ids, *answer])[-1].argmax()))
+        options = replace(options, answer_ids=tuple(answer))
+    return options
+
+
+def is_telling_method(traced: dict[str, Any], options: TraceOptions) -> bool:
+    """Whether the corruption, some cell of each grid and some cut change the score by a tenth."""
+    high, low = traced["high"]["probability"], traced["low"]["probability"]
+    base = low if options.direction == "denoising" else high
+    changes = [abs(high - low)]
+    changes += [np.abs(np.array(grid["probability"]["values"]) - base).max() for grid in traced["grids"].values()]
+    changes += [np.abs(np.array(group["scores"]) - high).max() for group in traced.get("knockout", {}).values()]
+    return high > 0.02 and min(changes) > 0.1 * high
+
+
+def make_method(method: Method, model: transformers.GPT2LMHeadModel) -> dict[str, Any]:
+    """The entry of the first random prompt that tells something."""
+    position = method.options.positions
+    outside = position is not None and max(position) < method.prompt.subject[0]
+    for draw in range(500):
+        random = np.random.RandomState(zlib.crc32(f"{method.about} {draw}".encode()))
+        token_ids = random.randint(0, model.config.vocab_size, method.prompt.tokens).tolist()
+        options = method_options(method, model, token_ids, random)
+        best = clean_logits(model, token_ids)[-1].softmax(-1).topk(2).values.tolist()
+        without_grids = trace(model, token_ids, method.prompt.subject, replace(options, kinds=(), precision=None))
+        if best[0] < best[1] + 0.01 or not is_telling_method(without_grids, options):
+            continue
+        traced = trace(model, token_ids, method.prompt.subject, options)
+        if not (outside or is_telling_method(traced, options)):
+            continue
+        return nulls_for_nan(
+            {
+                "about": method.about,
+                "model": method.model,
+                "token_ids": token_ids,
+                "subject_range": method.prompt.subject,
+                "options": {**asdict(options), "measures": method.measures},
+                "results": method_results(traced, options, method.measures),
+            }
+        )
+    raise ValueError(f"no prompt of 500 gives a telling trace for {method.about!r}")
+
+
+def method_results(traced: dict[str, Any], options: TraceOptions, measures: Iterable[str]) -> dict[str, Any]:
+    """The results of one entry."""
+    names = ("answer_ids", "prediction_id", "prediction_score", "samples", "largest_error", "positions")
+    grids = {kind: grid["probability"] for kind, grid in traced["grids"].items()}
+    return {
+        **{name: traced[name] for name in names},
+        "high_score": traced["high"]["probability"],
+        "low_score": traced["low"]["probability"],
+        "low_standard_error": traced["low_standard_error"]["probability"],
+        "grids": {
+            kind: {"scores": grid["values"], "standard_error": grid["standard_error"]} for kind, grid in grids.items()
+        },
+        **({"knockout": traced["knockout"]} if "knockout" in traced else {}),
+        "measures": measure_records(traced, measures),
+        "other_targets": target_records(traced, options.other_targets),
+    }
+
+
+def make_methods(models: Path, output: Path, only: Iterable[str] = ()) -> dict[str, Any]:
+    """Writes methods.json, of all methods or of those whose `about` is named, and gives it."""
+    golden = made_by() | {"dtype": "float64", "traces": []}
+    for method in METHODS:
+        if only and method.about not in only:
+            continue
+        entry = make_method(method, load_model(models / method.model, torch.float64))
+        golden["traces"].append(entry)
+        results = entry["results"]
+        print(f"{method.about}: {results['high_score']:.3f} > {results['low_score']:.3f}, {results['samples']} draws")
+    write_golden(golden, output)
+    print(f"{len(golden['traces'])} traces, {output.name} of {output.stat().st_size / 1e6:.2f} MB")
+    return golden
+
+
 # --- The demo model ---------------------------------------------------------------------------------------------
 
 
@@ -582,9 +899,9 @@ def make_demo(model_folder: Path, facts_json: Path, output: Path) -> None:
         subject_range = find_subject(pieces, fact["prompt"], fact["subject"])
         options = TraceOptions(sigma=sigma, window=10 if number == 0 else 3)
         traces = [
-            trace_golden(model, token_ids, subject_range, replace(options, kind="state", window=1)),
-            trace_golden(model, token_ids, subject_range, replace(options, kind="mlp")),
-            trace_golden(model, token_ids, subject_range, replace(options, kind="attn")),
+            trace_golden(model, token_ids, subject_range, replace(options, kinds=("state",), window=1)),
+            trace_golden(model, token_ids, subject_range, replace(options, kinds=("mlp",))),
+            trace_golden(model, token_ids, subject_range, replace(options, kinds=("attn",))),
         ]
         logits = clean_logits(model, token_ids)[-1].tolist()
         golden["facts"].append({**fact, "token_ids": token_ids, "logits": logits, "traces": traces})
@@ -598,6 +915,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Makes the goldens from Hugging Face transformers.")
     parser.add_argument("--output", type=Path, default=REPOSITORY / "tests/goldens", help="folder to write into")
     parser.add_argument("--only", nargs="+", default=[], metavar="CASE", help="write these cases only")
+    parser.add_argument("--methods", action="store_true", help="write methods.json only")
     parser.add_argument("--demo", action="store_true", help="write demo.json instead of the models")
     parser.add_argument("--demo-model", type=Path, default=REPOSITORY / "share/rometrace/demo")
     parser.add_argument("--demo-facts", type=Path, default=REPOSITORY / "share/rometrace/facts.json")
@@ -611,8 +929,11 @@ def main() -> int:
     try:
         if arguments.demo:
             make_demo(arguments.demo_model, arguments.demo_facts, arguments.output / "demo.json")
-        else:
+            return 0
+        if not arguments.methods:
             make_models(arguments.output / "models", arguments.only)
+        if not arguments.only:
+            make_methods(arguments.output / "models", arguments.output / "methods.json")
     except (OSError, ValueError, KeyError) as error:
         print(f"make_goldens.py: {error}", file=sys.stderr)
         return 2

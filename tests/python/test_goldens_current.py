@@ -64,6 +64,23 @@ def test_making_a_case_again_gives_the_same_weights_and_numbers(repository: Path
     )
 
 
+def test_each_method_has_its_trace_and_its_model(repository: Path) -> None:
+    golden = json.loads((repository / "tests/goldens/methods.json").read_text())
+    found = [(entry["about"], entry["model"]) for entry in golden["traces"]]
+    assert found == [(method.about, method.model) for method in make_goldens.METHODS]
+    assert {model for _, model in found} <= {case.name for case in make_goldens.CASES}
+
+
+def test_making_methods_again_gives_the_same_numbers(repository: Path, tmp_path: Path) -> None:
+    names = ("heads in a window", "an answer of two tokens, subject last", "Student noise")
+    names += ("tokens, noising, an answer of two tokens, measures", "draws up to a cap")
+    made = make_goldens.make_methods(repository / "tests/goldens/models", tmp_path / "methods.json", names)
+    golden = json.loads((repository / "tests/goldens/methods.json").read_text())
+    expected = {entry["about"]: entry for entry in golden["traces"] if entry["about"] in names}
+    assert_same({entry["about"]: entry for entry in made["traces"]}, expected, "methods")
+    assert len(expected) == len(names)
+
+
 def test_the_demos_golden_is_of_the_demo_that_is_shipped(repository: Path, demo: Path) -> None:
     path = repository / "tests/goldens/demo.json"
     if not path.exists() or not demo.is_dir():
