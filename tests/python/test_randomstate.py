@@ -9,16 +9,19 @@ import numpy as np
 import pytest
 
 COUNT = 2_000_000  # many times the generator's state of 624 words
+CHISQUARES = ["chisquare:0.3", "chisquare:2", "chisquare:2.5", "chisquare:7"]  # gamma of a shape below, at, above 1
 
 
 def draw_with_numpy(seed: int, kind: str) -> np.ndarray:
     """Float64 [COUNT]."""
     random = np.random.RandomState(seed)
+    if kind.startswith("chisquare:"):
+        return random.chisquare(float(kind.removeprefix("chisquare:")), COUNT)
     return random.uniform(-1, 1, COUNT) if kind == "uniform" else getattr(random, kind)(COUNT)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 42, 2**31, 2**32 - 1])
-@pytest.mark.parametrize("kind", ["randn", "uniform", "random_sample"])
+@pytest.mark.parametrize("kind", ["randn", "uniform", "random_sample", *CHISQUARES])
 def test_every_bit_of_millions_of_values_is_numpys(bin_dir: Path, seed: int, kind: str) -> None:
     program = bin_dir / "rometrace_randomstate"
     done = subprocess.run([str(program), str(seed), kind, str(COUNT)], capture_output=True, check=True, timeout=120)
