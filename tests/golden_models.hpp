@@ -37,7 +37,11 @@ inline std::vector<GoldenModel> golden_models() {
 /// The prompt of one golden trace. Random models have no tokeniser, so the texts are empty.
 inline TracePrompt golden_prompt(const nlohmann::json& golden) {
   const auto& range = golden.at("subject_range");
-  return {"", "", golden.at("token_ids"), {range[0], range[1]}};
+  TracePrompt prompt;
+  prompt.token_ids = golden.at("token_ids").get<std::vector<std::int32_t>>();
+  prompt.subject_range = {range[0], range[1]};
+  if (golden.contains("target") && !golden.at("target").is_null()) prompt.target = {golden.at("target")};
+  return prompt;
 }
 
 inline TraceOptions golden_options(const nlohmann::json& golden) {
@@ -46,12 +50,11 @@ inline TraceOptions golden_options(const nlohmann::json& golden) {
   options.kinds = {kind == "state" ? Kind::kState : kind == "mlp" ? Kind::kMlp : Kind::kAttn};
   options.window = golden.at("window");
   options.samples = golden.at("samples");
-  options.seed = golden.at("seed");
-  options.distribution =
+  options.corruption.seed = golden.at("seed");
+  options.corruption.distribution =
       golden.at("distribution") == "uniform" ? NoiseRule::Distribution::kUniform : NoiseRule::Distribution::kGaussian;
-  options.sigma = golden.at("sigma");
-  options.replace = golden.at("replace");
-  if (!golden.at("target").is_null()) options.target = golden.at("target").get<std::int32_t>();
+  options.corruption.sigma = golden.at("sigma");
+  options.corruption.replace = golden.at("replace");
   return options;
 }
 

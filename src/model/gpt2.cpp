@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -32,11 +33,12 @@ constexpr std::int64_t kVocabularySlice = 8192;
 // Reads the parameters of one checkpoint onto one device.
 class Loader {
  public:
-  Loader(std::shared_ptr<const Checkpoint> checkpoint, at::ScalarType dtype, at::Device device)
+  Loader(std::shared_ptr<const Checkpoint> checkpoint, at::ScalarType dtype, at::Device device, Products products)
       : checkpoint_(std::move(checkpoint)),
         dtype_(dtype),
         stream_dtype_(dtype == at::kDouble ? at::kDouble : at::kFloat),
         device_(device),
+        products_(products),
         prefix_(find_prefix(*checkpoint_)) {}
 
   // What is added to the stream, or normalises it, in the stream's dtype.
@@ -65,7 +67,7 @@ class Loader {
       for (const auto& name : names) checkpoint->release(name);
     };
     return std::make_shared<const Linear>(weight.t(), at::Tensor(),
-                                          Linear::Options{std::move(slices), scratch_, release});
+                                          Linear::Options{std::move(slices), scratch_, release, products_});
   }
 
   std::shared_ptr<Conv1dImpl> conv1d(const std::string& name, std::int64_t in, std::int64_t out,
@@ -73,7 +75,7 @@ class Loader {
     const auto weight = prefix_ + name + ".weight";
     const auto release = [checkpoint = checkpoint_, weight] { checkpoint->release(weight); };
     return std::make_shared<Conv1dImpl>(get(weight, {in, out}, dtype_), get(prefix_ + name + ".bias", {out}, dtype_),
-                                        Linear::Options{std::move(widths), scratch_, release});
+                                        Linear::Options{std::move(widths), scratch_, release, products_});
   }
 
   std::shared_ptr<LayerNormImpl> layer_norm(const std::string& name, std::int64_t width, double epsilon) const {
@@ -104,6 +106,7 @@ class Loader {
   at::ScalarType dtype_;
   at::ScalarType stream_dtype_;
   at::Device device_;
+  Products products_;
   std::string prefix_;
   std::shared_ptr<PackingScratch> scratch_ = std::make_shared<PackingScratch>();
 };
@@ -120,7 +123,7 @@ void refuse_unless_it_multiplies(at::ScalarType dtype, at::Device device) {
 
 Conv1dImpl::Conv1dImpl(const at::Tensor& weight, const at::Tensor& bias, Options options)
     : Linear(weight, bias, std::move(options)) {
-  if (packs(weight.scalar_type(), weight.device())) return;
+  if (packed()) return;
   register_parameter("weight", weight, /*requires_grad=*/false);
   register_parameter("bias", bias, /*requires_grad=*/false);
 }
@@ -155,16 +158,18 @@ at::Tensor AttentionImpl::project(const at::Tensor& mixed) const {
   return c_proj_->product(mixed);
 }
 
-at::Tensor AttentionImpl::forward(const at::Tensor& x) const {
+at::Tensor AttentionImpl::mix(const at::Tensor& x, const at::Tensor& mask) const {
   const auto B = x.size(0), T = x.size(1), D = x.size(2);
   const auto by_head = [&](const at::Tensor& rows) {  // in the stream's dtype, as the softmax is
     return rows.to(x.scalar_type()).view({B, T, heads_, D / heads_}).transpose(1, 2);
   };
   const auto kv = keys_values(x).view({B, T, 2, D});
+  std::optional<at::Tensor> seen;
+  if (mask.defined()) seen = mask.tril();
   const auto mixed = at::scaled_dot_product_attention(by_head(queries(x)), by_head(kv.select(2, 0)),
-                                                      by_head(kv.select(2, 1)), /*attn_mask=*/{},
-                                                      /*dropout_p=*/0, /*is_causal=*/true, scale_);  // [B, H, T, D / H]
-  return project(mixed.transpose(1, 2).reshape({B, T, D}));
+                                                      by_head(kv.select(2, 1)), seen, /*dropout_p=*/0,
+                                                      /*is_causal=*/!seen, scale_);  // [B, H, T, D / H]
+  return mixed.transpose(1, 2).reshape({B, T, D});
 }
 
 MlpImpl::MlpImpl(Activation activation, std::shared_ptr<const Conv1dImpl> c_fc,
@@ -186,8 +191,10 @@ BlockImpl::BlockImpl(std::int64_t layer, std::shared_ptr<const LayerNormImpl> ln
       ln_2_(keep(*this, "ln_2", std::move(ln_2))),
       mlp_(keep(*this, "mlp", std::move(mlp))) {}
 
-at::Tensor BlockImpl::forward(at::Tensor x, const Tap& tap) const {
-  auto attn = attn_->forward(ln_1(x)).to(x.scalar_type());
+at::Tensor BlockImpl::forward(at::Tensor x, const Tap& tap, const AttentionMask& mask) const {
+  auto mixed = attn_->mix(ln_1(x), mask ? mask(layer_) : at::Tensor());
+  if (tap) tap(Site::kMixed, layer_, mixed);
+  auto attn = attn_->project(mixed).to(x.scalar_type());
   if (tap) tap(Site::kAttn, layer_, attn);
   x = x + attn;
 
@@ -199,18 +206,20 @@ at::Tensor BlockImpl::forward(at::Tensor x, const Tap& tap) const {
   return x;
 }
 
-std::shared_ptr<const Gpt2> Gpt2::load(const std::filesystem::path& folder, at::ScalarType dtype, at::Device device) {
+std::shared_ptr<const Gpt2> Gpt2::load(const std::filesystem::path& folder, at::ScalarType dtype, at::Device device,
+                                       Products products) {
   refuse_unless_it_multiplies(dtype, device);
   auto config = read_config(folder / "config.json");
   auto checkpoint = std::make_shared<const Checkpoint>(Checkpoint::open(folder));
-  return std::shared_ptr<const Gpt2>(new Gpt2(std::move(config), std::move(checkpoint), dtype, device));
+  return std::shared_ptr<const Gpt2>(new Gpt2(std::move(config), std::move(checkpoint), dtype, device, products));
 }
 
-Gpt2::Gpt2(Gpt2Config config, std::shared_ptr<const Checkpoint> checkpoint, at::ScalarType dtype, at::Device device)
-    : config_(std::move(config)), dtype_(dtype), weight_files_(checkpoint->files()) {
+Gpt2::Gpt2(Gpt2Config config, std::shared_ptr<const Checkpoint> checkpoint, at::ScalarType dtype, at::Device device,
+           Products products)
+    : config_(std::move(config)), dtype_(dtype), products_(products), weight_files_(checkpoint->files()) {
   const auto D = config_.n_embd, V = config_.vocab_size, F = config_.n_inner;
   const auto epsilon = config_.layer_norm_epsilon;
-  const Loader load(std::move(checkpoint), dtype, device);
+  const Loader load(std::move(checkpoint), dtype, device, products);
 
   auto transformer = std::make_shared<torch::nn::Module>("transformer");
   const auto parameter = [](torch::nn::Module& parent, const std::string& name, at::Tensor tensor) {
@@ -241,7 +250,11 @@ Gpt2::Gpt2(Gpt2Config config, std::shared_ptr<const Checkpoint> checkpoint, at::
   if (V % kVocabularySlice != 0) slices.push_back(V % kVocabularySlice);
   head_ = load.head(head, std::move(slices));
   tied_ = head.is_same(embedding);
-  if (!tied_ && !Linear::packs(stream_dtype(), device)) parameter(*this, "lm_head", head);
+  if (!tied_ && !head_->packed()) parameter(*this, "lm_head", head);
+}
+
+bool Gpt2::differentiable() const {
+  return products_ == Products::kDifferentiable || !(Linear::packs(dtype_, device()) || head_->packed());
 }
 
 std::int64_t Gpt2::parameter_count() const {
@@ -268,16 +281,17 @@ void Gpt2::refuse_length(std::int64_t T) const {
               std::to_string(config_.n_positions));
 }
 
-at::Tensor Gpt2::run_layers(at::Tensor x, const Tap& tap) const {
+at::Tensor Gpt2::run_layers(at::Tensor x, const Tap& tap, const AttentionMask& mask) const {
   if (tap) tap(Site::kEmbedding, 0, x);
   x = x + position_embeddings(x.size(1));
-  for (const auto& block : h_) x = block->forward(std::move(x), tap);
+  for (const auto& block : h_) x = block->forward(std::move(x), tap, mask);
   return x;
 }
 
-at::Tensor Gpt2::forward(std::span<const std::int32_t> token_ids, std::int64_t rows, const Tap& tap) const {
+at::Tensor Gpt2::forward(std::span<const std::int32_t> token_ids, std::int64_t rows, const Tap& tap,
+                         const AttentionMask& mask) const {
   refuse_length(static_cast<std::int64_t>(token_ids.size()));
-  return ln_f(run_layers(embed(token_ids).unsqueeze(0).repeat({rows, 1, 1}), tap));
+  return ln_f(run_layers(embed(token_ids).unsqueeze(0).repeat({rows, 1, 1}), tap, mask));
 }
 
 at::Tensor Gpt2::forward_prompts(std::span<const std::int32_t> token_ids, std::int64_t T, const Tap& tap) const {
@@ -285,7 +299,7 @@ at::Tensor Gpt2::forward_prompts(std::span<const std::int32_t> token_ids, std::i
   if (token_ids.empty() || static_cast<std::int64_t>(token_ids.size()) % T != 0) {
     throw Error(std::to_string(token_ids.size()) + " token ids are no prompts of " + std::to_string(T) + " tokens");
   }
-  const auto x = run_layers(embed(token_ids).view({-1, T, config_.n_embd}), tap);
+  const auto x = run_layers(embed(token_ids).view({-1, T, config_.n_embd}), tap, {});
   return ln_f(x.select(1, T - 1));
 }
 

@@ -107,7 +107,7 @@ bool Linear::packs(at::ScalarType dtype, at::Device device) {
 
 Linear::Linear(const at::Tensor& weight, const at::Tensor& bias, Options options)
     : dtype_(weight.scalar_type()),
-      packed_(packs(dtype_, weight.device())),
+      packed_(options.products == Products::kFast && packs(dtype_, weight.device())),
       scratch_(options.scratch ? std::move(options.scratch) : std::make_shared<PackingScratch>()),
       when_packed_(packed_ ? std::move(options.packed) : nullptr) {
   if (options.widths.empty()) options.widths = {weight.size(1)};

@@ -41,6 +41,7 @@ template <typename Number>
 struct HeadRows {
   Positions<Number> prefix, own;
   std::int64_t asking;
+  PositionRange cut;  // counted from the prefix's first position
   const Number* queries;
   Number* mixed;
   std::int64_t stride;  // from one query to the next, and of `mixed`
@@ -74,6 +75,9 @@ template <typename Number>
     }
     for (std::int64_t i = 0; i < own; ++i) {
       weights[line.prefix.count + i] = line.scale * dot(query, line.own.keys + i * line.own.stride, line.width);
+    }
+    for (std::int64_t i = line.cut.begin; i < std::min(line.cut.end, seen); ++i) {
+      weights[i] = -std::numeric_limits<Number>::infinity();
     }
     Number largest = weights[0];
     for (std::int64_t i = 1; i < seen; ++i) largest = std::max(largest, weights[i]);
@@ -114,27 +118,28 @@ at::Tensor attend_on_cpu(const AttentionBlock& block) {
     end.queries += block.draws * (segment.length - segment.asking);
   }
   const auto queries = block.queries.contiguous(), keys_values = block.keys_values.contiguous(),
-             base = block.base.contiguous();
+             runs = block.runs.contiguous();
   auto mixed = at::empty_like(queries);
-  const auto D = queries.size(1), T = base.size(1), width = D / block.heads;
+  const auto D = queries.size(1), R = runs.size(1), width = D / block.heads;
   const auto tasks = static_cast<std::int64_t>(block.segments.size()) * block.draws * block.heads;
   at::parallel_for(0, tasks, /*grain_size=*/16, [&](std::int64_t from, std::int64_t to) {
-    std::vector<Number> weights(static_cast<std::size_t>(T));
+    std::vector<Number> weights(static_cast<std::size_t>(R));
     for (std::int64_t task = from; task < to; ++task) {
       const auto head = task % block.heads, draw = task / block.heads % block.draws;
       const auto index = static_cast<std::size_t>(task / block.heads / block.draws);
       const auto& segment = block.segments[index];
       const auto asking = segment.length - segment.asking;
-      const auto base_run = block.base_run(draw, segment.clean_prefix);
+      const auto run = block.prefix_runs(segment.other_prefix)[static_cast<std::size_t>(draw)];
       const auto positions = [&](const at::Tensor& rows, std::int64_t row, std::int64_t count) {
         const Number* keys = rows.const_data_ptr<Number>() + row * 2 * D + head * width;
         return Positions<Number>{keys, keys + D, 2 * D, count};
       };
       const auto query = (offsets[index].queries + draw * asking) * D + head * width;
-      mix(HeadRows<Number>{positions(base, base_run * T, segment.first),
+      mix(HeadRows<Number>{positions(runs, run * R, segment.first),
                            positions(keys_values, offsets[index].rows + draw * segment.length, segment.length),
-                           segment.asking, queries.const_data_ptr<Number>() + query, mixed.data_ptr<Number>() + query,
-                           D, width, static_cast<Number>(block.scale), weights.data()});
+                           segment.asking, segment.cut, queries.const_data_ptr<Number>() + query,
+                           mixed.data_ptr<Number>() + query, D, width, static_cast<Number>(block.scale),
+                           weights.data()});
     }
   });
   return mixed;
@@ -146,22 +151,20 @@ struct Group {
   std::int64_t segments = 0;
 };
 
-// Of each draw of the block, or of the first alone where they all see the same: [draws or 1, T, 2 D].
-at::Tensor base_runs(const AttentionBlock& block, bool clean) {
-  const auto first = block.base_run(0, clean), last = block.base_run(block.draws - 1, clean);
-  if (!clean || first == last) return block.base.slice(0, first, last + 1);
-  std::vector<std::int64_t> runs;
-  for (std::int64_t draw = 0; draw < block.draws; ++draw) runs.push_back(block.base_run(draw, clean));
-  return block.base.index_select(0, at::tensor(runs).to(block.base.device()));
+// Of each draw of the block, or of the first alone where they all see the same: [draws or 1, R, 2 D].
+at::Tensor prefix_runs(const AttentionBlock& block, bool other) {
+  const auto& runs = block.prefix_runs(other);
+  if (runs.front() == runs.back()) return block.runs.slice(0, runs.front(), runs.front() + 1);
+  return block.runs.index_select(0, at::tensor(runs).to(block.runs.device()));
 }
 
 }  // namespace
 
 at::Tensor attend_by_products(const AttentionBlock& block) {
   const auto shape = [](const AttentionSegment& segment) {
-    return std::tuple(segment.first, segment.length, segment.asking, segment.clean_prefix);
+    return std::tuple(segment.first, segment.length, segment.asking, segment.other_prefix, segment.cut);
   };
-  std::map<std::tuple<std::int64_t, std::int64_t, std::int64_t, bool>, Group> groups;
+  std::map<std::tuple<std::int64_t, std::int64_t, std::int64_t, bool, PositionRange>, Group> groups;
   std::int64_t row = 0, query = 0;
   for (const auto& segment : block.segments) {
     auto& group = groups[shape(segment)];
@@ -175,7 +178,7 @@ at::Tensor attend_by_products(const AttentionBlock& block) {
   const auto device = block.queries.device();
   auto result = at::empty_like(block.queries);
   for (const auto& [key, group] : groups) {
-    const auto [first, length, asking, clean_prefix] = key;
+    const auto [first, length, asking, other_prefix, cut] = key;
     const auto G = group.segments, Q = length - asking;
     if (Q == 0) continue;
     const auto rows = at::tensor(group.rows).to(device), queries = at::tensor(group.queries).to(device);
@@ -184,9 +187,9 @@ at::Tensor attend_by_products(const AttentionBlock& block) {
         (block.queries.index_select(0, queries) * block.scale).view({G, draws, Q, H, width}).permute({1, 3, 0, 2, 4});
     const auto kv = block.keys_values.index_select(0, rows).view({G, draws, length, 2, H, width});
     const auto own = [&](std::int64_t part) { return kv.select(3, part).permute({1, 3, 0, 2, 4}); };
-    const auto base = base_runs(block, clean_prefix);
+    const auto runs = prefix_runs(block, other_prefix);
     const auto shared = [&](std::int64_t part) {
-      const auto prefix = base.slice(1, 0, first);
+      const auto prefix = runs.slice(1, 0, first);
       return prefix.reshape({prefix.size(0), first, 2, H, width}).select(2, part).permute({0, 2, 1, 3});
     };
     const auto stacked = q.reshape({draws, H, G * Q, width});
@@ -195,7 +198,9 @@ at::Tensor attend_by_products(const AttentionBlock& block) {
     const auto unseen = at::ones({Q, length}, at::device(device).dtype(at::kBool)).triu(asking + 1);
     const auto own_scores =
         at::matmul(q, own(0).transpose(-1, -2)).masked_fill_(unseen, -std::numeric_limits<double>::infinity());
-    const auto weights = at::softmax(at::cat({prefix_scores, own_scores}, -1), -1);
+    const auto scores = at::cat({prefix_scores, own_scores}, -1);
+    if (cut.begin < cut.end) scores.slice(-1, cut.begin, cut.end).fill_(-std::numeric_limits<double>::infinity());
+    const auto weights = at::softmax(scores, -1);
     const auto prefix_weights = weights.slice(-1, 0, first).reshape({draws, H, G * Q, first});
     const auto mixed = at::matmul(prefix_weights, shared(1)).view({draws, H, G, Q, width}) +
                        at::matmul(weights.slice(-1, first), own(1));

@@ -16,25 +16,103 @@ std::string shortest(double value) {
   return {digits.data(), std::to_chars(digits.data(), digits.data() + digits.size(), value).ptr};
 }
 
+Error fault_of(const TraceOptions& options) {
+  const auto& corruption = options.corruption;
+  const bool scaled = corruption.method == CorruptionMethod::kNoise && corruption.sigma > 0;
+  return Error(std::string("a corrupted run ends in NaN or infinity: ") +
+               (scaled ? "noise of scale " + shortest(corruption.sigma) + " is too large for this model and dtype; " +
+                             "choose a smaller one"
+                       : "this corruption is too much for this model and dtype; choose another"));
+}
+
 }  // namespace
 
-MeanAndError mean_and_error(std::span<const double> draws) {
+Tally Tally::of(double value, std::int64_t draws) {
+  Tally tally;
+  tally.count_ = draws;
+  tally.mean_ = value;
+  return tally;
+}
+
+void Tally::add(std::span<const double> draws) {
   const auto n = static_cast<double>(draws.size());
   const double mean = std::accumulate(draws.begin(), draws.end(), 0.0) / n;
-  if (draws.size() < 2) return {mean, std::numeric_limits<double>::quiet_NaN()};
   double squares = 0;
   for (const double draw : draws) squares += (draw - mean) * (draw - mean);
-  return {mean, std::sqrt(squares / (n - 1) / n)};
+  if (count_ == 0) {
+    mean_ = mean;
+    squares_ = squares;
+  } else {
+    const auto before = static_cast<double>(count_), all = before + n;
+    const double apart = mean - mean_;
+    mean_ += apart * n / all;
+    squares_ += squares + apart * apart * before * n / all;
+  }
+  count_ += static_cast<std::int64_t>(draws.size());
 }
 
-std::optional<Error> fault_of(std::span<const double> draws, const TraceOptions& options) {
-  if (std::all_of(draws.begin(), draws.end(), [](double draw) { return std::isfinite(draw); })) return std::nullopt;
-  return Error("a corrupted run ends in NaN or infinity: noise of scale " + shortest(options.sigma) +
-               " is too large for this model and dtype; choose a smaller one");
+double Tally::standard_error() const {
+  if (count_ < 2) return std::numeric_limits<double>::quiet_NaN();
+  const auto n = static_cast<double>(count_);
+  return std::sqrt(squares_ / (n - 1) / n);
 }
 
-void check_finite(std::span<const double> draws, const TraceOptions& options) {
-  if (const auto fault = fault_of(draws, options)) throw *fault;
+void RunTally::add(std::span<const double> values, std::size_t of_draw) {
+  columns.resize(of_draw);
+  std::vector<double> column(values.size() / of_draw);
+  for (std::size_t c = 0; c < of_draw; ++c) {
+    for (std::size_t draw = 0; draw < column.size(); ++draw) column[draw] = values[draw * of_draw + c];
+    columns[c].add(column);
+  }
+}
+
+void TraceTally::add(RunTally& run, std::span<const double> values, const TraceOptions& options) {
+  run.add(values, columns_);
+  if (!fault_ && !std::isfinite(run.columns.front().mean())) fault_ = fault_of(options);
+}
+
+bool TraceTally::is_done(const TraceOptions& options) const {
+  if (draws_ == 0) return false;
+  if (fault_ || !options.precision) return true;
+  // A single draw tells nothing of its error, but a corruption without chance has none.
+  const bool precise = draws_ > 1 && largest_error() <= *options.precision;
+  return precise || draws_ >= options.most_samples || !is_random(options.corruption);
+}
+
+std::int64_t TraceTally::next_step(const TraceOptions& options) const {
+  return options.precision ? std::min(options.samples, std::max<std::int64_t>(1, options.most_samples - draws_))
+                           : options.samples;
+}
+
+double TraceTally::largest_error() const {
+  double largest = corrupted_.columns.empty() ? 0 : corrupted_.columns.front().standard_error();
+  for (const auto& run : runs_) {
+    if (!run.columns.empty()) largest = std::fmax(largest, run.columns.front().standard_error());
+  }
+  return largest;
+}
+
+Trace begun_trace(const Trace& clean, const TraceTally& tally) {
+  auto trace = clean;
+  const auto& low = tally.corrupted().columns;
+  trace.samples = tally.draws();
+  trace.largest_error = tally.largest_error();
+  trace.low_score = low.front().mean();
+  trace.low_standard_error = low.front().standard_error();
+  for (std::size_t i = 0; i < trace.measured.size(); ++i) {
+    trace.measured[i].low = low[i + 1].mean();
+    trace.measured[i].low_standard_error = low[i + 1].standard_error();
+  }
+  return trace;
+}
+
+void put(const RunTally& run, std::size_t index, CausalGrid& grid) {
+  grid.scores[index] = run.columns.front().mean();
+  grid.standard_error[index] = run.columns.front().standard_error();
+  for (std::size_t i = 0; i < grid.measured.size(); ++i) {
+    grid.measured[i].values[index] = run.columns[i + 1].mean();
+    grid.measured[i].standard_error[index] = run.columns[i + 1].standard_error();
+  }
 }
 
 }  // namespace rometrace

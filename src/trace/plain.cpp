@@ -1,7 +1,8 @@
 #include "rometrace/trace/plain.hpp"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/softmax.h>
+#include <ATen/ops/ones.h>
 
 #include <utility>
 #include <vector>
@@ -10,55 +11,82 @@
 #include "rometrace/trace/patch.hpp"
 #include "trace/corruption.hpp"
 #include "trace/draws.hpp"
+#include "trace/readout.hpp"
+#include "trace/recorder.hpp"
 
 namespace rometrace {
 namespace {
 
-// The corrupted runs that a trace of one prompt is made of.
+// The runs that a trace of one prompt is made of, for some of its draws.
 class Runs {
  public:
   Runs(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options, const CleanRun& clean,
-       std::stop_token stop)
+       std::int64_t first_draw, std::int64_t draws, std::stop_token stop)
       : model_(model),
-        prompt_(prompt),
-        options_(options),
         clean_(clean),
-        corruption_(model, prompt, options),
+        question_(prompt, clean),
+        readings_(readings_of(prompt, options)),
+        corruption_(model, options.corruption, prompt.subject_range, prompt.counter_ids, first_draw, draws),
+        draws_(draws),
+        noising_(options.direction == Direction::kNoising),
+        corrupted_(model, {draws, static_cast<std::int64_t>(clean.token_ids.size()), clean.recording.first, 0},
+                   noising_ ? sites_of(options.kinds) : severed_sites(options.kinds)),
         stop_(std::move(stop)) {}
 
-  // The answer's probability, with the subject corrupted and nothing restored.
-  MeanAndError corrupted() const {
-    return run([](Site, std::int64_t, at::Tensor&) {});
+  // The readings [draws, 1 + readings] of the corrupted run. To be called before patched(), which reads what it leaves.
+  std::vector<double> corrupted() {
+    return run(draws_, /*corrupt=*/true,
+               [&](Site site, std::int64_t layer, at::Tensor& value) { corrupted_(site, layer, value); });
   }
 
-  // Likewise, with clean outputs put back.
-  MeanAndError restored(const Patch& patch) const {
-    return run([&](Site site, std::int64_t layer, at::Tensor& value) {
-      if (site != patch.site || layer < patch.layers.begin || layer >= patch.layers.end) return;
-      value.select(1, patch.position).copy_(clean_.output(patch.site, layer, patch.position));
-    });
+  std::vector<double> patched(const Patch& patch) const {
+    const auto rows = patch.of_clean_run ? 1 : draws_;
+    const auto& other = noising_ ? corrupted_.recording() : clean_.recording;
+    const auto& base = noising_ ? clean_.recording : corrupted_.recording();
+    const auto tap = [&](Site site, std::int64_t layer, at::Tensor& value) {
+      for (const auto& change : patch.changes) {
+        if (change.source == Change::Source::kCut || change.site != site || !change.layers.contains(layer)) continue;
+        const auto& from = change.source == Change::Source::kBase ? base : other;
+        const auto width = change.head ? value.size(2) / model_.config().n_head : value.size(2);
+        const auto first = change.head.value_or(0) * width;
+        value.select(1, patch.position)
+            .slice(1, first, first + width)
+            .copy_(from.output(site, layer, patch.position).slice(1, first, first + width));
+      }
+    };
+    return run(rows, !noising_ && !patch.of_clean_run, tap, [&](std::int64_t layer) { return mask(patch, layer); });
   }
 
  private:
-  MeanAndError run(const Tap& tap) const {
-    const auto corrupt_and_tap = [&](Site site, std::int64_t layer, at::Tensor& value) {
+  at::Tensor mask(const Patch& patch, std::int64_t layer) const {
+    at::Tensor seen;
+    for (const auto& change : patch.changes) {
+      if (change.source != Change::Source::kCut || !change.layers.contains(layer)) continue;
+      const auto tokens = static_cast<std::int64_t>(clean_.token_ids.size());
+      seen = at::ones({tokens, tokens}, at::device(model_.device()).dtype(at::kBool));
+      seen.slice(0, patch.position).slice(1, change.cut.begin, change.cut.end).fill_(false);
+    }
+    return seen;
+  }
+
+  std::vector<double> run(std::int64_t rows, bool corrupt, const Tap& tap, const AttentionMask& mask = {}) const {
+    const auto all_taps = [&](Site site, std::int64_t layer, at::Tensor& value) {
       if (stop_.stop_requested()) throw Interrupted();
-      if (site == Site::kEmbedding) corruption_.apply(value);
+      if (site == Site::kEmbedding && corrupt) corruption_.apply(value);
       tap(site, layer, value);
     };
-    const auto hidden = model_.forward(prompt_.token_ids, options_.samples, corrupt_and_tap);
-    const auto logits = model_.logits(hidden.select(1, hidden.size(1) - 1));  // [N, V]
-    const auto scores = at::softmax(logits, -1, at::kDouble).select(1, clean_.trace.answer_id).contiguous().cpu();
-    const std::span<const double> draws(scores.data_ptr<double>(), static_cast<std::size_t>(scores.numel()));
-    check_finite(draws, options_);
-    return mean_and_error(draws);
+    const auto hidden = model_.forward(clean_.token_ids, rows, all_taps, mask);
+    return read_logits(model_.logits(hidden.slice(1, clean_.trace.tokens - 1)), question_, readings_);
   }
 
   const Gpt2& model_;
-  const TracePrompt& prompt_;
-  const TraceOptions& options_;
   const CleanRun& clean_;
+  Question question_;
+  std::vector<Reading> readings_;
   Corruption corruption_;
+  std::int64_t draws_;
+  bool noising_;
+  Recorder corrupted_;
   std::stop_token stop_;
 };
 
@@ -67,29 +95,28 @@ class Runs {
 Trace trace_plain(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options, const CleanRun& clean,
                   const RunControl& control) {
   const at::NoGradGuard no_grad;
-  Trace trace = clean.trace;
-  const Runs runs(model, prompt, options, clean, control.stop);
-  const auto low = runs.corrupted();
-  trace.low_score = low.mean;
-  trace.low_standard_error = low.standard_error;
-
-  const auto first = static_cast<std::int64_t>(prompt.subject_range.begin);
-  const auto total = static_cast<std::int64_t>(options.kinds.size()) * (trace.tokens - first) * trace.layers;
-  std::int64_t done = 0;
-  if (control.progress) control.progress(done, total);
-  for (const Kind kind : options.kinds) {
-    auto grid = empty_grid(kind, options, trace);
-    for (std::int64_t position = first; position < trace.tokens; ++position) {
-      for (std::int64_t layer = 0; layer < trace.layers; ++layer) {
-        const auto cell = runs.restored(patch_of(kind, position, layer, options.window, trace.layers));
-        const auto index = static_cast<std::size_t>(position * trace.layers + layer);
-        grid.scores[index] = cell.mean;
-        grid.standard_error[index] = cell.standard_error;
-        if (control.progress) control.progress(++done, total);
-      }
+  const auto cells = cells_of(prompt, options, model.config());
+  TraceTally tally(cells.size(), clean.trace.measured.size());
+  std::int64_t total = 0, done = 0;
+  while (!tally.is_done(options)) {
+    const auto draws = tally.next_step(options);
+    Runs runs(model, prompt, options, clean, tally.draws(), draws, control.stop);
+    tally.add_corrupted(runs.corrupted(), options);
+    total += static_cast<std::int64_t>(cells.size());
+    if (control.progress) control.progress(done, total);
+    for (std::size_t i = 0; i < cells.size() && !tally.fault(); ++i) {
+      const bool known = cells[i].patch.of_clean_run && tally.draws() > 0;  // more draws tell nothing more of it
+      if (!known) tally.add_run(i, runs.patched(cells[i].patch), options);
+      if (control.progress) control.progress(++done, total);
     }
-    trace.grids.push_back(std::move(grid));
+    tally.end_step(draws);
   }
+  if (tally.fault()) throw *tally.fault();
+  auto trace = begun_trace(clean.trace, tally);
+  for (const Kind kind : options.kinds) {
+    trace.grids.push_back(empty_grid(kind, prompt, options, model.config(), trace));
+  }
+  for (std::size_t i = 0; i < cells.size(); ++i) put(tally.run(i), cells[i].index, trace.grids[cells[i].grid]);
   return trace;
 }
 

@@ -2,8 +2,8 @@
 
 #include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <map>
-#include <set>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -19,19 +19,26 @@ std::string size_text(std::int64_t bytes) {
   return bytes < kKibi ? std::to_string(bytes) + "B" : std::to_string((bytes + kKibi - 1) / kKibi) + "K";
 }
 
+bool cuts(const Patch& patch) {
+  return patch.changes.front().source == Change::Source::kCut;
+}
+
+// The patch without the end of its window: those that are equal so begin alike. Only windows are nested so.
+Patch start_of(const Patch& patch) {
+  auto start = patch;
+  if (start.changes.size() == 1) start.changes.front().layers.end = 0;
+  return start;
+}
+
 }  // namespace
 
-std::vector<PatchCells> patches_of(const SweepShape& shape, const TraceOptions& options) {
-  std::map<std::tuple<std::int64_t, std::int64_t, Site, std::int64_t>, PatchCells> patches;
-  for (std::size_t grid = 0; grid < options.kinds.size(); ++grid) {
-    for (auto t = shape.b; t < shape.T; ++t) {
-      for (std::int64_t layer = 0; layer < shape.L; ++layer) {
-        const auto patch = patch_of(options.kinds[grid], t, layer, options.window, shape.L);
-        auto& entry = patches[{patch.layers.begin, t, patch.site, patch.layers.end}];
-        entry.patch = patch;
-        entry.cells.push_back({grid, static_cast<std::size_t>(t * shape.L + layer)});
-      }
-    }
+std::vector<PatchCells> patches_of(const std::vector<Cell>& cells) {
+  std::map<std::pair<std::int64_t, Patch>, PatchCells> patches;  // those that begin together stand together
+  for (std::size_t i = 0; i < cells.size(); ++i) {
+    const auto& patch = cells[i].patch;
+    auto& entry = patches[{patch.changes.front().layers.begin, patch}];
+    entry.patch = patch;
+    entry.cells.push_back(i);
   }
   std::vector<PatchCells> list;
   list.reserve(patches.size());
@@ -39,86 +46,122 @@ std::vector<PatchCells> patches_of(const SweepShape& shape, const TraceOptions& 
   return list;
 }
 
-bool Segment::restored_at(Site site, std::int64_t layer) const {
-  return patch != nullptr && patch->site == site && patch->position == first && patch->layers.begin < layer &&
-         layer < patch->layers.end;
+const Change* Segment::change_at(Site site, std::int64_t layer) const {
+  if (patch == nullptr || patch->position != first) return nullptr;
+  for (const auto& change : patch->changes) {
+    const bool admission = &change == &patch->changes.front() && layer == change.layers.begin;
+    if (change.site == site && change.source != Change::Source::kCut && change.layers.contains(layer) && !admission) {
+      return &change;
+    }
+  }
+  return nullptr;
+}
+
+PositionRange Segment::cut_at(std::int64_t layer) const {
+  if (patch == nullptr) return {};
+  const auto& change = patch->changes.front();
+  return change.source == Change::Source::kCut && change.layers.contains(layer) ? change.cut : PositionRange{};
 }
 
 SweepShape::SweepShape(const TracePrompt& prompt, const TraceOptions& options, std::int64_t layers, std::int64_t facts)
     : J(facts),
       N(options.samples),
-      T(static_cast<std::int64_t>(prompt.token_ids.size())),
+      R(static_cast<std::int64_t>(prompt.token_ids.size()) + prompt.answer_tokens() - 1),
       L(layers),
-      b(static_cast<std::int64_t>(prompt.subject_range.begin)) {
-  TORCH_INTERNAL_ASSERT(J >= 1 && N >= 1 && 0 <= b && b < T, "a trace needs a draw and a subject within the prompt");
+      K(prompt.answer_tokens()),
+      b(prompt.first_corrupted()),
+      last(R - K),
+      noising(options.direction == Direction::kNoising) {
+  TORCH_INTERNAL_ASSERT(J >= 1 && N >= 1 && 0 <= b && b <= last,
+                        "a trace needs a draw and a subject within the prompt");
 }
 
-Segment SweepShape::corrupted_run() const {
-  return {nullptr, b, T - b, /*clean_prefix=*/true, 0};
+Segment SweepShape::base_run() const {
+  return {nullptr, b, R - b, /*other_prefix=*/true, N, 0};
 }
 
 Segment SweepShape::segment_of(const Patch& patch) const {
-  // No position up to the subject's first token has read noise: its state, once restored, stays the clean run's. So it
-  // needs no row, and those after it see the clean run's keys.
-  if (patch.site == Site::kState && patch.position == b) return {&patch, b + 1, T - b - 1, /*clean_prefix=*/true, 0};
-  return {&patch, patch.position, T - patch.position, /*clean_prefix=*/false, 0};
+  // A run without corruption; where that is not the base run, it is the other one.
+  if (patch.of_clean_run) return {&patch, patch.position, R - patch.position, /*other_prefix=*/!noising, 1, 0};
+  // No position up to the first corrupted one has read noise: its state, once patched, stays the other run's. So it
+  // needs no row, and those after it see the other run's keys.
+  const auto& change = patch.changes.front();
+  if (change.site == Site::kState && patch.changes.size() == 1 && patch.position == b && b < last) {
+    return {&patch, b + 1, R - b - 1, /*other_prefix=*/true, N, 0};
+  }
+  return {&patch, patch.position, R - patch.position, /*other_prefix=*/false, N, 0};
 }
 
 Outcome SweepShape::outcome_of(const Patch& patch) const {
-  const bool last_layer = patch.layers.begin == L - 1, last_position = patch.position == T - 1;
-  if (last_layer && !last_position) return Outcome::kCorrupted;  // only the last position is read from there on
-  if (patch.site == Site::kState && last_position && (last_layer || patch.position == b)) return Outcome::kClean;
+  if (patch.of_clean_run) return Outcome::kToBeRun;
+  const auto& change = patch.changes.front();
+  const bool last_layer = change.layers.begin == L - 1, last_position = patch.position == last;
+  if (last_layer && !last_position) return Outcome::kBase;  // only the answer's positions are read from there on
+  const bool state = change.site == Site::kState && K == 1 && last_position;
+  if (state && (last_layer || (patch.position == b && patch.changes.size() == 1))) return Outcome::kOther;
   return Outcome::kToBeRun;
 }
 
 SweepPlan::SweepPlan(const SweepShape& shape, std::vector<const Patch*> patches_to_run)
-    : patches(std::move(patches_to_run)), admissions(static_cast<std::size_t>(shape.L)) {
-  std::map<std::tuple<std::int64_t, Site, std::int64_t>, std::size_t> longest;
-  const auto start = [](const Patch& patch) { return std::tuple(patch.position, patch.site, patch.layers.begin); };
+    : patches(std::move(patches_to_run)),
+      admissions(static_cast<std::size_t>(shape.L)),
+      before(static_cast<std::size_t>(shape.L)) {
+  const auto end_of = [&](std::size_t i) { return patches[i]->changes.front().layers.end; };
+  std::map<Patch, std::size_t> longest;
   for (std::size_t i = 0; i < patches.size(); ++i) {
-    const auto [entry, is_new] = longest.emplace(start(*patches[i]), i);
-    if (!is_new && patches[i]->layers.end > patches[entry->second]->layers.end) entry->second = i;
+    const auto [entry, is_new] = longest.emplace(start_of(*patches[i]), i);
+    if (!is_new && end_of(i) > end_of(entry->second)) entry->second = i;
+    for (const auto& change : patches[i]->changes) {
+      const bool is_held = change.source == Change::Source::kBase;
+      if (is_held && std::find(held.begin(), held.end(), change.site) == held.end()) held.push_back(change.site);
+    }
   }
-  rows = shape.rows(shape.corrupted_run());
-  clean_rows = shape.b;
+  rows = shape.rows(shape.base_run());
+  other_rows = shape.b;
   token_layers = shape.L * rows;
   for (const bool of_parents : {true, false}) {  // in one layer, parents first
     for (std::size_t i = 0; i < patches.size(); ++i) {
       const auto& patch = *patches[i];
-      const auto parent = longest.at(start(patch));
+      const auto parent = longest.at(start_of(patch));
       if ((parent == i) != of_parents) continue;
-      const auto layer = of_parents ? patch.layers.begin : patch.layers.end - 1;
-      admissions[static_cast<std::size_t>(layer)].push_back({i, of_parents ? std::nullopt : std::optional(parent)});
+      const auto begin = patch.changes.front().layers.begin;
+      const bool before_layer = of_parents && cuts(patch);
+      const auto layer = of_parents ? begin : end_of(i) - 1;
+      if (before_layer) {
+        before[static_cast<std::size_t>(layer)].push_back(i);
+      } else {
+        admissions[static_cast<std::size_t>(layer)].push_back({i, of_parents ? std::nullopt : std::optional(parent)});
+      }
       const auto segment = shape.segment_of(patch);
       rows += shape.rows(segment);
-      token_layers += (shape.L - 1 - layer) * shape.rows(segment);
-      if (segment.clean_prefix) clean_rows = shape.b + 1;
+      token_layers += (shape.L - (before_layer ? 0 : 1) - layer) * shape.rows(segment);
+      if (segment.other_prefix) other_rows = std::max(other_rows, segment.first);
     }
   }
-  token_layers += shape.L * shape.J * clean_rows;
+  token_layers += shape.L * shape.J * (shape.noising ? shape.N : 1) * other_rows;
 }
 
-std::vector<std::int64_t> SweepPlan::admitted_at(std::int64_t layer, Site site) const {
-  std::set<std::int64_t> positions;
+std::vector<std::size_t> SweepPlan::admitted_at(std::int64_t layer, Site site) const {
+  std::vector<std::size_t> admitted;
   for (const auto& [index, parent] : admissions[static_cast<std::size_t>(layer)]) {
-    if (!parent && patches[index]->site == site) positions.insert(patches[index]->position);
+    if (!parent && patches[index]->changes.front().site == site) admitted.push_back(index);
   }
-  return {positions.begin(), positions.end()};
+  return admitted;
 }
 
 std::vector<std::vector<std::size_t>> cut_into_passes(const std::vector<PatchCells>& patches, const SweepShape& shape,
                                                       std::int64_t row_bytes, std::int64_t memory) {
-  const auto corrupted = shape.rows(shape.corrupted_run());
+  const auto corrupted = shape.rows(shape.base_run());
   std::vector<std::vector<std::size_t>> passes(1);
   std::int64_t rows = corrupted;
   for (std::size_t i = 0; i < patches.size(); ++i) {
     if (shape.outcome_of(patches[i].patch) != Outcome::kToBeRun) continue;
     const auto more = shape.rows(patches[i].patch);
     if ((corrupted + more) * row_bytes > memory) {
-      throw Error("the memory allowed for restored runs, " + size_text(memory) +
-                  ", does not hold the corrupted run and one restored run of " +
+      throw Error("the memory allowed for patched runs, " + size_text(memory) +
+                  ", does not hold the unpatched run and one patched run of " +
                   (shape.J == 1 ? "this prompt" : "these prompts") + "; expected at least " +
-                  size_text((corrupted + more) * row_bytes) + ", or fewer samples");
+                  size_text((corrupted + more) * row_bytes) + (shape.N > 1 ? ", or fewer samples" : ""));
     }
     if ((rows + more) * row_bytes > memory) {
       passes.emplace_back();

@@ -5,6 +5,7 @@
 #include <optional>
 #include <vector>
 
+#include "rometrace/model/config.hpp"
 #include "rometrace/trace/patch.hpp"
 #include "rometrace/trace/trace.hpp"
 
@@ -12,50 +13,57 @@ namespace rometrace {
 
 /// A patch and the cells whose score it is: several where windows are cut to the same layers at the model's ends.
 struct PatchCells {
-  struct Cell {
-    std::size_t grid = 0;
-    std::size_t index = 0;  ///< in the grid's row-major scores
-  };
   Patch patch;
-  std::vector<Cell> cells;
+  std::vector<std::size_t> cells;  ///< in the list of all cells
 };
 
-/// The rows that a run carries up the layers from its admission on: for each draw of each fact, positions
-/// first .. T - 1. The keys of the positions before are the fact's corrupted run's, or its clean one's.
+/// The rows that a run carries up the layers from its admission on: of each draw of each fact (or of each fact, for a
+/// patch of the clean run) positions first .. R - 1.
 struct Segment {
-  const Patch* patch = nullptr;  ///< none: the corrupted run
+  const Patch* patch = nullptr;  ///< none: the base run
   std::int64_t first = 0;
-  std::int64_t length = 0;  ///< T - first
-  bool clean_prefix = false;
-  std::int64_t row = 0;  ///< where its rows begin: [J N, length]
+  std::int64_t length = 0;           ///< R - first
+  bool other_prefix = false;         ///< the keys of the positions before are the other run's, not the base run's
+  std::int64_t draws_of_a_fact = 1;  ///< N, or 1
+  std::int64_t row = 0;              ///< where its rows begin: [J draws_of_a_fact, length]
 
-  /// Whether row 0's own output of `site` in this layer is replaced by the clean one (after the layer of admission,
-  /// whose replacement is part of the admission).
-  bool restored_at(Site site, std::int64_t layer) const;
+  /// What takes the place of row 0's own output of `site` in this layer (above the layer of admission, whose change is
+  /// part of the admission); null if nothing does.
+  const Change* change_at(Site site, std::int64_t layer) const;
+
+  /// The positions that attention does not see in this layer.
+  PositionRange cut_at(std::int64_t layer) const;
 };
 
 /// What is known of a patch's outcome before it is run.
-enum class Outcome { kToBeRun, kCorrupted, kClean };
+enum class Outcome {
+  kToBeRun,
+  kBase,   ///< as the base run's
+  kOther,  ///< as the other run's
+};
 
-/// The sizes of the runs of J facts: prompts with the same number of tokens and the same first one of the subject.
+/// The sizes of the runs of J facts: prompts with the same number of tokens, the same first one that is corrupted, and
+/// answers of the same number of tokens. Of runs' tokens there are R = T + K - 1.
 struct SweepShape {
   SweepShape(const TracePrompt& prompt, const TraceOptions& options, std::int64_t layers, std::int64_t facts = 1);
 
-  Segment corrupted_run() const;
+  Segment base_run() const;
   Segment segment_of(const Patch& patch) const;
   Outcome outcome_of(const Patch& patch) const;
   std::int64_t draws() const { return J * N; }
-  std::int64_t rows(const Segment& segment) const { return draws() * segment.length; }
+  std::int64_t rows(const Segment& segment) const { return J * segment.draws_of_a_fact * segment.length; }
   std::int64_t rows(const Patch& patch) const { return rows(segment_of(patch)); }
 
   std::int64_t J;  ///< facts
   std::int64_t N;  ///< draws of each
-  std::int64_t T, L;
-  std::int64_t b;  ///< the subjects' first position
+  std::int64_t R, L, K;
+  std::int64_t b;     ///< the first position that is corrupted
+  std::int64_t last;  ///< the prompts' last position, T - 1, where the answer begins
+  bool noising;
 };
 
-/// The patches of all cells from the subject on, in the order in which sweeps admit them.
-std::vector<PatchCells> patches_of(const SweepShape& shape, const TraceOptions& options);
+/// The patches of the cells, in the order in which sweeps admit them.
+std::vector<PatchCells> patches_of(const std::vector<Cell>& cells);
 
 /// One pass up the layers: which patches ride in it, and when each gets its rows.
 struct SweepPlan {
@@ -67,21 +75,24 @@ struct SweepPlan {
 
   SweepPlan(const SweepShape& shape, std::vector<const Patch*> patches);
 
-  /// The positions, ascending, of the patches that begin by restoring `site` in this layer.
-  std::vector<std::int64_t> admitted_at(std::int64_t layer, Site site) const;
+  /// The patches that begin by changing `site` in this layer, of those that have no parent.
+  std::vector<std::size_t> admitted_at(std::int64_t layer, Site site) const;
 
   std::vector<const Patch*> patches;
   /// [L]: in the order in which patches are given rows after (or within) each layer. Windows that the model's lower end
   /// cuts short begin together and differ in their ends only: the longest is carried, and each other leaves it where
   /// its own window ends.
   std::vector<std::vector<Admission>> admissions;
+  /// [L]: the patches that are given rows before the layer, as they change what happens in its attention.
+  std::vector<std::vector<std::size_t>> before;
+  std::vector<Site> held;         ///< where patches hold outputs at the base run's
   std::int64_t rows = 0;          ///< at the top, of all segments
-  std::int64_t clean_rows = 0;    ///< positions of each clean run whose keys are read
+  std::int64_t other_rows = 0;    ///< positions of the other runs whose keys are read
   std::int64_t token_layers = 0;  ///< rows times layers that need keys and values
 };
 
 /// Cuts the patches that have to be run into passes of at most `memory` bytes of rows, `row_bytes` each; one pass in
-/// any case. Throws Error if that does not hold the corrupted run and one patch.
+/// any case. Throws Error if that does not hold the base run and one patch.
 std::vector<std::vector<std::size_t>> cut_into_passes(const std::vector<PatchCells>& patches, const SweepShape& shape,
                                                       std::int64_t row_bytes, std::int64_t memory);
 

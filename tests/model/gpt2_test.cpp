@@ -80,7 +80,9 @@ TEST_CASE("a tap sees every site once a layer, in the order of the computation, 
   const std::vector<std::int32_t> ids = golden.golden.at("logits")[0].at("token_ids");
   std::vector<std::pair<Site, std::int64_t>> seen, expected = {{Site::kEmbedding, 0}};
   for (std::int64_t layer = 0; layer < model->config().n_layer; ++layer) {
-    for (const auto site : {Site::kAttn, Site::kMlp, Site::kState}) expected.emplace_back(site, layer);
+    for (const auto site : {Site::kMixed, Site::kAttn, Site::kMlp, Site::kState}) {
+      expected.emplace_back(site, layer);
+    }
   }
   const auto T = static_cast<std::int64_t>(ids.size());
   model->forward(ids, 2, [&](Site site, std::int64_t layer, at::Tensor& value) {

@@ -87,5 +87,21 @@ TEST_CASE("a weight is packed once, at its first product, whichever thread asks 
   for (const auto& result : results) CHECK(largest_difference(result, at::matmul(x, weight)) < 1e-4);
 }
 
+TEST_CASE("differentiable products are not packed, and autograd reaches what is multiplied") {
+  const auto weight = at::randn({20, 50}) / 4, bias = at::randn({50});
+  Linear::Options options;
+  options.widths = {30, 20};
+  options.products = Products::kDifferentiable;
+  bool packed = false;
+  options.packed = [&] { packed = true; };
+  const Linear linear(weight, bias, options);
+  CHECK_FALSE(linear.packed());
+  const auto x = at::randn({9, 20}).requires_grad_();
+  linear.product(x, 1).sum().backward();
+  CHECK_FALSE(packed);
+  CHECK(largest_difference(x.grad(), weight.slice(1, 30).sum(1).expand({9, 20})) < 1e-5);
+  CHECK_FALSE(weight.requires_grad());
+}
+
 }  // namespace
 }  // namespace rometrace

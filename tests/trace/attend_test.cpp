@@ -25,13 +25,18 @@ struct Draws {
 AttentionBlock an_example(at::ScalarType dtype, std::int64_t heads, std::int64_t width, Draws draws) {
   constexpr std::int64_t T = 6;
   AttentionBlock block;
-  block.facts = draws.facts;
-  block.first_draw = draws.first;
   block.draws = draws.count;
+  for (std::int64_t draw = 0; draw < draws.count; ++draw) {
+    const auto of_all = draws.first + draw;
+    block.base_runs.push_back(draws.facts + of_all);
+    block.other_runs.push_back(of_all / kDrawsOfEach);
+  }
   block.heads = heads;
   block.scale = 0.37;
-  block.segments = {{0, 6, 0, false}, {2, 4, 1, true},  {2, 4, 0, false}, {5, 1, 0, false},
-                    {5, 1, 1, false}, {2, 4, 3, false}, {2, 4, 0, false}, {1, 5, 0, true}};
+  block.segments = {{0, 6, 0, false, {}},     {2, 4, 1, true, {}},     {2, 4, 0, false, {}},
+                    {5, 1, 0, false, {}},     {5, 1, 1, false, {}},    {2, 4, 3, false, {}},
+                    {2, 4, 0, false, {}},     {1, 5, 0, true, {}},     {5, 1, 0, true, {1, 3}},
+                    {5, 1, 0, false, {3, 5}}, {4, 2, 0, true, {4, 5}}, {3, 3, 1, false, {0, 3}}};
   std::int64_t rows = 0, queries = 0;
   for (const auto& segment : block.segments) {
     rows += block.draws * segment.length;
@@ -40,7 +45,7 @@ AttentionBlock an_example(at::ScalarType dtype, std::int64_t heads, std::int64_t
   const auto D = heads * width;
   block.queries = at::randn({queries, D}, dtype);
   block.keys_values = at::randn({rows, 2 * D}, dtype);
-  block.base = at::randn({block.facts * (1 + kDrawsOfEach), T, 2 * D}, dtype);
+  block.runs = at::randn({draws.facts * (1 + kDrawsOfEach), T, 2 * D}, dtype);
   return block;
 }
 
@@ -51,10 +56,10 @@ at::Tensor attend_one_by_one(const AttentionBlock& block) {
   std::int64_t row = 0;
   for (const auto& segment : block.segments) {
     for (std::int64_t draw = 0; draw < block.draws; ++draw, row += segment.length) {
-      const auto of_all = block.first_draw + draw;
-      const auto base = block.base[segment.clean_prefix ? of_all / kDrawsOfEach : block.facts + of_all];
+      const auto run = block.runs[block.prefix_runs(segment.other_prefix)[static_cast<std::size_t>(draw)]];
       for (auto asking = segment.asking; asking < segment.length; ++asking) {
-        const auto seen = at::cat({base.slice(0, 0, segment.first), block.keys_values.slice(0, row, row + asking + 1)});
+        const auto all = at::cat({run.slice(0, 0, segment.first), block.keys_values.slice(0, row, row + asking + 1)});
+        const auto seen = at::cat({all.slice(0, 0, segment.cut.begin), all.slice(0, segment.cut.end)});
         const auto heads = [&](const at::Tensor& rows) { return rows.reshape({-1, H, D / H}).transpose(0, 1); };
         const auto query = block.queries[static_cast<std::int64_t>(results.size())];
         results.push_back(at::scaled_dot_product_attention(heads(query), heads(seen.slice(1, 0, D)),

@@ -65,7 +65,7 @@ TEST_CASE("demo prompts become the same tokens, subjects and grids as with trans
       CHECK(range == expected.at("subject_range"));
       const auto options = testing::golden_options(expected);
       const auto trace = trace_sweep(*model, prompt, options, run_clean(*model, prompt, options)).trace;
-      CHECK(trace.answer_id == expected.at("answer_id"));
+      CHECK(trace.answer_id() == expected.at("answer_id"));
       close_scores.compare("high_score", trace.high_score, expected.at("high_score"));
       close_scores.compare("low_score", trace.low_score, expected.at("low_score"));
       std::size_t index = 0;

@@ -30,7 +30,7 @@ void compare_grids(at::ScalarType dtype, Tolerance scores, Tolerance errors) {
           nlohmann::json({expected.at("kind"), expected.at("window"), expected.at("subject_range")}).dump();
       CAPTURE(setting);
       const auto trace = plain(*model, golden_prompt(expected), golden_options(expected));
-      CHECK(trace.answer_id == expected.at("answer_id"));
+      CHECK(trace.answer_id() == expected.at("answer_id"));
       CHECK(trace.prediction_id == expected.at("prediction_id"));
       const auto& grid = trace.grids.at(0);
       const auto& rows = expected.at("scores");
@@ -86,7 +86,7 @@ Example an_example() {
       auto options = golden_options(trace);
       options.kinds.assign(std::begin(kAllKinds), std::end(kAllKinds));
       options.window = 3;
-      options.replace = false;
+      options.corruption.replace = false;
       options.samples = 4;
       const auto L = model->config().n_layer;
       return {std::move(model),
@@ -112,7 +112,7 @@ constexpr double kRounding = 1e-6;
 
 TEST_CASE("law: without noise every cell is the high score") {
   auto example = an_example();
-  example.options.sigma = 0;
+  example.options.corruption.sigma = 0;
   const auto trace = plain(*example.model, example.prompt, example.options);
   CHECK(trace.low_score == doctest::Approx(trace.high_score).epsilon(kRounding));
   for (const auto& grid : trace.grids) {
@@ -173,8 +173,8 @@ TEST_CASE("a window that covers the model gives one score a position, whatever i
 
 TEST_CASE("with replace, the low score is measured with replace too, and does not depend on the embedding replaced") {
   auto [model, prompt, options, T, L, begin] = an_example();
-  options.replace = true;
-  options.target = 1;
+  options.corruption.replace = true;
+  prompt.target = {1};
   const auto trace = plain(*model, prompt, options);
   auto other = prompt;
   const auto at = static_cast<std::size_t>(begin);
@@ -185,9 +185,9 @@ TEST_CASE("with replace, the low score is measured with replace too, and does no
 TEST_CASE("a target is followed instead of the prediction, which stays known") {
   auto [model, prompt, options, T, L, begin] = an_example();
   const auto predicted = run_clean(*model, prompt, options).trace.prediction_id;
-  options.target = predicted == 0 ? 1 : 0;
+  prompt.target = {predicted == 0 ? 1 : 0};
   const auto trace = plain(*model, prompt, options);
-  CHECK(trace.answer_id == *options.target);
+  CHECK(trace.answer_id() == prompt.target.front());
   CHECK(trace.prediction_id == predicted);
   CHECK(trace.high_score < trace.prediction_score);
 }

@@ -36,19 +36,22 @@ using testing::Tolerance;
 // far below 1. A standard error is a small difference of such values, so its own relative error is larger.
 struct Tolerances {
   Tolerance scores, errors;
+  Tolerance measured;  // logits and their like are not below 1
 };
-constexpr Tolerances kDouble{{1e-9, 1e-12}, {1e-6, 1e-9}};
-constexpr Tolerances kFloat{{1e-5, 1e-7}, {1e-3, 1e-6}};
+constexpr Tolerances kDouble{{1e-9, 1e-12}, {1e-6, 1e-9}, {1e-9, 1e-10}};
+constexpr Tolerances kFloat{{1e-5, 1e-7}, {1e-3, 1e-6}, {1e-4, 1e-4}};
 
 Tolerances tolerances_of(at::ScalarType dtype) {
   return dtype == at::kDouble ? kDouble : kFloat;
 }
 
 void compare(const Trace& found, const Trace& expected, Tolerances tolerances) {
-  CHECK(found.answer_id == expected.answer_id);
+  CHECK(found.answer_id() == expected.answer_id());
   CHECK(found.high_score == expected.high_score);
   REQUIRE(found.grids.size() == expected.grids.size());
-  Closeness scores(tolerances.scores), errors(tolerances.errors);
+  CHECK(found.samples == expected.samples);
+  Closeness scores(tolerances.scores), errors(tolerances.errors), measured(tolerances.measured);
+  measured.compare("nothing", 0, 0);
   scores.compare("low_score", found.low_score, expected.low_score);
   errors.compare("low_standard_error", found.low_standard_error, expected.low_standard_error);
   for (std::size_t g = 0; g < expected.grids.size(); ++g) {
@@ -56,15 +59,27 @@ void compare(const Trace& found, const Trace& expected, Tolerances tolerances) {
     CHECK(found.grids[g].window == expected.grids[g].window);
     REQUIRE(found.grids[g].scores.size() == expected.grids[g].scores.size());
     for (std::size_t i = 0; i < expected.grids[g].scores.size(); ++i) {
-      const auto columns = static_cast<std::size_t>(expected.layers);
+      const auto columns = static_cast<std::size_t>(expected.layers * expected.grids[g].heads);
       const auto cell = std::string(to_string(expected.grids[g].kind)) + " [" + std::to_string(i / columns) + "][" +
                         std::to_string(i % columns) + "]";
       scores.compare(cell, found.grids[g].scores[i], expected.grids[g].scores[i]);
       errors.compare("error of " + cell, found.grids[g].standard_error[i], expected.grids[g].standard_error[i]);
     }
+    CHECK(found.grids[g].positions == expected.grids[g].positions);
+    REQUIRE(found.grids[g].measured.size() == expected.measured.size());
+    for (std::size_t m = 0; m < expected.measured.size(); ++m) {
+      const auto name = std::string(to_string(expected.measured[m].reading.measure)) + " of " +
+                        std::string(to_string(expected.grids[g].kind));
+      for (std::size_t i = 0; i < expected.grids[g].scores.size(); ++i) {
+        measured.compare(name, found.grids[g].measured[m].values[i], expected.grids[g].measured[m].values[i]);
+        errors.compare("error of " + name, found.grids[g].measured[m].standard_error[i],
+                       expected.grids[g].measured[m].standard_error[i]);
+      }
+    }
   }
   scores.check();
   errors.check();
+  measured.check();
 }
 
 void compare_with_plain(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options,
@@ -114,11 +129,11 @@ class Example {
     options.kinds.resize(static_cast<std::size_t>(whole(1, 3)));
     options.window = whole(1, 2 * model_.layers + 1);
     options.samples = whole(1, 5);
-    options.seed = static_cast<std::uint32_t>(seed);
-    options.sigma = chance(0.1) ? 0 : 0.2 * static_cast<double>(whole(1, 10));
-    if (chance(0.3)) options.distribution = NoiseRule::Distribution::kUniform;
-    options.replace = chance(0.3);
-    if (chance(0.3)) options.target = static_cast<std::int32_t>(whole(0, model_.vocab - 1));
+    options.corruption.seed = static_cast<std::uint32_t>(seed);
+    options.corruption.sigma = chance(0.1) ? 0 : 0.2 * static_cast<double>(whole(1, 10));
+    if (chance(0.3)) options.corruption.distribution = NoiseRule::Distribution::kUniform;
+    options.corruption.replace = chance(0.3);
+    if (chance(0.3)) prompt.target = {a_token()};
 
     // Enough for the corrupted run and one patch at least.
     const auto patch_rows = 2 * options.samples * (T - begin);
@@ -131,8 +146,53 @@ class Example {
     text << "L " << model_.layers << ", D " << model_.width << ", H " << model_.heads << ", V " << model_.vocab << ", "
          << model_.activation << ", T " << prompt.token_ids.size() << ", subject [" << prompt.subject_range.begin
          << ", " << prompt.subject_range.end << "), window " << options.window << ", N " << options.samples
-         << ", sigma " << options.sigma;
+         << ", sigma " << options.corruption.sigma;
     return text.str();
+  }
+
+  // Kinds, directions, answers, corruptions and measures of all sorts beside what the paper has.
+  void widen() {
+    options.kinds = {Kind::kState, Kind::kMlp,     Kind::kAttn, Kind::kStateMlpSevered, Kind::kStateAttnSevered,
+                     Kind::kHead,  Kind::kKnockout};
+    std::shuffle(options.kinds.begin(), options.kinds.end(), engine_);
+    options.kinds.resize(static_cast<std::size_t>(whole(1, 7)));
+    options.head_window = chance(0.5) ? 1 : whole(1, model_.layers + 2);
+    options.knockout_window = whole(1, model_.layers + 2);
+    if (chance(0.5)) options.direction = Direction::kNoising;
+    const auto T = static_cast<std::int64_t>(prompt.token_ids.size());
+    if (chance(0.4)) {
+      options.positions.which = static_cast<PositionRule::Which>(whole(0, 4));
+      for (std::int64_t t = 0; t < T; ++t) {
+        if (options.positions.which == PositionRule::Which::kList && chance(0.5)) options.positions.list.push_back(t);
+      }
+    }
+    if (chance(0.5)) {
+      const auto K = whole(1, std::min<std::int64_t>(4, model_.positions - T + 1));
+      prompt.target.clear();
+      for (std::int64_t k = 0; k < K; ++k) prompt.target.push_back(a_token());
+    }
+    if (chance(0.3)) {
+      prompt.foil = a_token();
+      options.measures = {Measure::kLogProbability, Measure::kLogit, Measure::kLogitDifference, Measure::kRank,
+                          Measure::kKl};
+      std::shuffle(options.measures.begin(), options.measures.end(), engine_);
+      options.measures.resize(static_cast<std::size_t>(whole(1, 5)));
+      if (prompt.answer_tokens() == 1 && chance(0.5)) prompt.other_targets = {a_token(), a_token()};
+    }
+    if (chance(0.2)) {
+      options.corruption.method = CorruptionMethod::kTokens;
+      prompt.counter_ids = prompt.token_ids;
+      for (auto& id : prompt.counter_ids) {
+        if (chance(0.3)) id = a_token();
+      }
+      prompt.counter_ids.back() = (prompt.token_ids.back() + 1) % static_cast<std::int32_t>(model_.vocab);
+      options.samples = 1;
+    } else if (chance(0.2)) {
+      options.precision = 0.02;
+      options.most_samples = 3 * options.samples - 1;
+    }
+    const auto rows = options.samples * (T + prompt.answer_tokens() - 1 - prompt.first_corrupted());
+    memory_rows = 2 * rows * (chance(0.5) ? 1 : whole(1, 30));
   }
 
   // Other prompts that can share a sweep with this one's: subjects may end elsewhere.
@@ -140,9 +200,16 @@ class Example {
     std::vector<TracePrompt> prompts(count, prompt);
     const auto begin = static_cast<std::int64_t>(prompt.subject_range.begin);
     for (auto& each : prompts) {
-      for (auto& id : each.token_ids) id = static_cast<std::int32_t>(whole(0, model_.vocab - 1));
+      for (auto& id : each.token_ids) id = a_token();
+      if (!each.counter_ids.empty()) {  // differing where they did
+        for (std::size_t t = 0; t < each.token_ids.size(); ++t) {
+          const auto apart = prompt.counter_ids[t] - prompt.token_ids[t] + static_cast<std::int32_t>(model_.vocab);
+          each.counter_ids[t] = (each.token_ids[t] + apart) % static_cast<std::int32_t>(model_.vocab);
+        }
+      }
       each.subject_range.end =
           static_cast<std::size_t>(whole(begin + 1, static_cast<std::int64_t>(each.token_ids.size())));
+      if (sweep_key(each, options) != sweep_key(prompt, options)) each.subject_range = prompt.subject_range;
     }
     return prompts;
   }
@@ -154,6 +221,7 @@ class Example {
   std::int64_t memory_rows = 0, block_rows = 0;
 
  private:
+  std::int32_t a_token() { return static_cast<std::int32_t>(whole(0, model_.vocab - 1)); }
   std::int64_t whole(std::int64_t least, std::int64_t most) {
     return std::uniform_int_distribution<std::int64_t>(least, most)(engine_);
   }
@@ -193,14 +261,58 @@ TEST_CASE("sweep = plain for random models, prompts, options, memory budgets and
   CHECK(several_passes > kExamples / 4);
 }
 
+TEST_CASE("sweep = plain for kinds, directions, answers, corruptions and measures of all sorts") {
+  constexpr unsigned kExamples = 400;
+  std::int64_t several_passes = 0;
+  for (unsigned seed = 1000; seed < 1000 + kExamples; ++seed) {
+    CAPTURE(seed);
+    Example example(seed);
+    example.widen();
+    CAPTURE(example.description());
+    const auto model = example.load(at::kDouble);
+    const auto row = model->config().n_embd * static_cast<std::int64_t>(c10::elementSize(at::kDouble));
+    RunControl tight;
+    tight.memory = example.memory_rows * row;
+    tight.block_rows = example.block_rows;
+    const auto clean = run_clean(*model, example.prompt, example.options);
+    const auto plain = trace_plain(*model, example.prompt, example.options, clean);
+    compare(trace_sweep(*model, example.prompt, example.options, clean).trace, plain, kDouble);
+    const auto cut = trace_sweep(*model, example.prompt, example.options, clean, tight);
+    compare(cut.trace, plain, kDouble);
+    several_passes += cut.passes > 1 ? 1 : 0;
+  }
+  CHECK(several_passes > kExamples / 4);
+}
+
+TEST_CASE("facts that share a sweep of all sorts have the scores that each has alone") {
+  for (unsigned seed = 2000; seed < 2100; ++seed) {
+    CAPTURE(seed);
+    Example example(seed);
+    example.widen();
+    CAPTURE(example.description());
+    const auto model = example.load(at::kDouble);
+    std::vector<TracePrompt> prompts = example.prompts_of_its_shape(2 + seed % 3);
+    std::vector<CleanRun> cleans;
+    std::vector<SweepFact> facts;
+    for (const auto& prompt : prompts) cleans.push_back(run_clean(*model, prompt, example.options));
+    for (std::size_t i = 0; i < prompts.size(); ++i) facts.push_back({&prompts[i], &cleans[i]});
+    const auto shared = trace_sweeps(*model, facts, example.options);
+    for (std::size_t i = 0; i < prompts.size(); ++i) {
+      REQUIRE(std::holds_alternative<Trace>(shared.outcomes[i]));
+      compare(std::get<Trace>(shared.outcomes[i]), trace_sweep(*model, prompts[i], example.options, cleans[i]).trace,
+              kDouble);
+    }
+  }
+}
+
 // Some prompts of one shape, with their clean runs: of every other one a target of its own is followed.
 struct Group {
   Group(const Gpt2& model, Example& example, std::size_t count) : prompts(example.prompts_of_its_shape(count)) {
     for (std::size_t i = 0; i < count; ++i) {
-      auto options = example.options;
-      options.target.reset();
-      if (i % 2 == 1) options.target = prompts[i].token_ids.back();
-      cleans.push_back(run_clean(model, prompts[i], options));
+      auto& target = prompts[i].target;
+      if (target.size() <= 1) target.clear();
+      if (target.empty() && i % 2 == 1) target = {prompts[i].token_ids.back()};
+      cleans.push_back(run_clean(model, prompts[i], example.options));
     }
   }
 
@@ -228,7 +340,7 @@ TEST_CASE("facts that share a sweep have the scores that each has alone") {
     std::set<std::int32_t> answers;
     std::set<std::size_t> ends;
     for (std::size_t i = 0; i < count; ++i) {
-      answers.insert(group.cleans[i].trace.answer_id);
+      answers.insert(group.cleans[i].trace.answer_id());
       ends.insert(group.prompts[i].subject_range.end);
     }
     several_answers += answers.size() > 1 ? 1 : 0;
@@ -261,8 +373,9 @@ TEST_CASE("a fact whose output is not a number is the only one of its sweep to f
     const auto model = example.load(at::kFloat);
     const Group group(*model, example, 8);
     // About the largest float32: of a longer subject's noise, which is more draws, some overflow before.
-    for (example.options.sigma = 5e37; example.options.sigma < 5e38; example.options.sigma *= 1.1) {
-      CAPTURE(example.options.sigma);
+    for (example.options.corruption.sigma = 5e37; example.options.corruption.sigma < 5e38;
+         example.options.corruption.sigma *= 1.1) {
+      CAPTURE(example.options.corruption.sigma);
       const auto shared = trace_sweeps(*model, group.facts(), example.options);
       std::size_t failed = 0;
       for (std::size_t i = 0; i < group.prompts.size(); ++i) {
@@ -289,8 +402,9 @@ TEST_CASE("what a fact's clean run holds reaches no other fact of its sweep") {
     const auto model = example.load(at::kDouble);
     Group group(*model, example, 3);
     const auto before = trace_sweeps(*model, group.facts(), example.options);
-    group.cleans[1].inputs.fill_(std::numeric_limits<double>::quiet_NaN());
-    for (auto& [site, outputs] : group.cleans[1].outputs) outputs.fill_(std::numeric_limits<double>::quiet_NaN());
+    group.cleans[1].recording.inputs.fill_(std::numeric_limits<double>::quiet_NaN());
+    for (auto& [site, outputs] : group.cleans[1].recording.outputs)
+      outputs.fill_(std::numeric_limits<double>::quiet_NaN());
     const auto after = trace_sweeps(*model, group.facts(), example.options);
     for (const std::size_t i : {0, 2}) {
       compare(std::get<Trace>(after.outcomes[i]), std::get<Trace>(before.outcomes[i]), kDouble);
@@ -478,11 +592,13 @@ TEST_CASE("the states' cost is the formula's") {
   const std::int64_t L = 7, T = 9, b = 3, N = 4, V = 11, D = 8, F = 32;
   write_random_model(folder, {.layers = L, .width = D, .inner = F, .vocab = V}, engine);
   const auto model = Gpt2::load(folder.path());
-  const TracePrompt prompt{"", "", {1, 2, 3, 4, 5, 6, 7, 8, 9}, {3, 5}};
+  TracePrompt prompt;
+  prompt.token_ids = {1, 2, 3, 4, 5, 6, 7, 8, 9};
+  prompt.subject_range = {3, 5};
   TraceOptions options;
   options.kinds = {Kind::kState};
   options.samples = N;
-  options.sigma = 0.5;
+  options.corruption.sigma = 0.5;
   const auto work = trace_sweep(*model, prompt, options, run_clean(*model, prompt, options)).work;
   const auto rows = (T - b) * (T - b + 1) / 2 - 1;  // of all positions; the subject's first needs one row fewer
   const auto base = L * (N * (T - b) + b + 1);
@@ -535,7 +651,7 @@ TEST_CASE("memory that does not hold the corrupted run and one patch is refused 
   RunControl control;
   control.memory = 16;
   CHECK(message_of<Error>([&] { trace_sweep(*model, example.prompt, example.options, clean, control); }) ==
-        Contains("16B, does not hold the corrupted run and one restored run"));
+        Contains("16B, does not hold the unpatched run and one patched run"));
   control.memory = least_memory(*model, example.prompt, example.options);
   CHECK(trace_sweep(*model, example.prompt, example.options, clean, control).passes > 1);
   --control.memory;
@@ -544,7 +660,7 @@ TEST_CASE("memory that does not hold the corrupted run and one patch is refused 
 
 TEST_CASE("noise that takes the model beyond numbers is refused") {
   auto example = Example(2);
-  example.options.sigma = 1e38;
+  example.options.corruption.sigma = 1e38;
   const auto model = example.load(at::kFloat);
   const auto clean = run_clean(*model, example.prompt, example.options);
   CHECK(message_of<Error>([&] { trace_sweep(*model, example.prompt, example.options, clean); }) ==
@@ -556,7 +672,7 @@ TEST_CASE("in bfloat16 both engines give the same scores, near those of float32"
   Closeness to_plain({0, 0.05}), to_float({0, 0.1});
   for (unsigned seed = 0; seed < 20; ++seed) {
     Example example(seed);
-    example.options.target = 0;  // an answer whatever the rounding
+    example.prompt.target = {0};  // an answer whatever the rounding
     const auto model = example.load(at::kBFloat16);
     const auto clean = run_clean(*model, example.prompt, example.options);
     const auto swept = trace_sweep(*model, example.prompt, example.options, clean).trace;

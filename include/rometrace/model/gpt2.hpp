@@ -22,6 +22,7 @@ namespace rometrace {
 /// A place in the forward pass whose value can be read and changed.
 enum class Site {
   kEmbedding,  ///< token embedding, before the position embedding is added; once, with layer 0
+  kMixed,      ///< values mixed by a layer's attention, heads side by side, before c_proj
   kAttn,       ///< output of a layer's attention, after c_proj, before it is added to the stream
   kMlp,        ///< output of a layer's MLP, likewise
   kState,      ///< output of a layer: the residual stream after both
@@ -30,6 +31,9 @@ enum class Site {
 /// Called at each site with the value there, [B, T, D]; what it writes into the value in place is what the rest of the
 /// forward pass sees.
 using Tap = std::function<void(Site site, std::int64_t layer, at::Tensor& value)>;
+
+/// Which keys each query of a layer sees: bool [T, T], queries by keys, within what is causal; undefined: all of that.
+using AttentionMask = std::function<at::Tensor(std::int64_t layer)>;
 
 /// A product as GPT-2's checkpoints hold it ("Conv1D"). Weight and bias are its parameters unless they get packed.
 class Conv1dImpl : public torch::nn::Module, public Linear {
@@ -62,8 +66,9 @@ class AttentionImpl : public torch::nn::Module {
   std::int64_t heads() const { return heads_; }
   double scale() const { return scale_; }  ///< of the scores, before the softmax
 
-  /// All positions of each row of a batch: [B, T, D] -> [B, T, D].
-  at::Tensor forward(const at::Tensor& x) const;
+  /// All positions of each row of a batch, to what project() takes: [B, T, D] -> [B, T, D]. `mask` as AttentionMask
+  /// gives it.
+  at::Tensor mix(const at::Tensor& x, const at::Tensor& mask = {}) const;
 
  private:
   std::int64_t heads_;
@@ -97,7 +102,7 @@ class BlockImpl : public torch::nn::Module {
   /// What the MLP adds to a stream [..., D] that holds the attention's output already.
   at::Tensor mlp_output(const at::Tensor& x) const { return mlp_->forward(ln_2_->forward(x)); }
 
-  at::Tensor forward(at::Tensor x, const Tap& tap) const;  ///< [B, T, D] -> [B, T, D]
+  at::Tensor forward(at::Tensor x, const Tap& tap, const AttentionMask& mask) const;  ///< [B, T, D] -> [B, T, D]
 
  private:
   std::int64_t layer_;
@@ -117,19 +122,22 @@ class Gpt2 : public torch::nn::Module {
   /// held whole. Throws Error, also for a dtype that the device cannot multiply in (float16 on a CPU, bfloat16 on an
   /// old one).
   static std::shared_ptr<const Gpt2> load(const std::filesystem::path& folder, at::ScalarType dtype = at::kFloat,
-                                          at::Device device = at::kCPU);
+                                          at::Device device = at::kCPU, Products products = Products::kFast);
 
   const Gpt2Config& config() const { return config_; }
   at::ScalarType dtype() const { return dtype_; }
   at::ScalarType stream_dtype() const { return wte_.scalar_type(); }  ///< float64 for float64, else float32
   at::Device device() const { return wte_.device(); }
+  /// Whether autograd reaches through all products: always when loaded for it, else where none are packed.
+  bool differentiable() const;
   std::int64_t parameter_count() const;  ///< a tied head is counted once
   const std::vector<std::filesystem::path>& weight_files() const { return weight_files_; }
   const BlockImpl& block(std::int64_t layer) const { return *h_.at(static_cast<std::size_t>(layer)); }
 
   /// Runs `rows` copies of one prompt. `token_ids` [T], 1 <= T <= n_positions, each below V (throws Error).
   /// Returns the last layer's state after the final LayerNorm, [B, T, D].
-  at::Tensor forward(std::span<const std::int32_t> token_ids, std::int64_t rows, const Tap& tap = {}) const;
+  at::Tensor forward(std::span<const std::int32_t> token_ids, std::int64_t rows, const Tap& tap = {},
+                     const AttentionMask& mask = {}) const;
 
   /// Runs B prompts of one length T side by side: `token_ids` [B, T], row by row; B and T at least 1, T <= n_positions,
   /// ids below V (throws Error). Returns the last position's state after the final LayerNorm, [B, D]: what `logits`
@@ -149,13 +157,16 @@ class Gpt2 : public torch::nn::Module {
   const Linear& head() const { return *head_; }
 
  private:
-  Gpt2(Gpt2Config config, std::shared_ptr<const Checkpoint> checkpoint, at::ScalarType dtype, at::Device device);
+  Gpt2(Gpt2Config config, std::shared_ptr<const Checkpoint> checkpoint, at::ScalarType dtype, at::Device device,
+       Products products);
 
-  void refuse_length(std::int64_t T) const;                   // throws Error unless 1 <= T <= n_positions
-  at::Tensor run_layers(at::Tensor x, const Tap& tap) const;  // token embeddings [B, T, D] -> what ln_f reads
+  void refuse_length(std::int64_t T) const;  // throws Error unless 1 <= T <= n_positions
+  // Token embeddings [B, T, D] -> what ln_f reads.
+  at::Tensor run_layers(at::Tensor x, const Tap& tap, const AttentionMask& mask) const;
 
   Gpt2Config config_;
   at::ScalarType dtype_;
+  Products products_;
   std::vector<std::filesystem::path> weight_files_;
   at::Tensor wte_;  // [V, D]
   at::Tensor wpe_;  // [n_positions, D]

@@ -19,9 +19,15 @@ struct PackingScratch {
   at::Tensor memory;  // grown when needed
 };
 
+/// What the products of a model are made for.
+enum class Products {
+  kFast,            ///< weights packed where that helps; autograd does not reach through a packed product
+  kDifferentiable,  ///< nothing packed: autograd differentiates with respect to what is multiplied, never the weights
+};
+
 /// y = x W + b. On the CPU in float32 and bfloat16 the weight is "packed" when it is first used: copied into oneDNN's
-/// own layout, which serves products of any number of rows, and stays for good. Otherwise it is used as it is. Safe to
-/// use from several threads.
+/// own layout, which serves products of any number of rows, and stays for good. Otherwise, and where products are to be
+/// differentiable, it is used as it is. Safe to use from several threads.
 ///
 /// The columns of W may be divided into parts that are multiplied apart (queries | keys and values; slices of the
 /// vocabulary).
@@ -31,14 +37,18 @@ class Linear {
     std::vector<std::int64_t> widths;         ///< columns of each part; none: one part
     std::shared_ptr<PackingScratch> scratch;  ///< none: one of its own
     std::function<void()> packed;             ///< called once the weight has been packed and is no longer read
+    Products products = Products::kFast;
   };
 
   /// `weight` [in, out] with any strides; `bias` [out] or undefined, of the same dtype and device.
   Linear(const at::Tensor& weight, const at::Tensor& bias, Options options);
   Linear(const at::Tensor& weight, const at::Tensor& bias) : Linear(weight, bias, Options()) {}
 
-  /// Whether weights of this dtype on this device are packed.
+  /// Whether weights of this dtype on this device are packed, unless products are to be differentiable.
   static bool packs(at::ScalarType dtype, at::Device device);
+
+  /// Whether this one is packed, or will be.
+  bool packed() const { return packed_; }
 
   std::size_t parts() const { return parts_.size(); }
 
@@ -59,7 +69,7 @@ class Linear {
   at::Tensor convert(const at::Tensor& x) const;  // to the weight's dtype
 
   at::ScalarType dtype_;
-  bool packed_;  // or will be
+  bool packed_;
   std::shared_ptr<PackingScratch> scratch_;
   mutable std::function<void()> when_packed_;
   mutable std::once_flag packing_;

@@ -3,36 +3,57 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <stop_token>
+#include <vector>
 
 #include "rometrace/model/gpt2.hpp"
 #include "rometrace/trace/trace.hpp"
 
 namespace rometrace {
 
-/// The clean run of one prompt: the answer, and what restorations will put back. Run once; every engine starts from it.
-struct CleanRun {
-  /// Prediction and answer with their probabilities; no grids, low_score NaN.
-  Trace trace;
-
-  /// The residual stream that enters each layer up to the subject's first position b, [L, b + 1, D], in the model's
-  /// stream dtype.
+/// What a run, or several draws of one side by side (S), leave for other runs to be patched with; in the model's stream
+/// dtype.
+struct Recording {
+  /// The residual stream that enters each layer, of the first positions: [L, S, positions, D].
   at::Tensor inputs;
 
-  /// The outputs of each site that a kind of the options restores, from b on: [L, T - b, D] likewise.
+  /// The outputs of the sites that are asked for, from the first corrupted position b on: [L, S, T + K - 1 - b, D].
   std::map<Site, at::Tensor> outputs;
 
-  /// The output of `site` at `layer` and `position` >= b, [D].
+  std::int64_t first = 0;  ///< b
+
+  /// The output of `site` at `layer` and `position` >= b, [S, D].
   at::Tensor output(Site site, std::int64_t layer, std::int64_t position) const {
-    const auto& all = outputs.at(site);
-    return all[layer][position - (trace.tokens - all.size(1))];
+    return outputs.at(site)[layer].select(1, position - first);
   }
 };
 
-/// Throws Error: prompt longer than the model takes, an id or the target outside its vocabulary, output not a number;
-/// Interrupted when `stop` is requested (looked at several times a layer).
+/// The clean run of one prompt: the answer, and what restorations will put back. Run once; every engine starts from it.
+struct CleanRun {
+  /// Prediction and answer with their probabilities; no grids, what is of the corrupted run NaN.
+  Trace trace;
+
+  /// What is run: the prompt's tokens and, as they are read for the answer's later tokens, the answer's but for the
+  /// last: [T + K - 1].
+  std::vector<std::int32_t> token_ids;
+
+  /// Of that run, S = 1.
+  Recording recording;
+
+  /// Natural logarithm of the next-token distribution after the prompt, [V] in double.
+  at::Tensor log_probabilities;
+};
+
+/// Throws Error: prompt and answer longer than the model takes, an id, target or foil outside its vocabulary, output
+/// not a number; Interrupted when `stop` is requested (looked at several times a layer).
 CleanRun run_clean(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options,
                    std::stop_token stop = {});
+
+/// The tokens that the model says after the prompt, one after the other: the first one, and up to `most` while `ends`
+/// does not hold for the next one. Throws as run_clean() does; the text ends where the model takes no more tokens.
+std::vector<std::int32_t> greedy_answer(const Gpt2& model, const TracePrompt& prompt, std::int64_t most,
+                                        const std::function<bool(std::int32_t)>& ends, std::stop_token stop = {});
 
 }  // namespace rometrace

@@ -1,30 +1,75 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
+#include "rometrace/model/config.hpp"
 #include "rometrace/model/gpt2.hpp"
 #include "rometrace/trace/trace.hpp"
 
 namespace rometrace {
 
-/// What a restored run changes: at `position`, the clean outputs of `site` take the place of its own in `layers`. The
-/// one description that all kinds share and both engines read.
-struct Patch {
-  std::int64_t position = 0;
-  Site site = Site::kState;
-  LayerRange layers;
+/// Positions [begin, end).
+struct PositionRange {
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
 
-  bool operator==(const Patch&) const = default;
+  auto operator<=>(const PositionRange&) const = default;
 };
 
-/// Where a kind restores.
-Site site_of(Kind kind);
+/// One thing that a patched run has otherwise than the run that it is made from (its base: the corrupted run or, when
+/// noising and for knockouts, the clean one).
+struct Change {
+  enum class Source {
+    kOther,  ///< the output of the other run: clean values for a corrupted base, and the reverse
+    kBase,   ///< the output that the base run has there, whatever else is patched
+    kCut,    ///< no output: the attention (kMixed) does not see the positions `cut`
+  };
 
-/// The patch of the cell at (position, layer) of a kind's grid; `layers` is L.
-Patch patch_of(Kind kind, std::int64_t position, std::int64_t layer, std::int64_t window, std::int64_t layers);
+  Site site = Site::kState;
+  LayerRange layers;
+  Source source = Source::kOther;
+  std::optional<std::int64_t> head = {};  ///< with kMixed: this head's slice only
+  PositionRange cut = {};
 
-/// The grid of a kind with nothing but low scores in it.
-CausalGrid empty_grid(Kind kind, const TraceOptions& options, const Trace& trace);
+  auto operator<=>(const Change&) const = default;
+};
+
+/// What a patched run changes: the one description that all kinds share and all engines read. Changes are made at
+/// `position` and those with Source::kCut at all later ones, too.
+struct Patch {
+  std::int64_t position = 0;
+  std::vector<Change> changes;  ///< the first one begins in the lowest layer
+  bool of_clean_run = false;    ///< the base is the clean run, whatever the direction; no draws, then
+
+  auto operator<=>(const Patch&) const = default;
+};
+
+/// The sites whose outputs of the other run these kinds need.
+std::vector<Site> sites_of(const std::vector<Kind>& kinds);
+
+/// The sites at which these kinds hold outputs at those of the base run.
+std::vector<Site> severed_sites(const std::vector<Kind>& kinds);
+
+/// The rule's positions of a prompt, ascending. Throws Error if a listed one is not in the prompt.
+std::vector<std::int64_t> positions_of(const PositionRule& rule, const TracePrompt& prompt);
+
+/// Where a cell's score stands: of `grid` (a place in TraceOptions::kinds), `index` in its scores.
+struct Cell {
+  std::size_t grid = 0;
+  std::size_t index = 0;
+  Patch patch;
+};
+
+/// All cells that have to be run, in the order of the grids: those before the first corrupted position are what the
+/// base run is there, as no noise reaches them. Throws Error if a listed position is not in the prompt.
+std::vector<Cell> cells_of(const TracePrompt& prompt, const TraceOptions& options, const Gpt2Config& config);
+
+/// The grid of a kind with the base run's numbers in it, of a trace whose numbers are known but for its grids. Throws
+/// Error like cells_of().
+CausalGrid empty_grid(Kind kind, const TracePrompt& prompt, const TraceOptions& options, const Gpt2Config& config,
+                      const Trace& trace);
 
 }  // namespace rometrace

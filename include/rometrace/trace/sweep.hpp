@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <variant>
@@ -31,20 +32,23 @@ struct Sweep {
 
 /// All grids in one pass up the layers; the scores of trace_plain within rounding.
 ///
-/// A restoration at layer l changes nothing in the layers up to l, nor at positions before its own. So one matrix of
-/// rows is carried up the layers: the corrupted run's rows and, for each patch restored so far, the rows that it
-/// changed. All share each layer's products; in attention a patch's rows see their own keys and, before those, the
-/// corrupted run's. After each layer the patches that begin there are admitted, as copies of the corrupted rows with
-/// one row restored.
+/// A patch at layer l changes nothing in the layers up to l, nor at positions before its own. So one matrix of rows is
+/// carried up the layers: the base run's rows (the corrupted run's or, when noising, the clean one's) and, for each
+/// patched run that has begun, the rows that it changes. All share each layer's products; in attention a patched run's
+/// rows see their own keys and, before those, the base run's. After each layer the patches that begin there are
+/// admitted, as copies of the base run's rows with one row changed. What a patch changes further up (a window of
+/// outputs, outputs held at the base run's, attention that is cut) is written over as the rows pass.
 ///
-/// With b the subject's first position, the states alone cost, in token-layers of keys and values,
+/// With b the first corrupted position, the states alone cost, in token-layers of keys and values,
 ///   L (N (T - b) + b + 1) + N L (L - 1) / 2 (sum of T - t for t in b .. T - 1, less 1):
 /// the corrupted run and the clean run's first rows, then the patches, where the state restored at b stays the clean
-/// run's and needs no row. Attention and MLP take the same rows, but of the last layer the last position only.
+/// run's and needs no row. Attention and MLP take the same rows, but of the last layer the last position only. A
+/// knockout has a row of the last position, without draws: L of them for each group.
 ///
 /// `clean` is the run of the same model, prompt and options. `control.memory` bounds the rows held: what does not fit
-/// is left for another pass. Progress counts token-layers. Throws Error if noise takes the output beyond numbers, or if
-/// `control.memory` does not hold the corrupted run and one patch; Interrupted when a stop is requested.
+/// is left for another pass. Progress counts token-layers. Throws Error if noise takes the output beyond numbers, if a
+/// listed position is not in the prompt, or if `control.memory` does not hold the base run and one patch; Interrupted
+/// when a stop is requested.
 Sweep trace_sweep(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options, const CleanRun& clean,
                   const RunControl& control = {});
 
@@ -60,24 +64,27 @@ struct SharedSweep {
   std::int64_t passes = 0;                           ///< that all of them took part in
 };
 
-/// Several facts in one sweep, each with the scores that it has alone, within rounding. Their prompts have the same
-/// number of tokens and the same first token of the subject (asserted: see to it before): then patches and rows are the
-/// same, and J facts of N draws go up the layers as one of J N draws would.
+/// What prompts must have in common to share a sweep: then their patches and rows are the same.
+using SweepKey = std::array<std::int64_t, 7>;
+SweepKey sweep_key(const TracePrompt& prompt, const TraceOptions& options);
+
+/// Several facts in one sweep, each with the scores that it has alone, within rounding. Their keys are the same
+/// (asserted: see to it before), and J facts of N draws go up the layers as one of J N draws would.
 ///
-/// Each fact's answer is that of its clean run; `options.target` is not read. Noise that takes one fact's output beyond
+/// With `options.precision` each has the draws that it would have alone. Noise that takes one fact's output beyond
 /// numbers is that fact's Error, and leaves the others as they are. Throws as trace_sweep does for what concerns all:
 /// `control.memory` bounds the rows of all facts.
 SharedSweep trace_sweeps(const Gpt2& model, std::span<const SweepFact> facts, const TraceOptions& options,
                          const RunControl& control = {});
 
-/// How many facts with prompts of this one's shape should share a sweep, at least 1: more where one alone has
+/// How many facts with this one's key should share a sweep, at least 1: more where one alone has
 /// fewer rows in a layer than the device takes together (`control.block_rows`), but no more than `control.memory` holds
-/// in a single pass. It depends on the model, the shape, `options` and `control` alone, so that a batch is grouped in
+/// in a single pass. It depends on the model, the key, `options` and `control` alone, so that a batch is grouped in
 /// the same way each time.
 std::int64_t facts_per_sweep(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options,
                              const RunControl& control = {});
 
-/// The least `control.memory` with which the prompt can be traced: the corrupted run and the largest patch, in bytes.
+/// The least `control.memory` with which the prompt can be traced: the base run and the largest patch, in bytes.
 std::int64_t least_memory(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options);
 
 }  // namespace rometrace

@@ -1,0 +1,28 @@
+#include "trace/recorder.hpp"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+
+namespace rometrace {
+
+Recorder::Recorder(const Gpt2& model, const Shape& shape, const std::vector<Site>& sites) : model_(model) {
+  const auto of_each_layer = [&](std::int64_t positions) {
+    return at::empty({model.config().n_layer, shape.rows, positions, model.config().n_embd},
+                     at::device(model.device()).dtype(model.stream_dtype()));
+  };
+  recording_.first = shape.first;
+  recording_.inputs = of_each_layer(shape.inputs);
+  for (const Site site : sites) recording_.outputs.emplace(site, of_each_layer(shape.tokens - shape.first));
+}
+
+void Recorder::operator()(Site site, std::int64_t layer, const at::Tensor& value) {
+  auto& inputs = recording_.inputs;
+  const auto up_to = value.slice(1, 0, inputs.size(2));
+  if (site == Site::kEmbedding) inputs[0].copy_(up_to + model_.position_embeddings(inputs.size(2)));
+  if (site == Site::kState && layer + 1 < inputs.size(0)) inputs[layer + 1].copy_(up_to);
+  if (const auto found = recording_.outputs.find(site); found != recording_.outputs.end()) {
+    found->second[layer].copy_(value.slice(1, recording_.first));
+  }
+}
+
+}  // namespace rometrace

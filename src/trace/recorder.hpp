@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "rometrace/model/gpt2.hpp"
+#include "rometrace/trace/clean_run.hpp"
+
+namespace rometrace {
+
+/// A tap that records what goes by.
+class Recorder {
+ public:
+  struct Shape {
+    std::int64_t rows = 1;    ///< S
+    std::int64_t tokens = 0;  ///< of the run
+    std::int64_t first = 0;   ///< of the outputs that are kept
+    std::int64_t inputs = 0;  ///< positions of the stream that are kept
+  };
+
+  Recorder(const Gpt2& model, const Shape& shape, const std::vector<Site>& sites);
+
+  void operator()(Site site, std::int64_t layer, const at::Tensor& value);
+
+  const Recording& recording() const { return recording_; }
+
+ private:
+  const Gpt2& model_;
+  Recording recording_;
+};
+
+}  // namespace rometrace

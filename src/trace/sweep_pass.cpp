@@ -1,0 +1,448 @@
+#include "trace/sweep_pass.hpp"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "trace/attend.hpp"
+
+namespace rometrace {
+namespace {
+
+// [L, ...] of each fact -> [L, J, ...]; of a single fact a view.
+template <typename Part>
+at::Tensor side_by_side(const std::vector<const Recording*>& facts, Part part) {
+  if (facts.size() == 1) return part(*facts.front()).unsqueeze(1);
+  std::vector<at::Tensor> parts;
+  for (const auto* fact : facts) parts.push_back(part(*fact));
+  return at::stack(parts, 1);
+}
+
+class Pass {
+ public:
+  Pass(const Gpt2& model, const PassInput& input, TokenLayers& work)
+      : model_(model),
+        other_(input.other),
+        shape_(input.shape),
+        plan_(input.plan),
+        block_rows_(input.block_rows),
+        after_block_(input.after_block),
+        work_(work),
+        segments_({shape_.base_run()}),
+        segment_of_patch_(plan_.patches.size()) {
+    const auto D = model.config().n_embd;
+    const auto like = at::device(model.device()).dtype(model.stream_dtype());
+    rows_ = at::empty({plan_.rows, D}, like);
+    runs_ = at::empty({other_count() + shape_.draws(), shape_.R, 2 * D}, like);
+  }
+
+  std::vector<RunValues> run(const at::Tensor& base_embeddings, std::span<const Question> questions,
+                             std::span<const Reading> readings) {
+    rows_of(segments_[0]).copy_(base_embeddings.slice(1, shape_.b));
+    for (std::int64_t layer = 0; layer < shape_.L; ++layer) {
+      for (const auto index : plan_.before[static_cast<std::size_t>(layer)]) admit_before(layer, index);
+      fill_runs(layer);
+      remember_for_admission(layer);
+      for (const auto& block : blocks()) {
+        advance(layer, block);
+        after_block_();
+      }
+      admit(layer);
+    }
+    return read(questions, readings);
+  }
+
+ private:
+  // Successive rows: either segments whole, or some draws of a single one.
+  struct Block {
+    std::size_t begin_segment, end_segment;
+    std::int64_t first_draw, draws;
+    std::int64_t row, rows;
+  };
+
+  // The base run's values of one layer that others are made of, at all its rows that were computed: [J N (R - b), D].
+  struct BaseLayer {
+    at::Tensor before_attention, mixed, before_mlp;  // where patches begin within the layer
+    std::map<Site, at::Tensor> outputs;              // where they are held
+  };
+
+  std::int64_t other_count() const { return other_.inputs.size(1) * other_.inputs.size(2); }  // J S
+  std::int64_t base_positions() const { return shape_.R - shape_.b; }
+
+  // The place in a list [J, S] of the other run that draw `draw` of a segment belongs to.
+  std::int64_t other_of(const Segment& segment, std::int64_t draw) const {
+    const auto S = other_.inputs.size(2), fact = draw / segment.draws_of_a_fact;
+    return fact * S + (S > 1 && segment.draws_of_a_fact > 1 ? draw % segment.draws_of_a_fact : 0);
+  }
+  // Likewise in [J, N], of the base run.
+  std::int64_t base_of(const Segment& segment, std::int64_t draw) const {
+    return segment.draws_of_a_fact > 1 || shape_.N == 1 ? draw : draw * shape_.N;
+  }
+
+  at::Tensor rows_of(const Segment& segment) const {  // [J draws_of_a_fact, length, D], a view
+    return rows_.slice(0, segment.row, segment.row + shape_.rows(segment)).view({-1, segment.length, rows_.size(1)});
+  }
+
+  // Rows [J N ..] or positions of them as [J, N, ..], a view.
+  at::Tensor by_fact(const at::Tensor& draws) const { return draws.unflatten(0, {shape_.J, shape_.N}); }
+
+  at::Tensor indices(const std::vector<std::int64_t>& numbers) const { return at::tensor(numbers).to(rows_.device()); }
+
+  // The keys and values that patches share: of the other runs' first positions, and of the base runs.
+  void fill_runs(std::int64_t layer) {
+    const auto& block = model_.block(layer);
+    const auto others = other_count(), positions = plan_.other_rows, width = runs_.size(2);
+    const auto base = rows_.slice(0, 0, shape_.rows(segments_[0]));
+    const auto stream = at::cat({other_.inputs[layer].slice(2, 0, positions).flatten(0, 2), base});
+    const auto keys_values = at::empty({stream.size(0), width}, runs_.options());
+    for (std::int64_t begin = 0; begin < stream.size(0); begin += block_rows_) {
+      const auto some = stream.slice(0, begin, begin + block_rows_);
+      keys_values.slice(0, begin, begin + block_rows_).copy_(block.attn().keys_values(block.ln_1(some)));
+    }
+    const auto other = keys_values.slice(0, 0, others * positions).view({others, positions, width});
+    runs_.slice(0, 0, others).slice(1, 0, positions).copy_(other);
+    const auto draws = runs_.slice(0, others);
+    // Before the first corrupted position all runs are the same.
+    const auto same = other.unflatten(0, {shape_.J, -1}).slice(2, 0, shape_.b);
+    by_fact(draws).slice(2, 0, shape_.b).copy_(same.slice(1, 0, 1));
+    draws.slice(1, shape_.b)
+        .copy_(keys_values.slice(0, others * positions).view({shape_.draws(), base_positions(), width}));
+    work_.keys_values += stream.size(0);
+  }
+
+  // Patching an output inside a layer needs the base run as it was before that output was added.
+  void remember_for_admission(std::int64_t layer) {
+    base_layer_ = {};
+    const auto base = rows_.slice(0, 0, shape_.rows(segments_[0]));
+    const auto begins = [&](Site site) { return !plan_.admitted_at(layer, site).empty(); };
+    if (begins(Site::kAttn) || begins(Site::kMixed)) base_layer_.before_attention = base.clone();
+    if (begins(Site::kMixed)) base_layer_.mixed = at::empty_like(base);
+    if (begins(Site::kMlp)) base_layer_.before_mlp = at::empty_like(base);
+    for (const auto site : plan_.held) base_layer_.outputs[site] = at::empty_like(base);
+  }
+
+  std::vector<Block> blocks() const {
+    std::vector<Block> blocks;
+    for (std::size_t i = 0; i < segments_.size(); ++i) {
+      const auto& segment = segments_[i];
+      const auto rows = shape_.rows(segment), of_segment = shape_.J * segment.draws_of_a_fact;
+      // The base run is alone: it takes its keys from where they are kept for all.
+      const bool joins = i > 1 && blocks.back().draws == of_segment &&
+                         segments_[blocks.back().begin_segment].draws_of_a_fact == segment.draws_of_a_fact &&
+                         blocks.back().rows + rows <= block_rows_;
+      if (joins) {
+        blocks.back().rows += rows;
+        blocks.back().end_segment = i + 1;
+        continue;
+      }
+      const auto draws = std::clamp<std::int64_t>(block_rows_ / segment.length, 1, of_segment);
+      for (std::int64_t draw = 0; draw < of_segment; draw += draws) {
+        const auto count = std::min(draws, of_segment - draw);
+        blocks.push_back({i, i + 1, draw, count, segment.row + draw * segment.length, count * segment.length});
+      }
+    }
+    return blocks;
+  }
+
+  // Of each draw, the first row of `segment` whose output of `site` is used.
+  std::int64_t first_used(const Segment& segment, Site site, std::int64_t layer) const {
+    const auto first = layer == shape_.L - 1 ? shape_.last - segment.first : 0;
+    return first == 0 && segment.change_at(site, layer) != nullptr ? 1 : std::max<std::int64_t>(first, 0);
+  }
+
+  // Those rows of a block, counted from the block's first; nothing if they are all rows.
+  std::optional<at::Tensor> used_rows(const Block& block, Site site, std::int64_t layer) const {
+    std::vector<std::int64_t> used;
+    used.reserve(static_cast<std::size_t>(block.rows));
+    std::int64_t row = 0;
+    for (auto i = block.begin_segment; i < block.end_segment; ++i) {
+      const auto first = first_used(segments_[i], site, layer);
+      for (std::int64_t draw = 0; draw < block.draws; ++draw, row += segments_[i].length) {
+        for (auto at = first; at < segments_[i].length; ++at) used.push_back(row + at);
+      }
+    }
+    if (static_cast<std::int64_t>(used.size()) == block.rows) return std::nullopt;
+    return indices(used);
+  }
+
+  // Keeps what the base run has in some of its rows.
+  void keep(at::Tensor& kept, const Block& block, const std::optional<at::Tensor>& used, const at::Tensor& values) {
+    if (block.begin_segment != 0 || !kept.defined()) return;
+    const auto rows = kept.slice(0, block.row, block.row + block.rows);
+    used ? rows.index_copy_(0, *used, values.to(rows.scalar_type())) : rows.copy_(values);
+  }
+
+  // Takes a block of rows through one layer, in place.
+  void advance(std::int64_t layer, const Block& block) {
+    const auto& weights = model_.block(layer);
+    const auto select = [](const at::Tensor& rows, const std::optional<at::Tensor>& used) {
+      return used ? rows.index_select(0, *used) : rows;
+    };
+    const auto x = rows_.slice(0, block.row, block.row + block.rows);
+    const auto add = [&](Site site, const std::optional<at::Tensor>& used, const at::Tensor& output) {
+      if (const auto held = base_layer_.outputs.find(site); held != base_layer_.outputs.end()) {
+        keep(held->second, block, used, output);
+      }
+      used ? x.index_add_(0, *used, output.to(x.scalar_type())) : x.add_(output);
+    };
+
+    const auto asking = used_rows(block, Site::kAttn, layer);
+    const auto normalised = weights.ln_1(x);
+    AttentionBlock attention;
+    attention.queries = weights.attn().queries(select(normalised, asking)).to(x.scalar_type());
+    attention.keys_values = own_keys_values(layer, block, normalised);
+    attention.runs = runs_;
+    attention.draws = block.draws;
+    for (std::int64_t draw = 0; draw < block.draws; ++draw) {
+      const auto& segment = segments_[block.begin_segment];
+      attention.base_runs.push_back(other_count() + base_of(segment, block.first_draw + draw));
+      attention.other_runs.push_back(other_of(segment, block.first_draw + draw));
+    }
+    for (auto i = block.begin_segment; i < block.end_segment; ++i) {
+      const auto& segment = segments_[i];
+      attention.segments.push_back({segment.first, segment.length, first_used(segment, Site::kAttn, layer),
+                                    segment.other_prefix, segment.cut_at(layer)});
+    }
+    attention.heads = weights.attn().heads();
+    attention.scale = weights.attn().scale();
+    work_.attention += attention.queries.size(0);
+    if (attention.queries.size(0) > 0) {
+      const auto mixed = attend(attention);
+      keep(base_layer_.mixed, block, asking, mixed);
+      put_heads(layer, block, attention.segments, mixed);
+      add(Site::kAttn, asking, weights.attn().project(mixed));
+    }
+    put_back(layer, Site::kAttn, block);
+
+    keep(base_layer_.before_mlp, block, {}, x);
+    const auto used = used_rows(block, Site::kMlp, layer);
+    const auto into_mlp = select(x, used);
+    work_.mlp += into_mlp.size(0);
+    if (into_mlp.size(0) > 0) add(Site::kMlp, used, weights.mlp_output(into_mlp));
+    put_back(layer, Site::kMlp, block);
+  }
+
+  at::Tensor own_keys_values(std::int64_t layer, const Block& block, const at::Tensor& normalised) {
+    if (block.begin_segment == 0) {
+      const auto first_run = other_count() + block.first_draw;
+      return runs_.slice(0, first_run, first_run + block.draws).slice(1, shape_.b).reshape({block.rows, runs_.size(2)});
+    }
+    work_.keys_values += block.rows;
+    return model_.block(layer).attn().keys_values(normalised).to(normalised.scalar_type());
+  }
+
+  // The other runs' outputs of `site`, [J S (R - b), D], and the place there of a draw's row at a segment's position.
+  at::Tensor other_outputs(Site site, std::int64_t layer) const { return other_.outputs.at(site)[layer].flatten(0, 2); }
+  std::int64_t other_place(const Segment& segment, std::int64_t draw) const {
+    return other_of(segment, draw) * base_positions() + segment.patch->position - shape_.b;
+  }
+
+  // Writes the other run's slices of heads over those of the first row of each draw, where a window goes on.
+  void put_heads(std::int64_t layer, const Block& block, const std::vector<AttentionSegment>& asked,
+                 const at::Tensor& mixed) const {
+    const auto width = mixed.size(1) / model_.block(layer).attn().heads();
+    std::map<std::int64_t, std::pair<std::vector<std::int64_t>, std::vector<std::int64_t>>> by_head;  // rows, places
+    std::int64_t row = 0;
+    for (auto i = block.begin_segment; i < block.end_segment; ++i) {
+      const auto& segment = segments_[i];
+      const auto queries = segment.length - asked[i - block.begin_segment].asking;
+      const auto* change = segment.change_at(Site::kMixed, layer);
+      const bool used = change != nullptr && asked[i - block.begin_segment].asking == 0;
+      for (std::int64_t draw = 0; draw < block.draws; ++draw, row += queries) {
+        if (!used) continue;
+        auto& [rows, places] = by_head[*change->head];
+        rows.push_back(row);
+        places.push_back(other_place(segment, block.first_draw + draw));
+      }
+    }
+    for (const auto& [head, found] : by_head) {
+      const auto values = other_outputs(Site::kMixed, layer).index_select(0, indices(found.second));
+      mixed.slice(1, head * width, (head + 1) * width)
+          .index_copy_(0, indices(found.first), values.slice(1, head * width, (head + 1) * width));
+    }
+  }
+
+  // Adds the outputs that take the place of those that were left out.
+  void put_back(std::int64_t layer, Site site, const Block& block) {
+    struct Places {
+      std::vector<std::int64_t> rows, outputs;
+    } other, base;
+    std::int64_t row = 0;
+    for (auto i = block.begin_segment; i < block.end_segment; ++i) {
+      const auto& segment = segments_[i];
+      const auto* change = segment.change_at(site, layer);
+      // In the last layer, for the positions that are read only.
+      const bool used = change != nullptr && (layer < shape_.L - 1 || segment.first >= shape_.last);
+      for (std::int64_t draw = 0; draw < block.draws; ++draw, row += segment.length) {
+        if (!used) continue;
+        const bool held = change->source == Change::Source::kBase;
+        const auto of_all = block.first_draw + draw;
+        (held ? base : other).rows.push_back(row);
+        (held ? base : other)
+            .outputs.push_back(held ? of_all * base_positions() + segment.first - shape_.b
+                                    : other_place(segment, of_all));
+      }
+    }
+    const auto rows = rows_.slice(0, block.row, block.row + block.rows);
+    if (!other.rows.empty()) {
+      rows.index_add_(0, indices(other.rows), other_outputs(site, layer).index_select(0, indices(other.outputs)));
+    }
+    if (!base.rows.empty()) {
+      rows.index_add_(0, indices(base.rows), base_layer_.outputs.at(site).index_select(0, indices(base.outputs)));
+    }
+  }
+
+  at::Tensor give_rows(std::size_t patch) {  // [J draws_of_a_fact, length, D], a view
+    auto segment = shape_.segment_of(*plan_.patches[patch]);
+    segment.row = segments_.back().row + shape_.rows(segments_.back());
+    segment_of_patch_[patch] = segments_.size();
+    segments_.push_back(segment);
+    return rows_of(segment);
+  }
+
+  // Gives rows to a patch that changes this layer's attention: those of the clean run.
+  void admit_before(std::int64_t layer, std::size_t index) {
+    const auto rows = give_rows(index);
+    const auto& segment = segments_.back();
+    if (shape_.noising) {
+      rows.copy_(by_fact(rows_of(segments_[0])).select(1, 0).slice(1, segment.first - shape_.b));
+    } else {
+      rows.copy_(other_.inputs[layer].select(1, 0).slice(1, segment.first));
+    }
+  }
+
+  // Gives rows to the patches that begin with this layer.
+  void admit(std::int64_t layer) {
+    const auto patched = patched_rows(layer);
+    for (const auto& [index, parent] : plan_.admissions[static_cast<std::size_t>(layer)]) {
+      const auto rows = give_rows(index);
+      const auto& segment = segments_.back();
+      if (parent) {
+        rows.copy_(rows_of(segments_[segment_of_patch_[*parent]]));
+        continue;
+      }
+      rows.copy_(rows_of(segments_[0]).slice(1, segment.first - shape_.b));
+      if (segment.first == segment.patch->position) rows.select(1, 0).copy_(patched.at(index));
+    }
+  }
+
+  // What the base run's row becomes in each patch that begins with this layer: [J N, D].
+  std::map<std::size_t, at::Tensor> patched_rows(std::int64_t layer) const {
+    std::map<std::size_t, at::Tensor> patched;
+    const auto add = [&](Site site, auto rows_of_patches) {
+      const auto admitted = plan_.admitted_at(layer, site);
+      const auto at_once = std::max<std::int64_t>(1, block_rows_ / shape_.draws());
+      for (std::size_t begin = 0; begin < admitted.size(); begin += static_cast<std::size_t>(at_once)) {
+        const auto count = std::min(admitted.size() - begin, static_cast<std::size_t>(at_once));
+        const auto some = std::span(admitted).subspan(begin, count);
+        const auto rows = rows_of_patches(some);
+        for (std::size_t i = 0; i < count; ++i) patched[some[i]] = rows[static_cast<std::int64_t>(i)];
+      }
+    };
+    const auto& block = model_.block(layer);
+    const auto at_positions = [&](const at::Tensor& base, std::span<const std::size_t> of) {  // [patches, J N, D]
+      const auto rows = base.view({shape_.draws(), base_positions(), -1});
+      std::vector<at::Tensor> list;
+      for (const auto i : of) list.push_back(rows.select(1, plan_.patches[i]->position - shape_.b));
+      return at::stack(list);
+    };
+    const auto others = [&](Site site, std::span<const std::size_t> of) {  // likewise
+      const auto outputs = other_.outputs.at(site)[layer].expand({-1, shape_.N, -1, -1}).flatten(0, 1);
+      return at_positions(outputs.reshape({-1, outputs.size(2)}), of);
+    };
+    const auto with_mlp = [&](const at::Tensor& rows) {
+      work_.mlp += rows.size(0) * rows.size(1);
+      return rows + block.mlp_output(rows);
+    };
+    using Some = std::span<const std::size_t>;
+    add(Site::kState, [&](Some some) { return others(Site::kState, some); });
+    add(Site::kMlp, [&](Some some) { return at_positions(base_layer_.before_mlp, some) + others(Site::kMlp, some); });
+    add(Site::kAttn, [&](Some some) {
+      return with_mlp(at_positions(base_layer_.before_attention, some) + others(Site::kAttn, some));
+    });
+    add(Site::kMixed, [&](Some some) {
+      const auto mixed = at_positions(base_layer_.mixed, some), other = others(Site::kMixed, some);
+      const auto width = mixed.size(2) / block.attn().heads();
+      for (std::size_t i = 0; i < some.size(); ++i) {
+        const auto first = *plan_.patches[some[i]]->changes.front().head * width;
+        const auto row = static_cast<std::int64_t>(i);
+        mixed[row].slice(1, first, first + width).copy_(other[row].slice(1, first, first + width));
+      }
+      work_.attention += mixed.size(0) * mixed.size(1);
+      return with_mlp(at_positions(base_layer_.before_attention, some) + block.attn().project(mixed));
+    });
+    return patched;
+  }
+
+  std::vector<RunValues> read(std::span<const Question> questions, std::span<const Reading> readings) const {
+    std::vector<std::int64_t> rows, question_of;  // [runs, K] and [runs]
+    std::vector<std::size_t> first_run;           // of each segment
+    for (const auto& segment : segments_) {
+      first_run.push_back(question_of.size());
+      for (std::int64_t draw = 0; draw < shape_.J * segment.draws_of_a_fact; ++draw) {
+        for (std::int64_t k = 0; k < shape_.K; ++k) {
+          rows.push_back(segment.row + (draw + 1) * segment.length - shape_.K + k);
+        }
+        question_of.push_back(draw / segment.draws_of_a_fact);
+      }
+    }
+    first_run.push_back(question_of.size());
+    const auto index = indices(rows).view({-1, shape_.K});
+    std::vector<double> values;
+    const auto at_once = std::max<std::int64_t>(1, block_rows_ / shape_.K);
+    for (std::int64_t begin = 0; begin < index.size(0); begin += at_once) {
+      const auto some = index.slice(0, begin, begin + at_once);
+      const auto hidden = model_.ln_f(rows_.index_select(0, some.flatten())).view({some.size(0), shape_.K, -1});
+      const auto of_rows =
+          std::span(question_of).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(hidden.size(0)));
+      const auto found = read_out(model_, hidden, questions, of_rows, readings);
+      values.insert(values.end(), found.begin(), found.end());
+      work_.answers += hidden.size(0) * shape_.K;
+      after_block_();
+    }
+    const auto width = 1 + readings.size();
+    const auto of_segment = [&](std::size_t segment) {
+      return RunValues(values.begin() + static_cast<std::ptrdiff_t>(first_run[segment] * width),
+                       values.begin() + static_cast<std::ptrdiff_t>(first_run[segment + 1] * width));
+    };
+    std::vector<RunValues> in_order = {of_segment(0)};
+    for (const auto segment : segment_of_patch_) in_order.push_back(of_segment(segment));
+    return in_order;
+  }
+
+  const Gpt2& model_;
+  const OtherRuns& other_;
+  const SweepShape& shape_;
+  const SweepPlan& plan_;
+  const std::int64_t block_rows_;
+  const std::function<void()>& after_block_;
+  TokenLayers& work_;
+  std::vector<Segment> segments_;  // the base run, then patches in the order of their admission
+  std::vector<std::size_t> segment_of_patch_;
+  at::Tensor rows_;  // [rows of all segments, D]: the residual stream
+  at::Tensor runs_;  // [J S + J N, R, 2 D]: this layer's keys and values of the other and the base runs
+  BaseLayer base_layer_;
+};
+
+}  // namespace
+
+OtherRuns::OtherRuns(const std::vector<const Recording*>& facts) {
+  inputs = side_by_side(facts, [](const Recording& run) { return run.inputs; });
+  for (const auto& entry : facts.front()->outputs) {
+    const auto site = entry.first;
+    outputs[site] = side_by_side(facts, [&](const Recording& run) { return run.outputs.at(site); });
+  }
+}
+
+std::vector<RunValues> run_pass(const Gpt2& model, const PassInput& input, TokenLayers& work) {
+  return Pass(model, input, work).run(input.base_embeddings, input.questions, input.readings);
+}
+
+}  // namespace rometrace

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <span>
+#include <vector>
+
+#include "rometrace/model/gpt2.hpp"
+#include "rometrace/trace/clean_run.hpp"
+#include "rometrace/trace/sweep.hpp"
+#include "trace/readout.hpp"
+#include "trace/sweep_plan.hpp"
+
+namespace rometrace {
+
+/// What a pass reads of the other runs of J facts (the clean ones or, when noising, the corrupted ones): of each fact's
+/// one run, or of its draws (S).
+struct OtherRuns {
+  explicit OtherRuns(const std::vector<const Recording*>& facts);
+
+  at::Tensor inputs;                   ///< [L, J, S, positions, D]
+  std::map<Site, at::Tensor> outputs;  ///< [L, J, S, R - b, D]
+};
+
+/// The readings of one run: [J, draws of a fact, 1 + readings].
+using RunValues = std::vector<double>;
+
+/// One pass up the layers.
+struct PassInput {
+  const OtherRuns& other;
+  const SweepShape& shape;
+  const SweepPlan& plan;
+  const at::Tensor& base_embeddings;  ///< [J N, R, D], of the base runs, positions added
+  std::span<const Question> questions;
+  std::span<const Reading> readings;
+  std::int64_t block_rows;                   ///< that go through a layer's products together
+  const std::function<void()>& after_block;  ///< called often, with the work done so far in `work`
+};
+
+/// What is read of the base run, then of each patch's run.
+std::vector<RunValues> run_pass(const Gpt2& model, const PassInput& input, TokenLayers& work);
+
+}  // namespace rometrace
