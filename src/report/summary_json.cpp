@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "report/estimate_json.hpp"
 #include "rometrace/text/utf8.hpp"
 #include "rometrace/version.hpp"
 
@@ -11,76 +12,88 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr const char* kMethod =
-    "Poisson bootstrap over facts: for each traced fact, in the order of the lines, a weight for each replicate, "
-    "Poisson(1) "
-    "by inverse CDF of numpy.random.RandomState(seed).random_sample(replicates); a replicate's mean is the weighted "
-    "sum "
-    "over the weighted count, and replicates that draw no fact of a mean are left out of it; the interval is the 2.5th "
-    "to the 97.5th percentile, linear between neighbours";
-
-template <typename Value>
-Json json_of(const std::optional<Value>& value) {
-  return value ? Json(*value) : Json(nullptr);
-}
-
-Json json_of(const std::optional<Bounds>& interval) {
-  return interval ? Json{interval->low, interval->high} : Json(nullptr);
-}
-
 Json json_of(const std::vector<double>& values) {
   return values.empty() ? Json(nullptr) : Json(values);
 }
 
-Json json_of(const Estimate& estimate) {
-  return {{"mean", json_of(estimate.mean)},
-          {"n", estimate.facts},
-          {"standard_error", json_of(estimate.standard_error)},
-          {"normal", json_of(estimate.normal)},
-          {"bootstrap", json_of(estimate.bootstrap)}};
+/// [L], or [L][H] where there are heads.
+Json json_of(const std::vector<double>& values, std::int64_t heads) {
+  if (heads == 0 || values.empty()) return json_of(values);
+  auto layers = Json::array();
+  for (auto layer = values.begin(); layer != values.end(); layer += heads) {
+    layers.push_back(std::vector<double>(layer, layer + heads));
+  }
+  return layers;
 }
 
-Json json_of(const std::optional<Peak>& peak) {
-  if (!peak) return nullptr;
-  return {{"layer", peak->layer},
-          {"aie", peak->aie},
-          {"share", json_of(peak->share)},
-          {"layers", peak->layers ? Json{peak->layers->first, peak->layers->second} : Json(nullptr)}};
+void add_error_bars(Json& json, const ErrorBars& bars, std::int64_t heads) {
+  json["standard_error"] = json_of(bars.standard_error, heads);
+  json["normal_low"] = json_of(bars.normal_low, heads);
+  json["normal_high"] = json_of(bars.normal_high, heads);
+  json["bootstrap_low"] = json_of(bars.bootstrap_low, heads);
+  json["bootstrap_high"] = json_of(bars.bootstrap_high, heads);
 }
 
-Json json_of(const RoleSummary& role) {
-  return {{"facts", role.facts},
-          {"tokens", role.tokens},
-          {"score", json_of(role.score)},
-          {"aie", json_of(role.aie)},
-          {"standard_error", json_of(role.standard_error)},
-          {"normal_low", json_of(role.normal_low)},
-          {"normal_high", json_of(role.normal_high)},
-          {"bootstrap_low", json_of(role.bootstrap_low)},
-          {"bootstrap_high", json_of(role.bootstrap_high)},
-          {"peak", json_of(role.peak)},
-          {"largest_score", json_of(role.largest_score)},
-          {"largest_effect", json_of(role.largest_effect)}};
+void add_effects(Json& json, const EffectSummary& effects, std::int64_t heads) {
+  json["aie"] = json_of(effects.aie, heads);
+  add_error_bars(json, effects, heads);
+  json["peak"] = json_of(effects.peak);
+}
+
+Json json_of(const RoleSummary& role, std::int64_t heads) {
+  Json json = {{"facts", role.facts}, {"tokens", role.tokens}, {"score", json_of(role.score, heads)}};
+  add_effects(json, role, heads);
+  json["largest_score"] = json_of(role.largest_score);
+  json["largest_effect"] = json_of(role.largest_effect);
+  return json;
 }
 
 Json json_of(const KindSummary& kind) {
   auto roles = Json::object();
-  for (const auto role : kRoles)
-    roles[std::string(to_string(role))] = json_of(kind.roles[static_cast<std::size_t>(role)]);
-  return {{"window", kind.window},
-          {"largest_score", json_of(kind.largest_score)},
-          {"largest_effect", json_of(kind.largest_effect)},
-          {"roles", std::move(roles)}};
+  for (const auto role : kRoles) {
+    roles[std::string(to_string(role))] = json_of(kind.roles[static_cast<std::size_t>(role)], kind.heads);
+  }
+  Json json = {{"window", kind.window}};
+  if (kind.heads > 0) json["heads"] = kind.heads;
+  json["largest_score"] = json_of(kind.largest_score);
+  json["largest_effect"] = json_of(kind.largest_effect);
+  json["roles"] = std::move(roles);
+  return json;
+}
+
+Json json_of(const GapSummary& gap) {
+  auto roles = Json::object();
+  for (const auto role : kRoles) {
+    const auto& effects = gap.roles[static_cast<std::size_t>(role)];
+    Json json = {{"facts", effects.facts}, {"tokens", effects.tokens}};
+    add_effects(json, effects, 0);
+    roles[std::string(to_string(role))] = std::move(json);
+  }
+  return {{"roles", std::move(roles)}};
+}
+
+Json json_of(const KnockoutSummary& knockout) {
+  auto groups = Json::object();
+  for (std::size_t i = 0; i < kKnockoutGroups.size(); ++i) {
+    const auto& group = knockout.groups[i];
+    Json json = {{"facts", group.facts}, {"relative_change", json_of(group.relative_change)}};
+    add_error_bars(json, group, 0);
+    groups[std::string(kKnockoutGroups[i])] = std::move(json);
+  }
+  return {{"window", knockout.window}, {"groups", std::move(groups)}};
 }
 
 Json json_of(const GroupSummary& group) {
   auto kinds = Json::object();
   for (const auto& kind : group.kinds) kinds[kind.kind] = json_of(kind);
-  return {{"facts", group.facts},
-          {"high_score", json_of(group.high_score)},
-          {"low_score", json_of(group.low_score)},
-          {"total_effect", json_of(group.total_effect)},
-          {"kinds", std::move(kinds)}};
+  Json json = {{"facts", group.facts},
+               {"high_score", json_of(group.high_score)},
+               {"low_score", json_of(group.low_score)},
+               {"total_effect", json_of(group.total_effect)},
+               {"kinds", std::move(kinds)}};
+  for (const auto& gap : group.gaps) json["gaps"][gap.severed] = json_of(gap);
+  if (group.knockout) json["knockout"] = json_of(*group.knockout);
+  return json;
 }
 
 Json selections_json(const SummaryResult& summary) {
@@ -106,8 +119,7 @@ Json to_json(const SummaryResult& summary) {
   json["causes"] = summary.causes;
   json["torn_lines"] = summary.torn_lines;
   json["warnings"] = summary.warnings;
-  json["bootstrap"] = {
-      {"replicates", summary.config.replicates}, {"seed", summary.config.seed}, {"level", kLevel}, {"method", kMethod}};
+  json["bootstrap"] = bootstrap_json(summary.config);
   json["roles"] = {{"rule", role_rule()}};
   json["overall"] = json_of(summary.overall);
   if (summary.config.by_relation) {

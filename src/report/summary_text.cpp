@@ -2,13 +2,14 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
+#include <cmath>
 #include <string_view>
 #include <vector>
 
 #include "report/display_text.hpp"
 #include "report/finding.hpp"
 #include "report/palette.hpp"
+#include "report/table_text.hpp"
 
 namespace rometrace {
 namespace {
@@ -23,45 +24,19 @@ std::string_view words_for(Role role) {
   return kWords[static_cast<std::size_t>(role)];
 }
 
-/// A fraction in percent with two decimals, without the sign: the heads of tables have it.
-std::string percent(double value) {
-  std::array<char, 64> digits{};
-  const auto end =
-      std::to_chars(digits.data(), digits.data() + digits.size(), 100 * value, std::chars_format::fixed, 2).ptr;
-  const std::string text(digits.data(), end);
-  return text == "-0.00" ? "0.00" : text;
+bool is_severed(const KindSummary& kind) {
+  return kind.kind.ends_with("_severed");
 }
 
-std::string right(const std::string& text, int columns) {
-  const int missing = columns - columns_of(text);
-  return std::string(static_cast<std::size_t>(std::max(0, missing)), ' ') + text;
-}
-
-std::string left(const std::string& text, int columns) {
-  const int missing = columns - columns_of(text);
-  return text + std::string(static_cast<std::size_t>(std::max(0, missing)), ' ');
-}
-
-std::string interval(const std::optional<Bounds>& value) {
-  constexpr int kNumber = 6;
-  return value ? "[" + right(percent(value->low), kNumber) + ", " + right(percent(value->high), kNumber) + "]" : "";
-}
-
-/// The bootstrap's; the normal one where there is none.
-std::optional<Bounds> interval_of(const Estimate& estimate) {
-  return estimate.bootstrap ? estimate.bootstrap : estimate.normal;
-}
-
-std::optional<Bounds> interval_at_peak(const RoleSummary& role) {
-  const auto layer = static_cast<std::size_t>(role.peak->layer);
-  if (!role.bootstrap_low.empty()) return Bounds{role.bootstrap_low[layer], role.bootstrap_high[layer]};
-  if (!role.normal_low.empty()) return Bounds{role.normal_low[layer], role.normal_high[layer]};
+std::optional<Bounds> interval_at(const ErrorBars& bars, std::size_t place) {
+  if (!bars.bootstrap_low.empty()) return Bounds{bars.bootstrap_low[place], bars.bootstrap_high[place]};
+  if (!bars.normal_low.empty()) return Bounds{bars.normal_low[place], bars.normal_high[place]};
   return std::nullopt;
 }
 
-std::string trimmed(std::string line) {
-  line.erase(line.find_last_not_of(' ') + 1);
-  return line + "\n";
+std::optional<Bounds> interval_at_peak(const EffectSummary& effects, std::int64_t heads) {
+  const auto& peak = *effects.peak;
+  return interval_at(effects, static_cast<std::size_t>(peak.head ? peak.layer * heads + *peak.head : peak.layer));
 }
 
 class SummaryText {
@@ -75,8 +50,12 @@ class SummaryText {
     if (summary_.overall.facts == 0) return text + sentence("No fact was traced, so there is nothing to average.");
     text += totals() + "\n";
     for (const auto& kind : summary_.overall.kinds) text += table(kind) + "\n";
+    if (!summary_.overall.gaps.empty()) text += gaps() + "\n";
+    if (summary_.overall.knockout) text += knockout(*summary_.overall.knockout) + "\n";
     if (!summary_.relations.empty()) text += relations() + "\n";
-    for (const auto& kind : summary_.overall.kinds) text += finding(kind);
+    for (const auto& kind : summary_.overall.kinds) {
+      if (!is_severed(kind)) text += finding(kind);
+    }
     return text;
   }
 
@@ -110,18 +89,33 @@ class SummaryText {
     if (!summary_.model.is_null() && summary_.model.contains("name")) {
       text = "model " + text_of(summary_.model["name"]) + ", ";
     }
-    return sentence(text + "noise " + text_of(run["noise"]["rule"]) + " (sigma" + kNoBreak +
-                    text_of(run["noise"]["sigma"]) + "), draws " + text_of(run["samples"]) + ", seed " +
-                    text_of(run["seed"]) + ", " + text_of(run["dtype"]));
+    return sentence(text + corruption() + ", " + draws() + ", seed " + text_of(run["seed"]) + ", " +
+                    text_of(run["dtype"]) + (is_noising() ? ", noising (corrupted values in the clean run)" : "") +
+                    (run["approximate"] == true ? ", by gradients: an approximation" : ""));
   }
+
+  std::string corruption() const {
+    const auto& method = summary_.run["corruption"]["method"];
+    if (method.is_string() && method != "noise") return "corruption " + text_of(method);
+    const auto& noise = summary_.run["noise"];
+    const bool has_sigma = noise["rule"].is_null() || !noise["sigma"].is_null();
+    return "noise " + text_of(noise["rule"]) +
+           (has_sigma ? std::string(" (sigma") + kNoBreak + text_of(noise["sigma"]) + ")" : "");
+  }
+
+  std::string draws() const {
+    const auto& precision = summary_.run["precision"];
+    return precision.is_null() ? "draws " + text_of(summary_.run["samples"])
+                               : "draws up to a standard error of " + text_of(precision["asked"]);
+  }
+
+  bool is_noising() const { return summary_.run["direction"] == "noising"; }
 
   std::string totals() const {
     const auto& group = summary_.overall;
-    const auto replicates = summary_.config.replicates;
-    const std::string how =
-        replicates > 0 ? "bootstrap, " + std::to_string(replicates) + " replicates" : std::string("normal");
-    auto text = sentence("Probability of the answer in percent, mean over " + std::to_string(group.facts) +
-                         " facts, with 95" + kNoBreak + "% interval over facts (" + how + ")");
+    auto text =
+        sentence("Probability of the answer in percent, mean over " + std::to_string(group.facts) + " facts, with 95" +
+                 kNoBreak + "% interval over facts (" + interval_words(summary_.config) + ")");
     return text + total("clean", group.high_score) + total("subject corrupted", group.low_score) +
            total("total effect (ATE)", group.total_effect);
   }
@@ -131,16 +125,51 @@ class SummaryText {
   }
 
   std::string table(const KindSummary& kind) const {
-    const std::string what = kind.kind == "state"  ? "the block's output"
-                             : kind.kind == "mlp"  ? "the MLP's output"
-                             : kind.kind == "attn" ? "the attention's output"
-                                                   : "its output";
-    auto text =
-        heading(shown(kind.kind)) + ": " + what + " restored" +
-        (kind.window > 1 ? " in " + std::to_string(kind.window) + " layers around each layer" : " at one layer") + "\n";
-    text += row("", "facts", "AIE %", "95 % interval", "peak layer", "replicates");
-    for (const auto role : kRoles) text += role_row(role, kind.roles[static_cast<std::size_t>(role)]);
+    auto text = heading(shown(kind.kind)) + ": " + std::string(words_for_kind(kind.kind)) +
+                (is_noising() ? " corrupted" : " restored") + layers_of(kind.window) + "\n";
+    text += row("", "facts", "AIE %", "95 % interval", kind.heads > 0 ? "layer.head" : "peak layer", "replicates");
+    for (const auto role : kRoles) {
+      text += effect_row(std::string(words_for(role)), kind.roles[static_cast<std::size_t>(role)], kind.heads);
+    }
     return text;
+  }
+
+  std::string gaps() const {
+    auto text = heading("gap") + ": what severing a path takes off the state's effect, last subject token\n";
+    text += row("", "facts", "gap %", "95 % interval", "peak layer", "replicates");
+    for (const auto& gap : summary_.overall.gaps) {
+      text += effect_row(gap.severed == "mlp" ? "MLP severed" : "attention severed",
+                         gap.roles[static_cast<std::size_t>(Role::kLastSubject)], 0);
+    }
+    return text + sentence("A peak of tracing does not tell where editing works best (arXiv 2301.04213).");
+  }
+
+  /// The layer of the strongest change, in either direction, for each group.
+  std::string knockout(const KnockoutSummary& knockout) const {
+    constexpr std::array<std::string_view, kKnockoutGroups.size()> kWords = {"subject", "before the subject",
+                                                                             "after the subject", "last token"};
+    auto text = heading("knockout") + ": attention to these tokens cut" + layers_of(knockout.window) + ", in %\n";
+    text += knockout_row("", "facts", "change", "95 % interval", "layer");
+    for (std::size_t i = 0; i < kKnockoutGroups.size(); ++i) {
+      const auto& group = knockout.groups[i];
+      const auto& changes = group.relative_change;
+      if (changes.empty()) {
+        text += knockout_row(kWords[i], "0", "", "", "");
+        continue;
+      }
+      const auto weaker = [](double a, double b) { return std::abs(a) < std::abs(b); };
+      const auto strongest = std::max_element(changes.begin(), changes.end(), weaker);
+      const auto layer = strongest - changes.begin();
+      text += knockout_row(kWords[i], std::to_string(group.facts), percent(*strongest),
+                           interval(interval_at(group, static_cast<std::size_t>(layer))), std::to_string(layer));
+    }
+    return text;
+  }
+
+  static std::string knockout_row(std::string_view name, const std::string& facts, const std::string& change,
+                                  const std::string& bounds, const std::string& layer) {
+    return trimmed("  " + left(std::string(name), 21) + right(facts, 7) + right(change, 9) + "  " + left(bounds, 18) +
+                   right(layer, 6));
   }
 
   static std::string row(const std::string& name, const std::string& facts, const std::string& aie,
@@ -149,16 +178,16 @@ class SummaryText {
                    (share.empty() ? "" : "  " + share));
   }
 
-  static std::string role_row(Role role, const RoleSummary& summary) {
-    const std::string name(words_for(role));
-    if (!summary.peak) return row(name, "0", "", "", "", "");
-    const auto& peak = *summary.peak;
+  static std::string effect_row(const std::string& name, const EffectSummary& effects, std::int64_t heads) {
+    if (!effects.peak) return row(name, "0", "", "", "", "");
+    const auto& peak = *effects.peak;
     std::string share;
     if (peak.share) {
       share = right(std::to_string(static_cast<int>(100 * *peak.share + 0.5)), 7) + " %";
     }
-    return row(name, std::to_string(summary.facts), percent(peak.aie), interval(interval_at_peak(summary)),
-               right(std::to_string(peak.layer), 5), share);
+    const auto place = std::to_string(peak.layer) + (peak.head ? "." + std::to_string(*peak.head) : "");
+    return row(name, std::to_string(effects.facts), percent(peak.aie), interval(interval_at_peak(effects, heads)),
+               right(place, 5), share);
   }
 
   std::string relations() const {
@@ -200,11 +229,14 @@ class SummaryText {
     }
     const std::string where = skip_last ? " before the last token" : "";
     if (!best || !(peak_of(*best)->aie > 0))
-      return sentence("No " + shown(kind.kind) + where + " brings anything back on average.");
+      return sentence("No " + shown(kind.kind) + where +
+                      (is_noising() ? " takes anything away on average." : " brings anything back on average."));
     const double effect = *summary_.overall.total_effect.mean, aie = peak_of(*best)->aie;
+    const auto head = peak_of(*best)->head;
     auto text = "Strongest " + shown(kind.kind) + where + ": " + std::string(words_for(*best)) +
                 (kind.window > 1 ? ", around layer " : ", layer ") + std::to_string(peak_of(*best)->layer) +
-                ": brings back " + percentage(aie) + " of probability on average";
+                (head ? ", head " + std::to_string(*head) : "") + (is_noising() ? ": takes away " : ": brings back ") +
+                percentage(aie) + " of probability on average";
     if (effect > 0)
       text += " (" + std::to_string(static_cast<int>(100 * aie / effect + 0.5)) + kNoBreak + "% of the total effect)";
     return sentence(text + ".");

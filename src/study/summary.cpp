@@ -1,13 +1,14 @@
 #include "rometrace/study/summary.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
-#include <limits>
 #include <list>
 #include <span>
 
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
+#include "study/traced_fact.hpp"
 
 namespace rometrace {
 namespace {
@@ -16,79 +17,55 @@ using nlohmann::json;
 
 constexpr std::int64_t kMostRecords = std::int64_t{1} << 32U;  // half a GiB of bits
 
-/// A traced line, checked.
-struct TracedFact {
-  double high = 0;
-  double low = 0;
-  std::int64_t tokens = 0;
-  std::int64_t layers = 0;
-  TokenRange subject;
-  std::span<const SummaryGrid> grids;
-};
+/// Paths that are severed: where the kind "state" was traced too, there is a gap.
+constexpr std::array<std::string_view, 2> kSevered = {"mlp", "attn"};
 
-[[noreturn]] void refuse(const SummaryLine& line, const std::string& what) {
-  throw Error(line.where + ": " + what + "; expected a line as rometrace writes it");
-}
+/// The paper's order, then its successors'; what is not in it comes after.
+constexpr std::array<std::string_view, 6> kKinds = {
+    "state", "mlp", "attn", "head", "state_mlp_severed", "state_attn_severed"};
 
-const json& member(const SummaryLine& line, const json& object, const char* name) {
-  if (!object.is_object() || !object.contains(name)) refuse(line, std::string("no \"") + name + "\"");
-  return object.at(name);
-}
-
-std::int64_t whole_number(const SummaryLine& line, const json& value, const char* name) {
-  if (!value.is_number_integer() || value < 0 || value > (std::int64_t{1} << 40)) {
-    refuse(line, std::string("\"") + name + "\" is no whole number");
+/// Calls `take(role, row, rows)` for each role that the grid's rows have: `rows` of them from `row` on, as the tokens
+/// of a role stand together.
+template <typename Take>
+void for_each_role(const SummaryGrid& grid, const TracedFact& fact, const Take& take) {
+  const auto role_at = [&](std::int64_t row) {
+    return role_of(grid.positions ? (*grid.positions)[static_cast<std::size_t>(row)] : row, fact.subject, fact.tokens);
+  };
+  for (std::int64_t begin = 0, end = 0; begin < grid.rows; begin = end) {
+    const auto role = role_at(begin);
+    end = begin + 1;
+    while (end < grid.rows && role_at(end) == role) ++end;
+    if (role) take(static_cast<std::size_t>(*role), begin, end - begin);
   }
-  return value.get<std::int64_t>();
 }
 
-/// A probability; NaN for null.
-double score_of(const SummaryLine& line, const char* name) {
-  const auto& value = member(line, line.json, name);
-  if (value.is_null()) return std::numeric_limits<double>::quiet_NaN();
-  if (!value.is_number()) refuse(line, std::string("\"") + name + "\" is no number");
-  return value.get<double>();
+std::span<const double> rows_of(const SummaryGrid& grid, std::int64_t begin, std::int64_t count) {
+  return std::span(grid.scores)
+      .subspan(static_cast<std::size_t>(begin * grid.cells()), static_cast<std::size_t>(count * grid.cells()));
 }
 
-TokenRange subject_of(const SummaryLine& line, std::int64_t tokens) {
-  const auto& range = member(line, line.json, "subject_range");
-  if (!range.is_array() || range.size() != 2) refuse(line, "\"subject_range\" is no pair of positions");
-  const auto begin = whole_number(line, range[0], "subject_range"), end = whole_number(line, range[1], "subject_range");
-  if (begin >= end || end > tokens)
-    refuse(line, "\"subject_range\" is not within the " + std::to_string(tokens) + " tokens");
-  return {static_cast<std::size_t>(begin), static_cast<std::size_t>(end)};
-}
-
-TracedFact traced_fact(const SummaryLine& line) {
-  TracedFact fact;
-  fact.high = score_of(line, "high_score");
-  fact.low = score_of(line, "low_score");
-  fact.layers = whole_number(line, member(line, member(line, line.json, "model"), "layers"), "layers");
-  const auto& tokens = member(line, line.json, "tokens");
-  fact.tokens = tokens.is_array() ? static_cast<std::int64_t>(tokens.size()) : 0;
-  fact.subject = subject_of(line, fact.tokens);
-  fact.grids = line.grids;
-  if (line.grids.empty()) refuse(line, "no grids");
-  for (const auto& grid : line.grids) {
-    const auto name = in_quotes(grid.kind);
-    if (std::count_if(line.grids.begin(), line.grids.end(), [&](const auto& g) { return g.kind == grid.kind; }) > 1) {
-      refuse(line, "the grid " + name + " is there twice");
+/// Effects of the state less those with a path severed, at the positions that both grids have.
+SummaryGrid gap_of(const SummaryGrid& state, const SummaryGrid& severed, const TracedFact& fact) {
+  SummaryGrid gap;
+  gap.layers = fact.layers;
+  gap.positions.emplace();
+  const auto position_in = [](const SummaryGrid& grid, std::int64_t row) {
+    return grid.positions ? (*grid.positions)[static_cast<std::size_t>(row)] : row;
+  };
+  for (std::int64_t i = 0, j = 0; i < state.rows && j < severed.rows;) {
+    const auto here = position_in(state, i), there = position_in(severed, j);
+    if (here == there) {
+      ++gap.rows;
+      gap.positions->push_back(here);
+      const auto whole = rows_of(state, i, 1), cut = rows_of(severed, j, 1);
+      for (std::size_t layer = 0; layer < whole.size(); ++layer) {
+        gap.scores.push_back(fact.sign() * (whole[layer] - cut[layer]));
+      }
     }
-    if (grid.tokens != fact.tokens || grid.layers != fact.layers) {
-      refuse(line, "the grid " + name + " has " + std::to_string(grid.tokens) + " rows of " +
-                       std::to_string(grid.layers) + " scores for " + std::to_string(fact.tokens) + " tokens and " +
-                       std::to_string(fact.layers) + " layers");
-    }
+    i += here <= there ? 1 : 0;
+    j += there <= here ? 1 : 0;
   }
-  return fact;
-}
-
-bool all_numbers(const TracedFact& fact) {
-  const auto is_number = [](double score) { return std::isfinite(score); };
-  return is_number(fact.high) && is_number(fact.low) &&
-         std::all_of(fact.grids.begin(), fact.grids.end(), [&](const SummaryGrid& grid) {
-           return std::all_of(grid.scores.begin(), grid.scores.end(), is_number);
-         });
+  return gap;
 }
 
 std::optional<Bounds> bootstrap_of(ClusterMeans& means, std::size_t value) {
@@ -107,69 +84,87 @@ Estimate estimate(ClusterMeans& means, std::size_t value) {
   return result;
 }
 
-Peak peak_of(ClusterMeans& effects) {
+ErrorBars error_bars(ClusterMeans& means) {
+  ErrorBars bars;
+  if (means.facts() < 2) return bars;
+  bars.standard_error = means.standard_errors();
+  for (std::size_t value = 0; value < bars.standard_error.size(); ++value) {
+    const auto normal = normal_interval(means.means()[value], bars.standard_error[value]);
+    bars.normal_low.push_back(normal.low);
+    bars.normal_high.push_back(normal.high);
+    if (const auto bootstrap = bootstrap_of(means, value)) {
+      bars.bootstrap_low.push_back(bootstrap->low);
+      bars.bootstrap_high.push_back(bootstrap->high);
+    }
+  }
+  return bars;
+}
+
+/// `heads` as in SummaryGrid.
+Peak peak_of(ClusterMeans& effects, std::int64_t heads) {
+  const auto columns = std::max<std::int64_t>(1, heads);
   const auto& aie = effects.means();
   const auto largest = std::max_element(aie.begin(), aie.end());
-  Peak peak{largest - aie.begin(), *largest, {}, {}};
+  const auto place = largest - aie.begin();
+  Peak peak;
+  peak.layer = place / columns;
+  if (heads > 0) peak.head = place % columns;
+  peak.aie = *largest;
   auto peaks = effects.replicate_peaks();
   if (effects.facts() < 2 || peaks.empty()) return peak;
   std::sort(peaks.begin(), peaks.end());
-  const auto same = std::count(peaks.begin(), peaks.end(), static_cast<double>(peak.layer));
+  const auto same = std::count(peaks.begin(), peaks.end(), static_cast<double>(place));
   peak.share = static_cast<double>(same) / static_cast<double>(peaks.size());
   // Layers are whole: the neighbours outwards, not a layer between them.
   const auto last = static_cast<double>(peaks.size() - 1);
-  const auto at = [&](double place) { return static_cast<std::int64_t>(peaks[static_cast<std::size_t>(place)]); };
+  const auto at = [&](double rank) {
+    return static_cast<std::int64_t>(peaks[static_cast<std::size_t>(rank)]) / columns;
+  };
   peak.layers = {at(std::floor(kLowTail * last)), at(std::ceil(kHighTail * last))};
   return peak;
 }
 
-/// Sums of one role in one kind over facts.
+EffectSummary effect_summary(ClusterMeans& effects, std::int64_t heads) {
+  EffectSummary summary{error_bars(effects), effects.facts(), std::llround(effects.count()), effects.means(), {}};
+  summary.peak = peak_of(effects, heads);
+  return summary;
+}
+
+/// Sums of one role in one kind over facts; a cell is a layer, or a layer's head.
 class RoleSums {
  public:
-  RoleSums(std::size_t layers, std::size_t replicates)
-      : effects_(layers, replicates), scores_(layers, 0), largest_(2, replicates) {}
+  RoleSums(std::size_t cells, std::size_t replicates)
+      : effects_(cells, replicates), scores_(cells, 0), largest_(2, replicates) {}
 
-  /// `rows`: the scores of the fact's tokens with the role, row-major [count, L].
-  void add(std::span<const double> rows, std::int64_t count, double low, std::span<const std::uint8_t> weights) {
-    const auto layers = rows.size() / static_cast<std::size_t>(count);
-    score_sums_.assign(layers, 0);
-    effect_sums_.assign(layers, 0);
+  /// `rows`: the scores of the fact's tokens with the role, row-major [count, cells].
+  void add(std::span<const double> rows, std::int64_t count, const TracedFact& fact,
+           std::span<const std::uint8_t> weights) {
+    const auto cells = rows.size() / static_cast<std::size_t>(count);
+    const double sign = fact.sign(), base = fact.base();
+    score_sums_.assign(cells, 0);
+    effect_sums_.assign(cells, 0);
     for (std::size_t i = 0; i < rows.size(); ++i) {
-      score_sums_[i % layers] += rows[i];
-      effect_sums_[i % layers] += rows[i] - low;
+      score_sums_[i % cells] += rows[i];
+      effect_sums_[i % cells] += sign * (rows[i] - base);
     }
     effects_.add(static_cast<double>(count), effect_sums_, weights);
     scores_.add(static_cast<double>(count), score_sums_, {});
-    const double largest = *std::max_element(rows.begin(), rows.end());
-    largest_.add(1, std::array{largest, largest - low}, weights);
+    largest_.add(1, largest_of(rows, fact), weights);
   }
 
-  RoleSummary result() {
-    RoleSummary role;
-    role.facts = effects_.facts();
-    role.tokens = std::llround(effects_.count());
-    role.score = scores_.means();
-    role.aie = effects_.means();
-    role.peak = peak_of(effects_);
-    role.largest_score = estimate(largest_, 0);
-    role.largest_effect = estimate(largest_, 1);
-    if (role.facts < 2) return role;
-    role.standard_error = effects_.standard_errors();
-    for (std::size_t layer = 0; layer < role.aie.size(); ++layer) {
-      const auto normal = normal_interval(role.aie[layer], role.standard_error[layer]);
-      role.normal_low.push_back(normal.low);
-      role.normal_high.push_back(normal.high);
-      if (const auto bootstrap = bootstrap_of(effects_, layer)) {
-        role.bootstrap_low.push_back(bootstrap->low);
-        role.bootstrap_high.push_back(bootstrap->high);
-      }
-    }
-    return role;
+  /// Largest score and largest effect.
+  static std::array<double, 2> largest_of(std::span<const double> scores, const TracedFact& fact) {
+    const double largest = *std::max_element(scores.begin(), scores.end());
+    return {largest, fact.noising ? fact.high - *std::min_element(scores.begin(), scores.end()) : largest - fact.low};
+  }
+
+  RoleSummary result(std::int64_t heads) {
+    return {effect_summary(effects_, heads), scores_.means(), estimate(largest_, 0), estimate(largest_, 1)};
   }
 
  private:
-  ClusterMeans effects_;  // [L]
-  ClusterMeans scores_;   // [L]
+  ClusterMeans effects_;  // [cells]
+  ClusterMeans scores_;   // [cells]
   ClusterMeans largest_;  // score, effect
   std::vector<double> score_sums_, effect_sums_;
 };
@@ -178,37 +173,28 @@ class RoleSums {
 class KindSums {
  public:
   KindSums(const SummaryGrid& grid, std::size_t replicates)
-      : kind_(grid.kind), window_(grid.window), replicates_(replicates), largest_(2, replicates) {}
+      : kind_(grid.kind), window_(grid.window), heads_(grid.heads), replicates_(replicates), largest_(2, replicates) {}
 
   const std::string& kind() const { return kind_; }
 
   void add(const TracedFact& fact, const SummaryGrid& grid, std::span<const std::uint8_t> weights) {
-    const double largest = *std::max_element(grid.scores.begin(), grid.scores.end());
-    largest_.add(1, std::array{largest, largest - fact.low}, weights);
-    // The tokens of a role stand together.
-    auto begin = static_cast<std::int64_t>(fact.subject.begin);
-    while (begin < fact.tokens) {
-      const auto role = *role_of(begin, fact.subject, fact.tokens);
-      auto end = begin + 1;
-      while (end < fact.tokens && role_of(end, fact.subject, fact.tokens) == role) ++end;
-      auto& sums = roles_[static_cast<std::size_t>(role)];
-      if (!sums) sums.emplace(static_cast<std::size_t>(fact.layers), replicates_);
-      const auto rows = std::span(grid.scores)
-                            .subspan(static_cast<std::size_t>(begin * fact.layers),
-                                     static_cast<std::size_t>((end - begin) * fact.layers));
-      sums->add(rows, end - begin, fact.low, weights);
-      begin = end;
-    }
+    largest_.add(1, RoleSums::largest_of(grid.scores, fact), weights);
+    for_each_role(grid, fact, [&](std::size_t role, std::int64_t row, std::int64_t rows) {
+      auto& sums = roles_[role];
+      if (!sums) sums.emplace(static_cast<std::size_t>(grid.cells()), replicates_);
+      sums->add(rows_of(grid, row, rows), rows, fact, weights);
+    });
   }
 
   KindSummary result() {
     KindSummary summary;
     summary.kind = kind_;
     summary.window = window_;
+    summary.heads = heads_;
     summary.largest_score = estimate(largest_, 0);
     summary.largest_effect = estimate(largest_, 1);
     for (std::size_t i = 0; i < kRoles.size(); ++i) {
-      if (roles_[i]) summary.roles[i] = roles_[i]->result();
+      if (roles_[i]) summary.roles[i] = roles_[i]->result(heads_);
     }
     return summary;
   }
@@ -216,14 +202,80 @@ class KindSums {
  private:
   std::string kind_;
   std::int64_t window_;
+  std::int64_t heads_;
   std::size_t replicates_;
   ClusterMeans largest_;  // score, effect
   std::array<std::optional<RoleSums>, kRoles.size()> roles_;
 };
 
-/// The paper's order; what is not in it comes after.
-int place_of(const std::string& kind) {
-  return kind == "state" ? 0 : kind == "mlp" ? 1 : kind == "attn" ? 2 : 3;
+/// Sums of the gaps that severing one path makes.
+class GapSums {
+ public:
+  void add(const TracedFact& fact, const SummaryGrid& gap, std::size_t replicates,
+           std::span<const std::uint8_t> weights) {
+    for_each_role(gap, fact, [&](std::size_t role, std::int64_t row, std::int64_t rows) {
+      auto& sums = roles_[role];
+      if (!sums) sums.emplace(static_cast<std::size_t>(gap.layers), replicates);
+      const auto gaps = rows_of(gap, row, rows);
+      sums_.assign(static_cast<std::size_t>(gap.layers), 0);
+      for (std::size_t i = 0; i < gaps.size(); ++i) sums_[i % sums_.size()] += gaps[i];
+      sums->add(static_cast<double>(rows), sums_, weights);
+    });
+  }
+
+  GapSummary result(std::string_view severed) {
+    GapSummary summary;
+    summary.severed = severed;
+    for (std::size_t i = 0; i < kRoles.size(); ++i) {
+      if (roles_[i]) summary.roles[i] = effect_summary(*roles_[i], 0);
+    }
+    return summary;
+  }
+
+ private:
+  std::array<std::optional<ClusterMeans>, kRoles.size()> roles_;  // [L]
+  std::vector<double> sums_;
+};
+
+/// Sums of the relative changes of each group that is knocked out.
+class KnockoutSums {
+ public:
+  explicit KnockoutSums(std::int64_t window) : window_(window) {}
+
+  void add(const TracedFact& fact, std::size_t replicates, std::span<const std::uint8_t> weights) {
+    for (const auto& knockout : fact.knockouts) {
+      auto& sums = groups_[knockout.group];
+      if (!sums) sums.emplace(knockout.changes.size(), replicates);
+      sums->add(1, knockout.changes, weights);
+    }
+  }
+
+  KnockoutSummary result() {
+    KnockoutSummary summary;
+    summary.window = window_;
+    for (std::size_t i = 0; i < groups_.size(); ++i) {
+      if (auto& sums = groups_[i]) summary.groups[i] = {error_bars(*sums), sums->facts(), sums->means()};
+    }
+    return summary;
+  }
+
+ private:
+  std::int64_t window_;
+  std::array<std::optional<ClusterMeans>, kKnockoutGroups.size()> groups_;  // [L]
+};
+
+std::ptrdiff_t place_of(std::string_view kind) {
+  return std::find(kKinds.begin(), kKinds.end(), kind) - kKinds.begin();
+}
+
+/// Means that a group keeps for each role of this fact's.
+std::size_t cells_of(const TracedFact& fact) {
+  std::int64_t cells = fact.knockout_window ? fact.layers : 0;
+  for (const auto& grid : fact.grids) cells += grid.cells();
+  for (const auto path : kSevered) {
+    if (fact.find("state_" + std::string(path) + "_severed") != nullptr) cells += fact.layers;
+  }
+  return static_cast<std::size_t>(cells);
 }
 
 std::string relation_name(const SummaryLine& line) {
@@ -248,10 +300,15 @@ class Summary::Group {
   void add(const TracedFact& fact, std::span<const std::uint8_t> weights) {
     scores_.add(1, std::array{fact.high, fact.low, fact.high - fact.low}, weights);
     for (const auto& grid : fact.grids) {
+      if (grid.rows == 0) continue;
       auto sums = std::find_if(kinds_.begin(), kinds_.end(), [&](const auto& k) { return k.kind() == grid.kind; });
       if (sums == kinds_.end()) sums = kinds_.emplace(kinds_.end(), grid, replicates_);
       sums->add(fact, grid, weights);
     }
+    add_gaps(fact, weights);
+    if (!fact.knockout_window) return;
+    if (!knockout_) knockout_.emplace(*fact.knockout_window);
+    knockout_->add(fact, replicates_, weights);
   }
 
   GroupSummary result() {
@@ -263,13 +320,30 @@ class Summary::Group {
     for (auto& sums : kinds_) summary.kinds.push_back(sums.result());
     std::stable_sort(summary.kinds.begin(), summary.kinds.end(),
                      [](const auto& a, const auto& b) { return place_of(a.kind) < place_of(b.kind); });
+    for (std::size_t i = 0; i < kSevered.size(); ++i) {
+      if (gaps_[i]) summary.gaps.push_back(gaps_[i]->result(kSevered[i]));
+    }
+    if (knockout_) summary.knockout = knockout_->result();
     return summary;
   }
 
  private:
+  void add_gaps(const TracedFact& fact, std::span<const std::uint8_t> weights) {
+    const auto* state = fact.find("state");
+    if (state == nullptr) return;
+    for (std::size_t i = 0; i < kSevered.size(); ++i) {
+      const auto* severed = fact.find("state_" + std::string(kSevered[i]) + "_severed");
+      if (severed == nullptr) continue;
+      if (!gaps_[i]) gaps_[i].emplace();
+      gaps_[i]->add(fact, gap_of(*state, *severed, fact), replicates_, weights);
+    }
+  }
+
   std::size_t replicates_;
   ClusterMeans scores_;  // high, low, total effect
   std::list<KindSums> kinds_;
+  std::array<std::optional<GapSums>, kSevered.size()> gaps_;
+  std::optional<KnockoutSums> knockout_;
 };
 
 /// The facts files of a header.
@@ -384,17 +458,17 @@ void Summary::add_traced(const SummaryLine& line) {
   const auto weights = weights_.draw();
   overall_->add(fact, weights);
   if (config_.by_relation) {
-    relation_of(line, fact.grids.size() * static_cast<std::size_t>(fact.layers)).add(fact, weights);
+    relation_of(line, cells_of(fact)).add(fact, weights);
   }
 }
 
-Summary::Group& Summary::relation_of(const SummaryLine& line, std::size_t layers) {
+Summary::Group& Summary::relation_of(const SummaryLine& line, std::size_t cells) {
   constexpr std::size_t kMostBytes = std::size_t{8} << 30U;
   const auto name = relation_name(line);
   auto& group = relations_[name];
   if (!group) {
     const auto replicates = static_cast<std::size_t>(config_.replicates);
-    if (relations_.size() * (replicates + 8) * kRoles.size() * layers * sizeof(double) > kMostBytes) {
+    if (relations_.size() * (replicates + 8) * kRoles.size() * cells * sizeof(double) > kMostBytes) {
       throw Error(line.where + ": " + std::to_string(relations_.size()) + " relations with " +
                   std::to_string(replicates) + " replicates need more than 8 GiB of memory; use a smaller --bootstrap");
     }

@@ -5,10 +5,13 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <system_error>
 #include <utility>
+
+#include "text/json_tree.hpp"
 
 namespace rometrace {
 namespace {
@@ -22,6 +25,13 @@ constexpr const char* kAdvice =
   throw DamagedLine(std::string(where) + ": " + what + kAdvice);
 }
 
+constexpr double kMostWhole = 1e6;  // layers, heads, positions
+
+/// What a line has for the averages is in none of these, and they may be most of it.
+bool is_passed_over(std::string_view name) {
+  return name == "token_bytes" || name == "token_ids" || name == "measures" || name == "other_targets";
+}
+
 /// Builds the line from the parser's events. Nine tenths of a line are the grids' numbers: the scores go straight into
 /// vectors, the rest of the grids nowhere.
 class LineBuilder {
@@ -29,7 +39,7 @@ class LineBuilder {
   explicit LineBuilder(std::string_view where) : where_(where) {}
 
   SummaryLine take() {
-    line_.json = std::move(root_);
+    line_.json = tree_.take();
     return std::move(line_);
   }
 
@@ -50,31 +60,35 @@ class LineBuilder {
   bool start_array(std::size_t) {
     deepen();
     if (mode_ == Mode::kBuild) return open(json::array());
-    return !in_scores() || depth_ <= kInRow || number_expected();
+    if (in_positions()) return depth_ == kInGrid + 1 ? begin_positions() : positions_expected();
+    return !in_scores() || depth_ <= numbers_ || number_expected();
   }
 
   bool end_object() {
+    if (in_grid() && depth_ == kInGrid) end_grid();
     --depth_;
     return close();
   }
 
   bool end_array() {
-    if (in_scores() && depth_ == kInRow) end_row();
+    if (in_scores() && depth_ >= kInRow) depth_ == kInRow ? end_row() : end_cell();
     --depth_;
     return close();
   }
 
   bool key(std::string& name) {
     if (depth_ == 1) {
-      mode_ = name == "grids" ? Mode::kGrid : name == "token_bytes" || name == "token_ids" ? Mode::kSkip : Mode::kBuild;
+      mode_ = name == "grids" ? Mode::kGrid : is_passed_over(name) ? Mode::kSkip : Mode::kBuild;
     }
     if (mode_ == Mode::kBuild) {
-      slot_ = &(*open_.back())[name];
+      tree_.name(name);
     } else if (mode_ == Mode::kGrid && depth_ == kInGrids) {
       line_.grids.emplace_back().kind = std::move(name);
       field_ = Field::kOther;
+      numbers_ = line_.grids.back().kind == kHead ? kInRow + 1 : kInRow;
+      row_cells_ = told_heads_ = 0;
     } else if (mode_ == Mode::kGrid && depth_ == kInGrid) {
-      field_ = name == "scores" ? Field::kScores : name == "window" ? Field::kWindow : Field::kOther;
+      field_ = field_of(name);
     }
     return true;
   }
@@ -85,7 +99,9 @@ class LineBuilder {
 
  private:
   enum class Mode { kBuild, kSkip, kGrid };
-  enum class Field { kScores, kWindow, kOther };
+  enum class Field { kScores, kWindow, kHeads, kPositions, kOther };
+
+  static constexpr std::string_view kHead = "head";  // its numbers are a level deeper
 
   // Depths: {"grids": {"mlp": {"scores": [[0.1, ...], ...]}}}
   static constexpr int kInGrids = 2;
@@ -94,6 +110,15 @@ class LineBuilder {
 
   bool in_grid() const { return mode_ == Mode::kGrid && !line_.grids.empty(); }
   bool in_scores() const { return in_grid() && depth_ > kInGrid && field_ == Field::kScores; }
+  bool in_positions() const { return in_grid() && depth_ > kInGrid && field_ == Field::kPositions; }
+
+  static Field field_of(std::string_view name) {
+    return name == "scores"      ? Field::kScores
+           : name == "window"    ? Field::kWindow
+           : name == "heads"     ? Field::kHeads
+           : name == "positions" ? Field::kPositions
+                                 : Field::kOther;
+  }
 
   void deepen() {
     constexpr int kDeepest = 64;
@@ -107,59 +132,91 @@ class LineBuilder {
 
   bool number(double value) {
     if (!in_grid()) return true;
-    if (depth_ == kInGrid && field_ == Field::kWindow) {
-      line_.grids.back().window = value >= 0 && value < 1e6 ? static_cast<std::int64_t>(value) : 0;
-    } else if (in_scores()) {
-      if (depth_ != kInRow) return number_expected();
-      line_.grids.back().scores.push_back(value);
+    auto& grid = line_.grids.back();
+    if (in_scores()) {
+      if (depth_ != numbers_) return number_expected();
+      grid.scores.push_back(value);
+    } else if (in_positions()) {
+      if (depth_ != kInGrid + 1 || !is_whole(value)) return positions_expected();
+      grid.positions->push_back(static_cast<std::int64_t>(value));
+    } else if (depth_ == kInGrid && field_ == Field::kWindow) {
+      grid.window = value >= 0 && value < kMostWhole ? static_cast<std::int64_t>(value) : 0;
+    } else if (depth_ == kInGrid && field_ == Field::kHeads) {
+      if (!is_whole(value)) damaged(where_, "\"heads\" of a grid is no whole number");
+      told_heads_ = static_cast<std::int64_t>(value);
+    } else if (depth_ == kInGrid && field_ == Field::kPositions) {
+      return positions_expected();
     }
     return true;
   }
 
+  static bool is_whole(double value) { return value >= 0 && value < kMostWhole && value == std::floor(value); }
+
   bool number_expected() {
-    if (mode_ == Mode::kGrid && (in_scores() || depth_ <= kInGrid))
-      damaged(where_, "a grid is no list of rows of numbers");
+    if (mode_ == Mode::kGrid && (in_scores() || depth_ <= kInGrid)) {
+      damaged(where_, numbers_ == kInRow ? "a grid is no list of rows of numbers"
+                                         : "the grid \"head\" is no list of rows of lists of a number for each head");
+    }
+    return in_positions() ? positions_expected() : true;
+  }
+
+  bool positions_expected() { damaged(where_, "\"positions\" of a grid is no list of whole numbers"); }
+
+  bool begin_positions() {
+    line_.grids.back().positions.emplace();
     return true;
+  }
+
+  /// The heads' scores at a layer.
+  void end_cell() {
+    auto& grid = line_.grids.back();
+    const auto count = static_cast<std::int64_t>(grid.scores.size());
+    ++row_cells_;
+    if (grid.heads == 0) grid.heads = count;
+    if (grid.heads == 0 || count != row_cells_ * grid.heads) {
+      damaged(where_, "the lists of heads' scores in a grid differ in length");
+    }
   }
 
   void end_row() {
     auto& grid = line_.grids.back();
     const auto count = static_cast<std::int64_t>(grid.scores.size());
-    ++grid.tokens;
-    if (grid.tokens == 1) grid.layers = count;
-    if (grid.layers == 0 || count != grid.tokens * grid.layers) damaged(where_, "the rows of a grid differ in length");
+    ++grid.rows;
+    if (grid.rows == 1) grid.layers = count / std::max<std::int64_t>(1, grid.heads);
+    if (grid.layers == 0 || count != grid.rows * grid.cells()) damaged(where_, "the rows of a grid differ in length");
   }
 
-  json& place(json value) {
-    if (open_.empty()) return root_ = std::move(value);
-    json& parent = *open_.back();
-    if (parent.is_array()) return parent.emplace_back(std::move(value));
-    return *slot_ = std::move(value);
+  void end_grid() {
+    const auto& grid = line_.grids.back();
+    if (told_heads_ == 0 || grid.rows == 0 || grid.heads == told_heads_) return;
+    damaged(where_, "the grid " + in_quotes(grid.kind) + " says " + std::to_string(told_heads_) + " heads and has " +
+                        std::to_string(grid.heads));
   }
 
   bool add(json value) {
-    place(std::move(value));
+    tree_.add(std::move(value));
     return true;
   }
 
   bool open(json container) {
-    open_.push_back(&place(std::move(container)));
+    tree_.open(std::move(container));
     return true;
   }
 
   bool close() {
-    if (mode_ == Mode::kBuild || depth_ == 0) open_.pop_back();
+    if (mode_ == Mode::kBuild || depth_ == 0) tree_.close();
     return true;
   }
 
   std::string_view where_;
   SummaryLine line_;
-  json root_;
-  std::vector<json*> open_;  // from the root inwards; a container does not move while it is open
-  json* slot_ = nullptr;     // where the value of the name just read goes
+  JsonTree tree_;
   Mode mode_ = Mode::kBuild;
   Field field_ = Field::kOther;
   int depth_ = 0;
+  int numbers_ = kInRow;         // depth of the scores
+  std::int64_t row_cells_ = 0;   // lists of heads' scores in the grid so far
+  std::int64_t told_heads_ = 0;  // the grid's "heads"; 0: none
 };
 
 SummaryLine::Type type_of(const SummaryLine& line) {

@@ -19,11 +19,12 @@ constexpr std::array kModelAndRun = {"model.weights_sha256",
                                      "run.dtype",
                                      "run.tf32",
                                      "run.seed",
-                                     "run.samples",
+                                     "run.corruption.text.sha256",
                                      "run.noise.rule",
                                      "run.noise.sigma",
                                      "run.noise.replace"};
-constexpr std::array kHeader = {"command", "window", "target", "all", "special_tokens", "only"};
+constexpr std::array kHeader = {"command", "window",         "head_window", "knockout_window", "target",
+                                "all",     "special_tokens", "only",        "answer"};
 constexpr std::array kMayDiffer = {"run.device", "run.engine", "run.threads"};
 
 /// The value at a dotted path; null if there is none.
@@ -64,7 +65,8 @@ void SummarySettings::check(const SummaryLine& line) {
     const auto* kinds = find(line.json, "kinds");
     if (kinds != nullptr && kinds->is_array()) agree("kinds", sorted(*kinds), line.where);
   }
-  if (!line.grids.empty()) check_grids(line);
+  check_run(line);
+  check_windows(line);
   if (const auto* model = find(line.json, "model"); model != nullptr && model_.is_null()) {
     // In the order of the schema, which the parser does not keep.
     for (const auto* name : {"name", "architecture", "layers", "width", "heads", "parameters", "weights_sha256"}) {
@@ -73,11 +75,36 @@ void SummarySettings::check(const SummaryLine& line) {
   }
 }
 
-void SummarySettings::check_grids(const SummaryLine& line) {
+void SummarySettings::check_run(const SummaryLine& line) {
+  const auto* run = find(line.json, "run");
+  if (run == nullptr || !run->is_object()) return;
+  const auto agree_or = [&](const std::string& name, const json& otherwise) {
+    const auto* value = find(*run, name);
+    agree("run." + name, value == nullptr ? otherwise : *value, line.where);
+  };
+  agree_or("approximate", false);
+  agree_or("direction", "denoising");
+  agree_or("corruption.method", "noise");
+  agree_or("precision.asked", nullptr);
+  const auto* samples = find(*run, "samples");
+  const bool to_precision = find(*run, "precision.asked") != nullptr;
+  if (samples != nullptr && !to_precision) agree("run.samples", *samples, line.where);
+}
+
+void SummarySettings::check_windows(const SummaryLine& line) {
+  const auto* knockout = find(line.json, "knockout");
+  if (line.type != SummaryLine::Type::kTrace || (line.grids.empty() && knockout == nullptr)) return;
   auto kinds = json::array();
   for (const auto& grid : line.grids) {
     kinds.push_back(grid.kind);
-    if (grid.kind != "state") agree("window", grid.window, line.where);
+    // A state has no window.
+    if (grid.kind.starts_with("state")) continue;
+    agree(grid.kind == "head" ? "head_window" : "window", grid.window, line.where);
+    if (grid.heads > 0) agree("heads of the grid \"head\"", grid.heads, line.where);
+  }
+  if (knockout != nullptr) {
+    kinds.push_back("knockout");
+    if (const auto* window = find(*knockout, "window")) agree("knockout_window", *window, line.where);
   }
   agree("kinds", sorted(std::move(kinds)), line.where);
 }
@@ -109,13 +136,21 @@ nlohmann::ordered_json SummarySettings::shared(std::string_view name) const {
 
 nlohmann::ordered_json SummarySettings::run() const {
   nlohmann::ordered_json run;
-  for (const auto* name : {"device", "dtype", "tf32", "engine", "threads", "seed", "samples"}) {
+  for (const auto* name : {"device", "dtype", "tf32", "engine", "approximate", "threads", "seed", "samples"}) {
     run[name] = shared(std::string("run.") + name);
   }
+  const auto precision = shared("run.precision.asked");
+  run["precision"] = precision.is_null() ? precision : nlohmann::ordered_json{{"asked", precision}};
+  run["direction"] = shared("run.direction");
+  run["corruption"] = {{"method", shared("run.corruption.method")},
+                       {"text_sha256", shared("run.corruption.text.sha256")}};
   run["noise"] = {{"rule", shared("run.noise.rule")},
                   {"sigma", shared("run.noise.sigma")},
                   {"replace", shared("run.noise.replace")}};
-  for (const auto* name : {"kinds", "window", "target", "all", "special_tokens", "only"}) run[name] = shared(name);
+  for (const auto* name :
+       {"kinds", "window", "head_window", "knockout_window", "target", "all", "special_tokens", "only"}) {
+    run[name] = shared(name);
+  }
   return run;
 }
 

@@ -5,10 +5,10 @@
 #include <nlohmann/json.hpp>
 #include <span>
 #include <utility>
-#include <vector>
 
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
+#include "text/json_tree.hpp"
 
 namespace rometrace {
 namespace {
@@ -44,7 +44,7 @@ class ValueBuilder final : public nlohmann::json_sax<json> {
   ValueBuilder(std::string_view text, std::string_view where, RepeatedNames repeated)
       : text_(text), where_(where), repeated_(repeated) {}
 
-  json take() { return std::move(root_); }
+  json take() { return tree_.take(); }
 
   bool null() override { return add(nullptr); }
   bool boolean(bool value) override { return add(value); }
@@ -60,11 +60,10 @@ class ValueBuilder final : public nlohmann::json_sax<json> {
   bool end_array() override { return close(); }
 
   bool key(std::string& name) override {
-    json& object = *open_.back();
-    if (repeated_ == RepeatedNames::kRefuse && object.contains(name)) {
+    if (repeated_ == RepeatedNames::kRefuse && tree_.innermost().contains(name)) {
       throw Error(where_ + ": the name " + in_quotes(name) + " appears twice in one object");
     }
-    slot_ = &object[name];
+    tree_.name(name);
     return true;
   }
 
@@ -75,37 +74,28 @@ class ValueBuilder final : public nlohmann::json_sax<json> {
   }
 
  private:
-  json& place(json value) {
-    if (open_.empty()) return root_ = std::move(value);
-    json& parent = *open_.back();
-    if (parent.is_array()) return parent.emplace_back(std::move(value));
-    return *slot_ = std::move(value);
-  }
-
   bool add(json value) {
-    place(std::move(value));
+    tree_.add(std::move(value));
     return true;
   }
 
   bool open(json container) {
-    if (open_.size() == kMaxDepth) {
+    if (tree_.depth() == kMaxDepth) {
       throw Error(where_ + ": nested deeper than " + std::to_string(kMaxDepth) + " levels");
     }
-    open_.push_back(&place(std::move(container)));
+    tree_.open(std::move(container));
     return true;
   }
 
   bool close() {
-    open_.pop_back();
+    tree_.close();
     return true;
   }
 
   std::string_view text_;
   std::string where_;
   RepeatedNames repeated_;
-  json root_;
-  std::vector<json*> open_;  // from the root inwards; a container does not move while it is open
-  json* slot_ = nullptr;     // where the value of the name just read goes
+  JsonTree tree_;
 };
 
 }  // namespace

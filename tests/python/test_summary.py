@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
 
@@ -82,6 +83,55 @@ def random_lines(facts: int, layers: int, seed: int) -> list[Line]:
                 "grids": grids,
             }
         )
+    return lines
+
+
+KINDS = ("state", "mlp", "attn", "head", "state_mlp_severed", "state_attn_severed")
+GROUPS = ("subject", "before", "after", "last")
+
+
+def whole_lines(facts: int, layers: int, heads: int, seed: int, direction: str = "denoising") -> list[Line]:
+    """Traced lines of all kinds, each grid with rows for some of the positions only, and a knockout."""
+    rng = np.random.default_rng(seed)
+    lines = random_lines(facts, layers, seed)
+    for line in lines:
+        tokens, high, low = len(line["tokens"]), line["high_score"], line["low_score"]
+        begin, end = line["subject_range"]
+        grids = {}
+        for kind in rng.permutation(KINDS):
+            positions = sorted(rng.choice(tokens, rng.integers(0, tokens + 1), replace=False).tolist())
+            if rng.random() < 0.2:
+                positions = list(range(tokens))
+            shape = (len(positions), layers, heads) if kind == "head" else (len(positions), layers)
+            scores = rng.random(shape)
+            effects = high - scores if direction == "noising" else scores - low
+            grids[str(kind)] = {
+                "window": {"mlp": 4, "attn": 4, "head": 3}.get(str(kind), 1),
+                "positions": positions,
+                "scores": scores.tolist(),
+                "indirect_effect": effects.tolist(),
+                "standard_error": np.full(shape, 0.01).tolist(),
+            }
+        grids["head"]["heads"] = heads
+        groups = {
+            "subject": [t for t in range(begin, end) if t < tokens - 1],
+            "before": list(range(begin)),
+            "after": list(range(end, tokens - 1)),
+            "last": [tokens - 1] if tokens > 1 else [],
+        }
+        line["grids"] = grids
+        line["knockout"] = {"window": 9, "groups": {}}
+        for name, group in groups.items():
+            scores = rng.random(layers)
+            if group:
+                change = ((scores - high) / high).tolist()
+                line["knockout"]["groups"][name] = {
+                    "positions": group,
+                    "scores": scores.tolist(),
+                    "relative_change": change,
+                }
+        line["measures"] = {"rank": {"high": 1, "low": 2.5, "grids": {"state": {"values": grids["state"]["scores"]}}}}
+        line["run"] |= {"direction": direction, "approximate": False, "corruption": {"method": "noise"}}
     return lines
 
 
@@ -164,37 +214,136 @@ def check_estimate(found: dict[str, Any], values: list[float], weights: np.ndarr
         assert close(found[name], None if value is None else [value[0][0], value[1][0]]), name
 
 
-def check_role(found: dict[str, Any], facts: list[dict[str, Any]], weights: np.ndarray) -> None:
-    """`facts`: low and rows [tokens, L] of the facts that have the role."""
-    assert found["facts"] == len(facts)
-    assert found["tokens"] == sum(len(fact["rows"]) for fact in facts)
-    check_estimate(found["largest_score"], [fact["rows"].max() for fact in facts], weights)
-    check_estimate(found["largest_effect"], [fact["rows"].max() - fact["low"] for fact in facts], weights)
-    if not facts:
-        assert found["peak"] is None
-        assert all(found[name] is None for name in ("score", "aie", "standard_error", "normal_low", "bootstrap_high"))
-        return
-    counts = np.array([len(fact["rows"]) for fact in facts], dtype=float)
-    effects = np.array([(fact["rows"] - fact["low"]).sum(0) for fact in facts])
-    expected = ratio(counts, effects, weights)
-    assert close(found["score"], np.concatenate([fact["rows"] for fact in facts]).mean(0))
-    assert close(found["aie"], expected["mean"])
-    assert close(found["standard_error"], expected["standard_error"])
+@dataclass
+class Part:
+    """The tokens of a role in one fact."""
+
+    rows: np.ndarray
+    """Their scores: [tokens, cells]."""
+    effects: np.ndarray
+    """Of the same shape."""
+    low: float
+
+
+def effects_of(line: Line, scores: np.ndarray) -> np.ndarray:
+    noising = line["run"].get("direction") == "noising"
+    return line["high_score"] - scores if noising else scores - line["low_score"]
+
+
+def check_list(found: dict[str, Any], expected: dict[str, Any], mean: str, shape: tuple[int, ...]) -> None:
+    """`mean` names the list of means in `found`; the errors stand beside it."""
+
+    def shaped(values: np.ndarray | None) -> np.ndarray | None:
+        return None if values is None else np.reshape(values, shape)
+
+    assert close(found[mean], shaped(expected["mean"]))
+    assert close(found["standard_error"], shaped(expected["standard_error"]))
     for name in ("normal", "bootstrap"):
         for side, values in zip(("low", "high"), expected[name] if expected[name] is not None else (None, None)):
-            assert close(found[f"{name}_{side}"], values), (name, side)
+            assert close(found[f"{name}_{side}"], shaped(values)), (name, side)
+
+
+def check_effects(found: dict[str, Any], parts: list[Part], weights: np.ndarray, shape: tuple[int, ...]) -> None:
+    """`shape`: of a cell's place, (L,) or (L, H)."""
+    assert found["facts"] == len(parts)
+    assert found["tokens"] == sum(len(part.rows) for part in parts)
+    if not parts:
+        assert found["peak"] is None
+        assert all(found[name] is None for name in ("aie", "standard_error", "normal_low", "bootstrap_high"))
+        return
+    counts = np.array([len(part.rows) for part in parts], dtype=float)
+    expected = ratio(counts, np.array([part.effects.sum(0) for part in parts]), weights)
+    check_list(found, expected, "aie", shape)
     peak = found["peak"]
-    assert peak["layer"] == int(np.argmax(expected["mean"]))
-    assert peak["aie"] == found["aie"][peak["layer"]]
+    largest = int(np.argmax(expected["mean"]))
+    place = np.unravel_index(largest, shape)
+    assert (peak["layer"], peak.get("head")) == (place[0], place[1] if len(shape) > 1 else None)
+    assert peak["aie"] == np.ravel(found["aie"])[largest]
     if expected["replicates"] is None:
         assert peak["share"] is None and peak["layers"] is None
         return
     peaks = expected["replicates"].argmax(1)
-    assert peak["share"] == pytest.approx((peaks == peak["layer"]).mean(), abs=1e-15)
+    assert peak["share"] == pytest.approx((peaks == largest).mean(), abs=1e-15)
+    layers = np.unravel_index(peaks, shape)[0]
     assert peak["layers"] == [
-        np.percentile(peaks, 2.5, method="lower"),
-        np.percentile(peaks, 97.5, method="higher"),
+        np.percentile(layers, 2.5, method="lower"),
+        np.percentile(layers, 97.5, method="higher"),
     ]
+
+
+def check_role(found: dict[str, Any], parts: list[Part], weights: np.ndarray, shape: tuple[int, ...]) -> None:
+    check_estimate(found["largest_score"], [part.rows.max() for part in parts], weights)
+    check_estimate(found["largest_effect"], [part.effects.max() for part in parts], weights)
+    check_effects(found, parts, weights, shape)
+    mean = np.concatenate([part.rows for part in parts]).mean(0).reshape(shape) if parts else None
+    assert close(found["score"], mean)
+
+
+def rows_by_position(grid: dict[str, Any]) -> dict[int, np.ndarray]:
+    """A row [cells] for each position that the grid lists."""
+    positions = grid.get("positions", range(len(grid["scores"])))
+    return {t: np.ravel(row) for t, row in zip(positions, grid["scores"], strict=True)}
+
+
+def parts_of(
+    lines: list[Line], role: str, rows: Callable[[Line], dict[int, tuple[np.ndarray, np.ndarray]]]
+) -> tuple[list[Part], list[int]]:
+    """The parts of the lines that have the role, and the places of these lines. `rows`: scores and effects by token."""
+    parts, places = [], []
+    for place, line in enumerate(lines):
+        begin, end = line["subject_range"]
+        chosen = [pair for t, pair in rows(line).items() if role_of(t, begin, end, len(line["tokens"])) == role]
+        if chosen:
+            scores, effects = (np.array(side) for side in zip(*chosen))
+            parts.append(Part(scores, effects, line["low_score"]))
+            places.append(place)
+    return parts, places
+
+
+def check_kind(found: dict[str, Any], kind: str, lines: list[Line], weights: np.ndarray) -> None:
+    layers = lines[0]["model"]["layers"]
+    shape: tuple[int, ...] = (layers,)
+    if kind == "head":
+        shape = (layers, found["heads"])
+    else:
+        assert "heads" not in found
+    assert found["window"] == lines[0]["grids"][kind]["window"]
+    chosen = [place for place, line in enumerate(lines) if rows_by_position(line["grids"][kind])]
+    grids = [np.array(lines[place]["grids"][kind]["scores"]) for place in chosen]
+    effects = [effects_of(lines[place], grid) for place, grid in zip(chosen, grids)]
+    check_estimate(found["largest_score"], [grid.max() for grid in grids], weights[chosen])
+    check_estimate(found["largest_effect"], [effect.max() for effect in effects], weights[chosen])
+    assert list(found["roles"]) == list(ROLES)
+    for role in ROLES:
+        parts, places = parts_of(
+            lines,
+            role,
+            lambda line: {t: (row, effects_of(line, row)) for t, row in rows_by_position(line["grids"][kind]).items()},
+        )
+        check_role(found["roles"][role], parts, weights[places], shape)
+
+
+def check_gaps(found: dict[str, Any], path: str, lines: list[Line], weights: np.ndarray) -> None:
+    def rows(line: Line) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        state, severed = (rows_by_position(line["grids"][kind]) for kind in ("state", f"state_{path}_severed"))
+        both = [t for t in state if t in severed]
+        return {t: (state[t], effects_of(line, state[t]) - effects_of(line, severed[t])) for t in both}
+
+    assert list(found["roles"]) == list(ROLES)
+    for role in ROLES:
+        parts, places = parts_of(lines, role, rows)
+        check_effects(found["roles"][role], parts, weights[places], (lines[0]["model"]["layers"],))
+
+
+def check_knockout(found: dict[str, Any], lines: list[Line], weights: np.ndarray) -> None:
+    assert found["window"] == lines[0]["knockout"]["window"]
+    assert list(found["groups"]) == list(GROUPS)
+    for name, group in found["groups"].items():
+        places = [place for place, line in enumerate(lines) if name in line["knockout"]["groups"]]
+        changes = [lines[place]["knockout"]["groups"][name]["relative_change"] for place in places]
+        assert group["facts"] == len(places)
+        expected = ratio(np.ones(len(places)), np.array(changes), weights[places])
+        check_list(group, expected, "relative_change", (lines[0]["model"]["layers"],))
 
 
 def check_group(found: dict[str, Any], lines: list[Line], weights: np.ndarray) -> None:
@@ -202,23 +351,17 @@ def check_group(found: dict[str, Any], lines: list[Line], weights: np.ndarray) -
     check_estimate(found["high_score"], [line["high_score"] for line in lines], weights)
     check_estimate(found["low_score"], [line["low_score"] for line in lines], weights)
     check_estimate(found["total_effect"], [line["high_score"] - line["low_score"] for line in lines], weights)
-    assert list(found["kinds"]) == ["state", "mlp", "attn"]
+    present = [kind for kind in KINDS if any(line["grids"].get(kind, {}).get("scores") for line in lines)]
+    assert list(found["kinds"]) == present
     for kind, summary in found["kinds"].items():
-        grids = [np.array(line["grids"][kind]["scores"]) for line in lines]
-        assert summary["window"] == lines[0]["grids"][kind]["window"]
-        check_estimate(summary["largest_score"], [grid.max() for grid in grids], weights)
-        lows = [line["low_score"] for line in lines]
-        check_estimate(summary["largest_effect"], [g.max() - low for g, low in zip(grids, lows)], weights)
-        assert list(summary["roles"]) == list(ROLES)
-        for role in ROLES:
-            facts, places = [], []
-            for place, (line, grid) in enumerate(zip(lines, grids)):
-                begin, end = line["subject_range"]
-                rows = [t for t in range(len(grid)) if role_of(t, begin, end, len(grid)) == role]
-                if rows:
-                    facts.append({"low": line["low_score"], "rows": grid[rows]})
-                    places.append(place)
-            check_role(summary["roles"][role], facts, weights[places])
+        check_kind(summary, kind, lines, weights)
+    severed = [path for path in ("mlp", "attn") if f"state_{path}_severed" in lines[0]["grids"]]
+    assert list(found.get("gaps", {})) == severed
+    for path in severed:
+        check_gaps(found["gaps"][path], path, lines, weights)
+    assert ("knockout" in found) == ("knockout" in lines[0])
+    if "knockout" in found:
+        check_knockout(found["knockout"], lines, weights)
 
 
 def relation_of(line: Line) -> str:
@@ -260,6 +403,44 @@ def test_averages_over_prompts_of_all_shapes_are_numpys(
 def test_few_facts_leave_errors_open_but_no_hole(facts: int, summarise: Summarise, tmp_path: Path) -> None:
     lines = random_lines(facts, 3, 3)
     check(summarise(write(tmp_path / "results.jsonl", lines), "--by", "relation"), lines)
+
+
+@pytest.mark.parametrize("direction", ["denoising", "noising"])
+@pytest.mark.parametrize(
+    ("facts", "replicates", "seed"), [(150, 300, 1), (9, 50, 2), (2, 20, 3), (1, 20, 4), (20, 0, 5)]
+)
+def test_averages_over_all_kinds_at_some_positions_are_numpys(
+    facts: int, replicates: int, seed: int, direction: str, summarise: Summarise, tmp_path: Path
+) -> None:
+    lines = whole_lines(facts, 4, 3, seed, direction)
+    file = write(tmp_path / "results.jsonl", lines)
+    found = summarise(file, "--by", "relation", "--bootstrap", replicates, "--seed", seed)
+    check(found, lines, replicates, seed)
+    assert found["run"]["direction"] == direction
+    assert (found["run"]["window"], found["run"]["head_window"], found["run"]["knockout_window"]) == (4, 3, 9)
+    assert found["run"]["kinds"] == sorted((*KINDS, "knockout"))
+
+
+def test_a_knockout_alone_is_averaged(summarise: Summarise, tmp_path: Path) -> None:
+    lines = whole_lines(20, 4, 3, 1)
+    for line in lines:
+        line["grids"] = {}
+    check(summarise(write(tmp_path / "results.jsonl", lines)), lines)
+
+
+def test_draws_up_to_a_precision_differ_in_number(rometrace: Rometrace, summarise: Summarise, tmp_path: Path) -> None:
+    lines = random_lines(20, 4, 1)
+    for number, line in enumerate(lines):
+        reached = {"asked": 0.01, "reached": 0.001 * number, "most_samples": 100}
+        line["run"] |= {"samples": 10 + number, "precision": reached}
+    found = summarise(write(tmp_path / "results.jsonl", lines))
+    check(found, lines)
+    assert found["run"]["samples"] is None
+    assert found["run"]["precision"] == {"asked": 0.01}
+    del lines[7]["run"]["precision"]
+    done = rometrace("summary", write(tmp_path / "results.jsonl", lines))
+    assert done.returncode == 2
+    assert "line 8: run.precision.asked is null; expected 0.01" in done.stderr
 
 
 def test_files_are_read_one_after_another_and_from_a_pipe(
@@ -416,11 +597,18 @@ def test_the_schema_describes_what_is_written(
     schema = json.loads((repository / "share/rometrace/schema/summary-1.schema.json").read_text())
     validator = jsonschema.Draft202012Validator(schema)
     jsonschema.Draft202012Validator.check_schema(schema)
-    for lines in (demo_lines, random_lines(1, 3, 1), random_lines(30, 3, 1)):
+    for lines in (demo_lines, random_lines(1, 3, 1), random_lines(30, 3, 1), whole_lines(30, 3, 2, 1)):
         found = summarise(write(tmp_path / "a.jsonl", lines), "--by", "relation", "--bootstrap", 20)
         validator.validate(found)
         for broken in ({**found, "records": -1}, {**found, "schema": "rometrace/summary/2"}, {**found, "overall": {}}):
             assert not validator.is_valid(broken)
+    for pointer in ("gaps.mlp.roles.last", "knockout.groups.last", "kinds.head.roles.last"):
+        broken = json.loads(json.dumps(found))
+        place = broken["overall"]
+        for name in pointer.split("."):
+            place = place[name]
+        del place["standard_error"]
+        assert not validator.is_valid(broken), pointer
 
 
 def test_memory_does_not_grow_with_the_lines(bin_dir: Path, tmp_path: Path) -> None:

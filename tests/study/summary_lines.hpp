@@ -52,6 +52,40 @@ inline Json untraced_line(std::int64_t record, const std::string& status, const 
           {"fact", {{"record", record}, {"order", record}}}};
 }
 
+/// traced_line() with only the rows of `positions`, and what else can be traced: severed paths that take 0.25 of a
+/// score, 0.5 the attention; two heads whose scores are the state's and half of it; a knockout that takes a quarter of
+/// the answer at layer 0 and half at layer 1.
+inline Json whole_line(std::int64_t record, const std::vector<std::size_t>& positions, std::size_t tokens = 5,
+                       std::size_t begin = 1, std::size_t end = 3) {
+  auto line = traced_line(record, tokens, begin, end);
+  const auto all = line["grids"]["state"]["scores"];
+  Json state = Json::array(), head = Json::array(), mlp = Json::array(), attn = Json::array();
+  for (const auto position : positions) {
+    Json heads = Json::array(), less = Json::array(), half = Json::array();
+    for (const double score : all[position]) {
+      heads.push_back({score, score / 2});
+      less.push_back(0.75 * score);
+      half.push_back(0.5 * score);
+    }
+    state.push_back(all[position]);
+    head.push_back(heads);
+    mlp.push_back(less);
+    attn.push_back(half);
+  }
+  const auto grid = [&](std::int64_t window, const Json& scores) -> Json {
+    return {{"window", window}, {"positions", positions}, {"scores", scores}, {"indirect_effect", scores}};
+  };
+  line["grids"] = {{"state_attn_severed", grid(1, attn)},
+                   {"state_mlp_severed", grid(1, mlp)},
+                   {"head", grid(1, head)},
+                   {"state", grid(1, state)}};
+  line["grids"]["head"]["heads"] = 2;
+  const Json group = {{"positions", {begin}}, {"scores", {0.5625, 0.375}}, {"relative_change", {-0.25, -0.5}}};
+  line["knockout"] = {{"window", 9}, {"groups", {{"subject", group}, {"last", group}}}};
+  line["measures"] = {{"rank", {{"high", 1}, {"grids", {{"state", {{"values", state}}}}}}}};
+  return line;
+}
+
 /// A batch's first line: `selected` of as many records.
 inline Json header_line(std::int64_t selected, const std::string& facts_sha256 = "abc") {
   return {{"schema", "rometrace/batch/1"},

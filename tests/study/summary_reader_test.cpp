@@ -44,7 +44,7 @@ TEST_CASE("of a line the scores are read as numbers, and the rest but grids as J
   const auto& grid = line.grids[1];
   CHECK(grid.kind == "state");  // the parser of this test sorts names
   CHECK(grid.window == 1);
-  CHECK(grid.tokens == 3);
+  CHECK(grid.rows == 3);
   CHECK(grid.layers == 2);
   CHECK(grid.scores ==
         std::vector<double>{0.125 + 0.01, 0.125 + 0.02, 0.125 + 0.02, 0.125 + 0.04, 0.125 + 0.03, 0.125 + 0.06});
@@ -61,15 +61,64 @@ TEST_CASE("whole numbers are scores and null is no number") {
   CHECK(line.json["status"] == "traced");
 }
 
+TEST_CASE("a grid of some positions or of heads says which and how many") {
+  auto traced = whole_line(1, {2, 4});
+  auto line = parse_summary_line(traced.dump(), "w");
+  REQUIRE(line.grids.size() == 4);
+  const auto& head = line.grids[0];  // the parser of this test sorts names
+  CHECK(head.kind == "head");
+  CHECK(head.heads == 2);
+  CHECK(head.rows == 2);
+  CHECK(head.layers == 2);
+  CHECK(head.cells() == 4);
+  CHECK(*head.positions == std::vector<std::int64_t>{2, 4});
+  const double score = 0.125 + 0.01 * 3;
+  CHECK(head.scores[0] == score);
+  CHECK(head.scores[1] == score / 2);
+  CHECK(head.scores.size() == 8);
+  CHECK(line.grids[1].heads == 0);
+  CHECK(line.grids[1].cells() == 2);
+  CHECK(line.json["knockout"]["window"] == 9);
+  CHECK_FALSE(line.json.contains("measures"));
+  CHECK_FALSE(parse_summary_line(traced_line(1).dump(), "w").grids[0].positions);
+  for (auto& [kind, grid] : traced["grids"].items()) {
+    grid["positions"] = Json::array();
+    grid["scores"] = Json::array();
+  }
+  line = parse_summary_line(traced.dump(), "w");
+  CHECK(line.grids[0].rows == 0);
+  CHECK(line.grids[0].positions->empty());
+}
+
 TEST_CASE("damage is named with its place") {
   CHECK(message_for(R"({"schema":"rometrace/trace/1","sco)") ==
         Contains("a.jsonl, line 3: byte 35: not JSON; expected"));
   CHECK(message_for("[1]") == Contains("not an object"));
   CHECK(message_for(std::string("{\"a\":1}\0", 8)) == Contains("byte 8: a zero byte"));
   CHECK(message_for(std::string(100, '[')) == Contains("nested deeper"));
-  for (const std::string grids :
-       {R"({"state":{"scores":[[1,2],[3]]}})", R"({"state":{"scores":[[]]}})", R"({"state":{"scores":[1]}})",
-        R"({"state":{"scores":[["a"]]}})", R"({"state":{"scores":[[[1]]]}})", R"({"state":{"scores":[{"a":1}]}})"}) {
+  for (const std::string grids : {R"({"state":{"scores":[[1,2],[3]]}})",
+                                  R"({"state":{"scores":[[]]}})",
+                                  R"({"state":{"scores":[1]}})",
+                                  R"({"state":{"scores":[["a"]]}})",
+                                  R"({"state":{"scores":[[[1]]]}})",
+                                  R"({"state":{"scores":[{"a":1}]}})",
+                                  R"({"head":{"scores":[[1,2]]}})",
+                                  R"({"head":{"scores":[[[1,2],[3]]]}})",
+                                  R"({"head":{"scores":[[[]]]}})",
+                                  R"({"head":{"scores":[[[1,2]],[[1,2],[3,4]]]}})",
+                                  R"({"head":{"scores":[[[[1]]]]}})",
+                                  R"({"head":{"heads":3,"scores":[[[1,2]]]}})",
+                                  R"({"head":{"heads":"x"}})",
+                                  R"({"head":{"heads":1.5}})",
+                                  R"({"mlp":{"heads":2,"scores":[[1,2]]}})",
+                                  R"({"state":{"positions":[0.5]}})",
+                                  R"({"state":{"positions":[-1]}})",
+                                  R"({"state":{"positions":["a"]}})",
+                                  R"({"state":{"positions":[[1]]}})",
+                                  R"({"state":{"positions":[null]}})",
+                                  R"({"state":{"positions":null}})",
+                                  R"({"state":{"positions":3}})",
+                                  R"({"state":{"positions":[{}]}})"}) {
     CAPTURE(grids);
     const auto message = message_for(R"({"schema":"rometrace/trace/1","grids":)" + grids + "}");
     CHECK(message == Contains("a.jsonl, line 3: "));
@@ -86,7 +135,7 @@ TEST_CASE("grids of any other shape are no grids and no crash") {
     try {
       const auto line = parse_summary_line(R"({"schema":"rometrace/trace/1","grids":)" + grids + R"(,"a":1})", "w");
       CHECK(line.json["a"] == 1);
-      for (const auto& grid : line.grids) CHECK(grid.tokens == 0);
+      for (const auto& grid : line.grids) CHECK(grid.rows == 0);
     } catch (const DamagedLine&) {
     }
   }

@@ -228,6 +228,186 @@ TEST_CASE("a line that does not fit together is refused") {
   CHECK(message_of<Error>([] { Summary summary({false, -1, 1}); }) == Contains("--bootstrap: -1"));
 }
 
+TEST_CASE("a role counts the positions that the grid lists, and no others") {
+  // Of 5 tokens with subject [1, 3): 1 first, 2 last subject token, 3 first subsequent, 4 last.
+  auto all = whole_line(3, {0, 1, 2, 3, 4});
+  for (auto& [kind, grid] : all["grids"].items()) grid.erase("positions");
+  const auto result = summarise({{whole_line(1, {0, 2, 4}), whole_line(2, {2, 3}), all}});
+  CHECK(result.traced == 3);
+  CHECK(role_in(result, "state", Role::kFirstSubject).facts == 1);
+  CHECK(role_in(result, "state", Role::kLastSubject).facts == 3);
+  CHECK(role_in(result, "state", Role::kFirstSubsequent).facts == 2);
+  CHECK(role_in(result, "state", Role::kLast).facts == 2);
+  CHECK(role_in(result, "head", Role::kLastSubject).facts == 3);
+  const auto none = summarise({{whole_line(1, {}), whole_line(2, {2})}});
+  CHECK(none.traced == 2);
+  CHECK(none.overall.find("state")->largest_score.facts == 1);
+  CHECK(none.overall.total_effect.facts == 2);
+}
+
+TEST_CASE("a head's peak has a layer and a head") {
+  const auto result = summarise({{whole_line(1, {2, 4}), whole_line(2, {2, 3})}});
+  const auto& role = role_in(result, "head", Role::kLastSubject);
+  CHECK(result.overall.find("head")->heads == 2);
+  REQUIRE(role.aie.size() == 4);
+  CHECK(role.aie[2] == doctest::Approx(0.06).epsilon(1e-12));
+  CHECK(role.aie[3] == doctest::Approx((0.125 + 0.06) / 2 - 0.125).epsilon(1e-12));
+  CHECK(role.peak->layer == 1);
+  CHECK(*role.peak->head == 0);
+  CHECK(*role.peak->share == 1);
+  CHECK(*role.peak->layers == std::pair<std::int64_t, std::int64_t>{1, 1});
+  CHECK(role.bootstrap_low.size() == 4);
+  CHECK_FALSE(role_in(result, "state", Role::kLastSubject).peak->head);
+}
+
+TEST_CASE("a gap is the state's effect less the severed one at the positions of both") {
+  auto line = whole_line(2, {1, 2, 4});
+  // Only position 2 is left of the severed MLP's.
+  line["grids"]["state_mlp_severed"]["positions"] = {0, 2};
+  line["grids"]["state_mlp_severed"]["scores"] = {{0, 0}, {0.1, 0.125}};
+  const auto result = summarise({{whole_line(1, {2, 4}), line}});
+  REQUIRE(result.overall.gaps.size() == 2);
+  const auto& mlp = result.overall.gaps[0];
+  CHECK(mlp.severed == "mlp");
+  CHECK(mlp.roles[static_cast<std::size_t>(Role::kFirstSubject)].facts == 0);
+  CHECK(mlp.roles[static_cast<std::size_t>(Role::kLast)].facts == 1);
+  const auto& last_subject = mlp.roles[static_cast<std::size_t>(Role::kLastSubject)];
+  CHECK(last_subject.facts == 2);
+  const double first = 0.25 * (0.125 + 0.06), second = 0.06;
+  CHECK(last_subject.aie[1] == doctest::Approx((first + second) / 2).epsilon(1e-12));
+  CHECK(last_subject.standard_error[1] == doctest::Approx((second - first) / 2).epsilon(1e-9));
+  CHECK(last_subject.peak->layer == 1);
+  const auto& attention = result.overall.gaps[1].roles;
+  CHECK(attention[static_cast<std::size_t>(Role::kFirstSubject)].aie[0] ==
+        doctest::Approx(0.5 * (0.125 + 0.02)).epsilon(1e-12));
+  auto without = whole_line(3, {2});
+  without["grids"].erase("state");
+  CHECK(summarise({{without}}).overall.gaps.empty());
+  CHECK(summarise({{traced_line(1)}}).overall.gaps.empty());
+}
+
+TEST_CASE("knockouts are averaged by group, and a group without a fact is empty") {
+  auto other = whole_line(2, {2});
+  other["knockout"]["groups"].erase("last");
+  other["knockout"]["groups"]["subject"]["relative_change"] = {0.25, -0.5};
+  auto never = changed(whole_line(3, {2}), "/high_score", 0);
+  never["knockout"]["groups"]["last"]["relative_change"] = {nullptr, nullptr};
+  const auto result = summarise({{whole_line(1, {2}), other, never}});
+  CHECK(result.traced == 3);
+  REQUIRE(result.overall.knockout);
+  const auto& knockout = *result.overall.knockout;
+  CHECK(knockout.window == 9);
+  CHECK(knockout.groups[0].facts == 2);
+  CHECK(knockout.groups[0].relative_change == std::vector<double>{0, -0.5});
+  CHECK(knockout.groups[0].standard_error[0] == doctest::Approx(0.25).epsilon(1e-12));
+  CHECK(knockout.groups[0].standard_error[1] == 0);
+  CHECK(knockout.groups[1].facts == 0);
+  CHECK(knockout.groups[1].relative_change.empty());
+  CHECK(knockout.groups[3].facts == 1);
+  auto alone = whole_line(1, {2});
+  alone["grids"] = Json::object();
+  CHECK(summarise({{alone}}).overall.knockout->groups[3].facts == 1);
+  CHECK_FALSE(summarise({{traced_line(1)}}).overall.knockout);
+  const auto broken = summarise(
+      {{whole_line(1, {2}), changed(whole_line(2, {2}), "/knockout/groups/last/relative_change/1", nullptr)}});
+  CHECK(broken.failed == 1);
+}
+
+TEST_CASE("in noising the effect is what corrupting takes away") {
+  std::vector<Json> lines;
+  for (int record = 1; record <= 2; ++record) {
+    lines.push_back(changed(whole_line(record, {2, 4}), "/run/direction", "noising"));
+  }
+  const auto result = summarise({lines});
+  CHECK(result.run["direction"] == "noising");
+  const auto& role = role_in(result, "state", Role::kLastSubject);
+  CHECK(role.aie[0] == doctest::Approx(0.75 - (0.125 + 0.03)).epsilon(1e-12));
+  CHECK(role.peak->layer == 0);
+  CHECK(*role.largest_effect.mean == doctest::Approx(0.75 - (0.125 + 0.03)).epsilon(1e-12));
+  CHECK(*role.largest_score.mean == doctest::Approx(0.125 + 0.06).epsilon(1e-12));
+  const auto& gap = result.overall.gaps[0].roles[static_cast<std::size_t>(Role::kLastSubject)];
+  CHECK(gap.aie[0] == doctest::Approx(-0.25 * (0.125 + 0.03)).epsilon(1e-12));
+}
+
+TEST_CASE("draws up to a precision may differ in number, but not in the precision") {
+  auto one = changed(traced_line(1), "/run/precision", {{"asked", 0.01}, {"reached", 0.005}, {"most_samples", 100}});
+  auto two = changed(changed(one, "/run/samples", 40), "/fact/record", 2);
+  two["run"]["precision"]["reached"] = 0.009;
+  const auto result = summarise({{one, two}});
+  CHECK(result.run["samples"].is_null());
+  CHECK(result.run["precision"]["asked"] == 0.01);
+  two["run"]["precision"]["asked"] = 0.02;
+  CHECK(refusal({{one, two}}) == Contains("run.precision.asked is 0.02; expected 0.01"));
+  CHECK(refusal({{one, traced_line(2)}}) == Contains("run.precision.asked is null; expected 0.01"));
+  CHECK(summarise({{traced_line(1)}}).run["precision"].is_null());
+}
+
+TEST_CASE("kinds of traces are not mixed, and lines without a word on it are of the usual one") {
+  const auto first = traced_line(1);
+  const auto whole = whole_line(1, {2});
+  const std::vector<std::tuple<Json, std::string, Json, std::string>> changes = {
+      {first, "/run/direction", "noising", R"(run.direction is "noising"; expected "denoising")"},
+      {first, "/run/approximate", true, "run.approximate is true; expected false"},
+      {first, "/run/corruption", {{"method", "zero"}}, R"(run.corruption.method is "zero"; expected "noise")"},
+      {whole, "/grids/head/window", 3, "head_window is 3; expected 1"},
+      {whole, "/knockout/window", 3, "knockout_window is 3; expected 9"},
+      {whole, "/knockout", nullptr, R"(kinds is ["head","state","state_attn_severed","state_mlp_severed"]; expected)"},
+      {whole,
+       "/grids/head",
+       {{"window", 1}, {"positions", {2}}, {"scores", {{{1}, {2}}}}},
+       "\"head\" is 1; expected 2"}};
+  for (const auto& [line, pointer, value, expected] : changes) {
+    CAPTURE(pointer);
+    auto other = changed(changed(line, "/fact/record", 2), pointer, value);
+    if (value.is_null()) other.erase("knockout");
+    CHECK(refusal({{line, other}}) == Contains("a.jsonl, line 2: "));
+    CHECK(refusal({{line, other}}) == Contains(expected));
+  }
+  auto told = first;
+  told["run"].update({{"direction", "denoising"}, {"approximate", false}, {"corruption", {{"method", "noise"}}}});
+  const auto result = summarise({{told, traced_line(2)}});
+  CHECK(result.run["direction"] == "denoising");
+  CHECK(result.run["corruption"]["method"] == "noise");
+  CHECK(summarise({{whole}}).run["kinds"].size() == 5);
+  auto header = header_line(9);
+  header["kinds"] = {"state", "knockout", "state_mlp_severed", "head", "state_attn_severed"};
+  CHECK(summarise({{header, whole}}).traced == 1);
+}
+
+TEST_CASE("a line whose positions or knockouts do not fit is refused") {
+  const auto line = whole_line(1, {2, 4});
+  CHECK(refusal({{changed(line, "/grids/state/positions", {4, 2})}}) ==
+        Contains("a.jsonl, line 1: the positions of the grid \"state\" do not ascend; expected"));
+  CHECK(refusal({{changed(line, "/grids/state/positions", {2, 2})}}) == Contains("do not ascend"));
+  CHECK(refusal({{changed(line, "/grids/state/positions", {2, 5})}}) ==
+        Contains("the grid \"state\" has position 5 of 5 tokens"));
+  CHECK(refusal({{changed(line, "/grids/state/positions", {2})}}) ==
+        Contains("has 2 rows of 2 scores for 1 positions and 2 layers"));
+  CHECK(refusal({{changed(line, "/run/direction", "sideways")}}) == Contains("\"direction\" is neither"));
+  CHECK(refusal({{changed(line, "/knockout", 3)}}) == Contains("no \"window\""));
+  CHECK(refusal({{changed(line, "/knockout/window", "x")}}) == Contains("\"window\" is no whole number"));
+  CHECK(refusal({{changed(line, "/knockout/groups", {1})}}) == Contains("\"groups\" of the knockout is no object"));
+  CHECK(refusal({{changed(line, "/knockout/groups/near", Json::object())}}) ==
+        Contains("the knockout of \"near\", which is none of subject, before, after, last"));
+  CHECK(refusal({{changed(line, "/knockout/groups/last", Json::object())}}) == Contains("no \"relative_change\""));
+  CHECK(refusal({{changed(line, "/knockout/groups/last/relative_change", {1})}}) ==
+        Contains("\"relative_change\" of the knockout of \"last\" is no list of 2 numbers"));
+  CHECK(refusal({{changed(line, "/knockout/groups/last/relative_change/0", "x")}}) ==
+        Contains("has a value that is no number"));
+}
+
+TEST_CASE("many relations with many replicates are refused before they fill the memory") {
+  std::vector<Json> lines;
+  for (int record = 1; record <= 12; ++record) {
+    lines.push_back(changed(whole_line(record, {2}), "/fact/relation", "P" + std::to_string(record)));
+    auto& grid = lines.back()["grids"]["head"];
+    grid["heads"] = 1400;
+    grid["scores"] = {{std::vector<double>(1400, 0.5), std::vector<double>(1400, 0.5)}};
+  }
+  const auto message = message_of<Error>([&] { summarise({lines}, {true, 100000, 1}); });
+  CHECK(message == Contains("1 relations with 100000 replicates need more than 8 GiB of memory"));
+}
+
 TEST_CASE("without a bootstrap the normal interval stays") {
   const auto result = summarise({{traced_line(1), traced_line(2, 6, 1, 3)}}, {false, 0, 1});
   const auto& last = role_in(result, "mlp", Role::kLast);

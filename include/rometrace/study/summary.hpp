@@ -1,11 +1,13 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -31,42 +33,77 @@ struct Estimate {
   std::optional<Bounds> bootstrap;  ///< 95 %
 };
 
+/// Errors and 95 % intervals of a list of means; empty with less than two facts.
+struct ErrorBars {
+  std::vector<double> standard_error, normal_low, normal_high, bootstrap_low, bootstrap_high;
+};
+
 /// Where a role's average effect is largest.
 struct Peak {
   std::int64_t layer = 0;
+  std::optional<std::int64_t> head;  ///< of the kind "head"
   double aie = 0;
-  std::optional<double> share;  ///< of the bootstrap's replicates that peak at this layer
-  /// Lowest and highest peak of the replicates, 2.5 % of them left out at either end.
+  std::optional<double> share;  ///< of the bootstrap's replicates that peak at this layer (and head)
+  /// Lowest and highest layer of the replicates' peaks, 2.5 % of them left out at either end.
   std::optional<std::pair<std::int64_t, std::int64_t>> layers;
 };
 
-/// Averages of one role in one kind. Lists are [L]; empty where `Estimate` would miss a value. A role with several
-/// tokens in a fact pools the tokens of all facts, as the reference does; errors are those of ClusterMeans.
-struct RoleSummary {
-  std::int64_t facts = 0;              ///< facts that have the role
-  std::int64_t tokens = 0;             ///< its tokens in all of them
-  std::vector<double> score;           ///< probability of the answer
-  std::vector<double> aie;             ///< average indirect effect: score less the same fact's low_score
-  std::vector<double> standard_error;  ///< of aie
-  std::vector<double> normal_low, normal_high, bootstrap_low, bootstrap_high;
+/// Average effects of one role; the errors are those of `aie`. Lists are [L], of the kind "head" row-major [L, H];
+/// empty without a fact. A role with several tokens in a fact pools the tokens of all facts, as the reference does;
+/// errors are those of ClusterMeans.
+struct EffectSummary : ErrorBars {
+  std::int64_t facts = 0;   ///< facts that have the role in a row of their grid
+  std::int64_t tokens = 0;  ///< its tokens in such rows of all of them
+  /// Average indirect effect: score less the same fact's low_score; in noising, high_score less score. Of a gap: what
+  /// severing takes off that effect.
+  std::vector<double> aie;
   std::optional<Peak> peak;
-  Estimate largest_score;   ///< of a fact's largest score among the role's tokens and all layers
-  Estimate largest_effect;  ///< the same less low_score
+};
+
+/// Averages of one role in one kind.
+struct RoleSummary : EffectSummary {
+  std::vector<double> score;  ///< probability of the answer
+  Estimate largest_score;     ///< of a fact's largest score among the role's tokens and all layers
+  Estimate largest_effect;    ///< the same of the effect
 };
 
 struct KindSummary {
   std::string kind;
   std::int64_t window = 0;
+  std::int64_t heads = 0;   ///< H of the kind "head"; 0 for the others
   Estimate largest_score;   ///< of the largest of a fact's grid
-  Estimate largest_effect;  ///< the same less low_score
+  Estimate largest_effect;  ///< the same of the effect
   std::array<RoleSummary, kRoles.size()> roles;
+};
+
+/// What severing a path takes away (section 2 of the paper): in the facts that have both, the effect of the state less
+/// that of the same state with the outputs of the MLP, or the attention, frozen at its token.
+struct GapSummary {
+  std::string severed;  ///< "mlp", "attn"
+  std::array<EffectSummary, kRoles.size()> roles;
+};
+
+/// Groups of positions whose attention is cut (arXiv 2304.14767).
+inline constexpr std::array<std::string_view, 4> kKnockoutGroups = {"subject", "before", "after", "last"};
+
+struct KnockoutSummary {
+  struct Group : ErrorBars {
+    std::int64_t facts = 0;               ///< that have a position in the group, and a high_score above 0
+    std::vector<double> relative_change;  ///< [L] mean of (score - high_score) / high_score; empty without a fact
+  };
+
+  std::int64_t window = 0;                           ///< layers
+  std::array<Group, kKnockoutGroups.size()> groups;  ///< in their order
 };
 
 /// Averages over some facts. Probabilities are fractions.
 struct GroupSummary {
   std::int64_t facts = 0;
   Estimate high_score, low_score, total_effect;  ///< total_effect: the ATE
-  std::vector<KindSummary> kinds;                ///< state, mlp, attn; empty without a fact
+  /// state, mlp, attn, head, state_mlp_severed, state_attn_severed; empty without a fact.
+  std::vector<KindSummary> kinds;
+  std::vector<GapSummary> gaps;             ///< mlp, attn, as far as they were severed
+  std::optional<KnockoutSummary> knockout;  ///< where there was one
 
   const KindSummary* find(std::string_view kind) const;  ///< null if there is none
 };
@@ -102,7 +139,8 @@ class Summary {
   ~Summary();
 
   /// Adds a header or a trace. Throws Error naming the line: other settings than before, a record that was there
-  /// before, grids that do not fit the prompt, a field that is missing; no memory for so many relations.
+  /// before, grids or a knockout that do not fit prompt and model, a field that is missing; no memory for so many
+  /// relations.
   void add(const SummaryLine& line);
 
   /// What was at the end of a file.
@@ -119,7 +157,7 @@ class Summary {
   void add_record(const SummaryLine& line);
   void add_traced(const SummaryLine& line);
   void mark_record(const SummaryLine& line);
-  Group& relation_of(const SummaryLine& line, std::size_t layers);
+  Group& relation_of(const SummaryLine& line, std::size_t cells);
 
   SummaryConfig config_;
   SummarySettings settings_;

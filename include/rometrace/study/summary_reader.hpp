@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -13,13 +14,18 @@
 
 namespace rometrace {
 
-/// The scores of one kind of restoration in a line, row-major [tokens, layers]; NaN where the line has null.
+/// The scores of one kind of restoration in a line, row-major [rows, layers], or [rows, layers, heads] of the kind
+/// "head"; NaN where the line has null.
 struct SummaryGrid {
-  std::string kind;         ///< "state", "mlp", "attn"
+  std::string kind;         ///< "state", "mlp", "attn", "head", "state_mlp_severed", "state_attn_severed"
   std::int64_t window = 0;  ///< layers
-  std::int64_t tokens = 0;
+  std::int64_t rows = 0;
   std::int64_t layers = 0;
+  std::int64_t heads = 0;                              ///< of the kind "head"; 0 for the others
+  std::optional<std::vector<std::int64_t>> positions;  ///< of the rows in the prompt; none: row t is of token t
   std::vector<double> scores;
+
+  std::int64_t cells() const { return layers * std::max<std::int64_t>(1, heads); }  ///< of a row
 };
 
 /// One line of a results file.
@@ -31,7 +37,7 @@ struct SummaryLine {
   };
 
   Type type = Type::kTrace;
-  nlohmann::json json;             ///< all but grids, token_bytes and token_ids, which take most of a line
+  nlohmann::json json;  ///< all but grids, measures, other_targets, token_bytes and token_ids: most of a line
   std::vector<SummaryGrid> grids;  ///< in the order of the line; their other fields are not kept
   std::string where;               ///< "results.jsonl, line 3", for messages
 };

@@ -1,0 +1,19 @@
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "rometrace/study/summary.hpp"
+
+namespace rometrace {
+
+/// Parts of the averages' records. What does not exist is null.
+nlohmann::ordered_json json_of(const std::optional<double>& value);
+nlohmann::ordered_json json_of(const std::optional<Bounds>& interval);  ///< [low, high]
+nlohmann::ordered_json json_of(const Estimate& estimate);
+nlohmann::ordered_json json_of(const std::optional<Peak>& peak);
+
+/// "bootstrap": how the intervals come about.
+nlohmann::ordered_json bootstrap_json(const SummaryConfig& config);
+
+}  // namespace rometrace
