@@ -54,11 +54,21 @@ Json to_json(const BatchRecord& batch) {
   json["model"] = to_json(batch.model);
   if (trace) {
     run["tf32"] = batch.tf32;
+    if (options.trace.precision) {
+      run["precision"] = {{"asked", *options.trace.precision}, {"most_samples", options.trace.most_samples}};
+    }
     json["run"] = std::move(run);
     json["kinds"] = Json::array();
     for (const auto kind : options.trace.kinds) json["kinds"].push_back(to_string(kind));
     json["window"] = options.trace.window;
+    json["head_window"] = options.trace.head_window;
+    json["knockout_window"] = options.trace.knockout_window;
+    json["positions"] = to_string(options.trace.positions);
+    json["measures"] = Json::array();
+    for (const auto measure : options.trace.measures) json["measures"].push_back(to_string(measure));
     json["target"] = to_string(options.follow);
+    json["answer"] = to_string(options.answer);
+    json["foil"] = options.foil ? Json(*options.foil) : Json(nullptr);
     json["all"] = options.on_other_answer == OnOtherAnswer::kTrace;
     json["only"] = batch.known_by ? Json{{"known_by", rule_json(batch.known_by)}} : Json(nullptr);
   } else {

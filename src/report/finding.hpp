@@ -1,16 +1,47 @@
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
+#include "rometrace/report/json.hpp"
 #include "rometrace/report/terminal.hpp"
 
 namespace rometrace {
 
-/// What the trace found, in sentences, each wrapped to `columns`: total effect; for each grid its strongest cell.
-/// For states the last token is left out: its state decides the answer in the late layers by construction.
-std::string render_findings(const Trace& trace, const TracePrompt& prompt, const TokenTexts& texts,
-                            const TerminalStyle& style);
+/// What the trace found, in sentences, each wrapped to `columns`: total effect; for each grid its strongest cell; then
+/// a table of what was read beside the answer's probability. For states the last token is left out where others are
+/// listed: its state decides the answer in the late layers by construction.
+std::string render_findings(const TraceRecord& record, const TerminalStyle& style);
+
+/// A cell of a grid.
+struct GridCell {
+  std::size_t row = 0;
+  std::int64_t layer = 0;
+  std::int64_t head = 0;
+  double score = 0;
+};
+
+/// The grid's cell with the largest score or, where `lowest`, the smallest, of the rows for positions before `end`;
+/// nothing if no score there is a number.
+std::optional<GridCell> strongest_cell(const CausalGrid& grid, std::int64_t layers, bool lowest, std::int64_t end);
+
+/// What the kind is called in sentences: "mlp", "state with MLP severed".
+std::string_view words_of(Kind kind);
+
+/// True if what `run` computed is not the scores themselves.
+bool is_approximate(const RunRecord& run);
+
+/// What the corruption does to the subject or, with another prompt, to the whole: "corrupted by noise".
+struct CorruptionWords {
+  std::string_view what;  ///< "subject", "prompt"
+  std::string how;        ///< for wrap()
+};
+CorruptionWords corruption_words(const TraceRecord& record, const TerminalStyle& style);
+
+/// The answer as quoted_token() has it; of several tokens it says so.
+std::string quoted_answer(const TraceRecord& record, const TerminalStyle& style);
 
 /// A token between quotes, escaped, cut to fit a line; its spaces are kNoBreak, for wrap().
 std::string quoted_token(std::string_view bytes, const TerminalStyle& style);

@@ -1,8 +1,11 @@
 #include "rometrace/report/json.hpp"
 
+#include <algorithm>
 #include <cassert>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "report/json_parts.hpp"
@@ -18,16 +21,33 @@ using Json = nlohmann::ordered_json;
 
 constexpr const char* kSchema = "rometrace/trace/1";
 
-/// `values`, row-major [rows, columns], less `offset`, as a list of rows.
-Json matrix(const std::vector<double>& values, std::int64_t columns, double offset = 0) {
+/// A grid's `values`, row-major [P, L, H], each mapped, as lists of lists; without the innermost lists where H is 1 but
+/// for the kind that is of heads.
+template <typename Map>
+Json nested(const std::vector<double>& values, const CausalGrid& grid, std::int64_t layers, Map map) {
+  const auto L = static_cast<std::size_t>(layers), H = static_cast<std::size_t>(grid.heads);
   Json rows = Json::array();
   for (std::size_t i = 0; i < values.size(); ++i) {
-    if (i % static_cast<std::size_t>(columns) == 0) {
-      rows.push_back(Json::array());
+    if (i % (L * H) == 0) rows.push_back(Json::array());
+    auto& row = rows.back();
+    if (grid.kind != Kind::kHead) {
+      row.push_back(number(map(values[i])));
+      continue;
     }
-    rows.back().push_back(number(values[i] - offset));
+    if (i % H == 0) row.push_back(Json::array());
+    row.back().push_back(number(map(values[i])));
   }
   return rows;
+}
+
+Json nested(const std::vector<double>& values, const CausalGrid& grid, std::int64_t layers) {
+  return nested(values, grid, layers, [](double value) { return value; });
+}
+
+Json list(std::span<const double> values) {
+  Json list = Json::array();
+  for (const auto value : values) list.push_back(number(value));
+  return list;
 }
 
 Json text_or_null(const std::optional<std::string>& text) {
@@ -59,10 +79,20 @@ void add_tokens(Json& json, const TracePrompt& prompt, const TokenTexts& texts) 
   json["subject_range"] = {prompt.subject_range.begin, prompt.subject_range.end};
 }
 
+void add_counter(Json& json, const CounterPrompt& counter, const TokenTexts& texts) {
+  Json tokens = Json::array();
+  for (const auto& text : texts.counter) tokens.push_back(to_valid_utf8(text));
+  json["counter"] = {{"prompt", to_valid_utf8(counter.prompt)},
+                     {"subject", text_or_null(counter.subject)},
+                     {"token_ids", counter.token_ids},
+                     {"tokens", std::move(tokens)}};
+}
+
 void add_clean_run(Json& json, const Trace& trace, const TokenTexts& texts) {
   json["answer"] = to_valid_utf8(texts.answer);
   json["answer_bytes"] = hex(texts.answer);
-  json["answer_id"] = trace.answer_id;
+  json["answer_id"] = trace.answer_id();
+  json["answer_ids"] = trace.answer_ids;
   json["prediction"] = to_valid_utf8(texts.prediction);
   json["prediction_bytes"] = hex(texts.prediction);
   json["prediction_id"] = trace.prediction_id;
@@ -70,22 +100,121 @@ void add_clean_run(Json& json, const Trace& trace, const TokenTexts& texts) {
   json["high_score"] = number(trace.high_score);
 }
 
-Json grid_json(const CausalGrid& grid, const Trace& trace) {
-  assert(static_cast<std::int64_t>(grid.scores.size()) == trace.tokens * trace.layers);
-  return {{"window", grid.window},
-          {"scores", matrix(grid.scores, trace.layers)},
-          {"indirect_effect", matrix(grid.scores, trace.layers, trace.low_score)},
-          {"standard_error", matrix(grid.standard_error, trace.layers)}};
+Json grid_json(const CausalGrid& grid, const Trace& trace, Direction direction) {
+  const auto effect = [&](double score) {
+    return direction == Direction::kNoising ? trace.high_score - score : score - trace.low_score;
+  };
+  Json json = {{"window", grid.window}, {"positions", grid.positions}};
+  if (grid.kind == Kind::kHead) json["heads"] = grid.heads;
+  json["scores"] = nested(grid.scores, grid, trace.layers);
+  json["indirect_effect"] = nested(grid.scores, grid, trace.layers, effect);
+  json["standard_error"] = nested(grid.standard_error, grid, trace.layers);
+  return json;
 }
 
-void add_effects(Json& json, const Trace& trace) {
+Json knockout_json(const CausalGrid& grid, const Trace& trace) {
+  const auto L = static_cast<std::size_t>(trace.layers);
+  Json groups = Json::object();
+  for (std::size_t i = 0; i < grid.groups.size(); ++i) {
+    const auto scores = std::span(grid.scores).subspan(i * L, L);
+    std::vector<double> change;
+    for (const auto score : scores) change.push_back((score - trace.high_score) / trace.high_score);
+    Json positions = Json::array();
+    for (auto at = grid.groups[i].keys.begin; at < grid.groups[i].keys.end; ++at) positions.push_back(at);
+    groups[std::string(grid.groups[i].name)] = {
+        {"positions", std::move(positions)}, {"scores", list(scores)}, {"relative_change", list(change)}};
+  }
+  return {{"window", grid.window}, {"groups", std::move(groups)}};
+}
+
+// The grids of one reading, but for knockouts.
+Json measured_grids(const Trace& trace, std::size_t reading, const char* values) {
+  Json grids = Json::object();
+  for (const auto& grid : trace.grids) {
+    if (grid.kind == Kind::kKnockout) continue;
+    const auto& measured = grid.measured[reading];
+    grids[std::string(to_string(grid.kind))] = {
+        {values, nested(measured.values, grid, trace.layers)},
+        {"standard_error", nested(measured.standard_error, grid, trace.layers)}};
+  }
+  return grids;
+}
+
+// 0 at the corrupted run's value, 1 at the clean run's.
+Json normalised_json(const Trace& trace) {
+  std::optional<std::size_t> difference;
+  for (std::size_t i = 0; i < trace.measured.size(); ++i) {
+    if (trace.measured[i].reading.measure == Measure::kLogitDifference) difference = i;
+  }
+  const double high = difference ? trace.measured[*difference].high : trace.high_score;
+  const double low = difference ? trace.measured[*difference].low : trace.low_score;
+  Json grids = Json::object();
+  for (const auto& grid : trace.grids) {
+    if (grid.kind == Kind::kKnockout) continue;
+    const auto& values = difference ? grid.measured[*difference].values : grid.scores;
+    const auto normalised = [&](double value) { return (value - low) / (high - low); };
+    grids[std::string(to_string(grid.kind))] = {{"values", nested(values, grid, trace.layers, normalised)},
+                                                {"standard_error", nullptr}};
+  }
+  return {{"of", to_string(difference ? Measure::kLogitDifference : Measure::kProbability)},
+          {"high", 1.0},
+          {"low", 0.0},
+          {"low_standard_error", nullptr},
+          {"grids", std::move(grids)}};
+}
+
+void add_measures(Json& json, const TraceRecord& record) {
+  const auto& trace = record.trace;
+  const auto& asked = record.options.measures;
+  Json measures = Json::object();
+  Json targets = Json::array();
+  for (std::size_t i = 0; i < trace.measured.size(); ++i) {
+    const auto& [reading, high, low, error] = trace.measured[i];
+    if (reading.target > 0) {
+      const auto& text = record.texts.other_targets[reading.target - 1];
+      targets.push_back({{"target", to_valid_utf8(text)},
+                         {"target_bytes", hex(text)},
+                         {"target_ids", {record.prompt.other_targets[reading.target - 1]}},
+                         {"high_score", number(high)},
+                         {"low_score", number(low)},
+                         {"low_standard_error", number(error)},
+                         {"grids", measured_grids(trace, i, "scores")}});
+      continue;
+    }
+    if (std::find(asked.begin(), asked.end(), reading.measure) == asked.end()) continue;  // kNormalised needs it
+    Json measure = Json::object();
+    if (reading.measure == Measure::kLogitDifference && record.prompt.foil) {
+      const auto& foil = record.texts.foil.value();
+      measure = {{"foil", to_valid_utf8(foil)}, {"foil_bytes", hex(foil)}, {"foil_id", *record.prompt.foil}};
+    }
+    measure["high"] = number(high);
+    measure["low"] = number(low);
+    measure["low_standard_error"] = number(error);
+    measure["grids"] = measured_grids(trace, i, "values");
+    measures[std::string(to_string(reading.measure))] = std::move(measure);
+  }
+  const auto normalised = to_string(Measure::kNormalised);
+  if (std::find(asked.begin(), asked.end(), Measure::kNormalised) != asked.end()) {
+    measures[std::string(normalised)] = normalised_json(trace);
+  }
+  if (!measures.empty()) json["measures"] = std::move(measures);
+  if (!targets.empty()) json["other_targets"] = std::move(targets);
+}
+
+void add_effects(Json& json, const TraceRecord& record) {
+  const auto& trace = record.trace;
   json["low_score"] = number(trace.low_score);
   json["low_standard_error"] = number(trace.low_standard_error);
   json["total_effect"] = number(trace.total_effect());
   json["grids"] = Json::object();
   for (const auto& grid : trace.grids) {
-    json["grids"][std::string(to_string(grid.kind))] = grid_json(grid, trace);
+    if (grid.kind == Kind::kKnockout) {
+      json["knockout"] = knockout_json(grid, trace);
+    } else {
+      json["grids"][std::string(to_string(grid.kind))] = grid_json(grid, trace, record.options.direction);
+    }
   }
+  add_measures(json, record);
 }
 
 }  // namespace
@@ -101,14 +230,31 @@ Json to_json(const ModelRecord& model) {
 }
 
 Json to_json(const RunRecord& run, const TraceOptions& options) {
+  using Distribution = NoiseRule::Distribution;
+  const auto& corruption = options.corruption;
+  Json corruption_json = {{"method", to_string(corruption.method)}};
+  if (run.text) {
+    corruption_json["text"] = {
+        {"name", to_valid_utf8(run.text->name)}, {"sha256", run.text->sha256}, {"tokens", run.text->tokens}};
+  }
+  Json noise = nullptr;
+  if (corruption.method == CorruptionMethod::kNoise) {
+    const bool scaled =
+        corruption.distribution == Distribution::kGaussian || corruption.distribution == Distribution::kUniform;
+    noise = {{"rule", to_valid_utf8(run.noise_rule)},
+             {"sigma", scaled ? number(corruption.sigma) : Json(nullptr)},
+             {"replace", corruption.replace}};
+  }
   return {{"device", run.device},
           {"dtype", run.dtype},
           {"threads", run.threads},
           {"engine", run.engine},
-          {"seed", options.seed},
+          {"approximate", run.engine == to_string(Engine::kGradient)},
+          {"direction", to_string(options.direction)},
+          {"corruption", std::move(corruption_json)},
+          {"seed", corruption.seed},
           {"samples", options.samples},
-          {"noise",
-           {{"rule", to_valid_utf8(run.noise_rule)}, {"sigma", number(options.sigma)}, {"replace", options.replace}}},
+          {"noise", std::move(noise)},
           {"seconds", number(run.seconds)}};
 }
 
@@ -132,14 +278,22 @@ Json to_json(const TraceRecord& record) {
   if (record.fact) json["fact"] = to_json(*record.fact);
   json["model"] = to_json(record.model);
   json["run"] = to_json(record.run, record.options);
+  if (record.options.precision) {
+    if (status == Status::kTraced) json["run"]["samples"] = record.trace.samples;
+    json["run"]["precision"] = {
+        {"asked", *record.options.precision},
+        {"reached", status == Status::kTraced ? number(record.trace.largest_error) : Json(nullptr)},
+        {"most_samples", record.options.most_samples}};
+  }
   if (status == Status::kFailed) {
     if (!record.prompt.prompt.empty()) json["prompt"] = to_valid_utf8(record.prompt.prompt);
     if (!record.prompt.subject.empty()) json["subject"] = to_valid_utf8(record.prompt.subject);
     return json;
   }
   add_tokens(json, record.prompt, record.texts);
+  if (record.counter) add_counter(json, *record.counter, record.texts);
   add_clean_run(json, record.trace, record.texts);
-  if (status == Status::kTraced) add_effects(json, record.trace);
+  if (status == Status::kTraced) add_effects(json, record);
   return json;
 }
 

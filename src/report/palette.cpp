@@ -34,6 +34,18 @@ constexpr Ramp kGreen = {{{{234, 245, 234}, {190, 224, 190}, {120, 186, 127}, {4
 constexpr Ramp kRed = {{{{250, 236, 231}, {245, 196, 180}, {236, 132, 109}, {200, 52, 47}, {106, 4, 20}}},
                        {255, 224, 217, 210, 203, 167, 160, 124, 88},
                        0.6};
+constexpr Ramp kOrange = {{{{253, 240, 226}, {250, 208, 162}, {245, 158, 84}, {205, 92, 14}, {110, 42, 2}}},
+                          {255, 223, 222, 215, 208, 172, 166, 130, 94},
+                          0.74};
+constexpr Ramp kTeal = {{{{232, 245, 246}, {178, 224, 226}, {98, 183, 188}, {20, 126, 134}, {0, 64, 72}}},
+                        {255, 152, 116, 80, 73, 37, 30, 24, 23},
+                        0.69};
+constexpr Ramp kPink = {{{{250, 235, 243}, {246, 190, 216}, {236, 122, 175}, {190, 30, 120}, {96, 0, 66}}},
+                        {255, 225, 218, 212, 205, 169, 162, 125, 89},
+                        0.62};
+constexpr Ramp kBlue = {{{{234, 241, 250}, {190, 212, 240}, {120, 166, 220}, {44, 104, 184}, {8, 44, 100}}},
+                        {255, 189, 153, 117, 75, 69, 33, 26, 18},
+                        0.65};
 
 const Ramp& ramp_of(Kind kind) {
   switch (kind) {
@@ -41,6 +53,14 @@ const Ramp& ramp_of(Kind kind) {
       return kGreen;
     case Kind::kAttn:
       return kRed;
+    case Kind::kHead:
+      return kOrange;
+    case Kind::kStateMlpSevered:
+      return kTeal;
+    case Kind::kStateAttnSevered:
+      return kPink;
+    case Kind::kKnockout:
+      return kBlue;
     case Kind::kState:
       break;
   }

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstddef>
 #include <limits>
+#include <span>
 #include <string_view>
 #include <system_error>
 #include <vector>
@@ -58,92 +59,222 @@ Layout lay_out(int longest_label, std::int64_t layers, int columns) {
 
 /// The shades of one panel.
 struct Scale {
-  double low = 0;   ///< lightest: low_score
-  double high = 0;  ///< darkest: the panel's largest score, if that is above low
+  double light = 0;      ///< lightest: what an unpatched run has
+  double dark = 0;       ///< darkest: the panel's strongest
+  bool falls = false;    ///< the strongest are the lowest
+  std::string at_light;  ///< in words, for wrap()
+  std::string at_dark;
 
-  bool is_flat() const { return !(high > low); }
-  double shade(double score) const { return is_flat() ? 0 : std::clamp((score - low) / (high - low), 0.0, 1.0); }
+  bool is_flat() const { return falls ? !(dark < light) : !(dark > light); }
+  double shade(double value) const { return is_flat() ? 0 : std::clamp((value - light) / (dark - light), 0.0, 1.0); }
 };
 
-/// The largest finite of `count` scores from `first` on; NaN if none is finite.
-double largest(const double* first, std::int64_t count) {
+/// The largest finite value or, where `lowest`, the smallest; NaN if none is finite.
+double strongest(std::span<const double> values, bool lowest) {
   double result = std::numeric_limits<double>::quiet_NaN();
-  for (const double* score = first; score != first + count; ++score) {
-    if (std::isfinite(*score) && !(result >= *score)) {
-      result = *score;
-    }
+  for (const double value : values) {
+    if (std::isfinite(value) && !(lowest ? result <= value : result >= value)) result = value;
   }
   return result;
 }
 
-/// `count` cells' scores of the token's row, layers merged as the layout says.
-std::vector<double> merged_row(const CausalGrid& grid, const Trace& trace, std::int64_t token, const Layout& layout) {
-  std::vector<double> cells;
-  const double* row = grid.scores.data() + token * trace.layers;
-  for (std::int64_t layer = 0; layer < trace.layers; layer += layout.group) {
-    cells.push_back(largest(row + layer, std::min(layout.group, trace.layers - layer)));
-  }
-  return cells;
-}
+/// One line of a panel.
+struct PanelRow {
+  DisplayText label;
+  bool marked = false;
+  std::vector<double> values;  ///< [L]
+};
+
+/// A number for each layer of each row.
+struct Panel {
+  std::string name;   ///< which the title begins with
+  std::string title;  ///< what follows, for wrap()
+  Kind kind = Kind::kState;
+  Scale scale;
+  std::vector<PanelRow> rows;
+};
 
 /// Renders the panels of one trace.
 class HeatMaps {
  public:
-  HeatMaps(const Trace& trace, const TracePrompt& prompt, const TokenTexts& texts, const TerminalStyle& style)
-      : trace_(trace), prompt_(prompt), texts_(texts), style_(style), layout_(lay_out_tokens()) {}
+  HeatMaps(const TraceRecord& record, const TerminalStyle& style)
+      : record_(record),
+        trace_(record.trace),
+        style_(style),
+        noising_(record.options.direction == Direction::kNoising),
+        layout_(lay_out_labels()) {}
 
+  /// Of all panels but a knockout's, which stands for itself.
   std::string introduction() const {
-    std::string text = "Probability of " + quoted_token(texts_.answer, style_) +
-                       (layout_.holds_numbers() ? " in percent" : "") +
-                       " when the subject (*) is corrupted and one thing is restored.";
+    const auto corruption = corruption_words(record_, style_);
+    const bool by_token = corruption.what == "prompt";
+    const auto corrupted = "the " + std::string(corruption.what) + (by_token ? " is " : " (*) is ") + corruption.how +
+                           (by_token ? " (*: where they differ)" : "");
+    std::string text = "Probability of " + quoted_answer(record_, style_) +
+                       (layout_.holds_numbers() ? " in percent" : "") + " when " +
+                       (noising_ ? "the prompt is clean and one thing is corrupted: taken from a run where " + corrupted
+                                 : corrupted + " and one thing is restored") +
+                       ".";
     if (layout_.group > 1) {
-      text += " Each column is the largest of " + std::to_string(layout_.group) + " layers.";
+      text += std::string(" Each column is the ") + (noising_ ? "lowest" : "largest") + merged() + ".";
+    }
+    if (is_approximate(record_.run)) {
+      text += " These scores are an approximation (attribution patching); --engine sweep computes them.";
     }
     return wrap(text, style_.columns);
   }
 
   std::string panel(const CausalGrid& grid) const {
-    assert(static_cast<std::int64_t>(grid.scores.size()) == trace_.tokens * trace_.layers);
-    const double highest = largest(grid.scores.data(), trace_.tokens * trace_.layers);
-    const Scale scale{trace_.low_score, highest};
-    std::string result = title(grid);
-    for (std::int64_t token = 0; token < trace_.tokens; ++token) {
-      result += row(grid, token, scale);
-    }
-    return result + axis() + legend(grid.kind, scale);
+    return render(grid.kind == Kind::kHead       ? panel_of_heads(grid)
+                  : grid.kind == Kind::kKnockout ? panel_of_knockout(grid)
+                                                 : panel_of_tokens(grid));
   }
 
  private:
-  Layout lay_out_tokens() const {
+  Layout lay_out_labels() const {
     int longest = 0;
-    for (const auto& token : texts_.prompt) {
+    for (const auto& token : record_.texts.prompt) {
       longest = std::max(longest, display(token, label_style()).columns);
+    }
+    for (const auto& grid : trace_.grids) {
+      if (grid.kind == Kind::kHead) longest = std::max(longest, head_label(grid.heads - 1, kLongestName).columns);
+      for (const auto& group : grid.groups) longest = std::max(longest, static_cast<int>(group.name.size()));
     }
     return lay_out(longest, trace_.layers, style_.columns);
   }
 
   DisplayStyle label_style() const { return {.unicode = style_.unicode, .visible_spaces = true}; }
 
-  std::string title(const CausalGrid& grid) const {
-    const std::string kind(to_string(grid.kind));
-    const std::string what = grid.kind == Kind::kState ? "the block's output"
-                             : grid.kind == Kind::kMlp ? "the MLP's output"
-                                                       : "the attention's output";
-    const std::string where =
-        grid.window > 1 ? " in " + std::to_string(grid.window) + " layers around each layer" : " at one layer";
-    const std::string text = wrap(kind + ": " + what + " restored" + where, style_.columns);
-    return style_.color ? kBold + text.substr(0, kind.size()) + kResetColor + text.substr(kind.size()) : text;
+  static DisplayText head_label(std::int64_t head, int columns) {
+    const auto number = std::to_string(head);
+    const auto label = display("head " + number);
+    return label.columns <= columns ? label : display(number);
   }
 
-  std::string row(const CausalGrid& grid, std::int64_t token, const Scale& scale) const {
-    const auto index = static_cast<std::size_t>(token);
-    const auto label = display_head(texts_.prompt[index], layout_.label, label_style());
-    const bool in_subject = index >= prompt_.subject_range.begin && index < prompt_.subject_range.end;
-    std::string result = spaces(layout_.label - label.columns) + label.text + (in_subject ? "* " : "  ");
-    std::string color;
-    for (const double score : merged_row(grid, trace_, token, layout_)) {
-      append_cell(result, color, grid.kind, score, scale);
+  std::string_view changed() const { return noising_ ? "corrupted" : "restored"; }
+
+  static std::string where(const CausalGrid& grid) {
+    return grid.window > 1 ? " in " + std::to_string(grid.window) + " layers around each layer" : " at one layer";
+  }
+
+  std::string merged() const { return " of " + std::to_string(layout_.group) + " layers"; }
+
+  static std::string_view what(Kind kind) {
+    return kind == Kind::kMlp    ? "the MLP's output"
+           : kind == Kind::kAttn ? "the attention's output"
+                                 : "the block's output";
+  }
+
+  static std::string_view held(Kind kind) {
+    return kind == Kind::kStateMlpSevered    ? ", the position's MLP outputs held"
+           : kind == Kind::kStateAttnSevered ? ", the position's attention outputs held"
+                                             : "";
+  }
+
+  Scale scale_of(std::span<const double> scores) const {
+    const double unpatched = noising_ ? trace_.high_score : trace_.low_score;
+    const double best = strongest(scores, noising_);
+    return {unpatched, best, noising_, in_unit(unpatched) + (noising_ ? " clean" : " corrupted"),
+            in_unit(best) + (noising_ ? " lowest" : " largest")};
+  }
+
+  /// In the unit of the cells.
+  std::string in_unit(double score) const { return layout_.holds_numbers() ? percentage(score) : probability(score); }
+
+  std::span<const double> layers_of(const std::vector<double>& scores, std::size_t row) const {
+    const auto L = static_cast<std::size_t>(trace_.layers);
+    return std::span(scores).subspan(row * L, L);
+  }
+
+  bool is_corrupted(std::size_t position) const {
+    const auto& prompt = record_.prompt;
+    if (record_.options.corruption.method == CorruptionMethod::kTokens && !prompt.counter_ids.empty()) {
+      return prompt.counter_ids[position] != prompt.token_ids[position];
     }
+    return position >= prompt.subject_range.begin && position < prompt.subject_range.end;
+  }
+
+  Panel panel_of_tokens(const CausalGrid& grid) const {
+    Panel panel{std::string(words_of(grid.kind)), "", grid.kind, scale_of(grid.scores), {}};
+    panel.title =
+        std::string(what(grid.kind)) + " " + std::string(changed()) + where(grid) + std::string(held(grid.kind));
+    for (std::size_t row = 0; row < grid.rows(); ++row) {
+      const auto position = static_cast<std::size_t>(grid.positions[row]);
+      const auto scores = layers_of(grid.scores, row);
+      panel.rows.push_back({display_head(record_.texts.prompt[position], layout_.label, label_style()),
+                            is_corrupted(position),
+                            {scores.begin(), scores.end()}});
+    }
+    return panel;
+  }
+
+  /// Of the position that has the strongest.
+  Panel panel_of_heads(const CausalGrid& grid) const {
+    const auto best = strongest_cell(grid, trace_.layers, noising_, trace_.tokens);
+    const auto row = best ? best->row : 0;
+    const auto position = grid.positions[row];
+    const auto L = static_cast<std::size_t>(trace_.layers), H = static_cast<std::size_t>(grid.heads);
+    const auto scores = std::span(grid.scores).subspan(row * L * H, L * H);
+    Panel panel{std::string(words_of(grid.kind)), "", grid.kind, scale_of(scores), {}};
+    panel.title = "one head's output at " +
+                  quoted_token(record_.texts.prompt[static_cast<std::size_t>(position)], style_) + " (position " +
+                  std::to_string(position) + (grid.rows() > 1 ? ", which has the strongest) " : ") ") +
+                  std::string(changed()) + where(grid);
+    for (std::size_t head = 0; head < H; ++head) {
+      PanelRow& line = panel.rows.emplace_back();
+      line.label = head_label(static_cast<std::int64_t>(head), layout_.label);
+      for (std::size_t layer = 0; layer < L; ++layer) line.values.push_back(scores[layer * H + head]);
+    }
+    return panel;
+  }
+
+  /// Cells are changes relative to the clean run.
+  Panel panel_of_knockout(const CausalGrid& grid) const {
+    Panel panel{std::string(words_of(grid.kind)), "", grid.kind, {}, {}};
+    panel.title = std::string("attention from the last token ") +
+                  (trace_.answer_ids.size() > 1 ? "and the answer's tokens " : "") + "cut" + where(grid);
+    double highest = 0;
+    for (std::size_t row = 0; row < grid.rows(); ++row) {
+      PanelRow& line = panel.rows.emplace_back();
+      line.label = display_head(grid.groups[row].name, layout_.label, {.unicode = style_.unicode});
+      for (const double score : layers_of(grid.scores, row)) {
+        line.values.push_back((score - trace_.high_score) / trace_.high_score);
+      }
+      const double largest = strongest(line.values, /*lowest=*/false);
+      if (largest > highest) highest = largest;
+    }
+    panel.scale = {highest, -1, /*falls=*/true, signed_percent(highest) + kNoBreak + "%" + kNoBreak + "change",
+                   std::string("-100") + kNoBreak + "%"};
+    return panel;
+  }
+
+  std::string render(const Panel& panel) const {
+    std::string result = title(panel);
+    for (const auto& row : panel.rows) result += line_of(row, panel);
+    return result + axis() + legend(panel);
+  }
+
+  std::string title(const Panel& panel) const {
+    const std::string text = wrap(panel.name + ": " + panel.title, style_.columns);
+    const auto name = panel.name.size();
+    return style_.color ? kBold + text.substr(0, name) + kResetColor + text.substr(name) : text;
+  }
+
+  /// The row's cells, layers merged as the layout says.
+  std::vector<double> cells_of(const PanelRow& row, bool lowest) const {
+    std::vector<double> cells;
+    for (std::int64_t layer = 0; layer < trace_.layers; layer += layout_.group) {
+      const auto count = std::min(layout_.group, trace_.layers - layer);
+      cells.push_back(strongest(
+          std::span(row.values).subspan(static_cast<std::size_t>(layer), static_cast<std::size_t>(count)), lowest));
+    }
+    return cells;
+  }
+
+  std::string line_of(const PanelRow& row, const Panel& panel) const {
+    std::string result = spaces(layout_.label - row.label.columns) + row.label.text + (row.marked ? "* " : "  ");
+    std::string color;
+    for (const double value : cells_of(row, panel.scale.falls)) append_cell(result, color, value, panel);
     if (!style_.color) {
       result.erase(result.find_last_not_of(' ') + 1);
     }
@@ -151,24 +282,28 @@ class HeatMaps {
   }
 
   /// `color` is the one in use, or empty; it is written only where it changes.
-  void append_cell(std::string& line, std::string& color, Kind kind, double score, const Scale& scale) const {
+  void append_cell(std::string& line, std::string& color, double value, const Panel& panel) const {
     if (style_.color) {
       const std::string wanted =
-          std::isfinite(score) ? cell_color(kind, scale.shade(score), style_.true_color) : kResetColor;
+          std::isfinite(value) ? cell_color(panel.kind, panel.scale.shade(value), style_.true_color) : kResetColor;
       line += wanted == color ? "" : wanted;
       color = wanted;
     }
-    line += cell_text(score, scale);
+    line += aligned(cell_text(value, panel));
   }
 
-  std::string cell_text(double score, const Scale& scale) const {
-    if (layout_.holds_numbers()) {
-      const std::string number =
-          std::isfinite(score) ? std::to_string(std::lround(100 * std::clamp(score, 0.0, 1.0))) : "?";
-      return aligned(number);
-    }
-    const std::string symbol = !std::isfinite(score) ? "?" : style_.color ? " " : tenth(scale.shade(score));
-    return aligned(symbol);
+  std::string cell_text(double value, const Panel& panel) const {
+    if (!std::isfinite(value)) return "?";
+    if (!layout_.holds_numbers()) return style_.color ? " " : tenth(panel.scale.shade(value));
+    return panel.kind == Kind::kKnockout ? signed_percent(value)
+                                         : std::to_string(std::lround(100 * std::clamp(value, 0.0, 1.0)));
+  }
+
+  /// At most four characters: "-63", "0", "+12", ">999".
+  static std::string signed_percent(double change) {
+    constexpr long kMost = 999;
+    const long percent = std::lround(100 * std::clamp(change, -1.0, 100.0));
+    return percent > kMost ? ">" + std::to_string(kMost) : (percent > 0 ? "+" : "") + std::to_string(percent);
   }
 
   static std::string tenth(double shade) {
@@ -217,26 +352,30 @@ class HeatMaps {
     return trace_.layers;
   }
 
-  std::string legend(Kind kind, const Scale& scale) const {
+  std::string legend(const Panel& panel) const {
     const int indent = style_.columns >= 2 * layout_.map_begin() + kNarrowest ? layout_.map_begin() : 0;
-    const std::string low = in_unit(scale.low) + " corrupted";
+    const auto& scale = panel.scale;
+    const bool knockout = panel.kind == Kind::kKnockout;
+    std::string below;
+    if (knockout && layout_.group > 1) below = wrapped("each column is the lowest" + merged(), indent);
     if (scale.is_flat()) {
-      return wrapped(low + ", and no cell is above it", indent);
+      return wrapped(scale.at_light + ", and no cell is " + (scale.falls ? "below" : "above") + " it", indent) + below;
     }
-    const std::string high = in_unit(scale.high) + " largest";
-    if (!style_.color) {
-      return wrapped(layout_.holds_numbers() ? low + ", " + high : ". is " + low + ", 9 is " + high, indent);
+    if (!style_.color && layout_.holds_numbers()) {
+      return wrapped(knockout ? "change of the probability in percent of the clean " + percentage(trace_.high_score)
+                              : scale.at_light + ", " + scale.at_dark,
+                     indent) +
+             below;
     }
+    if (!style_.color) return wrapped(". is " + scale.at_light + ", 9 is " + scale.at_dark, indent) + below;
     constexpr int kBarColumns = 16;
-    const auto words = static_cast<int>(low.size() + high.size()) + 2;
+    const auto words = static_cast<int>(scale.at_light.size() + scale.at_dark.size()) + 2;
     if (indent + words + kBarColumns > style_.columns) {
-      return wrapped("light is " + low + ", dark is " + high, indent);
+      return wrapped("light is " + scale.at_light + ", dark is " + scale.at_dark, indent) + below;
     }
-    return spaces(indent) + unbroken(low) + " " + bar(kind, kBarColumns) + " " + unbroken(high) + "\n";
+    return spaces(indent) + unbroken(scale.at_light) + " " + bar(panel.kind, kBarColumns) + " " +
+           unbroken(scale.at_dark) + "\n" + below;
   }
-
-  /// In the unit of the cells.
-  std::string in_unit(double score) const { return layout_.holds_numbers() ? percentage(score) : probability(score); }
 
   static std::string unbroken(std::string text) {
     std::replace(text.begin(), text.end(), kNoBreak, ' ');
@@ -244,7 +383,11 @@ class HeatMaps {
   }
 
   std::string wrapped(const std::string& text, int indent) const {
-    return spaces(indent) + wrap(text, style_.columns - indent);
+    auto lines = spaces(indent) + wrap(text, style_.columns - indent);
+    for (auto end = lines.find('\n'); end + 1 < lines.size(); end = lines.find('\n', end + 1)) {
+      lines.insert(end + 1, spaces(indent));
+    }
+    return lines;
   }
 
   std::string bar(Kind kind, int columns) const {
@@ -255,10 +398,12 @@ class HeatMaps {
     return result + kResetColor;
   }
 
+  static constexpr int kLongestName = 24;
+
+  const TraceRecord& record_;
   const Trace& trace_;
-  const TracePrompt& prompt_;
-  const TokenTexts& texts_;
   const TerminalStyle& style_;
+  bool noising_;
   Layout layout_;
 };
 
@@ -302,17 +447,17 @@ std::string progress_bar(double part, int columns, bool unicode) {
 
 }  // namespace
 
-std::string render_heat_maps(const Trace& trace, const TracePrompt& prompt, const TokenTexts& texts,
-                             const TerminalStyle& style) {
-  assert(static_cast<std::int64_t>(texts.prompt.size()) == trace.tokens && trace.layers > 0);
+std::string render_heat_maps(const TraceRecord& record, const TerminalStyle& style) {
+  const auto& trace = record.trace;
+  assert(static_cast<std::int64_t>(record.texts.prompt.size()) == trace.tokens && trace.layers > 0);
   TerminalStyle usable = style;
   usable.columns = std::max(kNarrowest, style.columns);
-  const HeatMaps maps(trace, prompt, texts, usable);
-  std::string result = trace.grids.empty() ? "" : maps.introduction() + "\n";
-  for (const auto& grid : trace.grids) {
-    result += maps.panel(grid) + "\n";
-  }
-  return result + render_findings(trace, prompt, texts, usable);
+  const HeatMaps maps(record, usable);
+  const bool only_knockouts = std::all_of(trace.grids.begin(), trace.grids.end(),
+                                          [](const CausalGrid& grid) { return grid.kind == Kind::kKnockout; });
+  std::string result = only_knockouts ? "" : maps.introduction() + "\n";
+  for (const auto& grid : trace.grids) result += maps.panel(grid) + "\n";
+  return result + render_findings(record, usable);
 }
 
 std::string render_progress(std::int64_t done, std::int64_t total, double seconds, const TerminalStyle& style) {
@@ -335,7 +480,8 @@ std::string render_progress(std::int64_t done, std::int64_t total, double second
 std::string batch_progress_text(const BatchCounts& before, const BatchCounts& counts, std::int64_t total, double part,
                                 double seconds) {
   const auto newly = counts.done() - before.done();
-  auto text = std::to_string(counts.done()) + " of " + std::to_string(total) + " facts";
+  auto text = (counts.part.empty() ? "" : counts.part + ": ") + std::to_string(counts.done()) + " of " +
+              std::to_string(total) + " facts";
   if (newly > 0 && seconds > 0) {
     const double rate = static_cast<double>(newly) / seconds;
     text += ", " + (rate >= 1 ? three_digits(rate) + " a second" : three_digits(1 / rate) + " s each");

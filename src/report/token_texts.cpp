@@ -8,8 +8,11 @@ TokenTexts token_texts(const Trace& trace, const TracePrompt& prompt, const Toke
   for (const auto id : prompt.token_ids) {
     texts.prompt.push_back(tokenizer.token_bytes(id));
   }
-  texts.answer = tokenizer.token_bytes(trace.answer_id);
+  for (const auto id : trace.answer_ids) texts.answer += tokenizer.token_bytes(id);
   texts.prediction = tokenizer.token_bytes(trace.prediction_id);
+  for (const auto id : prompt.other_targets) texts.other_targets.push_back(tokenizer.token_bytes(id));
+  if (prompt.foil) texts.foil = tokenizer.token_bytes(*prompt.foil);
+  for (const auto id : prompt.counter_ids) texts.counter.push_back(tokenizer.token_bytes(id));
   return texts;
 }
 

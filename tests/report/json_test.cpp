@@ -14,10 +14,21 @@ namespace {
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
+CausalGrid grid(Kind kind, std::int64_t window, std::vector<std::int64_t> positions, std::vector<double> scores,
+                std::vector<double> errors) {
+  CausalGrid grid;
+  grid.kind = kind;
+  grid.window = window;
+  grid.positions = std::move(positions);
+  grid.scores = std::move(scores);
+  grid.standard_error = std::move(errors);
+  return grid;
+}
+
 /// Two tokens, three layers; the second token and the answer are parts of characters.
 TraceRecord example() {
   TraceRecord record;
-  record.trace.answer_id = 7;
+  record.trace.answer_ids = {7};
   record.trace.prediction_id = 8;
   record.trace.prediction_score = 0.75;
   record.trace.high_score = 0.5;
@@ -25,11 +36,15 @@ TraceRecord example() {
   record.trace.low_standard_error = 0.0625;
   record.trace.tokens = 2;
   record.trace.layers = 3;
-  record.trace.grids = {{Kind::kState, 1, {0.125, 0.25, 0.5, 0.375, 0, 1}, {0, 0.5, 0.25, 0, 0, 0}},
-                        {Kind::kAttn, 10, {0, 0, 0, 0, 0, 0}, {0, 0, 0, 0, 0, 0}}};
+  record.trace.grids = {
+      grid(Kind::kState, 1, {0, 1}, {0.125, 0.25, 0.5, 0.375, 0, 1}, {0, 0.5, 0.25, 0, 0, 0}),
+      grid(Kind::kAttn, 10, {0, 1}, {0, 0, 0, 0, 0, 0}, {0, 0, 0, 0, 0, 0}),
+  };
   record.prompt = {"A\xC3\xA9", "A", {3, 4}, {0, 1}};
-  record.options.sigma = 0.13462981581687927;
-  record.texts = {{"A", "\xC3"}, "\xA9", " trumpet"};
+  record.options.corruption.sigma = 0.13462981581687927;
+  record.texts.prompt = {"A", "\xC3"};
+  record.texts.answer = "\xA9";
+  record.texts.prediction = " trumpet";
   record.model = {"demo", "GPT2LMHeadModel", 3, 4, 2, 1234, "00ff"};
   record.run.seconds = 1.5;
   return record;
@@ -54,14 +69,16 @@ TEST_CASE("a traced record is this line") {
           R"(","status":"traced",)"
           R"("model":{"name":"demo","architecture":"GPT2LMHeadModel","layers":3,"width":4,"heads":2,"parameters":1234,)"
           R"("weights_sha256":"00ff"},)"
-          R"("run":{"device":"cpu","dtype":"float32","threads":1,"engine":"plain","seed":1,"samples":10,)"
+          R"("run":{"device":"cpu","dtype":"float32","threads":1,"engine":"plain","approximate":false,)"
+          R"("direction":"denoising","corruption":{"method":"noise"},"seed":1,"samples":10,)"
           R"("noise":{"rule":"s3","sigma":0.13462981581687927,"replace":false},"seconds":1.5},)"
           "\"prompt\":\"A\xC3\xA9\",\"subject\":\"A\",\"tokens\":[\"A\",\"\xEF\xBF\xBD\"],"
           R"("token_bytes":["41","c3"],"token_ids":[3,4],"subject_range":[0,1],)"
           "\"answer\":\"\xEF\xBF\xBD\",\"answer_bytes\":\"a9\",\"answer_id\":7,"
+          R"("answer_ids":[7],)"
           R"("prediction":" trumpet","prediction_bytes":"207472756d706574","prediction_id":8,"prediction_score":0.75,)"
           R"("high_score":0.5,"low_score":0.125,"low_standard_error":0.0625,"total_effect":0.375,)"
-          R"("grids":{"state":{"window":1,"scores":[[0.125,0.25,0.5],[0.375,0.0,1.0]],)"
+          R"("grids":{"state":{"window":1,"positions":[0,1],"scores":[[0.125,0.25,0.5],[0.375,0.0,1.0]],)"
           R"("indirect_effect":[[0.0,0.125,0.375],[0.25,-0.125,0.875]],)"
           R"("standard_error":[[0.0,0.5,0.25],[0.0,0.0,0.0]]}}})");
 }
@@ -80,6 +97,98 @@ TEST_CASE("what does not exist is null") {
   CHECK(json["grids"]["state"]["standard_error"].dump() == "[[null,null,null],[null,null,null]]");
   CHECK(json["grids"]["state"]["scores"][0][1].is_null());
   CHECK(json["grids"]["state"]["indirect_effect"][0][1].is_null());
+}
+
+TEST_CASE("a head's cells are lists over the heads, at the positions of the grid") {
+  auto record = example();
+  record.trace.grids = {grid(Kind::kHead, 2, {1}, {0, 0.125, 0.25, 0.375, 0.5, 1}, {0, 0, 0, 0, 0, kNan})};
+  record.trace.grids[0].heads = 2;
+  const auto head = to_json(record)["grids"]["head"];
+  CHECK(head.dump() == R"({"window":2,"positions":[1],"heads":2,"scores":[[[0.0,0.125],[0.25,0.375],[0.5,1.0]]],)"
+                       R"("indirect_effect":[[[-0.125,0.0],[0.125,0.25],[0.375,0.875]]],)"
+                       R"("standard_error":[[[0.0,0.0],[0.0,0.0],[0.0,null]]]})");
+}
+
+TEST_CASE("when noising, effects are what is lost") {
+  auto record = example();
+  record.options.direction = Direction::kNoising;
+  const auto json = to_json(record);
+  CHECK(json["run"]["direction"] == "noising");
+  CHECK(json["grids"]["state"]["indirect_effect"].dump() == "[[0.375,0.25,0.0],[0.125,0.5,-0.5]]");
+}
+
+TEST_CASE("a knockout stands beside the grids") {
+  auto record = example();
+  auto& knockout = record.trace.grids.emplace_back(grid(Kind::kKnockout, 9, {}, {0.25, 0.5, 1}, {kNan, kNan, kNan}));
+  knockout.groups = {{"subject", {0, 1}}};
+  const auto json = to_json(record);
+  CHECK(keys_of(json["grids"]) == std::vector<std::string>{"state", "attn"});
+  CHECK(json["knockout"].dump() == R"({"window":9,"groups":{"subject":{"positions":[0],"scores":[0.25,0.5,1.0],)"
+                                   R"("relative_change":[-0.5,0.0,1.0]}}})");
+}
+
+TEST_CASE("measures and other targets have their own ends and grids") {
+  auto record = example();
+  record.trace.grids.pop_back();
+  record.options.measures = {Measure::kNormalised, Measure::kRank};
+  record.prompt.foil = 5;
+  record.prompt.other_targets = {6};
+  record.texts.foil = " foil";
+  record.texts.other_targets = {" other"};
+  record.trace.measured = {{{Measure::kLogitDifference, 0}, 4, 2, 0.5},
+                           {{Measure::kRank, 0}, 1, 9, 3},
+                           {{Measure::kProbability, 1}, 0.25, 0.5, 0}};
+  for (const double first : {2.0, 9.0, 0.5}) {
+    record.trace.grids[0].measured.push_back({{first, 3, 4, 2, 2, 6}, {0, 0, 0, 0, 0, 0}});
+  }
+  const auto json = to_json(record);
+  CHECK(keys_of(json["measures"]) == std::vector<std::string>{"rank", "normalised"});
+  CHECK(json["measures"]["normalised"]["of"] == "logit_difference");
+  CHECK(json["measures"]["normalised"]["grids"]["state"]["values"].dump() == "[[0.0,0.5,1.0],[0.0,0.0,2.0]]");
+  CHECK(json["measures"]["rank"]["low"] == 9);
+  CHECK(json["measures"]["rank"]["grids"]["state"]["values"][0][0] == 9);
+  REQUIRE(json["other_targets"].size() == 1);
+  CHECK(json["other_targets"][0]["target"] == " other");
+  CHECK(json["other_targets"][0]["target_ids"].dump() == "[6]");
+  CHECK(json["other_targets"][0]["high_score"] == 0.25);
+  CHECK(json["other_targets"][0]["grids"]["state"]["scores"][0][0] == 0.5);
+
+  record.options.measures.push_back(Measure::kLogitDifference);
+  CHECK(to_json(record)["measures"]["logit_difference"]["foil"] == " foil");
+  record.prompt.foil.reset();
+  record.trace.measured.erase(record.trace.measured.begin());
+  record.trace.grids[0].measured.erase(record.trace.grids[0].measured.begin());
+  record.options.measures = {Measure::kNormalised};
+  const auto of_probability = to_json(record)["measures"]["normalised"];
+  CHECK(of_probability["of"] == "probability");
+  CHECK(of_probability["grids"]["state"]["values"][0].dump() == "[0.0,0.3333333333333333,1.0]");
+}
+
+TEST_CASE("a trace drawn to a precision says what it took") {
+  auto record = example();
+  record.options.precision = 0.5;
+  record.trace.samples = 40;
+  record.trace.largest_error = 0.25;
+  const auto run = to_json(record)["run"];
+  CHECK(run["samples"] == 40);
+  CHECK(run["precision"].dump() == R"({"asked":0.5,"reached":0.25,"most_samples":1000})");
+}
+
+TEST_CASE("another corruption than noise has no noise") {
+  auto record = example();
+  record.options.corruption.method = CorruptionMethod::kTokens;
+  record.counter = CounterPrompt{"B\xC3\xA9", "B", {5, 4}};
+  record.texts.counter = {"B", "\xC3"};
+  auto json = to_json(record);
+  CHECK(json["run"]["noise"].is_null());
+  CHECK(json["run"]["corruption"]["method"] == "tokens");
+  CHECK(json["counter"]["subject"] == "B");
+  CHECK(json["counter"]["token_ids"].dump() == "[5,4]");
+  record.options.corruption.method = CorruptionMethod::kMean;
+  record.run.text = TextRecord{"corpus.txt", "00", 12};
+  json = to_json(record);
+  CHECK(json["run"]["corruption"].dump() ==
+        R"({"method":"mean","text":{"name":"corpus.txt","sha256":"00","tokens":12}})");
 }
 
 TEST_CASE("a skipped record has cause and reason and nothing of a corrupted run") {

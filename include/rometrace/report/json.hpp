@@ -7,6 +7,7 @@
 
 #include "rometrace/report/token_texts.hpp"
 #include "rometrace/study/verdict.hpp"
+#include "rometrace/text/counter_prompt.hpp"
 #include "rometrace/trace/trace.hpp"
 
 namespace rometrace {
@@ -22,14 +23,22 @@ struct ModelRecord {
   std::string weights_sha256;  ///< see weights_sha256()
 };
 
+/// A text whose tokens' embeddings set a corruption's mean and covariance.
+struct TextRecord {
+  std::string name;  ///< of the file, without its folder
+  std::string sha256;
+  std::int64_t tokens = 0;
+};
+
 /// How it was run.
 struct RunRecord {
   std::string device = "cpu";
   std::string dtype = "float32";
   int threads = 1;
   std::string engine = "plain";
-  std::string noise_rule = "s3";  ///< as the user gave it
-  double seconds = 0;             ///< the trace alone: no loading, no writing
+  std::string noise_rule = "s3";   ///< as the user gave it
+  std::optional<TextRecord> text;  ///< whose tokens set the corruption's moments
+  double seconds = 0;              ///< the trace alone: no loading, no writing
 };
 
 /// All that a result records.
@@ -38,6 +47,7 @@ struct TraceRecord {
   std::optional<FactReference> fact;  ///< in a batch
   Trace trace;                        ///< skipped: the clean run's numbers only; failed: nothing
   TracePrompt prompt;                 ///< failed: as far as it is known, empty text where it is not
+  std::optional<CounterPrompt> counter;
   TraceOptions options;
   TokenTexts texts;
   ModelRecord model;
@@ -48,7 +58,8 @@ struct TraceRecord {
 /// A skipped one has nothing that needs a corrupted run, a failed one no tokens and no numbers; both have cause and
 /// reason. Text that is not UTF-8 on its own (a character split over tokens) has U+FFFD in `tokens`, `answer` and
 /// `prediction`; `token_bytes`, `answer_bytes` and `prediction_bytes` hold the bytes in hex, so that nothing is lost. A
-/// number that does not exist (the standard error of a single draw) is null.
+/// number that does not exist (the standard error of a single draw) is null. Grids have a row for each of their
+/// `positions`; a head's cells are lists over the heads.
 nlohmann::ordered_json to_json(const TraceRecord& record);
 
 /// Parts that other records share: `model`, `run` with the options that set its numbers, `fact`.

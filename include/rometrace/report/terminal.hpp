@@ -1,10 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
-#include "rometrace/report/token_texts.hpp"
+#include "rometrace/report/json.hpp"
 #include "rometrace/trace/trace.hpp"
 
 namespace rometrace {
@@ -17,13 +18,20 @@ struct TerminalStyle {
   bool unicode = true;      ///< false: ASCII only, other characters are escaped (a locale that is not UTF-8)
 };
 
-/// The grids as heat maps, tokens down and layers across, the subject's tokens marked with "*", with a legend of what
-/// the shades mean, and sentences of finding (total effect; for each kind the strongest cell). Where cells are wide
-/// enough they hold the probability in percent; else, without colour, tenths of the range from low_score to the
-/// largest. Layers that do not fit are merged, the largest of a group is shown. No line is wider than `style.columns`.
-/// Text from model and prompt is escaped: no control character of theirs reaches the terminal. Lines end in "\n".
-std::string render_heat_maps(const Trace& trace, const TracePrompt& prompt, const TokenTexts& texts,
-                             const TerminalStyle& style);
+/// The grids of a traced record as heat maps, tokens down and layers across, the corrupted tokens marked with "*", with
+/// a legend of what the shades mean, and sentences of finding (total effect; for each kind the strongest cell;
+/// measures). Where cells are wide enough they hold the probability in percent; else, without colour, tenths of the
+/// range from low_score to the largest or, when noising, from high_score to the lowest. Of heads there is one map,
+/// heads down, at the position with the strongest; a knockout has its groups down, and the change of the probability in
+/// percent of the clean one. Layers that do not fit are merged, the strongest of a group is shown. No line is wider
+/// than `style.columns`. Text from model and prompt is escaped: no control character of theirs reaches the terminal.
+/// Lines end in "\n".
+std::string render_heat_maps(const TraceRecord& record, const TerminalStyle& style);
+
+/// Why the grids say little, as a clause without full stop: the corruption hardly lowers the answer's probability (by
+/// less than 5 %, or two standard errors), or a probability is not a number. Nothing if neither, or if all that was
+/// traced is knockouts, which have no corruption.
+std::optional<std::string> warning_of(const Trace& trace);
 
 /// One line of progress for a terminal, narrower than `style.columns`, without a line end: bar, percentage, time left.
 /// `seconds` since the start.
@@ -35,12 +43,14 @@ struct BatchCounts {
   std::int64_t skipped = 0;
   std::int64_t failed = 0;
   std::string_view verb = "traced";  ///< or "probed"
+  std::string part = {};             ///< of a longer work that this is: "factor 2 of 7"
 
   std::int64_t done() const { return traced + skipped + failed; }
 };
 
-/// "123 of 1029 facts, 12.3 a second, 1:14 left; 100 traced, 20 skipped, 3 failed". `before`: facts that were done when
-/// the `seconds` began; of those at hand, `part` facts' worth of work is done.
+/// "123 of 1029 facts, 12.3 a second, 1:14 left; 100 traced, 20 skipped, 3 failed", behind "factor 2 of 7: " where it
+/// is part of a longer work. `before`: facts that were done when the `seconds` began; of those at hand, `part` facts'
+/// worth of work is done.
 std::string batch_progress_text(const BatchCounts& before, const BatchCounts& counts, std::int64_t total, double part,
                                 double seconds);
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,8 +12,11 @@ namespace rometrace {
 /// The bytes that the token ids of a result stand for; a token may be part of a UTF-8 character.
 struct TokenTexts {
   std::vector<std::string> prompt;  ///< [T], the prompt's tokens
-  std::string answer;
+  std::string answer;               ///< all its tokens
   std::string prediction;
+  std::vector<std::string> other_targets;
+  std::optional<std::string> foil;
+  std::vector<std::string> counter;  ///< [T], the counter prompt's tokens; none without one
 };
 
 /// Looks the ids of `trace` and `prompt` up. Throws Error for an id outside the vocabulary.
