@@ -4,9 +4,13 @@
     rometrace summary results.jsonl --json | scripts/plot_summary.py -o roll-up.pdf
     scripts/plot_summary.py summary.json --figure lines -o lines.pdf
     scripts/plot_summary.py summary.json --group "relation=P30" -o p30.png
+    scripts/plot_summary.py summary.json --figure heads --role last -o heads.png
 
 heatmap: average indirect effect (AIE), token roles down, layers across, a panel a kind, one colour scale for all.
 lines: the same by layer, a line a role, with its 95 % interval over facts as a band.
+heads: AIE of single attention heads at the tokens of one role, heads down, layers across.
+gaps: what severing the MLP or the attention takes from a state's AIE, by layer as in lines.
+knockout: relative change of the answer's probability by layer with attention cut, a line a group of positions.
 
 Exit status: 0 drawn; 2 could not draw (one line on stderr says why). Needs matplotlib.
 """
@@ -16,51 +20,52 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any, Sequence
 
 from plotting import (
     COLOURS,
+    KNOCKOUT_LINES,
+    KNOCKOUT_NAMES,
     PlotError,
+    add_output,
     check_output,
-    dpi_of,
     find_matplotlib,
     kinds_of,
     layer_ticks,
     number_of,
     save,
     settings,
+    width_of,
 )
-from results_file import (
-    SUMMARY_SCHEMA,
-    TRACE_SCHEMA,
-    Parser,
-    UserError,
-    base_name,
-    check_object,
-    one_line,
-    parse_json,
-    printable,
-    shorten,
+from results_file import Parser, base_name, finish, one_line, printable, shorten
+from summary_file import (
+    BANDS,
+    CAVEAT,
+    ROLES,
+    Role,
+    find_group,
+    read_layers,
+    read_role,
+    read_summary,
+    remarks_on_summary,
 )
 
 PROGRAM = "plot_summary.py"
 PAPER_WIDTH = 5.5  # inches, the text's width in the paper
 ONE_COLUMN = 4.5  # inches; below this the panels stand under each other
-BANDS = ("bootstrap", "normal", "none")
+HEADS_WIDTH = 5.5  # inches at most of the one panel of heads
+PANELS_IN_A_ROW = 3
 
-ROLES = {
-    "first_subject": "First subject token",
-    "middle_subject": "Middle subject tokens",
-    "last_subject": "Last subject token",
-    "first_subsequent": "First subsequent token",
-    "further": "Further tokens",
-    "last": "Last token",
+FIGURES = ("heatmap", "lines", "heads", "gaps", "knockout")
+NAMES = {
+    "state": "$h_i^{(l)}$",
+    "mlp": "MLP",
+    "attn": "Attn",
+    "state_mlp_severed": "$h_i^{(l)}$, MLP severed,",
+    "state_attn_severed": "$h_i^{(l)}$, Attn severed,",
 }
-"""In the paper's order and words."""
-
-NAMES = {"state": "$h_i^{(l)}$", "mlp": "MLP", "attn": "Attn"}
+GAPS = {"mlp": "MLP", "attn": "Attn"}
 
 LINES: dict[str, tuple[str, Any, float]] = {
     "first_subject": ("#56B4E9", (0, (1, 1.2)), 1.1),
@@ -74,24 +79,17 @@ LINES: dict[str, tuple[str, Any, float]] = {
 
 
 @dataclass(frozen=True)
-class Role:
-    """A role's averages in one kind."""
-
-    facts: int
-    aie: list[float] | None
-    """[L], average indirect effect; None where no fact has a token of the role."""
-    low: list[float] | None
-    high: list[float] | None
-    """[L], ends of the interval; None without one."""
-
-
-@dataclass(frozen=True)
 class Panel:
     """One kind."""
 
     kind: str
     window: int
     roles: dict[str, Role]
+    """By token role; of knockout by group of positions."""
+    heads: list[list[float]] = field(default_factory=list)
+    """[H][L] of the figure heads, whose role alone is in `roles`."""
+    gap: bool = False
+    """Differences of a state's AIE and that of `kind`, which is severed."""
 
 
 @dataclass(frozen=True)
@@ -104,116 +102,146 @@ class Picture:
     group: str
     """Empty for all facts."""
     panels: list[Panel]
+    remarks: list[str] = field(default_factory=list)
+    """How the facts were traced, where it must be known."""
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------
 
 
-def read_summary(source: str) -> dict[str, Any]:
-    """The summary in the file `source`, or in standard input for "-"."""
-    if source == "-" and sys.stdin.isatty():
-        raise PlotError("no input: give a file, or pipe rometrace summary into this program")
-    where = "standard input" if source == "-" else source
-    try:
-        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
-    except OSError as error:
-        raise PlotError(f"{source}: cannot be read ({error.strerror}); expected a file of rometrace summary") from None
-    if not data.strip():
-        hint = "; did rometrace fail? Its message is above" if source == "-" else ""
-        raise PlotError(f"{where} is empty, expected a JSON summary{hint}")
-    lines = data.split(b"\n", 1)
-    if len(lines) > 1 and lines[0].strip().endswith(b"}") and lines[1].lstrip().startswith(b"{"):
-        data = lines[0]  # a results file: its first line says of which schema
-    summary = check_object(where, parse_json(where, data))
-    if summary["schema"] != SUMMARY_SCHEMA:
-        results = str(summary["schema"]).startswith("rometrace/batch/") or summary["schema"] == TRACE_SCHEMA
-        hint = "; run rometrace summary on it first" if results else ""
-        raise PlotError(
-            f'{where} is of schema "{one_line(summary["schema"])}", this program draws "{SUMMARY_SCHEMA}"{hint}'
-        )
-    return summary
+def read_picture(
+    summary: dict[str, Any],
+    kinds: Sequence[str] | None,
+    group: str | None,
+    band: str,
+    figure: str = "heatmap",
+    role: str = "last_subject",
+) -> Picture:
+    """Takes from a summary what is drawn. Raises PlotError for a field that is missing or of another shape.
 
-
-def find_group(summary: dict[str, Any], name: str | None) -> dict[str, Any]:
-    """The averages over all facts, or over those of the group `name`, such as relation=P30."""
-    if name is None:
-        return summary["overall"]
-    groups = {
-        f"{by}={value}": group for by, values in (summary.get("by") or {}).items() for value, group in values.items()
-    }
-    if not groups:
-        raise PlotError("the summary has no groups; make it with rometrace summary --by relation")
-    if name not in groups:
-        known = ", ".join(one_line(known, 40) for known in list(groups)[:5]) + (", …" if len(groups) > 5 else "")
-        raise PlotError(f'the summary has no group "{one_line(name)}", only {known}')
-    return groups[name]
-
-
-def read_picture(summary: dict[str, Any], kinds: Sequence[str] | None, group: str | None, band: str) -> Picture:
-    """Takes from a summary what is drawn. Raises PlotError for a field that is missing or of another shape."""
+    role: the one whose heads are drawn.
+    """
     try:
         averages = find_group(summary, group)
         facts = int(averages["facts"])
         if facts == 0:
             raise PlotError('no fact was traced, so that there is nothing to draw; see "causes" in the summary')
-        present = averages["kinds"]
-        chosen = [kind for kind in COLOURS if kind in (kinds or present)]
-        missing = [kind for kind in chosen if kind not in present]
-        if missing or not chosen:
-            raise PlotError(
-                f"the summary has no {', '.join(missing) or 'known kind'}, only {', '.join(map(one_line, present))}"
-            )
         layers = int(summary["model"]["layers"])
-        panels = [
-            Panel(
-                kind,
-                int(present[kind]["window"]),
-                {role: read_role(f"{kind} {role}", present[kind]["roles"][role], layers, band) for role in ROLES},
-            )
-            for kind in chosen
-        ]
+        panels = read_panels(averages, kinds, layers, band, figure, role)
         if all(role.aie is None for panel in panels for role in panel.roles.values()):
             raise PlotError("no role has a token, so that there is nothing to draw")
         model = shorten(base_name(summary["model"]["name"]), 24)
-        return Picture(facts, layers, model, shorten(printable(group or ""), 60), panels)
+        remarks = [shorten(remark, 90) for remark in remarks_on_summary(summary)]
+        return Picture(facts, layers, model, shorten(printable(group or ""), 60), panels, remarks)
     except KeyError as error:
         raise PlotError(f"the summary lacks the field {error}; was it written by rometrace?") from None
     except (TypeError, ValueError, AttributeError) as error:
         raise PlotError(f"the summary has a field of another type than expected ({one_line(error)})") from None
 
 
-def read_role(name: str, role: dict[str, Any], layers: int, band: str) -> Role:
-    """A role's averages with the ends of its band."""
-    facts = int(role["facts"])
-    if facts == 0:
-        return Role(0, None, None, None)
-    ends = None if band == "none" else [role[f"{band}_{end}"] for end in ("low", "high")]
-    if ends is None or None in ends or any(value is None for values in ends for value in values):  # of a single fact
-        ends = [None, None]
-    low, high = (None if values is None else read_layers(name, values, layers) for values in ends)
-    return Role(facts, read_layers(name, role["aie"], layers), low, high)
+def read_panels(
+    averages: dict[str, Any], kinds: Sequence[str] | None, layers: int, band: str, figure: str, role: str
+) -> list[Panel]:
+    """The figure's panels."""
+    if figure == "heads":
+        return [read_heads(averages, layers, role)]
+    if figure == "knockout":
+        return [read_knockout(averages, layers, band)]
+    if figure == "gaps":
+        return read_gaps(averages, layers, band)
+    present = averages["kinds"]
+    chosen = [kind for kind in NAMES if kind in (kinds or present)]
+    missing = [kind for kind in chosen if kind not in present]
+    if "head" in (kinds or ()) or (not chosen and "head" in present):
+        raise PlotError("heads have no place in this figure; --figure heads draws them")
+    if missing or not chosen:
+        raise PlotError(
+            f"the summary has no {', '.join(missing) or 'known kind'}, only {', '.join(map(one_line, present))}"
+        )
+    return [read_panel(kind, present[kind], layers, band) for kind in chosen]
 
 
-def read_layers(name: str, values: Any, layers: int) -> list[float]:
-    """[L] finite numbers."""
-    numbers = [float(value) for value in values]
-    if layers < 1 or len(numbers) != layers:
-        raise PlotError(f"{name} is not {layers} layers long")
-    if not all(map(math.isfinite, numbers)):
-        raise PlotError(f"{name} holds what is no number")
-    return numbers
+def read_panel(kind: str, averages: dict[str, Any], layers: int, band: str, gap: bool = False) -> Panel:
+    """A kind's averages by token role."""
+    roles = averages["roles"]
+    found = {role: read_role(f"{kind} {role}", roles[role], layers, band) for role in ROLES}
+    return Panel(kind, int(averages.get("window", 1)), found, gap=gap)
+
+
+def read_gaps(averages: dict[str, Any], layers: int, band: str) -> list[Panel]:
+    """What severing takes from a state's effect."""
+    gaps = averages.get("gaps") or {}
+    if not any(severed in gaps for severed in GAPS):
+        raise PlotError(
+            "the summary has no gaps; trace states plain and severed (--kinds state --sever mlp,attn), then summarise"
+        )
+    return [read_panel(severed, gaps[severed], layers, band, gap=True) for severed in GAPS if severed in gaps]
+
+
+def read_heads(averages: dict[str, Any], layers: int, role: str) -> Panel:
+    """The heads' averages at the tokens of one role."""
+    if "head" not in averages["kinds"]:
+        raise PlotError("the summary has no heads; trace them with rometrace --kinds head, then summarise")
+    kind = averages["kinds"]["head"]
+    found = kind["roles"][role]
+    if not int(found["facts"]):
+        raise PlotError(f"no fact has heads at a token of the role {role}; choose another with --role")
+    heads = [read_layers(f"head {role}", by_layer, layers) for by_layer in zip(*found["aie"], strict=True)]
+    if len(heads) != int(kind["heads"]):
+        raise PlotError(f"head {role} has {len(heads)} heads, expected {kind['heads']}")
+    largest = [max(by_head) for by_head in zip(*heads)]
+    return Panel("head", int(kind["window"]), {role: Role(int(found["facts"]), largest, None, None)}, heads)
+
+
+def read_knockout(averages: dict[str, Any], layers: int, band: str) -> Panel:
+    """Relative changes with attention cut, in percent."""
+    knockout = averages.get("knockout") or {}
+    groups = knockout.get("groups") or {}
+    found = {
+        name: in_percent(read_role(f"knockout of {name}", groups[name], layers, band, "relative_change"))
+        for name in KNOCKOUT_LINES
+        if name in groups
+    }
+    if not found:
+        raise PlotError("the summary has no knockout; trace it with rometrace --kinds knockout, then summarise")
+    return Panel("knockout", int(knockout["window"]), found)
+
+
+def in_percent(role: Role) -> Role:
+    def percent(values: list[float] | None) -> list[float] | None:
+        return None if values is None else [100 * value for value in values]
+
+    return Role(role.facts, percent(role.aie), percent(role.low), percent(role.high))
 
 
 # --- Drawing ----------------------------------------------------------------------------------------------------
 
 
 def title_of(panel: Panel, picture: Picture) -> str:
-    """In the paper's words, on two lines."""
-    return f"Avg Indirect Effect of\n{NAMES[panel.kind]} over {picture.facts} prompt{'s' if picture.facts > 1 else ''}"
+    """In the paper's words, on two or three lines."""
+    prompts = f"over {picture.facts} prompt{'s' if picture.facts > 1 else ''}"
+    if panel.gap:
+        return f"Avg Indirect Effect of $h_i^{{(l)}}$ lost by\nsevering {GAPS[panel.kind]}, {prompts}"
+    if panel.kind == "head":
+        ((role, averages),) = panel.roles.items()
+        over = f"over {averages.facts} prompt{'s' * (averages.facts != 1)}"
+        return f"Avg Indirect Effect of single heads\n{ROLES[role].lower()}, {over}"
+    if panel.kind == "knockout":
+        return f"Attention to the last position cut,\n{prompts}"
+    name, *severed = NAMES[panel.kind].split(" ", 1)
+    if severed:
+        name += f" {severed[0]}"
+    if len(picture.panels) > PANELS_IN_A_ROW:
+        return f"Avg Indirect Effect of\n{name}\n{prompts}"
+    return f"Avg Indirect Effect of\n{name} {prompts}"
 
 
 def x_label_of(panel: Panel, picture: Picture) -> str:
-    if panel.kind == "state":
+    if panel.kind == "knockout":
+        return f"Center of interval of {panel.window}\nlayers cut in {picture.model}"
+    if panel.kind == "head" and panel.window > 1:
+        return f"Center of interval of {panel.window}\npatched layers of {picture.model}"
+    if panel.gap or panel.kind not in ("mlp", "attn"):
         return f"Layer number in\n{picture.model}"
     return f"Center of interval of {panel.window}\npatched {panel.kind} layers"
 
@@ -236,28 +264,31 @@ def colour_range(picture: Picture, vmin: float | None, vmax: float | None) -> tu
     return low, high
 
 
-def new_figure(picture: Picture, width: float, heights: tuple[float, float]) -> tuple[Any, list[Any], bool]:
-    """A figure with an axes for each panel, beside each other or, where there is no room, under each other.
+def new_figure(picture: Picture, width: float, heights: tuple[float, float]) -> tuple[Any, list[Any], int]:
+    """A figure with an axes for each panel, and the number of its columns: up to three, or one where there is no room.
 
     `heights`: inches of a panel, and of what a panel needs besides when they are stacked.
     """
     from matplotlib.figure import Figure
 
-    stacked = width < ONE_COLUMN
     count = len(picture.panels)
-    height = heights[0] + 1.0 if not stacked else count * (heights[0] + heights[1]) + 0.2
-    figure = Figure(figsize=(width, height), layout="constrained")
+    rows = count if width < ONE_COLUMN else -(-count // PANELS_IN_A_ROW)
+    columns = -(-count // rows)
+    height = rows * (heights[0] + heights[1]) + 0.2 if columns == 1 and rows > 1 else rows * (heights[0] + 1.0)
+    lines = [picture.group] * bool(picture.group) + picture.remarks
+    figure = Figure(figsize=(width, height + 0.14 * len(picture.remarks)), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0.02, hspace=0.04)
-    rows, columns = (count, 1) if stacked else (1, count)
-    axes = figure.subplots(rows, columns, squeeze=False, sharey=not stacked)
-    if picture.group:
-        figure.suptitle(picture.group, fontsize=7.5, parse_math=False)
-    return figure, list(axes.flat), stacked
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=columns > 1)
+    for spare in list(axes.flat)[count:]:
+        figure.delaxes(spare)
+    if lines:
+        figure.suptitle("\n".join(lines), fontsize=7.5 if not picture.remarks else 6.5, parse_math=False)
+    return figure, list(axes.flat)[:count], columns
 
 
 def make_heatmap(picture: Picture, ends: tuple[float, float], width: float) -> Any:
     """Roll-up heat maps: roles down, layers across."""
-    figure, all_axes, stacked = new_figure(picture, width, (1.5, 0.75))
+    figure, all_axes, columns = new_figure(picture, width, (1.5, 0.75))
     for number, (axes, panel) in enumerate(zip(all_axes, picture.panels)):
         nothing = [math.nan] * picture.layers
         values = [panel.roles[role].aie or nothing for role in ROLES]
@@ -266,11 +297,40 @@ def make_heatmap(picture: Picture, ends: tuple[float, float], width: float) -> A
             if panel.roles[role].aie is None:
                 hatch(axes, row, picture.layers)
         axes.set_ylim(len(ROLES), 0)
-        if stacked or number == 0:
+        if number % columns == 0:
             axes.set_yticks([row + 0.5 for row in range(len(ROLES))], [label_of(role, picture) for role in ROLES])
-        axes.tick_params(axis="y", labelsize=6.5, length=2 if stacked or number == 0 else 0)
+        axes.tick_params(axis="y", labelsize=6.5, length=2 if number % columns == 0 else 0)
         draw_layer_axis(axes, picture, panel, 0.5)
-    add_colour_bar(figure, all_axes, picture, ends, stacked)
+    add_colour_bar(figure, all_axes, picture, ends, columns == 1)
+    return figure
+
+
+def make_heads(picture: Picture, limits: tuple[float | None, float | None], width: float) -> Any:
+    """A heat map: heads down, layers across."""
+    from matplotlib.figure import Figure
+
+    (panel,) = picture.panels
+    count = len(panel.heads)
+    low, high = (end(value for row in panel.heads for value in row) for end in (min, max))
+    low, high = low if limits[0] is None else limits[0], high if limits[1] is None else limits[1]
+    if low >= high and None not in limits:
+        raise PlotError(f"the colour scale would begin at {low:.4g} and end at {high:.4g}; see --vmin and --vmax")
+    lines = [picture.group] * bool(picture.group) + picture.remarks
+    height = 0.9 + min(6.0, max(1.2, 0.13 * count)) + 0.14 * len(lines)
+    figure = Figure(figsize=(min(width, HEADS_WIDTH), height), layout="constrained")
+    axes = figure.subplots()
+    mesh = axes.pcolormesh(panel.heads, cmap=COLOURS["head"], vmin=low, vmax=max(high, low + 1e-9))
+    axes.set_ylim(count, 0)
+    axes.set_yticks([head + 0.5 for head in layer_ticks(count)], [str(head) for head in layer_ticks(count)])
+    axes.tick_params(axis="y", labelsize=6.5, length=2)
+    axes.set_ylabel("Head", fontsize=7)
+    draw_layer_axis(axes, picture, panel, 0.5)
+    bar = figure.colorbar(mesh, ax=axes, aspect=25, pad=0.02).ax
+    bar.yaxis.set_major_formatter("{x:.3g}")
+    bar.tick_params(axis="y", labelsize=6.5, length=2)
+    bar.set_ylabel("AIE", fontsize=7)
+    if lines:
+        figure.suptitle("\n".join(lines), fontsize=6.5, parse_math=False)
     return figure
 
 
@@ -298,7 +358,8 @@ def add_colour_bar(
     """One scale with the colours of every panel side by side."""
     from matplotlib.cm import ScalarMappable
 
-    aspect = (40 if stacked else 27) / len(all_axes)
+    rows = -(-len(all_axes) // PANELS_IN_A_ROW)
+    aspect = (40 if stacked else 27 if rows == 1 else 36 * rows) / len(all_axes)
     bar = figure.colorbar(ScalarMappable(), ax=all_axes, aspect=aspect, fraction=0.07, pad=0.01).ax
     bar.clear()
     steps = 64
@@ -323,41 +384,46 @@ def add_colour_bar(
 
 def make_lines(picture: Picture, limits: tuple[float | None, float | None], width: float, band: str) -> Any:
     """AIE by layer, a line a role, panels with one y axis."""
-    figure, all_axes, stacked = new_figure(picture, width, (1.6, 0.75))
+    figure, all_axes, columns_of_panels = new_figure(picture, width, (1.6, 0.75))
+    knockout = picture.panels[0].kind == "knockout"
     labels: dict[str, Any] = {}
     for number, (axes, panel) in enumerate(zip(all_axes, picture.panels)):
         axes.axhline(0, color="#999999", linewidth=0.5, zorder=0)
         for role, averages in panel.roles.items():
             if averages.aie is not None:
-                draw_role(axes, role, averages)
-                labels.setdefault(legend_of(role, averages), axes.get_lines()[-1])
+                draw_role(axes, (KNOCKOUT_LINES if knockout else LINES)[role], averages)
+                labels.setdefault(legend_of(role, averages, knockout), axes.get_lines()[-1])
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
         axes.tick_params(axis="y", labelsize=6.5, length=2)
         draw_layer_axis(axes, picture, panel, 0)
-        if stacked or number == 0:
-            axes.set_ylabel(f"AIE{interval_of(picture, band)}", fontsize=7)
+        if number % columns_of_panels == 0:
+            what = "Change of probability, %" if knockout else "AIE lost by severing" if panel.gap else "AIE"
+            axes.set_ylabel(f"{what}{interval_of(picture, band)}", fontsize=7)
     low, high = zip(*(axes.get_ylim() for axes in all_axes))
     ends = min(low) if limits[0] is None else limits[0], max(high) if limits[1] is None else limits[1]
     if ends[0] >= ends[1]:
         raise PlotError(f"the axis would begin at {ends[0]:.4g} and end at {ends[1]:.4g}; see --vmin and --vmax")
     for axes in all_axes:
         axes.set_ylim(*ends)
-    for role in ROLES:
+    for role in picture.panels[0].roles:
         if all(panel.roles[role].aie is None for panel in picture.panels):
-            labels[f"{ROLES[role]} (none)"] = blank_line()
-    columns = 1 if width < 3.6 else 2 if stacked else 3
-    figure.legend(
+            labels[f"{(KNOCKOUT_NAMES if knockout else ROLES)[role]} (none)"] = blank_line()
+    columns = 1 if width < 3.6 else 2 if columns_of_panels < 2 else 3
+    legend = figure.legend(
         labels.values(), labels.keys(), loc="outside lower center", ncols=columns, fontsize=6,
         frameon=False, handlelength=3, columnspacing=1, borderaxespad=0.2,
     )  # fmt: skip
-    figure.set_figheight(figure.get_figheight() + 0.15 * len(ROLES) / columns)
+    figure.set_figheight(figure.get_figheight() + 0.15 * len(labels) / columns)
+    if any(panel.gap for panel in picture.panels):
+        legend.set_title(CAVEAT, prop={"size": 5.5})
+        figure.set_figheight(figure.get_figheight() + 0.12)
     return figure
 
 
-def draw_role(axes: Any, role: str, averages: Role) -> None:
+def draw_role(axes: Any, line: tuple[str, Any, float], averages: Role) -> None:
     """A line with its band; a point where there is a single layer."""
-    colour, dashes, line_width = LINES[role]
+    colour, dashes, line_width = line
     layers = range(len(averages.aie or []))
     if averages.low is not None and averages.high is not None:
         axes.fill_between(layers, averages.low, averages.high, color=colour, alpha=0.16, linewidth=0)
@@ -365,8 +431,9 @@ def draw_role(axes: Any, role: str, averages: Role) -> None:
     axes.plot(layers, averages.aie, color=colour, linestyle=dashes, linewidth=line_width, marker=marker, markersize=3)
 
 
-def legend_of(role: str, averages: Role) -> str:
-    return f"{ROLES[role]} (n = {averages.facts})"
+def legend_of(role: str, averages: Role, knockout: bool) -> str:
+    name = f"Cut from: {KNOCKOUT_NAMES[role]}" if knockout else ROLES[role]
+    return f"{name} (n = {averages.facts})"
 
 
 def interval_of(picture: Picture, band: str) -> str:
@@ -382,6 +449,8 @@ def blank_line() -> Any:
 
 
 def make_figure(picture: Picture, arguments: argparse.Namespace) -> Any:
+    if arguments.figure == "heads":
+        return make_heads(picture, (arguments.vmin, arguments.vmax), arguments.width)
     if arguments.figure == "heatmap":
         return make_heatmap(picture, colour_range(picture, arguments.vmin, arguments.vmax), arguments.width)
     return make_lines(picture, (arguments.vmin, arguments.vmax), arguments.width, arguments.band)
@@ -390,20 +459,15 @@ def make_figure(picture: Picture, arguments: argparse.Namespace) -> Any:
 # --- The program ------------------------------------------------------------------------------------------------
 
 
-def width_of(text: str) -> float:
-    """`--width`, within what can be read."""
-    width = number_of(text)
-    if not 2.5 <= width <= 20:
-        raise argparse.ArgumentTypeError(f"{text!r} is not from 2.5 to 20 inches")
-    return width
-
-
 def parse_arguments() -> argparse.Namespace:
     parser = Parser(prog=PROGRAM, description="Draws the averages that rometrace summary wrote, as in the paper.")
     parser.add_argument("input", nargs="?", default="-", help="the summary (default: standard input)")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="picture to write: .png, .pdf or .svg")
-    parser.add_argument("--figure", choices=("heatmap", "lines"), default="heatmap", help="default: %(default)s")
+    add_output(parser)
+    parser.add_argument("--figure", choices=FIGURES, default="heatmap", help="default: %(default)s")
     parser.add_argument("--kinds", type=kinds_of, help="panels to draw, such as state,mlp (default: all there are)")
+    parser.add_argument(
+        "--role", choices=tuple(ROLES), help="of the heads drawn, with --figure heads (default: last_subject)"
+    )
     parser.add_argument("--group", metavar="BY=NAME", help='a group of the break-down, such as "relation=P30"')
     parser.add_argument("--band", choices=BANDS, default="bootstrap", help="of the lines (default: %(default)s)")
     parser.add_argument("--vmin", type=number_of, help="start of the scale (default: the smallest AIE)")
@@ -414,28 +478,33 @@ def parse_arguments() -> argparse.Namespace:
         default=PAPER_WIDTH,
         help="inches (default: %(default)s); below 4.5 the panels are stacked",
     )
-    parser.add_argument("--dpi", type=dpi_of, default=200, help="dots per inch of a PNG (default: %(default)s)")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.role and arguments.figure != "heads":
+        parser.error("--role is for --figure heads")
+    if arguments.kinds and arguments.figure not in ("heatmap", "lines"):
+        parser.error("--kinds is for --figure heatmap and lines")
+    arguments.role = arguments.role or "last_subject"
+    return arguments
+
+
+def draw(arguments: argparse.Namespace) -> int:
+    """Draws the summary; gives the exit status."""
+    check_output(arguments.output)
+    summary = read_summary(arguments.input)
+    picture = read_picture(
+        summary, arguments.kinds, arguments.group, arguments.band, arguments.figure, arguments.role
+    )
+    with settings([picture.model, picture.group, *picture.remarks]) as showable:
+        remarks = [showable(remark) for remark in picture.remarks]
+        picture = replace(picture, model=showable(picture.model), group=showable(picture.group), remarks=remarks)
+        save(make_figure(picture, arguments), arguments.output, arguments.dpi)
+    return 0
 
 
 def main() -> int:
     find_matplotlib()
     arguments = parse_arguments()
-    try:
-        check_output(arguments.output)
-        picture = read_picture(read_summary(arguments.input), arguments.kinds, arguments.group, arguments.band)
-        with settings([picture.model, picture.group]) as showable:
-            picture = Picture(
-                picture.facts, picture.layers, showable(picture.model), showable(picture.group), picture.panels
-            )
-            save(make_figure(picture, arguments), arguments.output, arguments.dpi)
-    except UserError as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{PROGRAM}: interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return finish(PROGRAM, lambda: draw(arguments))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,28 @@ from typing import Any, Callable, Iterator, Sequence
 from results_file import UserError, check_folder_of, escape, replacing
 
 FORMATS = ("png", "pdf", "svg")
-COLOURS = {"state": "Purples", "mlp": "Greens", "attn": "Reds"}
+COLOURS = {
+    "state": "Purples",
+    "mlp": "Greens",
+    "attn": "Reds",
+    "state_mlp_severed": "BuGn",
+    "state_attn_severed": "RdPu",
+    "head": "Oranges",
+}
+"""Of the kinds that have a grid, in the order in which they are drawn."""
+KNOCKOUT_LINES: dict[str, tuple[str, Any, float]] = {
+    "before": ("#56B4E9", (0, (1, 1.2)), 1.3),
+    "subject": ("#D55E00", "solid", 1.8),
+    "after": ("#009E73", (0, (2.5, 1.5)), 1.3),
+    "last": ("#000000", (0, (6, 2)), 1.4),
+}
+"""Colour, dashes and width of a group's line: Okabe and Ito's colour-blind safe palette; the dashes tell in grey."""
+KNOCKOUT_NAMES = {
+    "before": "before the subject",
+    "subject": "subject",
+    "after": "after the subject",
+    "last": "last",
+}
 
 
 class PlotError(UserError):
@@ -90,6 +111,14 @@ def save(figure: Any, output: Path, dpi: int) -> None:
 # --- Arguments --------------------------------------------------------------------------------------------------
 
 
+def add_output(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """-o and --dpi."""
+    parser.add_argument(
+        "-o", "--output", type=Path, required=required, help="picture to write: .png, .pdf or .svg"
+    )
+    parser.add_argument("--dpi", type=dpi_of, default=200, help="dots per inch of a PNG (default: %(default)s)")
+
+
 def check_output(output: Path) -> None:
     """Refuses, before anything is read, what could not be written in the end."""
     if output.suffix[1:].lower() not in FORMATS:
@@ -99,10 +128,15 @@ def check_output(output: Path) -> None:
 
 def kinds_of(text: str) -> list[str]:
     """`--kinds` as a list."""
+    return kinds_among(text, tuple(COLOURS))
+
+
+def kinds_among(text: str, known: Sequence[str]) -> list[str]:
+    """A list of kinds, each of them known."""
     kinds = text.split(",")
-    unknown = [kind for kind in kinds if kind not in COLOURS]
+    unknown = [kind for kind in kinds if kind not in known]
     if unknown:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not a kind, expected {', '.join(COLOURS)}")
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not a kind, expected {', '.join(known)}")
     return kinds
 
 
@@ -115,6 +149,14 @@ def number_of(text: str) -> float:
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number")
     return value
+
+
+def width_of(text: str) -> float:
+    """`--width`, within what can be read."""
+    width = number_of(text)
+    if not 2.5 <= width <= 20:
+        raise argparse.ArgumentTypeError(f"{text!r} is not from 2.5 to 20 inches")
+    return width
 
 
 def dpi_of(text: str) -> int:

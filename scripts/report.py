@@ -6,7 +6,8 @@
 
 The averages are those of `rometrace summary`, which is run unless --summary gives its output. The page holds every
 traced fact's grids: indirect effects as 16-bit multiples of 1/32767 of the grid's largest effect (zero stays zero),
-standard errors as 16-bit multiples of 1/65534 of the grid's largest error; all other numbers as they stand.
+standard errors as 16-bit multiples of 1/65534 of the grid's largest error; all other numbers as they stand. Of the
+heads at a position and layer it holds the one with the largest effect.
 
 Exit status: 0 written; 2 could not write (one line on stderr says why). Needs nothing but Python.
 """
@@ -18,6 +19,8 @@ import base64
 import hashlib
 import html
 import json
+import math
+import operator
 import os
 import re
 import subprocess
@@ -31,6 +34,7 @@ from typing import Any, Iterator, TextIO
 
 from results_file import (
     KINDS,
+    KNOCKOUT_GROUPS,
     SUMMARY_SCHEMA,
     Line,
     Parser,
@@ -38,15 +42,22 @@ from results_file import (
     UserError,
     check_folder_of,
     check_object,
+    corrupted_positions,
+    finish,
     one_line,
     parse_json,
+    positions_of,
     positive,
     printable,
     read_grid,
     read_lines,
+    read_numbers,
+    remarks_on,
     replacing,
+    run_of,
     token_text,
 )
+from summary_file import CAVEAT
 
 PROGRAM = "report.py"
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -59,7 +70,8 @@ COLUMNS = (
     "high", "low", "effect", "state", "mlp", "attn", "block",
 )  # fmt: skip
 """Of the table of facts. state, mlp, attn: largest indirect effect over layers at the last subject token, null where
-that is the prompt's last token. block: [block, begin, end) in base64 characters of the fact's grids, or null."""
+that is the prompt's last token or has no row. block: [block, begin, end) in base64 characters of the fact's grids, or
+null."""
 
 
 # --- Facts ------------------------------------------------------------------------------------------------------
@@ -159,7 +171,7 @@ def add_record(facts: Facts, line: Line, limit: int | None, blocks: Blocks) -> N
     facts.counts[status][cause] = facts.counts[status].get(cause, 0) + 1
     agree(facts, line.where, {name: record[name] for name in ("model", "run") if name in record})
     facts.model = facts.model or record.get("model")
-    facts.run = facts.run or record.get("run")
+    facts.run = run_of(record) | (facts.run or {})
     try:
         row = row_of(line, record) | {"cause": cause}
         if status == "traced":
@@ -183,8 +195,10 @@ def add_record(facts: Facts, line: Line, limit: int | None, blocks: Blocks) -> N
 def agree(facts: Facts, where: str, settings: dict[str, Any]) -> None:
     """Refuses records of other settings: their averages would mean nothing."""
     for name, value in flattened(settings):
-        if name in ("run.seconds", "run.threads"):
+        if name in ("run.seconds", "run.threads", "run.precision.reached"):
             continue
+        if name == "run.samples" and run_of(settings).get("precision"):
+            continue  # as many as each fact needed
         before = facts.settings.setdefault(name, value)
         if before != value:
             raise UserError(
@@ -235,32 +249,69 @@ def number(value: Any) -> float | None:
 
 
 def read_grids(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The record's grids, checked: window, indirect_effect [T][L], standard_error [T][L] or None in entries."""
-    shape = len(record["tokens"]), int(record["model"]["layers"])
+    """The record's grids, checked: window, positions [P], indirect_effect [P][L], standard_error [P][L], NaN for none.
+
+    Of heads, the effect and the error are those of the head with the largest effect, and "heads" [P][L] says which.
+    """
+    tokens, layers = len(record["tokens"]), int(record["model"]["layers"])
+    bounded = not run_of(record).get("approximate")
+    present = record.get("grids") or {}
     grids = {}
     for kind in KINDS:
-        if kind in record["grids"]:
-            grid = record["grids"][kind]
-            errors = [
-                [float("nan") if value is None else float(value) for value in row] for row in grid["standard_error"]
-            ]
-            if len(errors) != shape[0] or any(len(row) != shape[1] for row in errors):
-                raise UserError(f"{kind} standard_error is not {shape[0]} tokens by {shape[1]} layers")
-            effects = read_grid(f"{kind} indirect_effect", grid["indirect_effect"], shape)
-            grids[kind] = {"window": int(grid["window"]), "indirect_effect": effects, "standard_error": errors}
-    if not grids:
+        if kind not in present:
+            continue
+        grid = present[kind]
+        positions = positions_of(kind, grid, tokens)
+        shape: tuple[int, ...] = (len(positions), layers)
+        if kind == "head":
+            shape += (int(grid["heads"]),)
+        effects = read_grid(f"{kind} indirect_effect", grid["indirect_effect"], shape, bounded)
+        errors = read_numbers(f"{kind} standard_error", grid["standard_error"], shape, missing=math.nan)
+        grids[kind] = {"window": int(grid["window"]), "positions": positions}
+        if kind == "head":
+            best = [[heads.index(max(heads)) for heads in row] for row in effects]
+            effects, errors = (
+                [list(map(operator.getitem, *row)) for row in zip(values, best)] for values in (effects, errors)
+            )
+            grids[kind]["heads"] = best
+        grids[kind] |= {"indirect_effect": effects, "standard_error": errors}
+    if not grids and "knockout" not in record:
         raise UserError(f"has no grid of {', '.join(KINDS)}")
     return grids
 
 
+def read_knockout(record: dict[str, Any]) -> dict[str, Any] | None:
+    """The record's knockout, checked: window, and of each group its positions and relative_change [L]."""
+    if "knockout" not in record:
+        return None
+    layers = int(record["model"]["layers"])
+    groups = record["knockout"]["groups"]
+
+    def changes(name: str) -> list[float | None]:
+        wanted = [groups[name]["relative_change"]]
+        (read,) = read_numbers(f"knockout of {name}", wanted, (1, layers), missing=math.nan)
+        return [None if value != value else number(value) for value in read]
+
+    found = {
+        name: {"tokens": len(groups[name]["positions"]), "relative_change": changes(name)}
+        for name in KNOCKOUT_GROUPS
+        if name in groups
+    }
+    return {"window": int(record["knockout"]["window"]), "groups": found}
+
+
 def largest_effects(record: dict[str, Any], grids: dict[str, dict[str, Any]]) -> dict[str, float | None]:
-    """By kind, over layers, at the last subject token; nothing where that is the prompt's last token."""
+    """By kind, over layers, at the last subject token; nothing where that is the prompt's last token or has no row."""
     last = int(record["subject_range"][1]) - 1
     if not 0 <= last < len(record["tokens"]):
         raise UserError(f"subject_range ends at {last + 1} of {len(record['tokens'])} tokens")
     if last == len(record["tokens"]) - 1:
         return {}
-    return {kind: number(max(grid["indirect_effect"][last])) for kind, grid in grids.items()}
+    return {
+        kind: number(max(grid["indirect_effect"][grid["positions"].index(last)]))
+        for kind, grid in grids.items()
+        if kind in COLUMNS and last in grid["positions"]
+    }
 
 
 # --- Numbers in few bytes ---------------------------------------------------------------------------------------
@@ -270,23 +321,34 @@ def pack(record: dict[str, Any], grids: dict[str, dict[str, Any]]) -> bytes:
     """A fact's grids, compressed: 4 bytes length of a JSON text, that text, then 16-bit numbers of each grid.
 
     Indirect effects are signed multiples of `effect_step`, standard errors unsigned multiples of `error_step` or 65535
-    for none; of each grid [T][L] first all high bytes, then all low bytes, which compresses better.
+    for none; of each grid [P][L] first all high bytes, then all low bytes, which compresses better.
     """
     head: dict[str, Any] = {
         "tokens": [token_text(*token) for token in zip(record["tokens"], record["token_bytes"], strict=True)],
         "subject_range": [int(position) for position in record["subject_range"]],
-        "low_score": number(record["low_score"]),
+        "corrupted": corrupted_positions(record),
+        "low_score": number(record.get("low_score")),
         "low_standard_error": number(record.get("low_standard_error")),
         "prediction": printable(str(record.get("prediction", ""))),
         "prediction_score": number(record.get("prediction_score")),
         "seconds": number(record["run"].get("seconds")) if isinstance(record.get("run"), dict) else None,
         "grids": {},
+        "knockout": read_knockout(record),
     }
+    if isinstance(record.get("counter"), dict):
+        head["counter"] = printable(str(record["counter"]["prompt"]))
     numbers = bytearray()
     for kind, grid in grids.items():
         effect_step, effects = quantise([value for row in grid["indirect_effect"] for value in row], 32767, "h", None)
         error_step, errors = quantise([value for row in grid["standard_error"] for value in row], 65534, "H", 65535)
-        head["grids"][kind] = {"window": grid["window"], "effect_step": effect_step, "error_step": error_step}
+        head["grids"][kind] = {
+            "window": grid["window"],
+            "positions": grid["positions"],
+            "effect_step": effect_step,
+            "error_step": error_step,
+        }
+        if "heads" in grid:
+            head["grids"][kind]["heads"] = [head_of_cell for row in grid["heads"] for head_of_cell in row]
         numbers += effects + errors
     text = json.dumps(head, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8", "replace")
     return zlib.compress(len(text).to_bytes(4, "little") + text + bytes(numbers), 9)
@@ -407,9 +469,11 @@ def index_of(arguments: argparse.Namespace, facts: Facts, summary: dict[str, Any
         "files": facts.files,
         "headers": facts.headers,
         "model": facts.model,
-        "run": {name: value for name, value in (facts.run or {}).items() if name not in ("seconds", "threads")},
+        "run": shared_settings(facts.run or {}),
         "counts": facts.counts,
         "without_grids": facts.without_grids,
+        "remarks": remarks_on(facts.run or {}),
+        "caveat": CAVEAT,
         "summary": summary,
         "facts": facts.columns,
     }
@@ -420,6 +484,15 @@ def index_of(arguments: argparse.Namespace, facts: Facts, summary: dict[str, Any
             "the results or the summary hold what is no number (NaN or Infinity), which rometrace never writes"
         ) from None
     return text.encode("utf-8", "replace")
+
+
+def shared_settings(run: dict[str, Any]) -> dict[str, Any]:
+    """The run's settings without what is each fact's own."""
+    own = ["seconds", "threads"]
+    if isinstance(run.get("precision"), dict):
+        own.append("samples")
+        run = run | {"precision": {name: value for name, value in run["precision"].items() if name != "reached"}}
+    return {name: value for name, value in run.items() if name not in own}
 
 
 def fill(template: str, **values: str) -> str:
@@ -457,18 +530,10 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> int:
-    arguments = parse_arguments()
-    progress = Progress(PROGRAM, "records read", None)
-    try:
-        check_folder_of(arguments.output)
-        facts = write_page(arguments, progress)
-    except UserError as error:
-        progress.note(str(error))
-        return 2
-    except KeyboardInterrupt:
-        progress.note("interrupted")
-        return 130
+def make_page(arguments: argparse.Namespace, progress: Progress) -> int:
+    """Writes the page and tells its size; gives the exit status."""
+    check_folder_of(arguments.output)
+    facts = write_page(arguments, progress)
     size = arguments.output.stat().st_size
     if size > LARGE:
         progress.note(
@@ -476,6 +541,12 @@ def main() -> int:
         )
     progress.finish(f"wrote {len(facts.columns['record'])} facts into {arguments.output} ({size / 1e6:.2g} MB)")
     return 0
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    progress = Progress(PROGRAM, "records read", None)
+    return finish(PROGRAM, lambda: make_page(arguments, progress), progress.note)
 
 
 if __name__ == "__main__":

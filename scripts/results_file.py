@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import re
 import sys
@@ -22,7 +23,8 @@ from typing import Any, BinaryIO, Callable, Iterator
 TRACE_SCHEMA = "rometrace/trace/1"
 BATCH_SCHEMA = "rometrace/batch/1"
 SUMMARY_SCHEMA = "rometrace/summary/1"
-KINDS = ("state", "mlp", "attn")
+KINDS = ("state", "mlp", "attn", "state_mlp_severed", "state_attn_severed", "head")
+KNOCKOUT_GROUPS = ("before", "subject", "after", "last")
 HINTS = {
     SUMMARY_SCHEMA: "; plot_summary.py draws summaries",
     "rometrace/probe/1": "; it holds no traces: run rometrace without --probe",
@@ -160,6 +162,46 @@ def whole_record(where: str, first: bytes, stream: BinaryIO, on_bytes: Callable[
     return first + second + rest
 
 
+def choose(records: Iterator[Line], where: str, fact_id: str | None, number: int | None, otherwise: str = "") -> Line:
+    """The one of `records` that --id or --record names, or the only traced one; `otherwise`: what else can be done."""
+    given = [f"{name} {value}" for name, value in (("--id", fact_id), ("--record", number)) if value is not None]
+    count = traced = matches = 0
+    chosen: Line | None = None
+    for line in records:
+        count += 1
+        if given and not (line.id == fact_id if fact_id is not None else line.record == number):
+            continue
+        matches += 1
+        traced += line.status == "traced"
+        if chosen is None or (chosen.status != "traced" and line.status == "traced"):
+            chosen = line
+    if given and chosen is None:
+        raise UserError(f"{where} has no {given[0]} among its {count} records")
+    if chosen is None:
+        raise UserError(f"{where} holds no records, only a header")
+    if traced > 1 and given:
+        raise UserError(
+            f"{where} holds {traced} traces of {given[0]}; choose one with --record, such as {chosen.record}"
+        )
+    if traced > 1:
+        raise UserError(f"{where} holds {count} records, expected one; choose it with --id or --record{otherwise}")
+    if traced == 0 and matches > 1:
+        raise UserError(f"{where} holds {matches} records, none of them traced; there is nothing to draw")
+    return chosen
+
+
+def traced_record(line: Line) -> dict[str, Any]:
+    """The line's record, if it is a traced one."""
+    record = line.value
+    if record.get("status") in ("skipped", "failed"):
+        reason = one_line(record.get("reason", "no reason given"), 200)
+        raise UserError(f"{line.where} is the record of a {record['status']} fact ({reason}); there is nothing to draw")
+    grids, knockout = record.get("grids"), record.get("knockout")
+    if not (isinstance(grids, dict) and grids) and not isinstance(knockout, dict):
+        raise UserError(f'{line.where} has no "grids", expected at least one of {", ".join(KINDS)}')
+    return record
+
+
 def check_schema(line: Line) -> None:
     """Raises UserError unless the line is a trace's."""
     if line.schema != TRACE_SCHEMA:
@@ -193,14 +235,88 @@ def check_object(where: str, value: Any) -> dict[str, Any]:
     return value
 
 
-def read_grid(name: str, grid: Any, shape: tuple[int, int]) -> list[list[float]]:
-    """`grid` as [T][L] finite numbers. Raises TypeError or ValueError where an entry is no number."""
-    rows = [[float(value) for value in row] for row in grid]
-    if 0 in shape or len(rows) != shape[0] or any(len(row) != shape[1] for row in rows):
-        raise UserError(f"{name} is not {shape[0]} tokens by {shape[1]} layers")
-    if not all(abs(value) <= 1.001 for row in rows for value in row):
-        raise UserError(f"{name} holds a number that is no probability")
-    return rows
+def read_grid(name: str, grid: Any, shape: tuple[int, ...], bounded: bool = True) -> list[Any]:
+    """`grid` as [P][L] or [P][L][H] finite numbers, from -1 to 1 if `bounded`.
+
+    Raises TypeError or ValueError where an entry is no number.
+    """
+    numbers = read_numbers(name, grid, shape)
+    for value in flat(numbers):
+        if not (abs(value) <= 1.001 if bounded else math.isfinite(value)):
+            raise UserError(f"{name} holds {'a number that is no probability' if bounded else 'what is no number'}")
+    return numbers
+
+
+def read_numbers(name: str, values: Any, shape: tuple[int, ...], missing: float | None = None) -> list[Any]:
+    """Nested lists of the shape; `missing` takes the place of null, which is refused by a TypeError without it."""
+
+    def read(value: Any, sizes: tuple[int, ...]) -> Any:
+        if not sizes:
+            return missing if value is None and missing is not None else float(value)
+        rows = [read(inner, sizes[1:]) for inner in value]
+        if len(rows) != sizes[0]:
+            raise UserError(wrong)
+        return rows
+
+    wrong = f"{name} is not " + " by ".join(f"{n} {what}" for n, what in zip(shape, ("tokens", "layers", "heads")))
+    if 0 in shape:
+        raise UserError(wrong)
+    return read(values, shape)
+
+
+def flat(values: Any) -> Iterator[float]:
+    """The numbers of nested lists."""
+    for value in values:
+        if isinstance(value, list):
+            yield from flat(value)
+        else:
+            yield value
+
+
+def positions_of(name: str, grid: dict[str, Any], tokens: int) -> list[int]:
+    """[P] The prompt's positions that have a row in the grid: those it lists, else all."""
+    positions = [int(position) for position in grid.get("positions", range(tokens))]
+    outside = [position for position in positions if not 0 <= position < tokens]
+    if outside or len(set(positions)) < len(positions):
+        what = f"position {outside[0]}" if outside else "a position twice"
+        raise UserError(f"{name} has a row for {what}, expected positions from 0 to {tokens - 1}, each once")
+    return positions
+
+
+def corrupted_positions(record: dict[str, Any]) -> list[int]:
+    """The subject's positions; with a counter prompt those where the two differ."""
+    if isinstance(record.get("counter"), dict):
+        pairs = zip(record["token_ids"], record["counter"]["token_ids"], strict=True)
+        return [position for position, (own, other) in enumerate(pairs) if own != other]
+    begin, end = (int(position) for position in record["subject_range"])
+    return list(range(begin, end))
+
+
+def run_of(record: dict[str, Any]) -> dict[str, Any]:
+    """How it was traced; empty if the record does not say."""
+    return record["run"] if isinstance(record.get("run"), dict) else {}
+
+
+def is_noising(run: dict[str, Any]) -> bool:
+    """Whether corrupted values were put into the clean run, not clean ones into the corrupted run."""
+    return run.get("direction") == "noising"
+
+
+def remarks_on(run: dict[str, Any], counter: Any = None) -> list[str]:
+    """What a reader of a picture must know of how it was made: an approximation, a corruption other than noise."""
+    remarks = ["approximation (attribution patching)"] if run.get("approximate") else []
+    corruption = run.get("corruption")
+    method = corruption.get("method") if isinstance(corruption, dict) else None
+    if method == "tokens":
+        prompt = f": “{shorten(printable(str(counter['prompt'])), 60)}”" if isinstance(counter, dict) else ""
+        remarks.append(f"corrupted by another prompt's tokens{prompt}")
+    elif method == "zero":
+        remarks.append("corrupted by embeddings of zero")
+    elif method == "mean":
+        text = corruption.get("text")
+        name = f" of {shorten(printable(str(text['name'])), 40)}" if isinstance(text, dict) and "name" in text else ""
+        remarks.append(f"corrupted by the mean embedding{name}")
+    return remarks
 
 
 # --- Text -------------------------------------------------------------------------------------------------------
@@ -262,6 +378,19 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
     return int(text)
+
+
+def finish(program: str, work: Callable[[], int], tell: Callable[[str], None] | None = None) -> int:
+    """Does a program's work and gives its exit status; what went wrong is told in one line, by `tell` or on stderr."""
+    tell = tell or (lambda message: print(f"{program}: {message}", file=sys.stderr))
+    try:
+        return work()
+    except UserError as error:
+        tell(str(error))
+        return 2
+    except KeyboardInterrupt:
+        tell("interrupted")
+        return 130
 
 
 def check_folder_of(output: Path) -> None:

@@ -5,7 +5,14 @@ const KINDS = {
   state: { name: "state", title: "States restored", hue: 300, chroma: 0.18 },
   mlp: { name: "MLP", title: "MLP outputs restored", hue: 150, chroma: 0.135 },
   attn: { name: "attention", title: "Attention outputs restored", hue: 30, chroma: 0.175 },
+  state_mlp_severed: { name: "state, MLP severed", title: "States restored, MLP severed", hue: 195, chroma: 0.09 },
+  state_attn_severed: { name: "state, attention severed", title: "States restored, attention severed", hue: 350, chroma: 0.17 },
+  head: { name: "heads", title: "Heads restored, the strongest of each cell", hue: 60, chroma: 0.12 },
 };
+const GAPS = { mlp: "MLP", attn: "attention" };
+const CUTS = { before: "before the subject", subject: "the subject", after: "after the subject", last: "the last position" };
+let noising = false; // corrupted values were put into the clean run; effects are what the probability loses
+let approximate = false;
 const ROLES = {
   first_subject: "First subject token",
   middle_subject: "Middle subject tokens",
@@ -111,16 +118,16 @@ async function unpackFact([block, begin, end], layers) {
   const bytes = await unpack($(`block-${block}`).textContent.slice(begin, end));
   const length = new DataView(bytes.buffer).getUint32(0, true);
   const fact = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + length)));
-  const cells = fact.tokens.length * layers;
   let at = 4 + length;
-  const take = () => {
+  const take = (cells) => {
     const values = Array.from({ length: cells }, (_, i) => 256 * bytes[at + i] + bytes[at + cells + i]);
     at += 2 * cells;
     return values;
   };
   for (const grid of Object.values(fact.grids)) {
-    grid.effects = take().map((value) => (value > 32767 ? value - 65536 : value) * grid.effect_step);
-    grid.errors = take().map((value) => (value === NO_ERROR ? null : value * grid.error_step));
+    const cells = grid.positions.length * layers;
+    grid.effects = take(cells).map((value) => (value > 32767 ? value - 65536 : value) * grid.effect_step);
+    grid.errors = take(cells).map((value) => (value === NO_ERROR ? null : value * grid.error_step));
   }
   return fact;
 }
@@ -202,10 +209,23 @@ function ticksOf(layers, most) {
 }
 
 function windowText(kind, window, layer, layers) {
-  if (kind === "state") return `layer ${layer}`;
+  if (!isWindowed(kind, window)) return `layer ${layer}`;
   const first = Math.max(0, layer - Math.floor(window / 2));
   const last = Math.min(layers, layer + Math.ceil(window / 2)) - 1;
-  return `layer ${layer} (${KINDS[kind].name} of ${first === last ? first : `${first} to ${last}`} restored)`;
+  return `layer ${layer} (${KINDS[kind].name} of ${first === last ? first : `${first} to ${last}`} ${done()})`;
+}
+
+function isWindowed(kind, window) {
+  return kind === "mlp" || kind === "attn" || window > 1;
+}
+
+/** What a patch does. */
+function done() {
+  return noising ? "corrupted" : "restored";
+}
+
+function titleOf(kind) {
+  return KINDS[kind].title.replace("restored", done()) + (approximate ? " (approximation)" : "");
 }
 
 /**
@@ -318,36 +338,155 @@ function startAverages(summary) {
 
 function drawAverages(summary, group, band, share) {
   const layers = summary.model.layers;
-  const kinds = Object.keys(KINDS).filter((kind) => kind in group.kinds);
-  const all = kinds.flatMap((kind) => Object.values(group.kinds[kind].roles).flatMap((role) => role.aie ?? []));
+  const present = Object.keys(KINDS).filter((kind) => kind in group.kinds);
+  const kinds = present.filter((kind) => kind !== "head");
   for (const id of ["rollups", "lines", "legend", "effects", "peaks"]) $(id).replaceChildren();
-  if (!group.facts || !all.length) {
+  $("caveat").hidden = true;
+  if (!group.facts) {
     $("rollups").append(make("p", {}, "No fact was traced."));
     return;
   }
+  const all = kinds.flatMap((kind) => Object.values(group.kinds[kind].roles).flatMap((role) => role.aie ?? []));
+  $("scale").disabled = !all.length;
+  if (all.length) drawKinds(kinds, group, layers, band, share, all);
+  if (present.includes("head")) drawHeads(group.kinds.head, layers);
+  drawGaps(group.gaps ?? {}, layers, band);
+  if (group.knockout) drawKnockout(group.knockout, layers, band);
+  fillEffects(group, present);
+  fillPeaks(group, present, band);
+}
+
+/** Roll-ups and lines of the kinds, all on one scale. */
+function drawKinds(kinds, group, layers, band, share, all) {
   const low = all.reduce((a, b) => Math.min(a, b));
   const largest = all.reduce((a, b) => Math.max(a, b));
   const end = Math.max(largest * share, low + 1e-9);
   $("scale-end").textContent = show(end);
-  const endsOf = (role) => [...(role[`${band}_low`] ?? []), ...(role[`${band}_high`] ?? [])];
-  const intervals = kinds.flatMap((kind) => Object.values(group.kinds[kind].roles).flatMap(endsOf));
-  const axis = [...all, ...intervals.filter((value) => value !== null)];
-  const limits = [Math.min(0, axis.reduce((a, b) => Math.min(a, b))), share < 1 ? end : axis.reduce((a, b) => Math.max(a, b))];
+  const series = Object.fromEntries(kinds.map((kind) => [kind, seriesOf(group.kinds[kind].roles, band)]));
+  const [first, last] = endsOf(Object.values(series).flat());
+  const limits = [first, share < 1 ? end : last];
   for (const kind of kinds) {
+    const { window } = group.kinds[kind];
     $("rollups").append(rollUp(kind, group, layers, [low, end], band));
-    $("lines").append(lineChart(kind, group, layers, limits, band));
+    $("lines").append(lineChart({
+      kind,
+      title: `${KINDS[kind].name}: ${kind.endsWith("severed") ? "AIE" : "average indirect effect"} by layer`,
+      series: series[kind],
+      layers,
+      limits,
+      below: below(kind, window),
+      heading: (layer) => windowText(kind, window, layer, layers),
+    }));
   }
   for (const [role, name] of Object.entries(ROLES)) {
     const facts = group.kinds[kinds[0]].roles[role]?.facts ?? 0;
-    const line = draw("svg", { width: 44, height: 8 }, draw("path", { d: "M0 4H44", class: role }));
-    $("legend").append(make("li", {}, line, `${name} (n = ${facts})`));
+    $("legend").append(legendEntry(role, `${name} (n = ${facts})`));
   }
-  fillEffects(group, kinds);
-  fillPeaks(group, kinds, band);
+}
+
+function legendEntry(style, text) {
+  return make("li", {}, draw("svg", { width: 44, height: 8 }, draw("path", { d: "M0 4H44", class: style })), text);
+}
+
+/** Lines of a chart from averages by role. */
+function seriesOf(roles, band) {
+  return Object.entries(ROLES).filter(([role]) => roles[role]?.aie)
+    .map(([role, name]) => ({ style: role, name, values: roles[role].aie, ...bandOf(roles[role], band) }));
+}
+
+/** Ends of the intervals, if there are any, times `factor`. */
+function bandOf(averages, band, factor = 1) {
+  const [lows, highs] = [averages[`${band}_low`], averages[`${band}_high`]];
+  if (!lows || !highs || [...lows, ...highs].includes(null)) return { lows: null, highs: null };
+  return { lows: lows.map((value) => factor * value), highs: highs.map((value) => factor * value) };
+}
+
+/** The axis that holds all lines and intervals, and zero. */
+function endsOf(series) {
+  const axis = series.flatMap(({ values, lows, highs }) => [...values, ...(lows ?? []), ...(highs ?? [])]).filter((value) => value !== null);
+  return [axis.reduce((a, b) => Math.min(a, b), 0), axis.reduce((a, b) => Math.max(a, b), 0)];
+}
+
+/** Heads by layers at the last subject token, or at the first role that has any. */
+function drawHeads({ window, heads, roles }, layers) {
+  const role = ["last_subject", ...Object.keys(ROLES)].find((key) => roles[key]?.aie);
+  if (!role) return;
+  const { aie, facts, standard_error: errors } = roles[role];
+  const values = Array.from({ length: heads * layers }, (_, cell) => aie[cell % layers][Math.floor(cell / layers)]);
+  const [low, high] = [values.reduce((a, b) => Math.min(a, b)), values.reduce((a, b) => Math.max(a, b))];
+  const best = values.indexOf(high);
+  const describe = (head, layer) => [
+    `head ${head}, ${ROLES[role].toLowerCase()}`,
+    windowText("head", window, layer, layers),
+    `average indirect effect ${show(aie[layer][head])}`,
+    ...(errors?.[layer]?.[head] != null ? [`standard error ${show(errors[layer][head])}`] : []),
+    count(facts, "fact"),
+  ].join("\n");
+  $("rollups").append(heatMap({
+    title: `Average indirect effect: heads, ${ROLES[role].toLowerCase()}, ${count(facts, "prompt")}`,
+    kind: "head",
+    labels: Array.from({ length: heads }, (_, head) => ({ text: `head ${head}` })),
+    values,
+    layers,
+    range: [low, Math.max(high, low + 1e-9)],
+    below: below("head", window),
+    barLabel: "average indirect effect",
+    describe,
+    summary: `Largest ${show(high)}: head ${Math.floor(best / layers)}, layer ${best % layers}.`,
+  }));
+}
+
+/** What severing takes from the states' effects. */
+function drawGaps(gaps, layers, band) {
+  const severed = Object.keys(GAPS).filter((name) => name in gaps);
+  const series = Object.fromEntries(severed.map((name) => [name, seriesOf(gaps[name].roles, band)]));
+  const limits = endsOf(Object.values(series).flat());
+  for (const name of severed) {
+    $("lines").append(lineChart({
+      kind: `gap-${name}`,
+      title: `state: effect lost by severing the ${GAPS[name]}`,
+      series: series[name],
+      layers,
+      limits,
+      below: below("state", 1),
+      heading: (layer) => `layer ${layer}`,
+    }));
+  }
+  $("caveat").hidden = !severed.length;
+}
+
+/** Relative changes in percent, with attention cut. */
+function drawKnockout({ window, groups }, layers, band) {
+  const series = cutSeries(groups, (group) => `n = ${group.facts}`, (group) => bandOf(group, band, 100));
+  if (series.length) $("lines").append(knockoutChart(series, window, layers));
+}
+
+function cutSeries(groups, remark, ends) {
+  return Object.entries(CUTS).filter(([name]) => groups[name]?.relative_change).map(([name, text]) => ({
+    style: `cut-${name}`,
+    name: `${text} (${remark(groups[name])})`,
+    values: groups[name].relative_change.map((value) => (value === null ? null : 100 * value)),
+    ...ends(groups[name]),
+  }));
+}
+
+function knockoutChart(series, window, layers) {
+  const figure = lineChart({
+    kind: "knockout",
+    title: "Attention cut: change of probability, %",
+    series,
+    layers,
+    limits: endsOf(series),
+    below: `centre of ${window} layers`,
+    heading: (layer) => `layers around ${layer} cut, change in %`,
+  });
+  const legend = make("ul", { class: "legend" }, ...series.map(({ style, name }) => legendEntry(style, `to ${name}`)));
+  figure.append(place(legend, { maxWidth: third() - 10 }));
+  return figure;
 }
 
 function below(kind, window, model = "") {
-  return kind === "state" ? `layer${model && ` of ${model}`}` : `centre of ${window} restored ${KINDS[kind].name} layers`;
+  return isWindowed(kind, window) ? `centre of ${window} ${done()} ${KINDS[kind].name} layers` : `layer${model && ` of ${model}`}`;
 }
 
 function describeRole(kind, window, role, layer, layers, band) {
@@ -379,14 +518,18 @@ function rollUp(kind, group, layers, range, band) {
   });
 }
 
-/** AIE by layer, a line a role, with bands. */
-function lineChart(kind, group, layers, [low, high], band) {
-  const { window, roles } = group.kinds[kind];
+/**
+ * Lines by layer. series: [{style, name, values, lows, highs}], lows and highs null without a band, a value null for none;
+ * heading(layer): first line of the tip.
+ */
+function lineChart({ kind, title, series, layers, limits: [low, high], below: under, heading }) {
   const [left, top, width, height] = [46, 26, third() - 72, 190];
   const x = (layer) => left + (layers > 1 ? (layer * width) / (layers - 1) : width / 2);
   const y = (value) => top + height * (1 - (clamp(value, low, high) - low) / (high - low || 1));
-  const path = (values) => values.map((value, layer) => `${layer ? "L" : "M"}${x(layer).toFixed(1)} ${y(value).toFixed(1)}`).join("");
-  const title = `${KINDS[kind].name}: average indirect effect by layer`;
+  const path = (values) => {
+    const whole = values.map((value, layer) => [layer, value]).filter(([, value]) => value !== null);
+    return whole.map(([layer, value], i) => `${i ? "L" : "M"}${x(layer).toFixed(1)} ${y(value).toFixed(1)}`).join("");
+  };
   const chart = draw("svg", {
     class: "chart",
     width: left + width + 16,
@@ -404,18 +547,15 @@ function lineChart(kind, group, layers, [low, high], band) {
   for (const layer of ticksOf(layers, third() < 420 ? 9 : 13)) {
     chart.append(draw("text", { x: x(layer), y: top + height + 16, "text-anchor": "middle" }, String(layer)));
   }
-  chart.append(draw("text", { x: left + width / 2, y: top + height + 34, "text-anchor": "middle" }, below(kind, window)));
-  for (const role of Object.keys(ROLES)) {
-    const lows = roles[role]?.[`${band}_low`];
-    const highs = roles[role]?.[`${band}_high`];
-    if (!lows || !highs || [...lows, ...highs].includes(null)) continue;
+  chart.append(draw("text", { x: left + width / 2, y: top + height + 34, "text-anchor": "middle" }, under));
+  for (const { style, lows, highs } of series) {
+    if (!lows || !highs) continue;
     const back = highs.map((value, layer) => `L${x(layer).toFixed(1)} ${y(value).toFixed(1)}`).reverse().join("");
-    chart.append(draw("path", { class: `area ${role}`, d: `${path(lows)}${back}Z` }));
+    chart.append(draw("path", { class: `area ${style}`, d: `${path(lows)}${back}Z` }));
   }
-  for (const role of Object.keys(ROLES)) {
-    if (!roles[role]?.aie) continue;
-    chart.append(draw("path", { class: role, d: path(roles[role].aie) }));
-    if (layers === 1) chart.append(draw("circle", { class: role, cx: x(0), cy: y(roles[role].aie[0]), r: 3 }));
+  for (const { style, values } of series) {
+    chart.append(draw("path", { class: style, d: path(values) }));
+    if (layers === 1 && values[0] !== null) chart.append(draw("circle", { class: style, cx: x(0), cy: y(values[0]), r: 3 }));
   }
   const rule = draw("path", { class: "rule", visibility: "hidden" });
   chart.append(rule);
@@ -423,11 +563,9 @@ function lineChart(kind, group, layers, [low, high], band) {
   const reveal = (px, py) => {
     rule.setAttribute("d", `M${x(layer)} ${top}V${top + height}`);
     rule.setAttribute("visibility", "visible");
-    const lines = Object.entries(ROLES).filter(([role]) => roles[role]?.aie).map(([role, name]) => {
-      const interval = roles[role][`${band}_low`]?.[layer] ?? null;
-      return `${name}: ${show(roles[role].aie[layer])}${interval === null ? "" : ` (${show(interval)} to ${show(roles[role][`${band}_high`][layer])})`}`;
-    });
-    const text = [windowText(kind, window, layer, layers), ...lines].join("\n");
+    const lines = series.map(({ name, values, lows, highs }) =>
+      `${name}: ${show(values[layer])}${lows ? ` (${show(lows[layer])} to ${show(highs[layer])})` : ""}`);
+    const text = [heading(layer), ...lines].join("\n");
     showTip(text, px, py);
     return text;
   };
@@ -491,12 +629,13 @@ function fillPeaks(group, kinds, band) {
   const rows = kinds.flatMap((kind) => Object.entries(ROLES).map(([key, name]) => {
     const role = group.kinds[kind].roles[key];
     const peak = role.peak;
-    const ends = peak && role[`${band}_low`]?.[peak.layer] != null ? [role[`${band}_low`][peak.layer], role[`${band}_high`][peak.layer]] : null;
+    const at = (values) => (peak.head === undefined ? values[peak.layer] : values[peak.layer]?.[peak.head]);
+    const ends = peak && role[`${band}_low`] && at(role[`${band}_low`]) != null ? [at(role[`${band}_low`]), at(role[`${band}_high`])] : null;
     const texts = [
       `${KINDS[kind].name}, ${name}`,
       String(role.facts),
       String(role.tokens),
-      peak ? String(peak.layer) : DASH,
+      peak ? `${peak.layer}${peak.head === undefined ? "" : `, head ${peak.head}`}` : DASH,
       show(peak?.aie),
       intervalText(ends),
       peak?.share == null ? DASH : `${(100 * peak.share).toFixed(0)} %`,
@@ -724,6 +863,7 @@ class FactView {
     if (ticket !== this.asked) return;
     this.fact = fact;
     this.total = this.facts.effect[i] ?? 0;
+    this.high = this.facts.high[i] ?? 0;
     const of = (name) => this.facts[name][i];
     const description = make("dl");
     const add = (name, value) => {
@@ -737,6 +877,7 @@ class FactView {
     if (of("high") !== null) add("probability of the answer, clean", show(of("high")));
     const error = fact?.low_standard_error == null ? "" : ` (standard error ${show(fact.low_standard_error)})`;
     if (of("low") !== null) add("with the subject corrupted", show(of("low")) + error);
+    add("corrupted by the tokens of", fact?.counter);
     if (of("effect") !== null) add("total effect", show(of("effect")));
     if (fact && fact.prediction.trim() !== of("answer")) add("the model's own answer", `${fact.prediction} (${show(fact.prediction_score)})`);
     if (of("status") === "traced" && !fact) add("grids", "left out of this page (--limit)");
@@ -765,38 +906,45 @@ class FactView {
     const { fact, layers } = this;
     const largest = Object.fromEntries(Object.entries(fact.grids).map(([kind, { effects }]) => [kind, effects.reduce((a, b) => Math.max(a, b))]));
     const common = Math.max(...Object.values(largest));
-    const low = fact.low_score;
+    const low = noising ? 0 : fact.low_score;
+    const what = noising ? "probability lost" : "probability";
     this.maps.replaceChildren(...Object.entries(fact.grids).map(([kind, grid]) => {
       const top = $("one-scale").checked ? common : largest[kind];
       const best = grid.effects.indexOf(largest[kind]);
-      const [begin, end] = fact.subject_range;
       return heatMap({
-        title: KINDS[kind].title,
+        title: titleOf(kind),
         kind,
-        labels: fact.tokens.map((text, t) => ({ text, star: begin <= t && t < end })),
+        labels: grid.positions.map((t) => ({ text: fact.tokens[t], star: fact.corrupted.includes(t) })),
         values: grid.effects.map((effect) => low + effect),
         layers,
         range: [low, low + Math.max(top, 0.01 * low, 1e-9)],
         below: below(kind, grid.window, this.model.split("/").at(-1)),
-        barLabel: "probability of the answer",
-        describe: (token, layer) => this.describe(kind, grid, token, layer),
-        summary: `Largest probability ${show(low + largest[kind])}: token ${fact.tokens[Math.floor(best / layers)]}, layer ${best % layers}.`,
+        barLabel: `${what}${noising ? "" : " of the answer"}`,
+        describe: (row, layer) => this.describe(kind, grid, row, layer),
+        summary: `Largest ${what} ${show(low + largest[kind])}: token ${fact.tokens[grid.positions[Math.floor(best / layers)]]}, layer ${best % layers}.`,
       });
     }));
+    if (fact.knockout) {
+      const { window, groups } = fact.knockout;
+      const series = cutSeries(groups, ({ tokens }) => count(tokens, "token"), () => ({ lows: null, highs: null }));
+      if (series.length) this.maps.append(knockoutChart(series, window, layers));
+    }
   }
 
-  describe(kind, grid, token, layer) {
+  describe(kind, grid, row, layer) {
     const { fact, layers } = this;
     const [begin, end] = fact.subject_range;
-    const cell = token * layers + layer;
+    const token = grid.positions[row];
+    const cell = row * layers + layer;
     const effect = grid.effects[cell];
     const total = this.total;
     const share = total > 0 ? ` (${Math.round((100 * effect) / total)} % of the total effect)`.replace("-", "−") : "";
     return [
       `“${fact.tokens[token]}”, token ${token}${begin <= token && token < end ? ", subject" : ""}`,
       windowText(kind, grid.window, layer, layers),
-      `probability ${show(fact.low_score + effect)}`,
-      `indirect effect ${show(effect)}${share}`,
+      ...(grid.heads ? [`head ${grid.heads[cell]}, the strongest here`] : []),
+      `probability ${show(noising ? this.high - effect : fact.low_score + effect)}`,
+      `${noising ? "probability lost" : "indirect effect"} ${show(effect)}${share}`,
       `standard error ${show(grid.errors[cell])}`,
     ].join("\n");
   }
@@ -817,7 +965,8 @@ function fillSettings(index) {
     add("weights, SHA-256", model.weights_sha256, true);
   }
   for (const [name, value] of Object.entries(run ?? {})) {
-    if (name === "noise" && value) add("noise", `${value.rule}: sigma ${value.sigma}${value.replace ? ", in place of the embedding" : ""}`);
+    if (name === "noise" && value) add("noise", `${value.rule}${value.sigma === null ? "" : `: sigma ${value.sigma}`}${value.replace ? ", in place of the embedding" : ""}`);
+    else if (name === "corruption" && value) add("corruption", [value.method, value.text && `text ${value.text.name} of ${count(value.text.tokens, "token")}`].filter(Boolean).join(", "));
     else add(name, value);
   }
   for (const name of ["kinds", "window", "target", "all", "special_tokens", "only"]) {
@@ -842,7 +991,11 @@ function fillSettings(index) {
     make("tr", {}, make("td", {}, name), make("td", {}, String(records)), make("td", { class: "mono" }, sha256)))));
 }
 
-function fillLead({ counts, facts, without_grids: left }) {
+function fillLead({ counts, facts, without_grids: left, remarks, caveat }) {
+  const notes = [...remarks, ...(noising ? ["noising: corrupted values in the clean run; effects are the probability lost"] : [])];
+  $("remarks").textContent = notes.join("; ");
+  $("remarks").hidden = !notes.length;
+  $("caveat").textContent = caveat;
   const sums = Object.entries(counts).map(([status, causes]) => [status, Object.values(causes).reduce((a, b) => a + b, 0)]);
   const told = sums.map(([status, n]) => `${n.toLocaleString("en")} ${status}`).join(", ");
   $("lead").textContent = `${count(facts.record.length, "fact")}: ${told}${left ? ` (grids of ${left} left out)` : ""}`;
@@ -869,6 +1022,8 @@ function openFromAddress(table) {
 async function start() {
   if (typeof DecompressionStream === "undefined") throw new Error("this browser is too old for the page; Chrome 80, Firefox 113 or Safari 16.4 can show it");
   const index = await unpackIndex();
+  noising = index.run?.direction === "noising";
+  approximate = index.run?.approximate === true;
   fillLead(index);
   $("main").hidden = false;
   startAverages(index.summary);

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Sequence
 
 LOW, HIGH = 0.125, 0.75
+HEADS = 2
+SEVERED = ("state_mlp_severed", "state_attn_severed")
 
 
 def make_grid(tokens: int, layers: int, window: int, peak: tuple[int, int]) -> dict[str, Any]:
@@ -77,3 +80,123 @@ def make_skipped_record() -> dict[str, Any]:
     traced_only = ("low_score", "low_standard_error", "total_effect", "grids")
     record = {name: value for name, value in make_record().items() if name not in traced_only}
     return record | {"status": "skipped", "reason": 'the model predicts " trumpet", expected "piano"'}
+
+
+def make_listed_grid(positions: Sequence[int], layers: int, window: int, share: float) -> dict[str, Any]:
+    """A grid [P][L] of listed positions: effects rise and fall with the layer, at most `share` of the total effect."""
+    bell = [math.exp(-(((layer - layers / 3) / (layers / 4)) ** 2)) for layer in range(layers)]
+    effects = [[share * (HIGH - LOW) * value / (1 + p) for value in bell] for p in range(len(positions))]
+    return {
+        "window": window,
+        "positions": list(positions),
+        "scores": [[LOW + effect for effect in row] for row in effects],
+        "indirect_effect": effects,
+        "standard_error": [[0.01] * layers for _ in positions],
+    }
+
+
+def make_head_grid(positions: Sequence[int], layers: int, peak: tuple[int, int, int]) -> dict[str, Any]:
+    """A grid [P][L][H] that is LOW but for a slight slope and HIGH at `peak` (row, layer, head)."""
+    effects = [
+        [[HIGH - LOW if (p, layer, h) == peak else 0.01 * (layer - h) for h in range(HEADS)] for layer in range(layers)]
+        for p in range(len(positions))
+    ]
+    return {
+        "window": 1,
+        "positions": list(positions),
+        "heads": HEADS,
+        "scores": [[[LOW + effect for effect in heads] for heads in row] for row in effects],
+        "indirect_effect": effects,
+        "standard_error": [[[0.01] * HEADS for _ in range(layers)] for _ in positions],
+    }
+
+
+def make_knockout(layers: int) -> dict[str, Any]:
+    """Attention cut from the groups of make_record()'s prompt, which has nothing before its subject."""
+    groups = {"subject": ([0, 1], -0.6), "after": ([2], -0.1), "last": ([3], 0.05)}
+    slope = [layer / max(1, layers - 1) for layer in range(layers)]
+    changes = {name: [most * share for share in slope] for name, (_, most) in groups.items()}
+    return {
+        "window": 9,
+        "groups": {
+            name: {
+                "positions": positions,
+                "scores": [HIGH * (1 + change) for change in changes[name]],
+                "relative_change": changes[name],
+            }
+            for name, (positions, _) in groups.items()
+        },
+    }
+
+
+def make_measures(record: dict[str, Any]) -> dict[str, Any]:
+    """Measures for all of the record's grids: each cell's is a line through the measure's low and high."""
+
+    def along(scores: Any, low: float, high: float) -> Any:
+        if isinstance(scores, list):
+            return [along(score, low, high) for score in scores]
+        return low + (high - low) * (scores - LOW) / (HIGH - LOW)
+
+    ends = {
+        "log_probability": (math.log(LOW), math.log(HIGH)),
+        "logit": (1.0, 6.0),
+        "logit_difference": (-1.5, 4.0),
+        "rank": (12.5, 1.0),
+        "kl": (2.0, 0.0),
+        "normalised": (0.0, 1.0),
+    }
+    measures: dict[str, Any] = {
+        name: {
+            "high": high,
+            "low": low,
+            "low_standard_error": 0.1,
+            "grids": {
+                kind: {
+                    "values": along(grid["scores"], low, high),
+                    "standard_error": None if name == "normalised" else along(grid["scores"], 0.0, 0.1),
+                }
+                for kind, grid in record["grids"].items()
+            },
+        }
+        for name, (low, high) in ends.items()
+    }
+    measures["logit_difference"] |= {"foil": " piano", "foil_bytes": b" piano".hex(), "foil_id": 9}
+    measures["normalised"] |= {"of": "logit_difference", "low_standard_error": None}
+    return measures
+
+
+def make_whole_record(layers: int = 6, positions: Sequence[int] = (1, 3), **run: Any) -> dict[str, Any]:
+    """A valid record with every kind and measure, rows for `positions` alone, `run` over the run's settings."""
+    record = make_record(layers=layers)
+    settings = {"approximate": False, "direction": "denoising", "corruption": {"method": "noise"}}
+    record["run"] |= settings | run
+    record["answer_ids"] = [record["answer_id"]]
+    shares = {"state": 1.0, "mlp": 0.6, "attn": 0.3, "state_mlp_severed": 0.25, "state_attn_severed": 0.8}
+    record["grids"] = {
+        kind: make_listed_grid(positions, layers, 10 if kind in ("mlp", "attn") else 1, share)
+        for kind, share in shares.items()
+    } | {"head": make_head_grid(positions, layers, (0, 2, 1))}
+    record["knockout"] = make_knockout(layers)
+    record["measures"] = make_measures(record)
+    if record["run"]["direction"] == "noising":
+        for grid in record["grids"].values():
+            grid["scores"] = lost(grid["indirect_effect"])
+    return record
+
+
+def lost(effects: Any) -> Any:
+    """The scores of a noising run with these effects."""
+    return [lost(effect) for effect in effects] if isinstance(effects, list) else HIGH - effects
+
+
+def with_counter(record: dict[str, Any]) -> dict[str, Any]:
+    """The record as if it were corrupted by another prompt, which differs in the second token alone."""
+    ids = record["token_ids"]
+    counter = {
+        "prompt": "Miles Smiles plays the",
+        "subject": "Miles Smiles",
+        "token_ids": [ids[0], 99, *ids[2:]],
+        "tokens": ["Miles", " Smiles", *record["tokens"][2:]],
+    }
+    run = record["run"] | {"corruption": {"method": "tokens"}, "noise": None, "samples": 1}
+    return record | {"counter": counter, "run": run}

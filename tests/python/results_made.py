@@ -146,3 +146,68 @@ def make_summary(traced: int = 3, skipped: int = 1, failed: int = 1, layers: int
         "overall": make_group(traced, layers=layers),
         "by": {"relation": {"P30": make_group(2, 0.5, layers), "<b>": make_group(1, 0.25, layers)}},
     }
+
+
+def make_whole_group(facts: int, layers: int = LAYERS, heads: int = 2) -> dict[str, Any]:
+    """make_group() with severed states, heads, gaps and knockout; head 1 is the strongest in layer 2."""
+    group = make_group(facts, layers=layers)
+    kinds = group["kinds"]
+    largest = {name: kinds["state"][name] for name in ("largest_score", "largest_effect")}
+    for number, severed in enumerate(("mlp", "attn")):
+        share = (0.25, 0.75)[number]
+        roles = {
+            role: make_role(averages["aie"] and [share * v for v in averages["aie"]], averages["facts"], 2 * facts)
+            for role, averages in kinds["state"]["roles"].items()
+        }
+        kinds[f"state_{severed}_severed"] = {"window": 1, "roles": roles} | largest
+    kinds["head"] = {"window": 1, "heads": heads, "roles": make_head_roles(facts, layers, heads)} | largest
+    group["gaps"] = {severed: make_gap(group, severed) for severed in ("mlp", "attn")}
+    groups = {"subject": (-0.5, facts), "before": (-0.1, facts - 1), "after": (-0.2, facts), "last": (0.05, facts)}
+    group["knockout"] = {
+        "window": 9,
+        "groups": {name: make_change(most, n, layers) for name, (most, n) in groups.items()},
+    }
+    return group
+
+
+def make_gap(group: dict[str, Any], severed: str) -> dict[str, Any]:
+    """The state's AIE less that of the severed one."""
+    kinds = group["kinds"]
+    roles = {}
+    for role, plain in kinds["state"]["roles"].items():
+        pairs = zip(plain["aie"] or [], kinds[f"state_{severed}_severed"]["roles"][role]["aie"] or [])
+        roles[role] = make_role([a - b for a, b in pairs] or None, plain["facts"], plain["tokens"])
+    return {"roles": roles}
+
+
+def make_head_roles(facts: int, layers: int, heads: int) -> dict[str, Any]:
+    """Each role's averages of heads, lists [L][H]."""
+    lists = ("score", "aie", "standard_error", "normal_low", "normal_high", "bootstrap_low", "bootstrap_high")
+    roles = {}
+    for place, role in enumerate(ROLES):
+        empty = role == "middle_subject"
+        peak = (min(2, layers - 1), 1)
+        aie = [[0.02 + place if (layer, h) == peak else 0.001 * h for h in range(heads)] for layer in range(layers)]
+        found = {"facts": 0 if empty else facts, "tokens": 0 if empty else facts, "peak": None}
+        if not empty:
+            found["peak"] = {"layer": peak[0], "head": peak[1], "aie": 0.02 + place, "share": 0.8, "layers": [1, 3]}
+        found["largest_effect"] = make_estimate(0.3, facts)
+        roles[role] = found | {name: None if empty else aie for name in lists}
+    return roles
+
+
+def make_change(most: float, facts: int, layers: int) -> dict[str, Any]:
+    """A group's relative change, which grows with the layer up to `most`, with the intervals of make_role()."""
+    change = [most * (layer + 1) / layers for layer in range(layers)]
+    moved = {"normal_low": -0.02, "normal_high": 0.02, "bootstrap_low": -0.03, "bootstrap_high": 0.03}
+    bands = {name: [value + by for value in change] for name, by in moved.items()}
+    return {"facts": facts, "relative_change": change, "standard_error": [0.01] * layers} | bands
+
+
+def make_whole_summary(traced: int = 3, layers: int = LAYERS, heads: int = 2, **run: Any) -> dict[str, Any]:
+    """make_summary() with every kind; `run` over the run's settings."""
+    summary = make_summary(traced, layers=layers)
+    summary["overall"] = make_whole_group(traced, layers, heads)
+    summary["by"]["relation"]["P30"] = make_whole_group(2, layers, heads)
+    summary["run"] = summary["run"] | run
+    return summary

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -12,9 +13,9 @@ from typing import Any, Callable
 import pytest
 
 import plot_summary
-from results_made import LAYERS, ROLES, make_header, make_summary, make_traced, write_lines
+from results_made import LAYERS, ROLES, make_header, make_summary, make_traced, make_whole_summary, write_lines
 from conftest import REPOSITORY
-from plot_summary import LINES, Picture, colour_range, make_heatmap, make_lines, read_picture
+from plot_summary import LINES, Picture, colour_range, make_heads, make_heatmap, make_lines, read_picture
 from plotting import PlotError
 
 SCRIPT = REPOSITORY / "scripts/plot_summary.py"
@@ -342,3 +343,122 @@ def test_what_rometrace_summarises_is_drawn(rometrace: Callable[..., Any], plot:
     for figure in ("heatmap", "lines"):
         drawn = plot("", "summary.json", "-o", f"{figure}.svg", "--figure", figure, "--group", "relation=P30")
         assert (drawn.returncode, drawn.stderr) == (0, "")
+
+
+# --- The whole method -------------------------------------------------------------------------------------------
+
+
+def whole_picture(figure: str, group: str | None = None, role: str = "last_subject", **run: Any) -> Picture:
+    return read_picture(make_whole_summary(**run), None, group, "bootstrap", figure, role)
+
+
+def titles_of(figure: Any) -> list[str]:
+    return [axes.get_title().replace("\n", " ") for axes in panels_of(figure)]
+
+
+def test_severed_states_are_panels_of_their_own() -> None:
+    figure = heatmap_of(whole_picture("heatmap"))
+    assert titles_of(figure)[3:] == [
+        "Avg Indirect Effect of $h_i^{(l)}$, MLP severed, over 3 prompts",
+        "Avg Indirect Effect of $h_i^{(l)}$, Attn severed, over 3 prompts",
+    ]
+    roles = make_whole_summary()["overall"]["kinds"]["state_mlp_severed"]["roles"]
+    cells = panels_of(figure)[3].collections[0].get_array()
+    assert cells[ROLES.index("last_subject")].tolist() == roles["last_subject"]["aie"]
+    assert [axes.get_xlabel() for axes in panels_of(figure)[3:]] == ["Layer number in\ntiny-model"] * 2
+
+
+@pytest.mark.parametrize("role", ["last_subject", "last"])
+def test_heads_of_a_role_are_heads_by_layers(role: str) -> None:
+    summary = make_whole_summary()
+    figure = make_heads(whole_picture("heads", role=role), (None, None), 5.5)
+    (axes,) = panels_of(figure)
+    drawn = axes.collections[0].get_array()
+    assert drawn.T.tolist() == summary["overall"]["kinds"]["head"]["roles"][role]["aie"]
+    assert divmod(int(drawn.argmax()), LAYERS) == (1, 2)
+    assert plot_summary.ROLES[role].lower() in axes.get_title() and axes.get_ylabel() == "Head"
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "1"]
+
+
+def test_gaps_have_their_lines_bands_and_the_caveat() -> None:
+    figure = lines_of(whole_picture("gaps"))
+    assert titles_of(figure) == [
+        "Avg Indirect Effect of $h_i^{(l)}$ lost by severing MLP, over 3 prompts",
+        "Avg Indirect Effect of $h_i^{(l)}$ lost by severing Attn, over 3 prompts",
+    ]
+    gaps = make_whole_summary()["overall"]["gaps"]
+    for severed, axes in zip(("mlp", "attn"), panels_of(figure)):
+        drawn = [list(line.get_ydata()) for line in axes.get_lines() if len(line.get_ydata()) == LAYERS]
+        assert drawn == [role["aie"] for role in gaps[severed]["roles"].values() if role["aie"]]
+        assert len(axes.collections) == len(drawn)
+    assert "arXiv 2301.04213" in figure.legends[0].get_title().get_text()
+    assert panels_of(figure)[0].get_ylabel() == "AIE lost by severing\n(bands: 95 % over facts)"
+
+
+def test_knockout_has_a_line_and_a_band_a_group_in_percent() -> None:
+    figure = lines_of(whole_picture("knockout"))
+    (axes,) = panels_of(figure)
+    groups = make_whole_summary()["overall"]["knockout"]["groups"]
+    order = ("before", "subject", "after", "last")
+    drawn = [list(line.get_ydata()) for line in axes.get_lines() if len(line.get_ydata()) == LAYERS]
+    assert drawn == [[100 * value for value in groups[name]["relative_change"]] for name in order]
+    box = axes.collections[1].get_datalim(axes.transData)
+    subject = groups["subject"]
+    ends = min(subject["bootstrap_low"]), max(subject["bootstrap_high"])
+    assert (box.y0, box.y1) == pytest.approx((100 * ends[0], 100 * ends[1]))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "Cut from: before the subject (n = 2)",
+        "Cut from: subject (n = 3)",
+        "Cut from: after the subject (n = 3)",
+        "Cut from: last (n = 3)",
+    ]
+    assert axes.get_ylabel().startswith("Change of probability, %")
+
+
+@pytest.mark.parametrize("figure", ["heatmap", "lines", "heads", "gaps", "knockout"])
+def test_how_the_facts_were_traced_stands_above(figure: str) -> None:
+    picture = whole_picture(figure, approximate=True, direction="noising")
+    arguments = argparse.Namespace(figure=figure, vmin=None, vmax=None, width=5.5, band="bootstrap")
+    told = plot_summary.make_figure(picture, arguments).get_suptitle()
+    assert told == "approximation (attribution patching)\nnoising: effects are the probability lost when corrupted"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("layers", [1, 48])
+@pytest.mark.parametrize("figure", ["heatmap", "lines", "heads", "gaps", "knockout"])
+def test_every_figure_is_drawn_without_overlap(figure: str, layers: int) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    summary = make_whole_summary(1000, layers, 25)
+    summary["model"]["name"] = "openai-community/gpt2-xl"
+    for width in (3.3, 5.5):
+        picture = read_picture(summary, None, None, "bootstrap", figure)
+        arguments = argparse.Namespace(figure=figure, vmin=None, vmax=None, width=width, band="bootstrap")
+        drawn = plot_summary.make_figure(picture, arguments)
+        FigureCanvasAgg(drawn).draw()
+        texts = [text for axes in panels_of(drawn) for text in (axes.title, axes.xaxis.label, *axes.get_xticklabels())]
+        boxes = [text.get_window_extent() for text in texts if text.get_text()]
+        assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "phrase"),
+    [
+        (("--figure", "heads", "--role", "middle_subject"), "no fact has heads at a token of the role middle_subject"),
+        (("--figure", "heads", "--role", "middle"), "invalid choice: 'middle'"),
+        (("--role", "last"), "--role is for --figure heads"),
+        (("--figure", "gaps", "--kinds", "mlp"), "--kinds is for --figure heatmap and lines"),
+        (("--kinds", "head"), "--figure heads draws them"),
+    ],
+)
+def test_a_figure_that_cannot_be_is_told_in_one_line(plot: Plot, arguments: tuple[str, ...], phrase: str) -> None:
+    assert_refused(plot(make_whole_summary(), "-o", "out.png", *arguments), phrase)
+
+
+@pytest.mark.parametrize(
+    ("figure", "phrase"),
+    [("heads", "--kinds head"), ("gaps", "--sever mlp,attn"), ("knockout", "--kinds knockout")],
+)
+def test_what_the_summary_lacks_says_how_to_make_it(figure: str, phrase: str) -> None:
+    with pytest.raises(PlotError, match=phrase):
+        read_picture(make_summary(), None, None, "bootstrap", figure)

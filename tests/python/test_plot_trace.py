@@ -25,7 +25,7 @@ from plot_trace import (
     make_figure,
     read_picture,
 )
-from records import HIGH, LOW, make_record, make_skipped_record
+from records import HEADS, HIGH, LOW, make_record, make_skipped_record, make_whole_record, with_counter
 
 SCRIPT = REPOSITORY / "scripts/plot_trace.py"
 SIGNATURES = {"png": b"\x89PNG\r\n\x1a\n", "pdf": b"%PDF-", "svg": b"<?xml"}
@@ -60,7 +60,7 @@ def draw_here(record: dict[str, Any], folder: Path, *arguments: str) -> int:
 
 def figure_of(record: dict[str, Any], effect: bool = False) -> Any:
     """The figure that would be written."""
-    return make_figure(read_picture(record, None, effect), None, None, effect)
+    return make_figure(read_picture(record, None, effect), None, None)
 
 
 def panels_of(figure: Any) -> list[Any]:
@@ -231,7 +231,9 @@ def test_what_is_no_traced_record_is_told_in_one_line(plot: Plot, text: str | by
     ("change", "phrase"),
     [
         ({"grids": {}}, 'has no "grids"'),
-        ({"grids": {"severed": {}}}, "no grid of a known kind"),
+        ({"grids": {"severed": {}}}, "no grid of a known kind, only severed"),
+        ({"grids": make_whole_record()["grids"], "tokens": ["a"], "token_bytes": ["61"]}, "has a row for position 1"),
+        ({"knockout": {"window": 9, "groups": {}}, "grids": {}}, "knockout has none of the groups before, subject"),
         ({"tokens": None}, "another type"),
         ({"token_bytes": ["xyz"] * 4}, "another type"),
         ({"token_bytes": ["61"]}, "another type"),
@@ -498,3 +500,233 @@ def test_text_that_looks_like_keys_does_not_mislead() -> None:
     }
     line = results_file.Line("here", 1, json.dumps(record).encode())
     assert (line.status, line.id, line.record) == ("traced", "7", 2)
+
+
+# --- The whole method -------------------------------------------------------------------------------------------
+
+
+def whole_figure(record: dict[str, Any] | None = None, **options: Any) -> Any:
+    """The figure of a record with every kind, or of what `options` choose."""
+    chosen = {"kinds": None, "effect": False} | options
+    return make_figure(read_picture(record or make_whole_record(), **chosen), None, None)
+
+
+def titles_of(figure: Any) -> list[str]:
+    return [axes.get_title().replace("\n", " ") for axes in panels_of(figure)]
+
+
+def labels_of(figure: Any) -> set[str]:
+    """Labels of the colour bars."""
+    return {axes.get_ylabel().replace("\n", " ").replace("\xa0", " ") for axes in figure.axes if not axes.get_title()}
+
+
+def shade_at(figure: Any, axes: Any, row: int, layer: int) -> int:
+    """Sum of red, green and blue where the drawn picture has a cell."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    x, y = axes.transData.transform((layer + 0.5, row + 0.5))
+    pixels = canvas.buffer_rgba()
+    return sum(pixels[pixels.shape[0] - 1 - int(y), int(x), colour] for colour in range(3))
+
+
+def test_every_kind_has_a_panel_with_its_title() -> None:
+    assert titles_of(whole_figure()) == [
+        "Impact of restoring state after corrupted input",
+        "Impact of restoring MLP after corrupted input",
+        "Impact of restoring attention after corrupted input",
+        "Impact of restoring state, MLP severed, after corrupted input",
+        "Impact of restoring state, attention severed, after corrupted input",
+        "Attention to the last position cut",
+        "Impact of restoring single heads at “Davis*” after corrupted input",
+        "Impact of restoring single heads at “the” after corrupted input",
+    ]
+
+
+def test_rows_are_the_positions_that_the_grid_lists() -> None:
+    axes = panels_of(whole_figure(kinds=["state", "state_mlp_severed"]))
+    assert [[label.get_text() for label in one.get_yticklabels()] for one in axes] == [["Davis*", "the"]] * 2
+
+
+def test_severed_cells_have_the_records_values() -> None:
+    record = make_whole_record()
+    kinds = ["state_mlp_severed", "state_attn_severed"]
+    for kind, axes in zip(kinds, panels_of(whole_figure(record, kinds=kinds))):
+        assert axes.collections[0].get_array().tolist() == record["grids"][kind]["scores"]
+
+
+def test_heads_go_down_and_layers_across_and_the_peak_is_the_darkest_pixel() -> None:
+    figure = whole_figure(kinds=["head"])
+    axes = panels_of(figure)[0]
+    assert (axes.get_ylabel(), [label.get_text() for label in axes.get_yticklabels()]) == ("head", ["0", "1"])
+    assert axes.collections[0].get_array().shape == (HEADS, 6)
+    shades = {(head, layer): shade_at(figure, axes, head, layer) for head in range(HEADS) for layer in range(6)}
+    assert min(shades, key=lambda cell: shades[cell]) == (1, 2)
+    assert shades[1, 2] < 300 < 600 < min(shade for cell, shade in shades.items() if cell != (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("positions", "heads_at", "drawn_at"),
+    [
+        ((1, 3), None, [1, 3]),
+        ((0, 1, 2, 3), None, [0]),  # of many the one with the largest effect
+        ((0, 1, 2, 3), ["all"], [0, 1, 2, 3]),
+        ((0, 1, 2, 3), ["subject-last", "last"], [1, 3]),
+        ((0, 1, 2, 3), [2], [2]),
+    ],
+)
+def test_the_positions_of_heads_are_chosen(
+    positions: tuple[int, ...], heads_at: list[int | str] | None, drawn_at: list[int]
+) -> None:
+    picture = read_picture(make_whole_record(positions=positions), ["head"], False, None, heads_at)
+    assert [panel.positions for panel in picture.panels] == [[position] for position in drawn_at]
+
+
+def test_knockout_lines_have_the_records_changes_in_percent() -> None:
+    record = make_whole_record()
+    (axes,) = panels_of(whole_figure(record, kinds=["knockout"]))
+    drawn = {line.get_label(): list(line.get_ydata()) for line in axes.get_lines() if len(line.get_ydata()) == 6}
+    changes = {name: group["relative_change"] for name, group in record["knockout"]["groups"].items()}
+    names = {"subject": "from: subject (2 tokens)", "after": "from: after the subject", "last": "from: last"}
+    assert drawn == {names[name]: [100 * change for change in changes[name]] for name in changes}
+    assert axes.get_ylabel() == "change of p(trumpet), %"
+    figure = whole_figure(record)
+    figure.draw_without_rendering()
+    (axes,) = [axes for axes in panels_of(figure) if axes.get_legend()]
+    legend = axes.get_legend().get_window_extent()
+    assert legend.y1 < axes.xaxis.label.get_window_extent().y0 and legend.x1 < figure.bbox.x1  # covers no line
+    figure = whole_figure(record, kinds=["knockout"])
+    (axes,) = panels_of(figure)
+    assert axes.get_xlabel() == "center of interval of 9 layers within tiny-model"
+
+
+def test_a_record_of_knockout_alone_is_drawn() -> None:
+    assert titles_of(whole_figure(make_whole_record() | {"grids": {}})) == ["Attention to the last position cut"]
+
+
+def test_noising_shows_the_probability_lost() -> None:
+    record = make_whole_record(direction="noising")
+    figure = whole_figure(record, kinds=["state", "state_attn_severed", "head"], heads_at=["last"])
+    assert titles_of(figure) == [
+        "Probability lost when state is corrupted",
+        "Probability lost when state, attention severed, is corrupted",
+        "Probability lost when single heads at “the” are corrupted",
+    ]
+    assert labels_of(figure) == {"p(trumpet) lost"}
+    cells = panels_of(figure)[0].collections[0]
+    assert cells.get_array().tolist() == record["grids"]["state"]["indirect_effect"] and cells.get_clim()[0] == 0
+    assert panels_of(figure)[0].get_xlabel() == "single corrupted layer within tiny-model"
+
+
+@pytest.mark.parametrize(
+    ("run", "remarks"),
+    [
+        ({}, []),
+        ({"engine": "gradient", "approximate": True}, ["approximation (attribution patching)"]),
+        ({"corruption": {"method": "zero"}, "noise": None}, ["corrupted by embeddings of zero"]),
+        (
+            {"corruption": {"method": "mean", "text": {"name": "f.json", "sha256": "0" * 64, "tokens": 3}}},
+            ["corrupted by the mean embedding of f.json"],
+        ),
+    ],
+)
+def test_what_a_reader_must_know_stands_above(run: dict[str, Any], remarks: list[str]) -> None:
+    assert whole_figure(make_whole_record(**run)).get_suptitle() == "\n".join(remarks)
+
+
+def test_a_counter_prompt_is_named_and_stars_stand_where_it_differs() -> None:
+    figure = whole_figure(with_counter(make_whole_record(positions=(0, 1, 2, 3))), kinds=["mlp"])
+    assert figure.get_suptitle() == "corrupted by another prompt's tokens: “Miles Smiles plays the”"
+    (axes,) = panels_of(figure)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["Miles", "Davis*", "plays", "the"]
+
+
+def test_scores_of_an_approximation_may_leave_the_range_of_probabilities() -> None:
+    record = make_whole_record(engine="gradient", approximate=True)
+    record["grids"]["state"]["scores"][0][0] = 1.5
+    assert panels_of(whole_figure(record))[0].collections[0].get_clim() == (LOW, 1.5)
+    with pytest.raises(results_file.UserError, match="no probability"):
+        record["run"]["approximate"] = False
+        read_picture(record, None, False)
+
+
+def test_an_answer_of_several_tokens_is_named_whole() -> None:
+    answer = {"answer": " New York City", "answer_bytes": b" New York City".hex(), "answer_ids": [1, 2, 3]}
+    assert labels_of(whole_figure(make_whole_record() | answer, kinds=["mlp"])) == {"p(New York City)"}
+
+
+@pytest.mark.parametrize(
+    ("measure", "label", "ends", "rising"),
+    [
+        ("log_probability", "ln p(trumpet)", None, True),
+        ("logit", "logit of trumpet", (1.0, 6.0), True),
+        ("logit_difference", "logit of trumpet − logit of piano", (-1.5, 4.0), True),
+        ("rank", "rank of trumpet (1 = first)", (1.0, 12.5), False),
+        ("kl", "KL divergence from the clean run, nats", (0.0, 2.0), False),
+        ("normalised", "normalised logit difference (0 = corrupted, 1 = clean)", (0.0, 1.0), True),
+    ],
+)
+def test_a_measure_is_drawn_from_corrupted_to_clean(
+    measure: str, label: str, ends: tuple[float, float] | None, rising: bool
+) -> None:
+    record = make_whole_record()
+    figure = whole_figure(record, kinds=["head"], measure=measure, heads_at=[1])
+    assert labels_of(figure) == {label}
+    (axes,) = panels_of(figure)
+    cells = axes.collections[0]
+    values = record["measures"][measure]["grids"]["head"]["values"][0]
+    assert cells.get_array().T.tolist() == values
+    if ends:
+        assert cells.get_clim() == pytest.approx(ends)
+    assert shade_at(figure, axes, 1, 2) < 300, "the clean run's value is the darkest"
+    assert (cells.get_cmap().name == "Oranges") == rising
+
+
+def test_a_measure_that_is_no_number_is_a_grey_cell() -> None:
+    record = make_whole_record()
+    record["measures"]["kl"]["grids"]["mlp"]["values"][0][0] = None
+    figure = whole_figure(record, kinds=["mlp"], measure="kl")
+    assert shade_at(figure, panels_of(figure)[0], 0, 0) == 3 * 0xD0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "phrase"),
+    [
+        (("--measure", "beauty"), "invalid choice: 'beauty'"),
+        (("--measure", "kl", "--kinds", "knockout"), "no grid of knockout, only state, mlp"),
+        (("--heads-at", "first"), "'first' is not all, or a list of subject-last, last and numbers from 0"),
+        (("--heads-at", "2"), "no heads at position 2, only at 1, 3; see --heads-at"),
+    ],
+)
+def test_a_choice_of_the_whole_method_that_cannot_be_is_told_in_one_line(
+    plot: Plot, arguments: tuple[str, ...], phrase: str
+) -> None:
+    assert_refused(plot(make_whole_record(), "-o", "out.png", *arguments), phrase)
+
+
+def test_a_measure_that_the_record_lacks_says_how_to_get_it(plot: Plot) -> None:
+    assert_refused(plot(make_record(), "-o", "out.png", "--measure", "kl"), "rometrace --measures kl adds it")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("layers", [1, 12, 48])
+def test_every_kind_is_drawn_at_any_size_without_overlap(layers: int) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    record = make_whole_record(layers, engine="gradient", approximate=True)
+    record["model"]["name"] = "openai-community/gpt2-xl"
+    figure = whole_figure(record)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    texts = [text for axes in panels_of(figure) for text in (axes.title, axes.xaxis.label, *axes.get_xticklabels())]
+    boxes = [text.get_window_extent() for text in texts if text.get_text()]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in boxes)
+
+
+def test_same_scale_skips_what_has_no_map(tmp_path: Path, drawn: list[Any]) -> None:
+    lines = [make_traced(1), make_traced(2, grids={}, knockout=make_whole_record()["knockout"])]
+    results = write_lines(tmp_path / "results.jsonl", lines)
+    assert run_here(results, "--each", tmp_path / "a", "--same-scale", "--dpi", "30") == 0
+    assert [len(picture.panels) for picture in drawn] == [3, 0]

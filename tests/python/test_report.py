@@ -22,9 +22,9 @@ from typing import Any, Callable, Iterator
 import pytest
 
 import report
-from results_made import LAYERS, make_header, make_summary, make_traced, make_untraced, write_lines
+from results_made import LAYERS, make_header, make_summary, make_traced, make_untraced, make_whole_summary, write_lines
 from conftest import REPOSITORY
-from records import LOW, make_record
+from records import HIGH, LOW, make_record, make_whole_record, with_counter
 
 SCRIPT = REPOSITORY / "scripts/report.py"
 HOSTILE = "</script><img src=x onerror=\"document.title='run'\"><script>document.title='run'</script><!--<script>"
@@ -632,3 +632,170 @@ def test_what_rometrace_writes_is_shown(
     assert page.inner_text("#lead").startswith("5 facts: ")
     page.locator("#filter-status").select_option(index=1)
     assert page.locator("#rollups .map").count() == 3
+
+
+# --- The whole method -------------------------------------------------------------------------------------------
+
+
+def whole_record(number: int, **run: Any) -> dict[str, Any]:
+    """A traced record of a batch with every kind."""
+    whole = make_whole_record(LAYERS, **run)
+    return make_traced(number, **{name: whole[name] for name in ("grids", "run", "knockout", "measures", "answer_ids")})
+
+
+def write_whole_page(folder: Path, lines: list[dict[str, Any]], summary: dict[str, Any] | None = None) -> Path:
+    """The page of records with every kind, and of a summary of them."""
+    (folder / "whole.json").write_text(json.dumps(summary or make_whole_summary()))
+    return write_page(folder, lines, "--summary", folder / "whole.json")
+
+
+WHOLE = [
+    whole_record(1),
+    make_untraced(2, "skipped", "other_answer"),
+    whole_record(3),
+    make_untraced(4, "failed", "record"),
+    whole_record(5),
+]
+
+
+def test_every_kind_of_a_fact_is_shown_with_the_rows_it_lists(tab: Tab, tmp_path: Path) -> None:
+    tab.show(write_whole_page(tmp_path, WHOLE).as_uri())
+    fact = open_fact(tab, 1)
+    assert fact.locator(".map figcaption").all_inner_texts() == [
+        "States restored",
+        "MLP outputs restored",
+        "Attention outputs restored",
+        "States restored, MLP severed",
+        "States restored, attention severed",
+        "Heads restored, the strongest of each cell",
+    ]
+    for number in range(6):
+        assert fact.locator(".map").nth(number).locator(".labels span").all_inner_texts() == ["Davis*", "the"]
+
+
+def test_a_heads_cell_is_the_strongest_head_and_tells_which(tab: Tab, tmp_path: Path) -> None:
+    tab.show(write_whole_page(tmp_path, WHOLE).as_uri())
+    open_fact(tab, 1)
+    canvas = tab.page.locator("#fact [data-kind=head] .field canvas")
+    box = canvas.bounding_box()
+    canvas.hover(position={"x": 2.5 * box["width"] / LAYERS, "y": 3})
+    assert tab.page.inner_text("#tip").split("\n")[:4] == [
+        "“Davis”, token 1, subject",
+        "layer 2",
+        "head 1, the strongest here",
+        f"probability {HIGH:.4f}",
+    ]
+    darkest = tab.page.evaluate(
+        """() => {
+          const canvas = document.querySelector("#fact [data-kind=head] .field canvas");
+          const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+          const sums = Array.from({ length: data.length / 4 }, (_, i) => data[4 * i] + data[4 * i + 1] + data[4 * i + 2]);
+          return [canvas.width, canvas.height, sums.indexOf(Math.min(...sums))];
+        }"""
+    )
+    assert darkest == [LAYERS, 2, 2]
+
+
+def test_knockout_of_a_fact_is_drawn_in_percent(tab: Tab, tmp_path: Path) -> None:
+    tab.show(write_whole_page(tmp_path, WHOLE).as_uri())
+    chart = open_fact(tab, 1).locator("[data-kind=knockout]")
+    assert chart.locator("li").all_inner_texts() == [
+        "to the subject (2 tokens)",
+        "to after the subject (1 token)",
+        "to the last position (1 token)",
+    ]
+    box = chart.locator("svg.chart").bounding_box()
+    tab.page.mouse.move(box["x"] + box["width"] - 20, box["y"] + 80)
+    assert tab.page.inner_text("#tip").split("\n")[:2] == [
+        f"layers around {LAYERS - 1} cut, change in %",
+        "the subject (2 tokens): −60.0000",
+    ]
+
+
+def test_averages_of_every_kind_stand_on_top(tab: Tab, tmp_path: Path) -> None:
+    page = tab.show(write_whole_page(tmp_path, WHOLE).as_uri())
+    kinds = page.locator("#rollups .map").evaluate_all("maps => maps.map(map => map.dataset.kind)")
+    assert kinds == ["state", "mlp", "attn", "state_mlp_severed", "state_attn_severed", "head"]
+    heads = page.locator("#rollups [data-kind=head]")
+    assert heads.locator(".labels span").all_inner_texts() == ["head 0", "head 1"]
+    assert "last subject token" in heads.locator("figcaption").inner_text()
+    lines = page.locator("#lines .map").evaluate_all("maps => maps.map(map => map.dataset.kind)")
+    assert lines == [*kinds[:-1], "gap-mlp", "gap-attn", "knockout"]
+    assert page.inner_text("#caveat") == "Where tracing peaks is not where editing works best (arXiv 2301.04213)."
+    page.locator("#peaks").evaluate("table => { table.closest('details').open = true; }")
+    assert "heads, Last subject token\t3\t3\t2, head 1" in page.inner_text("#peaks")
+    page.select_option("#group", label="relation = <b> (1)")  # without severed states, heads and knockout
+    assert page.locator("#rollups .map").count() == page.locator("#lines .map").count() == 3
+    assert page.locator("#caveat").is_hidden()
+
+
+def test_a_summary_of_heads_alone_is_shown(tab: Tab, tmp_path: Path) -> None:
+    summary = make_whole_summary()
+    kinds = summary["overall"]["kinds"]
+    summary["overall"] |= {"kinds": {"head": kinds["head"]}, "gaps": {}}
+    page = tab.show(write_whole_page(tmp_path, WHOLE, summary).as_uri())
+    assert page.locator("#rollups .map").count() == 1 and page.locator("#lines [data-kind=knockout]").count() == 1
+
+
+def test_an_approximation_is_marked(tab: Tab, tmp_path: Path) -> None:
+    lines = [line | {"run": whole_record(1, engine="gradient", approximate=True)["run"]} for line in WHOLE]
+    page = tab.show(write_whole_page(tmp_path, lines).as_uri())
+    assert page.inner_text("#remarks") == "approximation (attribution patching)"
+    titles = open_fact(tab, 1).locator(".map figcaption").all_inner_texts()
+    assert len(titles) == 6 and all(title.endswith(" (approximation)") for title in titles)
+
+
+def test_noising_shows_the_probability_lost(tab: Tab, tmp_path: Path) -> None:
+    run = whole_record(1, direction="noising")["run"]
+    page = tab.show(write_whole_page(tmp_path, [line | {"run": run} for line in WHOLE]).as_uri())
+    assert "noising" in page.inner_text("#remarks")
+    fact = open_fact(tab, 1)
+    assert fact.locator(".map figcaption").first.inner_text() == "States corrupted"
+    canvas = page.locator("#fact [data-kind=state] .field canvas")
+    box = canvas.bounding_box()
+    canvas.hover(position={"x": 2.5 * box["width"] / LAYERS, "y": 3})
+    lost = WHOLE[0]["grids"]["state"]["indirect_effect"][0][2]
+    lines = page.inner_text("#tip").split("\n")
+    assert lines[2] == f"probability {HIGH - lost:.4f}" and lines[3].startswith(f"probability lost {lost:.4f}")
+
+
+def test_a_plain_page_has_no_remarks(shown: Tab) -> None:
+    assert shown.page.locator("#remarks").is_hidden() and shown.page.locator("#caveat").is_hidden()
+
+
+def test_stars_stand_where_the_counter_prompt_differs(tab: Tab, tmp_path: Path) -> None:
+    whole = with_counter(make_whole_record(LAYERS, positions=(0, 1, 2, 3)))
+    record = make_traced(1, **{name: whole[name] for name in ("grids", "run", "counter")})
+    tab.show(write_page(tmp_path, [record], "--no-summary").as_uri())
+    fact = open_fact(tab, 1)
+    assert fact.locator(".map").first.locator(".labels span").all_inner_texts() == ["Miles", "Davis*", "plays", "the"]
+    assert "Miles Smiles plays the" in fact.inner_text()
+
+
+def test_a_fact_of_knockout_alone_is_shown(tab: Tab, tmp_path: Path) -> None:
+    record = make_traced(1, grids={}, knockout=make_whole_record(LAYERS)["knockout"])
+    tab.show(write_page(tmp_path, [record], "--no-summary").as_uri())
+    assert open_fact(tab, 1).locator(".map").count() == 1
+
+
+def test_a_column_without_a_row_at_the_last_subject_token_is_empty(tmp_path: Path) -> None:
+    whole = make_whole_record(LAYERS, positions=(0, 3))
+    facts = index_of(write_page(tmp_path, [make_traced(1, grids=whole["grids"])], "--no-summary"))["facts"]
+    assert facts["state"] == facts["mlp"] == facts["attn"] == [None]
+
+
+def test_facts_may_need_different_numbers_of_draws(tmp_path: Path) -> None:
+    lines = []
+    for number, reached in ((1, 0.009), (2, 0.008)):
+        precision = {"asked": 0.01, "reached": reached, "most_samples": 1000}
+        lines.append(whole_record(number, samples=10 * number, precision=precision))
+    index = index_of(write_page(tmp_path, lines, "--no-summary"))
+    assert index["run"]["precision"] == {"asked": 0.01, "most_samples": 1000} and "samples" not in index["run"]
+
+
+def test_positions_that_cannot_be_are_told_in_one_line(tmp_path: Path) -> None:
+    record = whole_record(1)
+    record["grids"]["mlp"]["positions"] = [1, 4]
+    results = write_lines(tmp_path / "results.jsonl", [record])
+    done = run_script(results, "-o", tmp_path / "report.html", "--no-summary")
+    assert_refused(done, "mlp has a row for position 4, expected positions from 0 to 3, each once")
