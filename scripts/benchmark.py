@@ -3,16 +3,18 @@
 
     scripts/benchmark.py --quick                        gpt2 only, about a minute
     scripts/benchmark.py                                gpt2, gpt2-medium and gpt2-xl
+    scripts/benchmark.py --methods --shapes gpt2        what kinds cost, alone and riding in one sweep
     scripts/benchmark.py --growth --shapes gpt2         how cost grows with tokens, draws and threads
     scripts/benchmark.py --overhead                     what the tool takes beyond starting libtorch
 
 The programs over transformers are scripts/benchmark_transformers.py: the reference's procedure, one run of the whole
 model for each cell, and a careful loop over layers. Each program has a process of its own, loads a checkpoint once, and
-is timed in turn with the others, round by round, so that the machine's noise hits all alike. Their scores are compared.
+is timed in turn with the others, round by round, so that the machine's noise hits all alike. Their scores are
+compared. With --methods so are the kinds: in turn, in one process, each kind's scores alone with those in company.
 Checkpoints are made once, in $XDG_CACHE_HOME or ~/.cache, folder rometrace/benchmark.
 
-Results go to stdout as Markdown, progress to stderr. Exit status: 0 measured; 1 the programs' scores differ; 2 could
-not run; 130 interrupted. Needs transformers, which scripts/test installs into .venv, and a release build.
+Results go to stdout as Markdown, progress to stderr. Exit status: 0 measured; 1 scores that should agree differ; 2
+could not run; 130 interrupted. Needs transformers, which scripts/test installs into .venv, and a release build.
 
 Letters: N noise draws, T tokens, L layers, D width, V vocabulary.
 """
@@ -37,7 +39,7 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Iterable, Sequence
 
 SCHEMA = "rometrace/benchmark/1"
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -49,10 +51,13 @@ LARGEST_DIFFERENCE = 1e-4  # relative, of two float32 programs' scores; they com
 PRODUCT_ROWS = 1024  # of the block on which the packed products are timed
 STATES = ("state",)
 ALL_KINDS = ("state", "mlp", "attn")
+SEVERED = ("state_mlp_severed", "state_attn_severed")
+HEAD_WINDOW = 1
+KNOCKOUT_WINDOW = 9
 OVERHEAD_ROUNDS = 15
 GROWTH_TOKENS = (5, 10, 20, 40)
 GROWTH_SAMPLES = (1, 10, 50)
-FULL_SHAPE = "gpt2-xl"  # of which all kinds and bfloat16 are measured too
+FULL_SHAPE = "gpt2-xl"  # of which the comparison measures all kinds and bfloat16 too
 
 
 class BenchmarkError(Exception):
@@ -62,7 +67,7 @@ class BenchmarkError(Exception):
 
 
 class ScoresDiffer(BenchmarkError):
-    """Two programs do not agree: nothing that was timed counts."""
+    """Two programs, or two runs of one, do not agree: nothing that was timed counts."""
 
     status = 1
 
@@ -222,12 +227,16 @@ class Measured:
 
     def median_seconds(self, program: str) -> float | None:
         """None if the program does not run in this row."""
-        seconds = [one.seconds[program] for one in self.rounds if program in one.seconds]
-        return statistics.median(seconds) if seconds else None
+        return median_or_none(one.seconds.get(program) for one in self.rounds)
 
     def product_gflops(self) -> float | None:
-        rates = [one.product_gflops for one in self.rounds if one.product_gflops is not None]
-        return statistics.median(rates) if rates else None
+        return median_or_none(one.product_gflops for one in self.rounds)
+
+
+def median_or_none(values: Iterable[float | None]) -> float | None:
+    """Of the values that are there; None if there are none."""
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
 
 
 def say(text: str) -> None:
@@ -434,7 +443,8 @@ def relative_difference(one: float, other: float) -> float:
 
 
 def compare_scores(where: str, programs: dict[str, dict[str, float]]) -> float:
-    """Largest relative difference of any two programs in a score that both have. Raises ScoresDiffer if too large."""
+    """Largest relative difference of any two programs (or runs of one) in a score that both have. Raises ScoresDiffer
+    if too large."""
     largest = 0.0
     for (one, mine), (other, theirs) in itertools.combinations(programs.items(), 2):
         for cell in mine.keys() & theirs.keys():
@@ -576,6 +586,218 @@ def compare_bfloat16(checkpoint: Checkpoint, arguments: argparse.Namespace, figu
     )
     figures["comparison"].append(row)
     show(table_row(cells_of(row)))
+
+
+# --- Methods ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Kinds that are traced in one sweep."""
+
+    kinds: tuple[str, ...]
+    positions: str = "all"
+    """Of all kinds but the knockout, which has groups of positions."""
+
+    def __str__(self) -> str:
+        kinds = " + ".join(self.kinds).replace(" + ".join(SEVERED), "both severed")
+        return kinds if self.positions == "all" else f"{kinds}, {self.positions}"
+
+    def parts(self) -> list[Variant]:
+        """Its kinds, each alone; none if it is alone."""
+        if len(self.kinds) == 1:
+            return []
+        return [Variant((kind,), "all" if kind == "knockout" else self.positions) for kind in self.kinds]
+
+
+ALONE = Variant(STATES)  # whose rate is the others' measure
+JOINED = (
+    Variant(ALL_KINDS),
+    Variant((*ALL_KINDS, *SEVERED)),
+    Variant((*ALL_KINDS, *SEVERED, "knockout")),
+    Variant((*ALL_KINDS, *SEVERED, "knockout", "head"), "subject-last"),
+)
+# ALONE comes first, and the parts of a joined variant before it.
+VARIANTS = tuple(dict.fromkeys(variant for joined in JOINED for variant in (*joined.parts(), joined)))
+
+
+@dataclass(frozen=True)
+class MethodRound:
+    """What one round of a row of the methods gave."""
+
+    product_gflops: float | None
+    """Rate of the packed products alone; None on a GPU without them."""
+    state_gflops: float
+    """Rate of the states alone."""
+    seconds: float
+    parts_seconds: float
+    """Of the parts together; 0 without parts."""
+    difference: float
+    """Largest relative difference of a score from the part's own; 0 without parts."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the methods."""
+
+    shape: str
+    prompt: str
+    variant: Variant
+    rounds: list[MethodRound]
+    flops: float
+    """Floating-point operations, by rometrace's own count."""
+    parts_flops: float
+    """Of the parts together; 0 without parts."""
+    token_layers: dict[str, int]
+    """Group of products -> rows times layers."""
+    passes: int
+
+    def seconds(self) -> float:
+        return statistics.median(one.seconds for one in self.rounds)
+
+    def of_state_rate(self) -> float:
+        """Its rate over that of the states alone."""
+        return statistics.median(self.flops / one.seconds / 1e9 / one.state_gflops for one in self.rounds)
+
+    def of_parts_operations(self) -> float | None:
+        """Its seconds over those that its parts' operations take at the rate of the states alone."""
+        if not self.parts_flops:
+            return None
+        return statistics.median(one.seconds * one.state_gflops * 1e9 / self.parts_flops for one in self.rounds)
+
+    def of_parts_seconds(self) -> float | None:
+        """Its seconds over its parts'."""
+        if not self.parts_flops:
+            return None
+        return statistics.median(one.seconds / one.parts_seconds for one in self.rounds)
+
+
+def methods(arguments: argparse.Namespace, figures: dict[str, Any]) -> None:
+    """Prints what the kinds cost, alone and riding in one sweep."""
+    show("## Kinds in one sweep", "", *table_head(METHOD_COLUMNS))
+    for shape in arguments.shapes:
+        checkpoint = find_checkpoint(shape)
+        with start_rometrace(arguments) as worker:
+            load(worker, checkpoint, arguments)
+            for prompt in PROMPTS.values():
+                rows = measure_methods(worker, checkpoint, prompt, arguments.plans[shape], arguments)
+                figures["methods"] += rows
+                show(*(table_row(method_cells(row)) for row in rows))
+    show("", *methods_caption(arguments), "")
+
+
+def measure_methods(
+    worker: Worker, checkpoint: Checkpoint, prompt: Prompt, plan: Plan, arguments: argparse.Namespace
+) -> list[Method]:
+    """The rows of one prompt: an untimed run of each variant, then all in turn, round by round."""
+    where = f"{checkpoint.shape}, {prompt.name}"
+    say(f"{where}: untimed first runs")
+    for variant in VARIANTS:
+        trace_variant(worker, prompt, variant, plan.warm_samples)
+    rounds: dict[Variant, list[MethodRound]] = {variant: [] for variant in VARIANTS}
+    for number in range(1, plan.rounds + 1):
+        rate = product_rate(worker, arguments)
+        traced = {variant: trace_variant(worker, prompt, variant) for variant in VARIANTS}
+        for variant in VARIANTS:
+            rounds[variant].append(method_round(where, variant, traced, rate))
+        say(f"{where}: round {number} of {plan.rounds}: {three(sum(one['seconds'] for one in traced.values()))} s")
+    return [
+        Method(
+            shape=checkpoint.shape,
+            prompt=prompt.name,
+            variant=variant,
+            rounds=rounds[variant],
+            flops=traced[variant]["flops"],
+            parts_flops=sum(traced[part]["flops"] for part in variant.parts()),
+            token_layers=traced[variant]["token_layers"],
+            passes=traced[variant]["passes"],
+        )
+        for variant in VARIANTS
+    ]
+
+
+def trace_variant(worker: Worker, prompt: Prompt, variant: Variant, samples: int = SAMPLES) -> dict[str, Any]:
+    """One run of the sweep."""
+    windows = {"head_window": HEAD_WINDOW, "knockout_window": KNOCKOUT_WINDOW}
+    return trace_with_rometrace(worker, prompt, variant.kinds, samples, positions=variant.positions, **windows)
+
+
+def method_round(
+    where: str, variant: Variant, traced: dict[Variant, dict[str, Any]], rate: float | None
+) -> MethodRound:
+    """The variant's figures of one round. Raises ScoresDiffer if a kind's scores in company are not those alone."""
+    alone: dict[str, float] = {}
+    for part in variant.parts():
+        alone |= rometrace_scores(traced[part])
+    return MethodRound(
+        product_gflops=rate,
+        state_gflops=traced[ALONE]["flops"] / traced[ALONE]["seconds"] / 1e9,
+        seconds=traced[variant]["seconds"],
+        parts_seconds=sum(traced[part]["seconds"] for part in variant.parts()),
+        difference=compare_scores(
+            f"{where}, {variant}",
+            {"the kinds in one sweep": rometrace_scores(traced[variant]), "each kind alone": alone},
+        ),
+    )
+
+
+METHOD_COLUMNS = (
+    "shape",
+    "prompt",
+    "grids",
+    "s",
+    "TFLOP",
+    "token-layers: keys and values",
+    "attention",
+    "MLP",
+    "GFLOP/s",
+    "% of the states' rate",
+    "packed products GFLOP/s",
+    "%",
+    "s / parts' operations at the states' rate",
+    "s / parts' s",
+    "largest difference",
+)
+
+
+def method_cells(row: Method) -> list[str]:
+    """One row of the methods."""
+    rate = row.flops / row.seconds() / 1e9
+    products = median_or_none(one.product_gflops for one in row.rounds)
+    return [
+        row.shape,
+        row.prompt,
+        str(row.variant),
+        three(row.seconds()),
+        three(row.flops / 1e12),
+        *(str(row.token_layers[group]) for group in ("keys_values", "attention", "mlp")),
+        three(rate),
+        f"{100 * row.of_state_rate():.0f}",
+        three_or_dash(products),
+        percent_or_dash(rate, products),
+        three_or_dash(row.of_parts_operations()),
+        three_or_dash(row.of_parts_seconds()),
+        f"{max(one.difference for one in row.rounds):.1e}" if row.parts_flops else "-",
+    ]
+
+
+def methods_caption(arguments: argparse.Namespace) -> list[str]:
+    rounds = ", ".join(f"{shape} {arguments.plans[shape].rounds}" for shape in arguments.shapes)
+    return [
+        "Medians over rounds in which all rows of a prompt, warm, run in turn in one process "
+        f"(rounds: {rounds}). {settings_caption(arguments)}, heads' window {HEAD_WINDOW}, knockout's window "
+        f"{KNOCKOUT_WINDOW}. subject-last: patches at the last token of the subject only.",
+        "",
+        "The operations are those of the products that the token-layers go through, by rometrace's own count, and of "
+        "the head; the seconds hold attention's sums and the clean run as well. The states' rate is that of all states "
+        "alone, the first row, in the same round. The parts of a row are its kinds, each alone; what a row takes is "
+        "set beside the sum of their operations at the states' rate, and beside the sum of their own seconds: up to 1, "
+        "riding together costs no more than that. Part of the gain is that kinds in company share the unpatched run, "
+        "which each alone has to itself; the row's own % of the states' rate does not hold that gain. The second % is "
+        f"of the packed products alone on {PRODUCT_ROWS} rows, measured in the same rounds. Largest difference: "
+        "relative, of any score in company from the same score of the part "
+        f"(allowed: {LARGEST_DIFFERENCE:.0e}).",
+    ]
 
 
 # --- Growth -----------------------------------------------------------------------------------------------------
@@ -755,6 +977,10 @@ def three_or_dash(value: float | None) -> str:
     return "-" if value is None else three(value)
 
 
+def percent_or_dash(part: float, whole: float | None) -> str:
+    return f"{100 * part / whole:.0f}" if whole else "-"
+
+
 def peak_of(row: Measured, program: str) -> str:
     """Peak memory in GB; of a GPU, where the program says it, after a plus."""
     if program not in row.peaks:
@@ -790,7 +1016,7 @@ def cells_of(row: Measured) -> list[str]:
         three(careful / seconds) if careful else "-",
         three(rate),
         three_or_dash(products),
-        f"{100 * rate / products:.0f}" if products else "-",
+        percent_or_dash(rate, products),
         *(peak_of(row, program) for program in ("rometrace", "reference", "careful")),
         three(row.weights_bytes / 1e9),
         difference_of(row),
@@ -799,14 +1025,10 @@ def cells_of(row: Measured) -> list[str]:
 
 def comparison_caption(arguments: argparse.Namespace, rows: Sequence[Measured]) -> list[str]:
     """What the comparison's figures are."""
-    prompts = "; ".join(
-        f'{prompt.name} = "{prompt.text}" (T = {len(prompt.token_ids)}, subject_range {list(prompt.subject_range)})'
-        for prompt in PROMPTS.values()
-    )
     largest = max(one.difference for row in rows for one in row.rounds)
     return [
-        f"Medians over rounds in which the programs, all warm, run in turn. {prompts}. N = {SAMPLES}, seed {SEED}, "
-        f"sigma {SIGMA}, window {WINDOW}, random weights, threads {arguments.threads}, float32 unless said otherwise.",
+        f"Medians over rounds in which the programs, all warm, run in turn. {settings_caption(arguments)}, float32 "
+        "unless said otherwise.",
         "",
         "The reference's procedure runs the whole model for each of the T x L cells of a grid, those before the "
         "subject included; its seconds are those of the mean sampled cell, times T x L. The careful loop takes a "
@@ -823,6 +1045,18 @@ def comparison_caption(arguments: argparse.Namespace, rows: Sequence[Measured]) 
         f"{largest:.1e} over all rows (allowed: {LARGEST_DIFFERENCE:.0e}).",
         *BFLOAT16_CAPTION[: 2 * any(row.dtype == "bfloat16" for row in rows)],
     ]
+
+
+def settings_caption(arguments: argparse.Namespace) -> str:
+    """What was traced, with how many threads."""
+    prompts = "; ".join(
+        f'{prompt.name} = "{prompt.text}" (T = {len(prompt.token_ids)}, subject_range {list(prompt.subject_range)})'
+        for prompt in PROMPTS.values()
+    )
+    return (
+        f"{prompts}. N = {SAMPLES}, seed {SEED}, sigma {SIGMA}, window {WINDOW}, random weights, "
+        f"threads {arguments.threads}"
+    )
 
 
 BFLOAT16_CAPTION = (
@@ -936,7 +1170,8 @@ def measure(arguments: argparse.Namespace) -> None:
     """Runs the chosen parts."""
     check(arguments)
     about = header(arguments)
-    figures = {"schema": SCHEMA, "header": about, "comparison": [], "loading": [], "growth": [], "overhead": {}}
+    figures = {"schema": SCHEMA, "header": about, "overhead": {}}
+    figures |= {table: [] for table in ("comparison", "loading", "methods", "growth")}
     show(*(f"- {name}: {value}" for name, value in about.items()), "")
     for part in arguments.parts:
         part(arguments, figures)
@@ -972,9 +1207,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--shapes", type=shapes_of, help=f"some of {','.join(PLANS)} (default: all)")
     parser.add_argument("--quick", action="store_true", help="gpt2 only, few rounds: about a minute")
     parser.add_argument("--compare", action="store_true", help="the comparison (default if no part is chosen)")
+    parser.add_argument(
+        "--methods", action="store_true", help="what kinds, severed states and knockout cost, alone and in one sweep"
+    )
     parser.add_argument("--growth", action="store_true", help="how cost grows with tokens, draws and threads")
     parser.add_argument("--overhead", action="store_true", help="what the tool takes beyond starting libtorch")
-    parser.add_argument("--rounds", type=count_of, help="of the comparison (default: 5, for gpt2-xl 3)")
+    parser.add_argument("--rounds", type=count_of, help="of comparison and methods (default: 5, gpt2-xl 3)")
     parser.add_argument("--cells", type=count_of, help="that the reference's procedure runs of each grid, each round")
     parser.add_argument("--layers", type=count_of, help="that the careful loop runs, each round")
     parser.add_argument(
@@ -989,7 +1227,12 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     arguments.shapes = arguments.shapes or (["gpt2"] if arguments.quick else list(PLANS))
     arguments.plans = {shape: plan_of(shape, arguments) for shape in arguments.shapes}
-    chosen = {compare: arguments.compare, growth: arguments.growth, overhead: arguments.overhead}
+    chosen = {
+        compare: arguments.compare,
+        methods: arguments.methods,
+        growth: arguments.growth,
+        overhead: arguments.overhead,
+    }
     arguments.parts = [part for part, wanted in chosen.items() if wanted] or [compare]
     return arguments
 

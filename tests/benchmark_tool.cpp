@@ -38,21 +38,26 @@ at::ScalarType dtype_of(const std::string& name) {
   throw std::invalid_argument("no such dtype: " + name);
 }
 
+Kind kind_of(const std::string& name) {
+  for (const auto kind : {Kind::kState, Kind::kMlp, Kind::kAttn, Kind::kHead, Kind::kStateMlpSevered,
+                          Kind::kStateAttnSevered, Kind::kKnockout}) {
+    if (name == to_string(kind)) return kind;
+  }
+  throw std::invalid_argument("no such kind: " + name);
+}
+
 std::vector<Kind> kinds_of(const json& names) {
   std::vector<Kind> kinds;
-  for (const auto kind : {Kind::kState, Kind::kMlp, Kind::kAttn}) {
-    for (const std::string name : names) {
-      if (name == to_string(kind)) kinds.push_back(kind);
-    }
-  }
+  for (const std::string name : names) kinds.push_back(kind_of(name));
   return kinds;
 }
 
-// The grid as a list of rows.
+// The grid as a list of rows, one for each position or group: the scores of its layers, of heads [L, H].
 json rows_of(const CausalGrid& grid, std::int64_t layers) {
   json rows = json::array();
-  for (auto row = grid.scores.begin(); row != grid.scores.end(); row += layers) {
-    rows.push_back(std::vector<double>(row, row + layers));
+  const auto length = layers * grid.heads;
+  for (auto row = grid.scores.begin(); row != grid.scores.end(); row += length) {
+    rows.push_back(std::vector<double>(row, row + length));
   }
   return rows;
 }
@@ -87,15 +92,18 @@ class Server {
 
   json trace(const json& request) const {
     const auto range = request.at("subject_range");
-    const TracePrompt prompt{"", "", request.at("token_ids"), {range[0], range[1]}};
+    TracePrompt prompt{"", "", request.at("token_ids"), {range[0], range[1]}};
+    if (request.contains("target")) prompt.target = {request.at("target").get<std::int32_t>()};
     TraceOptions options;
     options.kinds = kinds_of(request.at("kinds"));
     options.window = request.at("window");
+    options.head_window = request.value("head_window", options.head_window);
+    options.knockout_window = request.value("knockout_window", options.knockout_window);
+    options.positions = PositionRule::parse(request.value("positions", to_string(options.positions)));
     options.samples = request.at("samples");
-    options.seed = request.at("seed");
-    options.sigma = request.at("sigma");
+    options.corruption.seed = request.at("seed");
+    options.corruption.sigma = request.at("sigma");
     RunControl control;
-    if (request.contains("target")) options.target = request.at("target").get<std::int32_t>();
     if (request.contains("memory")) control.memory = request.at("memory");
 
     const double start = now();
@@ -119,7 +127,7 @@ class Server {
               {"mlp", sweep.work.mlp},
               {"answers", sweep.work.answers}}},
             {"passes", sweep.passes},
-            {"answer_id", sweep.trace.answer_id},
+            {"answer_id", sweep.trace.answer_id()},
             {"low_score", sweep.trace.low_score},
             {"high_score", sweep.trace.high_score},
             {"scores", scores}};

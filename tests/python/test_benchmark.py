@@ -1,4 +1,4 @@
-"""What scripts/benchmark.py computes rather than measures, and the two programs that it compares with rometrace."""
+"""What scripts/benchmark.py computes rather than measures, and the programs and runs whose scores it compares."""
 
 from __future__ import annotations
 
@@ -49,7 +49,91 @@ def test_a_row_of_the_table_compares_three_programs_that_agree(checkpoint, argum
             case = benchmark.Case(checkpoint, a_prompt(6, (2, 4)), kinds, plan)
             row = benchmark.compare_case(programs, case, arguments)
             assert row.rounds[0].difference < 1e-5
-            assert set(row.rounds[0].seconds) == {"rometrace", "reference"} | ({"careful"} if kinds == ("state",) else set())
+            more = {"careful"} if kinds == benchmark.STATES else set()
+            assert set(row.rounds[0].seconds) == {"rometrace", "reference"} | more
+
+
+def test_kinds_in_company_have_their_scores_and_share_the_unpatched_run(checkpoint, arguments):
+    plan = benchmark.Plan(rounds=2, cells=1, layers=1, warm_samples=1)
+    with benchmark.start_rometrace(arguments) as worker:
+        benchmark.load(worker, checkpoint, arguments)
+        rows = benchmark.measure_methods(worker, checkpoint, a_prompt(7, (2, 5)), plan, arguments)
+    by_variant = {row.variant: row for row in rows}
+    assert rows[0].variant == benchmark.ALONE and rows[0].of_state_rate() == 1
+    for row in rows:
+        assert len(row.rounds) == 2 and len(benchmark.method_cells(row)) == len(benchmark.METHOD_COLUMNS)
+        parts = [by_variant[part] for part in row.variant.parts()]
+        if not parts:
+            assert row.of_parts_operations() is None and row.of_parts_seconds() is None
+            continue
+        assert max(one.difference for one in row.rounds) < 1e-5
+        for group, rows_of_group in row.token_layers.items():
+            alone = [part.token_layers[group] for part in parts]
+            assert max(alone) < rows_of_group < sum(alone), group
+
+
+def test_scores_in_company_are_compared_for_every_cell(checkpoint, arguments):
+    joined = benchmark.JOINED[-1]
+    with benchmark.start_rometrace(arguments) as worker:
+        benchmark.load(worker, checkpoint, arguments)
+        variants = (benchmark.ALONE, *joined.parts(), joined)
+        traced = {one: benchmark.trace_variant(worker, a_prompt(6, (1, 4)), one, 2) for one in variants}
+    together = traced[joined]["scores"]
+    assert set(together) == set(joined.kinds)
+    for part in joined.parts():
+        (kind,) = part.kinds
+        assert [len(row) for row in together[kind]] == [len(row) for row in traced[part]["scores"][kind]]
+    assert len(together["knockout"]) == 4  # subject, before, after, last
+    assert [len(row) for row in together["state"]] == [checkpoint.layers]
+    assert len(together["head"]) == 1 and len(together["head"][0]) % checkpoint.layers == 0
+
+    together["head"][0][-1] *= 1.01
+    with pytest.raises(benchmark.ScoresDiffer, match=r"test, .* head 0 \d+ "):
+        benchmark.method_round("test", joined, traced, 100.0)
+
+
+def test_what_a_row_takes_is_set_beside_its_parts_round_by_round():
+    # 6 GFLOP in 2 s and 3 s, while the states ran at 2 and 1 GFLOP/s; the parts have 8 GFLOP.
+    rounds = [
+        benchmark.MethodRound(10.0, state_gflops=2.0, seconds=2.0, parts_seconds=4.0, difference=0.0),
+        benchmark.MethodRound(10.0, state_gflops=1.0, seconds=3.0, parts_seconds=4.0, difference=0.0),
+    ]
+    row = benchmark.Method("gpt2", "A", benchmark.JOINED[0], rounds, 6e9, 8e9, {}, 1)
+    assert row.seconds() == 2.5
+    assert row.of_state_rate() == pytest.approx((3 / 2 + 2 / 1) / 2)
+    assert row.of_parts_operations() == pytest.approx((2 * 2 / 8 + 3 * 1 / 8) / 2)
+    assert row.of_parts_seconds() == pytest.approx((2 / 4 + 3 / 4) / 2)
+
+
+def test_windows_are_those_asked_for(checkpoint, arguments):
+    kinds = ("head", "knockout")
+    with benchmark.start_rometrace(arguments) as worker:
+        benchmark.load(worker, checkpoint, arguments)
+        one, wide_heads, wide_knockout = (
+            benchmark.trace_with_rometrace(worker, a_prompt(5, (1, 3)), kinds, 2, positions="last", **windows)["scores"]
+            for windows in (
+                {"head_window": 1, "knockout_window": 1},
+                {"head_window": 3, "knockout_window": 1},
+                {"head_window": 1, "knockout_window": 3},
+            )
+        )
+    assert wide_heads["head"] != one["head"] and wide_heads["knockout"] == one["knockout"]
+    assert wide_knockout["knockout"] != one["knockout"] and wide_knockout["head"] == one["head"]
+
+
+@pytest.mark.parametrize(
+    "kinds, positions, message",
+    [
+        (("state", "heads"), "all", "no such kind: heads"),
+        (("state",), "subject-first", '"subject-first" names no positions'),
+        (("state",), "1,9", "position 9 is not in the prompt"),
+    ],
+)
+def test_unknown_kinds_and_positions_are_refused(checkpoint, arguments, kinds, positions, message):
+    with benchmark.start_rometrace(arguments) as worker:
+        benchmark.load(worker, checkpoint, arguments)
+        with pytest.raises(benchmark.BenchmarkError, match=message):
+            benchmark.trace_with_rometrace(worker, a_prompt(5, (1, 3)), kinds, 1, positions=positions)
 
 
 def test_the_careful_loop_is_extrapolated_by_a_line():
