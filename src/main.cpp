@@ -9,6 +9,7 @@
 #include <variant>
 
 #include "cli/batch_command.hpp"
+#include "cli/calibrate_command.hpp"
 #include "cli/exit_status.hpp"
 #include "cli/options.hpp"
 #include "cli/process.hpp"
@@ -43,6 +44,11 @@ int run(const SummaryOptions& options, const std::stop_token& stop) {
 
 int run(const MergeOptions& options, const std::stop_token& stop) {
   return run_merge(options, stop);
+}
+
+int run(const CalibrateOptions& options, const std::stop_token& stop) {
+  spdlog::set_level(log_level(options.trace));
+  return run_calibrate(options, stop);
 }
 
 // The first line of a message: libtorch's errors go on with a C++ stack.

@@ -18,12 +18,12 @@
 #include <vector>
 
 #include "cli/batch_progress.hpp"
+#include "cli/batch_work.hpp"
 #include "cli/exit_status.hpp"
 #include "cli/results_file.hpp"
 #include "cli/session.hpp"
 #include "cli/summary_command.hpp"
 #include "cli/terminal_info.hpp"
-#include "cli/trace_command.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/report/batch_json.hpp"
 #include "rometrace/report/json.hpp"
@@ -38,69 +38,12 @@ namespace {
 
 constexpr std::int64_t kFailuresShown = 20;
 
-std::string count_of(std::int64_t count, const std::string& noun) {
-  return std::to_string(count) + " " + noun + (count == 1 ? "" : "s");
-}
-
-// The facts that this process is to do.
-struct Work {
-  Facts facts;
-  std::int64_t selected = 0;     // of all shards
-  std::vector<BatchItem> items;  // of this shard; they point into `facts`
-};
-
-Work read_work(const FactsOptions& options) {
-  std::vector<std::filesystem::path> files(options.files.begin(), options.files.end());
-  for (std::size_t i = 0; i < files.size(); ++i) {
-    std::error_code ignored;
-    for (std::size_t j = 0; j < i; ++j) {
-      if (files[i] == files[j] || std::filesystem::equivalent(files[i], files[j], ignored)) {
-        throw Error("--facts: " + label_of(files[i]) + " is named twice; name each file once");
-      }
-    }
-  }
-  Work work;
-  work.facts = read_facts(files);
-  std::int64_t bad = 0;
-  for (const auto& record : work.facts.records) bad += std::holds_alternative<BadRecord>(record) ? 1 : 0;
-  const auto chosen = select(work.facts, options.selection);
-  work.selected = static_cast<std::int64_t>(chosen.size());
-  const Shard shard = options.shard.value_or(Shard{});
-  for (std::size_t i = 0; i < chosen.size(); ++i) {
-    BatchItem item;
-    item.record = &work.facts.records[chosen[i]];
-    item.order = static_cast<std::int64_t>(i) + 1;
-    const auto* problem = std::get_if<BadRecord>(item.record);
-    if (problem != nullptr && options.strict) {
-      throw Error(problem->message + " (--strict: " + count_of(bad, "bad record") + ", nothing was begun)");
-    }
-    if (shard.holds(item.order)) work.items.push_back(item);
-  }
-  if (options.shard) {
-    spdlog::info("shard {}{}: {} of {}", to_string(*options.shard),
-                 options.shard_source.empty() ? "" : ", from " + options.shard_source, work.items.size(),
-                 count_of(work.selected, "fact"));
-  }
-  return work;
-}
-
 // --strict: what can be seen of prompts without running the model.
 void check_prompts(const Gpt2& model, const Tokenizer& tokenizer, const Work& work, const BatchOptions& options) {
   for (const auto& item : work.items) {
-    const auto problem = problem_of_prompt(model, tokenizer, std::get<Fact>(*item.record), options.special_tokens);
+    const auto problem = problem_of_prompt(model, tokenizer, std::get<Fact>(*item.record), options);
     if (problem) throw Error(problem->reason + " (--strict: nothing was begun)");
   }
-}
-
-BatchOptions batch_options(const Options& options) {
-  BatchOptions batch;
-  batch.trace = trace_options(options);
-  batch.engine = options.engine;
-  batch.follow = options.facts->follow;
-  batch.on_other_answer = options.facts->on_other_answer;
-  batch.special_tokens = options.special_tokens ? SpecialTokens::kParse : SpecialTokens::kAsText;
-  batch.facts_per_sweep = options.facts->share;
-  return batch;
 }
 
 ObjectChoices object_choices(const Tokenizer& tokenizer, const Facts& facts) {
@@ -182,22 +125,6 @@ struct Session {
   std::stop_token stop;
 };
 
-std::string trace_line(const Session& session, BatchResult&& result) {
-  TraceRecord record;
-  record.verdict = std::move(result.verdict);
-  record.fact = std::move(result.fact);
-  record.trace = std::move(result.trace);
-  record.prompt = std::move(result.prompt);
-  record.options = session.record.options.trace;
-  record.model = session.record.model;
-  record.run = session.record.run;
-  record.run.seconds = result.seconds;
-  if (record.verdict.status != Status::kFailed) {
-    record.texts = token_texts(record.trace, record.prompt, session.tokenizer);
-  }
-  return to_line(to_json(record));
-}
-
 // Nothing if a stop came first.
 std::optional<std::vector<ProbeResult>> probe_some(const Session& session, const ObjectChoices& choices,
                                                    std::span<const Fact* const> facts) {
@@ -243,16 +170,9 @@ bool trace_all(const Session& session, Writer& writer) {
   auto items = session.work.items;
   std::optional<ObjectChoices> choices;
   if (session.record.known_by) choices = object_choices(session.tokenizer, session.work.facts);
-  // A batch that goes on must form the same groups, whatever memory is free then.
-  const auto shapes = shapes_of(session.model, session.tokenizer, items, options.special_tokens);
+  const auto shapes = shapes_of(session.model, session.tokenizer, items, options);
   const auto least = least_memory(session.model, shapes, options);
-  control.memory = session.options.memory            ? *session.options.memory
-                   : session.model.device().is_cpu() ? std::max(RunControl().memory, least)
-                                                     : memory_for_rows(session.options, session.model, least);
-  if (control.memory < least) {
-    throw Error("--memory: does not hold the largest fact of the batch; expected at least " +
-                std::to_string((least + 1023) / 1024) + "K, or fewer samples");
-  }
+  control.memory = memory_for_batch(session.options, session.model, least);
   for (auto& item : items) item.written = writer.has(item);
   const auto chunk = static_cast<std::size_t>(batch_chunk(session.model, shapes, options, control));
   for (std::size_t begin = 0; begin < items.size(); begin += chunk) {
@@ -265,7 +185,8 @@ bool trace_all(const Session& session, Writer& writer) {
           const auto status = result.verdict.status;
           const auto reason = result.verdict.reason;
           const auto cause = result.verdict.cause ? to_string(*result.verdict.cause) : std::string_view();
-          writer.write(some[i], status, cause, reason, trace_line(session, std::move(result)));
+          writer.write(some[i], status, cause, reason,
+                       to_line(to_json(trace_record(session.record, session.tokenizer, std::move(result)))));
         });
     for (auto& item : some) item.verdict.reset();
     if (!complete) return false;
@@ -347,59 +268,29 @@ void say_what_was_done(const Writer& writer, double seconds) {
   if (counts.traced == 0 && writer.causes().contains(std::string(to_string(Cause::kOtherAnswer)))) {
     spdlog::info("no answer was the object: --all traces facts all the same, --target object follows their objects");
   }
-}
-
-// What the run has in common, for the header and for each line.
-BatchRecord batch_record(const Options& options, const std::string& name, const Gpt2& model, const Tokenizer& tokenizer,
-                         const Work& work) {
-  const auto& facts = *options.facts;
-  BatchRecord record;
-  record.what = facts.probe ? BatchRecord::What::kProbe : BatchRecord::What::kTrace;
-  record.model = model_record(name, model);
-  record.run = run_record(options, model);
-  record.tf32 = options.tf32;
-  record.options = batch_options(options);
-  if (facts.probe || facts.only_known) record.known_by = facts.known_by;
-  record.sources = work.facts.sources;
-  record.selection = facts.selection;
-  record.selected = work.selected;
-  record.shard = facts.shard;
-  if (!facts.probe) {
-    std::string where;
-    for (const auto& file : facts.files) where += (where.empty() ? "" : ", ") + file;
-    const auto subjects = subjects_of(work.facts);
-    auto& sigma = record.options.trace.sigma;
-    const bool none = subjects.empty() && !options.noise_facts;  // all records are bad: each will have its line
-    sigma = none ? 0 : read_sigma(options, model, tokenizer, SubjectList{subjects, where});
-    const bool own = options.noise.of_subjects && !options.noise_facts;
+  if (const auto first = writer.causes().find(std::string(to_string(Cause::kFirstToken)));
+      first != writer.causes().end()) {
     spdlog::info(
-        "noise {}: sigma {}{}", options.noise_text, sigma,
-        own ? ", from the embeddings of " + count_of(static_cast<std::int64_t>(subjects.size()), "subject") : "");
+        "{} answered with the first of their object's tokens: --answer object compares and follows all of them",
+        count_of(first->second, "fact"));
   }
-  if (record.known_by) {
-    const auto enough = [&](const BatchItem& item) {
-      const auto* fact = std::get_if<Fact>(item.record);
-      return fact != nullptr && static_cast<std::int64_t>(fact->wordings.size()) >= record.known_by->wordings;
-    };
-    if (!work.items.empty() && std::none_of(work.items.begin(), work.items.end(), enough)) {
-      spdlog::warn("no fact has the {} that --known-by {} asks for: none can be known",
-                   count_of(record.known_by->wordings, "wording"), to_string(*record.known_by));
-    }
-  }
-  return record;
 }
 
-// Tokens of the first prompt that has some.
-std::size_t typical_length(const Work& work, const Tokenizer& tokenizer) {
-  for (const auto& item : work.items) {
+// Draws the subjects that corrupt those of the items.
+void find_swaps(Work& work, const Tokenizer& tokenizer, const BatchOptions& options) {
+  const SwapPartners partners(work.facts, tokenizer, {options.trace.corruption.seed, options.special_tokens});
+  work.swaps.reserve(work.items.size());  // items point into it
+  std::int64_t without = 0;
+  for (auto& item : work.items) {
     const auto* fact = std::get_if<Fact>(item.record);
     if (fact == nullptr) continue;
-    try {
-      return tokenizer.encode(fact->wordings.front().prompt).size();
-    } catch (const Error&) {  // it will have its own line
-    }
+    item.swap = &work.swaps.emplace_back(partners.partner_of(*fact));
+    without += std::holds_alternative<NoSwap>(*item.swap) ? 1 : 0;
   }
-  return 1;
+  if (without > 0) {
+    spdlog::info("{} no other subject of as many tokens, of the same relation and with another object",
+                 without == 1 ? "1 fact has" : std::to_string(without) + " facts have");
+  }
 }
 
 std::optional<std::string> output_path(const Options& options) {
@@ -422,12 +313,13 @@ int run_batch(const Options& options, const std::stop_token& stop) {
   if (!file.locked()) {
     spdlog::warn("{}: the file system knows no locks; see to it that no other process writes this file", *path);
   }
-  const auto work = read_work(facts);
+  auto work = read_work(facts);
   const auto located = locate_model(options);
   const auto tokenizer = Tokenizer::load(located.folder);
   const auto model = load_model(options, located.folder);
   WeightsHash hash(*model, stop);
   Session session{options, work, tokenizer, *model, batch_record(options, located.name, *model, tokenizer, work), stop};
+  if (!facts.probe && options.method == CorruptionMethod::kTokens) find_swaps(work, tokenizer, session.record.options);
   if (facts.strict) check_prompts(*model, tokenizer, work, session.record.options);
   session.record.model.weights_sha256 = hash.get();
   const auto done = file.begin(to_json(session.record), stop);

@@ -8,6 +8,7 @@
 
 #include "cli/merge_command.hpp"
 #include "cli/summary_command.hpp"
+#include "rometrace/study/answer_rule.hpp"
 #include "rometrace/study/batch.hpp"
 #include "rometrace/study/facts.hpp"
 #include "rometrace/study/probe.hpp"
@@ -39,14 +40,26 @@ struct Options {
   std::optional<std::string> model;  ///< folder or name; none: ROMETRACE_MODEL, else the demo model
   std::string revision = "main";
   std::vector<Kind> kinds;
+  PositionRule positions;
   std::int64_t window = 10;
+  std::int64_t head_window = 1;
+  std::int64_t knockout_window = 9;
+  Direction direction = Direction::kDenoising;
+  CorruptionMethod method = CorruptionMethod::kNoise;  ///< kTokens in a batch: swapped subjects
+  std::optional<std::string> counter_subject, counter_prompt;
   std::int64_t samples = 10;
+  std::optional<double> precision;
+  std::int64_t most_samples = 1000;
   std::uint32_t seed = 1;
   std::string noise_text = "s3";  ///< as given
   NoiseRule noise;
-  std::optional<std::string> noise_facts;  ///< facts file whose subjects set sigma; none: the one shipped
+  std::optional<std::string> noise_facts;      ///< facts file whose subjects set sigma; none: the one shipped
+  std::optional<std::string> noise_text_file;  ///< text whose tokens set moments; none: the shipped facts' prompts
   bool replace = false;
-  std::optional<std::string> target;
+  std::vector<std::string> targets;  ///< the answer to follow, then others; in a batch "object" or none
+  AnswerRule answer;
+  std::vector<Measure> measures;
+  std::optional<std::string> foil;
   std::optional<std::string> expect;
   bool special_tokens = false;
   Engine engine = Engine::kSweep;
@@ -61,9 +74,15 @@ struct Options {
   bool quiet = false;
 };
 
+/// The command line of `rometrace calibrate`.
+struct CalibrateOptions {
+  Options trace;                                            ///< with `facts`; its noise is that of factor 1
+  std::vector<double> factors = {1, 1.5, 2, 2.5, 3, 4, 5};  ///< ascending
+};
+
 /// What to do, or the exit status if the command line has been dealt with (--help, --version, an error: one line
 /// printed).
-using Command = std::variant<Options, SummaryOptions, MergeOptions, int>;
+using Command = std::variant<Options, SummaryOptions, MergeOptions, CalibrateOptions, int>;
 Command parse_options(int argc, char** argv);
 
 }  // namespace rometrace::cli

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "cli/device.hpp"
+#include "cli/option_values.hpp"
 #include "cli/share_dir.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/model/fingerprint.hpp"
@@ -16,6 +17,9 @@
 #include "rometrace/stopwatch.hpp"
 #include "rometrace/study/facts.hpp"
 #include "rometrace/text/input_file.hpp"
+#include "rometrace/text/json_file.hpp"
+#include "rometrace/text/sha256.hpp"
+#include "rometrace/trace/embedding_moments.hpp"
 #include "rometrace/trace/sigma.hpp"
 
 namespace rometrace::cli {
@@ -36,6 +40,49 @@ at::ScalarType dtype_of(const Options& options) {
   return at::kFloat;
 }
 
+struct TextTokens {
+  TextRecord record;
+  std::vector<std::int32_t> token_ids;
+};
+
+// The text that moments are of.
+TextTokens read_text(const Options& options, const Tokenizer& tokenizer) {
+  TextTokens text;
+  const auto add = [&](const std::string& piece) {
+    for (const auto& token : tokenizer.encode(piece)) text.token_ids.push_back(token.id);
+  };
+  if (options.noise_text_file) {
+    if (options.noise_text_file->empty()) throw Error("--noise-text is empty; expected a file");
+    if (std::error_code ignored; std::filesystem::is_character_file(*options.noise_text_file, ignored)) {
+      throw Error("--noise-text: " + label_of(*options.noise_text_file) + " is a device; expected a text file");
+    }
+    const auto bytes = named("--noise-text", [&] { return read_text_file(*options.noise_text_file); });
+    text.record.name = std::filesystem::path(*options.noise_text_file).filename().string();
+    named("--noise-text", [&] {
+      try {
+        add(bytes);
+      } catch (const Error& error) {
+        throw Error(label_of(*options.noise_text_file) + ": " + error.what());
+      }
+    });
+    Sha256 hash;
+    hash.update(std::as_bytes(std::span(bytes)));
+    text.record.sha256 = hash.hex_digest();
+  } else {
+    const auto file = share_dir() / "facts.json";
+    const auto facts = read_facts(std::vector<std::filesystem::path>{file});
+    for (const auto& record : facts.records) {
+      const auto* fact = std::get_if<Fact>(&record);
+      if (fact == nullptr) continue;
+      for (const auto& wording : fact->wordings) add(wording.prompt);
+    }
+    text.record.name = file.filename().string();
+    text.record.sha256 = facts.sources.front().sha256;
+  }
+  text.record.tokens = static_cast<std::int64_t>(text.token_ids.size());
+  return text;
+}
+
 }  // namespace
 
 NamedFolder locate_model(const Options& options) {
@@ -53,7 +100,8 @@ std::shared_ptr<const Gpt2> load_model(const Options& options, const std::filesy
   const auto device = parse_device(options.device);
   const Stopwatch loading;
   set_precision(options);
-  auto model = Gpt2::load(folder, dtype_of(options), device);
+  const auto products = options.engine == Engine::kGradient ? Products::kDifferentiable : Products::kFast;
+  auto model = Gpt2::load(folder, dtype_of(options), device, products);
   spdlog::debug("{}: {} parameters loaded in {:.2f} s", folder.string(), model->parameter_count(), loading.seconds());
   return model;
 }
@@ -84,10 +132,44 @@ TraceOptions trace_options(const Options& options) {
   trace.kinds = options.kinds;
   trace.window = options.window;
   trace.samples = options.samples;
-  trace.seed = options.seed;
-  trace.distribution = options.noise.distribution;
-  trace.replace = options.replace;
+  trace.head_window = options.head_window;
+  trace.knockout_window = options.knockout_window;
+  trace.positions = options.positions;
+  trace.direction = options.direction;
+  trace.measures = options.measures;
+  trace.precision = options.precision;
+  trace.most_samples = options.most_samples;
   return trace;
+}
+
+CorruptionChoice read_corruption(const Options& options, const Gpt2& model, const Tokenizer& tokenizer,
+                                 const std::optional<SubjectList>& own) {
+  using Distribution = NoiseRule::Distribution;
+  CorruptionChoice choice;
+  auto& corruption = choice.corruption;
+  corruption.method = options.method;
+  corruption.seed = options.seed;
+  if (options.method == CorruptionMethod::kNoise) {
+    corruption.distribution = options.noise.distribution;
+    corruption.degrees_of_freedom = options.noise.degrees_of_freedom;
+    corruption.replace = options.replace;
+    if (corruption.distribution == Distribution::kGaussian || corruption.distribution == Distribution::kUniform) {
+      corruption.sigma = read_sigma(options, model, tokenizer, own);
+      return choice;
+    }
+  } else if (options.method != CorruptionMethod::kMean) {
+    return choice;
+  }
+  auto [record, token_ids] = read_text(options, tokenizer);
+  const bool mean_only = options.method == CorruptionMethod::kMean;
+  try {
+    corruption.moments = std::make_shared<const EmbeddingMoments>(
+        mean_only ? mean_embedding(model, token_ids) : cached_embedding_moments(model, token_ids, default_cache_dir()));
+  } catch (const Error& error) {
+    throw Error(record.name + ": " + error.what());
+  }
+  choice.text = std::move(record);
+  return choice;
 }
 
 double read_sigma(const Options& options, const Gpt2& model, const Tokenizer& tokenizer,
@@ -124,6 +206,24 @@ void choose_threads(const Options& options, const Gpt2& model, std::size_t promp
   } else if (24 * D * D * rows < kWorthSharing) {
     at::set_num_threads(1);
   }
+}
+
+std::int32_t one_token(const Tokenizer& tokenizer, const std::string& option, const std::string& text) {
+  if (text.empty()) throw Error(option + " is empty; expected the text of one token");
+  const auto tokens = encode_option(tokenizer, option, text);
+  if (tokens.size() == 1) return tokens.front().id;
+  constexpr std::size_t kShown = 8;
+  std::string pieces;
+  for (const auto& token : std::span(tokens).first(std::min(kShown, tokens.size()))) {
+    pieces += (pieces.empty() ? "" : ", ") + in_quotes(text.substr(token.begin, token.end - token.begin));
+  }
+  if (tokens.size() > kShown) pieces += ", …";
+  std::string advice = "give one token";
+  if (!text.starts_with(' ') && tokenizer.encode(" " + text).size() == 1) {
+    advice = in_quotes(" " + text) + ", with a space in front, is one";
+  }
+  throw Error(option + ": " + in_quotes(text) + " is " + std::to_string(tokens.size()) + " tokens (" + pieces +
+              "); expected one; " + advice);
 }
 
 std::vector<Token> encode_option(const Tokenizer& tokenizer, const std::string& option, const std::string& text,

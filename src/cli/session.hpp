@@ -37,7 +37,7 @@ ModelRecord model_record(const std::string& name, const Gpt2& model);
 /// What results record of the run, without its seconds.
 RunRecord run_record(const Options& options, const Gpt2& model);
 
-/// The options of a trace, but for the scale of noise that depends on a model and for the target.
+/// The options of a trace, but for the corruption.
 TraceOptions trace_options(const Options& options);
 
 /// The subjects whose embeddings set sigma, and the file that they are from, for messages.
@@ -46,6 +46,16 @@ struct SubjectList {
   std::string where;
 };
 
+/// The corruption of the options: what of it depends on the model, and the text that it is of, if any.
+struct CorruptionChoice {
+  CorruptionOptions corruption;
+  std::optional<TextRecord> text;
+};
+
+/// Reads it; `own` as for read_sigma. Moments of a text are kept in the user's cache. Throws Error.
+CorruptionChoice read_corruption(const Options& options, const Gpt2& model, const Tokenizer& tokenizer,
+                                 const std::optional<SubjectList>& own = std::nullopt);
+
 /// The noise rule's scale or, where it is a factor, that times the standard deviation of the embeddings of subjects:
 /// those of `--noise-facts`, else `own` (a batch's), else of the facts that rometrace ships. Throws Error.
 double read_sigma(const Options& options, const Gpt2& model, const Tokenizer& tokenizer,
@@ -53,6 +63,9 @@ double read_sigma(const Options& options, const Gpt2& model, const Tokenizer& to
 
 /// CPU threads for traces of prompts of this length, where the options do not set them.
 void choose_threads(const Options& options, const Gpt2& model, std::size_t prompt_tokens, std::int64_t prompts = 1);
+
+/// The one token that an option's value is. Throws Error naming the option.
+std::int32_t one_token(const Tokenizer& tokenizer, const std::string& option, const std::string& text);
 
 /// The tokens of an option's value; errors name the option.
 std::vector<Token> encode_option(const Tokenizer& tokenizer, const std::string& option, const std::string& text,

@@ -1,7 +1,6 @@
 #include "cli/summary_command.hpp"
 
 #include <spdlog/spdlog.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -12,11 +11,9 @@
 #include <utility>
 
 #include "cli/exit_status.hpp"
-#include "cli/output_file.hpp"
 #include "cli/progress_bar.hpp"
-#include "cli/terminal_info.hpp"
+#include "cli/report_output.hpp"
 #include "rometrace/error.hpp"
-#include "rometrace/report/json.hpp"
 #include "rometrace/report/probe_json.hpp"
 #include "rometrace/report/probe_text.hpp"
 #include "rometrace/report/summary_json.hpp"
@@ -138,23 +135,11 @@ int run_summary(const SummaryOptions& options, const std::stop_token& stop) {
       throw Error(label_of(input) + ": is to be read and written; name another file with -o");
     }
   }
-  std::optional<OutputFile> file;
-  if (options.output && *options.output != "-") file.emplace(*options.output);
+  ReportOutput output(options.output, options.json);
 
   const auto averages = average(options, stop);
   for (const auto& warning : averages.warnings) spdlog::warn("{}", warning);
-  const bool to_stdout = options.json || (!file && (!is_terminal(STDOUT_FILENO) || options.output == "-"));
-  if (file || to_stdout) {
-    const auto line = to_line(averages.json) + "\n";
-    if (file) {  // first: a stdout that fails then loses nothing
-      file->write(line, stop);
-      file->commit();
-    }
-    if (to_stdout) write_stdout(line, stop);
-  }
-  if (!to_stdout && is_terminal(STDOUT_FILENO)) {
-    write_stdout(averages.render(terminal_style(STDOUT_FILENO)), stop);
-  }
+  output.write(averages.json, averages.render, stop);
   return kDone;
 }
 

@@ -11,6 +11,7 @@
 
 #include "cli/exit_status.hpp"
 #include "cli/free_memory.hpp"
+#include "cli/option_values.hpp"
 #include "cli/output_file.hpp"
 #include "cli/progress_bar.hpp"
 #include "cli/session.hpp"
@@ -23,6 +24,7 @@
 #include "rometrace/text/strip.hpp"
 #include "rometrace/text/subject.hpp"
 #include "rometrace/text/utf8.hpp"
+#include "rometrace/trace/gradient.hpp"
 #include "rometrace/trace/plain.hpp"
 #include "rometrace/trace/sweep.hpp"
 
@@ -46,25 +48,49 @@ TracePrompt read_prompt(const Tokenizer& tokenizer, const Options& options) {
     spdlog::warn(
         "the prompt ends with a space; GPT-2's words begin with theirs, so the answer may be lost; leave it out");
   }
-  return {options.prompt, options.subject, ids_of(tokens), find_subject(tokens, options.prompt, options.subject)};
+  TracePrompt prompt;
+  prompt.prompt = options.prompt;
+  prompt.subject = options.subject;
+  prompt.token_ids = ids_of(tokens);
+  prompt.subject_range = find_subject(tokens, options.prompt, options.subject);
+  return prompt;
 }
 
-std::int32_t read_target(const Tokenizer& tokenizer, const std::string& target) {
-  if (target.empty()) throw Error("--target is empty; expected the text of one token");
-  const auto tokens = encode_option(tokenizer, "--target", target);
-  if (tokens.size() == 1) return tokens.front().id;
-  constexpr std::size_t kShown = 8;
-  std::string pieces;
-  for (const auto& token : std::span(tokens).first(std::min(kShown, tokens.size()))) {
-    pieces += (pieces.empty() ? "" : ", ") + in_quotes(target.substr(token.begin, token.end - token.begin));
+// The answers to follow, the foil and what the prompt is corrupted by.
+void read_question(const Tokenizer& tokenizer, const Options& options, TraceRecord& record) {
+  auto& prompt = record.prompt;
+  const auto& targets = options.targets;
+  if (targets.size() == 1) {
+    if (targets.front().empty()) throw Error("--target is empty; expected the text of an answer");
+    prompt.target = ids_of(encode_option(tokenizer, "--target", targets.front()));
+    const auto with_space = tokenizer.encode(" " + targets.front()).size();
+    if (!targets.front().starts_with(' ') && with_space < prompt.target.size()) {
+      spdlog::warn("--target: {} is {} tokens; {}, with a space in front, is {}", in_quotes(targets.front()),
+                   prompt.target.size(), in_quotes(" " + targets.front()), with_space);
+    }
+  } else if (!targets.empty()) {
+    prompt.target = {one_token(tokenizer, "--target", targets.front())};
+    for (const auto& target : std::span(targets).subspan(1)) {
+      const auto id = one_token(tokenizer, "--target", target);
+      const auto& others = prompt.other_targets;
+      if (id == prompt.target.front() || std::find(others.begin(), others.end(), id) != others.end()) {
+        throw Error("--target: " + in_quotes(target) + " is there twice; give each answer once");
+      }
+      prompt.other_targets.push_back(id);
+    }
   }
-  if (tokens.size() > kShown) pieces += ", …";
-  std::string advice = "give one token";
-  if (!target.starts_with(' ') && tokenizer.encode(" " + target).size() == 1) {
-    advice = in_quotes(" " + target) + ", with a space in front, is one";
+  if (options.foil) prompt.foil = one_token(tokenizer, "--foil", *options.foil);
+  const auto special = options.special_tokens ? SpecialTokens::kParse : SpecialTokens::kAsText;
+  if (options.counter_subject) {
+    record.counter = named("--counter-subject", [&] {
+      return counter_prompt_of_subject(tokenizer, prompt.prompt, prompt.subject, *options.counter_subject, special);
+    });
+  } else if (options.counter_prompt) {
+    record.counter = named("--counter-prompt", [&] {
+      return counter_prompt_of_text(tokenizer, prompt.prompt, *options.counter_prompt, special);
+    });
   }
-  throw Error("--target: " + in_quotes(target) + " is " + std::to_string(tokens.size()) + " tokens (" + pieces +
-              "); expected one; " + advice);
+  if (record.counter) prompt.counter_ids = record.counter->token_ids;
 }
 
 Trace trace_prompt(const Options& options, const Gpt2& model, const TraceRecord& record, const CleanRun& clean,
@@ -73,6 +99,8 @@ Trace trace_prompt(const Options& options, const Gpt2& model, const TraceRecord&
   RunControl control;
   control.progress = bar.callback();
   control.stop = stop;
+  if (options.memory) control.memory = *options.memory;
+  if (options.engine == Engine::kGradient) return trace_gradient(model, record.prompt, record.options, clean, control);
   if (options.engine == Engine::kPlain) return trace_plain(model, record.prompt, record.options, clean, control);
   control.memory = memory_for_rows(options, model, least_memory(model, record.prompt, record.options));
   const auto sweep = trace_sweep(model, record.prompt, record.options, clean, control);
@@ -84,9 +112,10 @@ Trace trace_prompt(const Options& options, const Gpt2& model, const TraceRecord&
 
 // Skipped if the model's top answer is not the one expected.
 Verdict verdict_of(const Options& options, const TokenTexts& texts) {
-  if (!options.expect || strip(texts.prediction) == strip(*options.expect)) return {};
-  return Verdict::skipped(Cause::kOtherAnswer, "the model's answer is " + in_quotes(texts.prediction) + ", not " +
-                                                   in_quotes(*options.expect));
+  const auto& said = options.answer.which == AnswerRule::Which::kToken ? texts.prediction : texts.answer;
+  if (!options.expect || strip(said) == strip(*options.expect)) return {};
+  return Verdict::skipped(Cause::kOtherAnswer,
+                          "the model's answer is " + in_quotes(said) + ", not " + in_quotes(*options.expect));
 }
 
 // Where the JSON goes: to -o's file; to stdout if that is asked for, or is no terminal and no file was named.
@@ -119,25 +148,41 @@ int run_trace(const Options& options, const std::stop_token& stop) {
   const auto tokenizer = Tokenizer::load(located.folder);
   TraceRecord record;
   record.prompt = read_prompt(tokenizer, options);
+  read_question(tokenizer, options, record);
   const auto model = load_model(options, located.folder);
   choose_threads(options, *model, record.prompt.token_ids.size());
   record.model = model_record(located.name, *model);
   record.run = run_record(options, *model);
   record.options = trace_options(options);
-  record.options.sigma = read_sigma(options, *model, tokenizer);
-  if (options.target) record.options.target = read_target(tokenizer, *options.target);
-  spdlog::debug("noise {}: sigma {}", options.noise_text, record.options.sigma);
+  auto choice = read_corruption(options, *model, tokenizer);
+  record.options.corruption = std::move(choice.corruption);
+  record.run.text = std::move(choice.text);
+  if (options.method == CorruptionMethod::kNoise && !record.run.text) {
+    spdlog::debug("noise {}: sigma {}", options.noise_text, record.options.corruption.sigma);
+  }
+  if (options.answer.which != AnswerRule::Which::kToken) {
+    record.prompt.target = say(*model, tokenizer, record.prompt, options.answer, 0, stop);
+  }
 
   const Stopwatch tracing;
   const auto clean = run_clean(*model, record.prompt, record.options, stop);
   record.trace = clean.trace;
   record.texts = token_texts(record.trace, record.prompt, tokenizer);
+  if (record.prompt.foil == record.trace.answer_id()) {
+    spdlog::warn("--foil: {} is what the answer begins with, so there is no difference of logits",
+                 in_quotes(*options.foil));
+  }
   // Hashing gigabytes takes a while; it runs beside the trace, once the clean run has shown that the input is good.
   WeightsHash hash(*model, stop);
   record.verdict = verdict_of(options, record.texts);
   if (record.verdict.status == Status::kTraced) record.trace = trace_prompt(options, *model, record, clean, stop);
   record.run.seconds = tracing.seconds();
   record.model.weights_sha256 = hash.get();
+  if (options.precision && record.trace.largest_error > *options.precision) {
+    spdlog::warn(
+        "--precision: after {} draws the largest standard error is {:.2g}, not {:.2g}; --most-samples allows more",
+        record.trace.samples, record.trace.largest_error, *options.precision);
+  }
 
   write_json(options, file, to_json(record), stop);
   if (record.verdict.status == Status::kSkipped) {
@@ -145,7 +190,9 @@ int run_trace(const Options& options, const std::stop_token& stop) {
     return kSomeNotTraced;
   }
   if (is_terminal(STDOUT_FILENO) && !options.json && options.output != "-") {
-    write_stdout(render_heat_maps(record.trace, record.prompt, record.texts, terminal_style(STDOUT_FILENO)), stop);
+    write_stdout(render_heat_maps(record, terminal_style(STDOUT_FILENO)), stop);
+  } else if (const auto warning = warning_of(record.trace)) {
+    spdlog::warn("{}", *warning);
   }
   return kDone;
 }

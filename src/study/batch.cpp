@@ -1,5 +1,7 @@
 #include "rometrace/study/batch.hpp"
 
+#include <c10/util/Exception.h>
+
 #include <algorithm>
 #include <map>
 #include <memory>
@@ -14,6 +16,8 @@
 #include "rometrace/text/strip.hpp"
 #include "rometrace/text/subject.hpp"
 #include "rometrace/trace/clean_run.hpp"
+#include "rometrace/trace/gradient.hpp"
+#include "rometrace/trace/patch.hpp"
 #include "rometrace/trace/plain.hpp"
 #include "rometrace/trace/sweep.hpp"
 
@@ -23,46 +27,38 @@ namespace {
 // Facts of this prompt's shape that ride in one sweep: as many as asked for or as pay, if memory holds them.
 std::int64_t facts_together(const Gpt2& model, const TracePrompt& prompt, const BatchOptions& options,
                             const RunControl& control) {
-  if (options.engine == Engine::kPlain) return 1;
+  if (options.engine != Engine::kSweep) return 1;
   if (options.facts_per_sweep == 0) return facts_per_sweep(model, prompt, options.trace, control);
   const auto held = control.memory / least_memory(model, prompt, options.trace);
   return std::clamp<std::int64_t>(options.facts_per_sweep, 1, std::max<std::int64_t>(1, held));
 }
 
-// What facts of one sweep have in common: the number of tokens and the subject's first.
-using Shape = std::pair<std::size_t, std::size_t>;
-
-Shape shape_of(const TracePrompt& prompt) {
-  return {prompt.token_ids.size(), prompt.subject_range.begin};
-}
-
 // Bytes of a clean run, which waits for the sweep of its fact.
 std::int64_t clean_run_bytes(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options) {
-  const auto T = static_cast<std::int64_t>(prompt.token_ids.size());
-  const auto b = static_cast<std::int64_t>(prompt.subject_range.begin);
-  const auto kinds = static_cast<std::int64_t>(options.kinds.size());
-  return model.config().n_layer * (kinds * (T - b) + b + 1) * model.config().n_embd *
-         static_cast<std::int64_t>(c10::elementSize(model.stream_dtype()));
+  const auto R = static_cast<std::int64_t>(prompt.token_ids.size()) + prompt.answer_tokens() - 1;
+  const auto outputs = static_cast<std::int64_t>(sites_of(options.kinds).size());
+  const auto distribution = model.config().vocab_size * static_cast<std::int64_t>(sizeof(double));
+  return distribution + model.config().n_layer * (outputs * (R - prompt.first_corrupted()) + R) *
+                            model.config().n_embd * static_cast<std::int64_t>(c10::elementSize(model.stream_dtype()));
 }
 
 // One fact on its way through a chunk.
 struct Job {
   BatchResult result;
   std::vector<std::int32_t> object_ids;  // tokens of " " + object
-  TraceOptions options;                  // with the fact's target
   std::unique_ptr<CleanRun> clean;       // of a fact that is still to be traced
   bool done = false;
 };
 
 // Tokens and subject, or a verdict.
-void read_prompt(const Tokenizer& tokenizer, const Gpt2& model, const Fact& fact, SpecialTokens special,
+void read_prompt(const Tokenizer& tokenizer, const Gpt2& model, const Fact& fact, const BatchOptions& options,
                  BatchResult& result) {
   const auto& text = fact.wordings.front().prompt;
   result.prompt.prompt = text;
   result.prompt.subject = fact.subject;
   std::vector<Token> tokens;
   try {
-    tokens = tokenizer.encode(text, special);
+    tokens = tokenizer.encode(text, options.special_tokens);
   } catch (const Error& error) {
     result.verdict = Verdict::failed(Cause::kPrompt, fact.where + ": " + error.what());
     return;
@@ -79,7 +75,37 @@ void read_prompt(const Tokenizer& tokenizer, const Gpt2& model, const Fact& fact
     result.prompt.subject_range = find_subject(tokens, text, fact.subject);
   } catch (const Error& error) {
     result.verdict = Verdict::failed(Cause::kSubject, fact.where + ": " + error.what());
+    return;
   }
+  try {
+    positions_of(options.trace.positions, result.prompt);
+  } catch (const Error& error) {
+    result.verdict = Verdict::failed(Cause::kPrompt, fact.where + ": " + error.what());
+  }
+}
+
+// Tokens of the answer that will be followed, at most, as far as that is known before the model has spoken.
+std::int64_t longest_answer(const Tokenizer& tokenizer, const Fact& fact, const BatchOptions& options) {
+  const auto of_object = [&]() -> std::int64_t {
+    if (!fact.object) return 1;
+    try {
+      return static_cast<std::int64_t>(object_token_ids(tokenizer, *fact.object).size());
+    } catch (const Error&) {  // it will have its own line
+      return 1;
+    }
+  };
+  if (options.follow == Follow::kObject) return of_object();
+  switch (options.answer.which) {
+    case AnswerRule::Which::kToken:
+      return 1;
+    case AnswerRule::Which::kWord:
+      return AnswerRule::kLongestWord;
+    case AnswerRule::Which::kGreedy:
+      return options.answer.tokens;
+    case AnswerRule::Which::kObject:
+      return of_object();
+  }
+  TORCH_INTERNAL_ASSERT(false, "rule not handled");
 }
 
 class Chunk {
@@ -126,7 +152,7 @@ class Chunk {
       return;
     }
     const auto& fact = std::get<Fact>(*item.record);
-    read_prompt(tokenizer_, model_, fact, options_.special_tokens, result);
+    read_prompt(tokenizer_, model_, fact, options_, result);
     if (result.verdict.status == Status::kFailed) return;
     if (fact.object) {
       try {
@@ -137,40 +163,75 @@ class Chunk {
         return;
       }
     }
-    job.options = options_.trace;
-    job.options.target = std::nullopt;
-    if (options_.follow == Follow::kObject && !job.object_ids.empty()) job.options.target = job.object_ids.front();
+    const auto problem = corrupt(item, result);  // told once the clean run is known
     try {
-      job.clean = std::make_unique<CleanRun>(run_clean(model_, result.prompt, job.options));
+      result.prompt.target = answer_of(job);
+      job.clean = std::make_unique<CleanRun>(run_clean(model_, result.prompt, options_.trace));
     } catch (const Error& error) {
       result.verdict = Verdict::failed(Cause::kTrace, fact.where + ": " + error.what());
       return;
     }
     result.trace = job.clean->trace;
-    if (result.trace.prediction_id >= tokenizer_.size()) {
+    const auto& said = result.trace.answer_ids;
+    if (result.trace.prediction_id >= tokenizer_.size() ||
+        *std::max_element(said.begin(), said.end()) >= tokenizer_.size()) {
       result.trace = {};
       result.verdict = Verdict::failed(Cause::kTrace, fact.where + ": the model's answer is token " +
                                                           std::to_string(job.clean->trace.prediction_id) +
                                                           ", which its tokeniser does not have");
       return;
     }
-    result.verdict = item.verdict ? *item.verdict : verdict_of(fact, job);
+    result.verdict = item.verdict ? *item.verdict : problem ? *problem : verdict_of(fact, job);
     result.seconds = time.seconds();
     job.done = result.verdict.status != Status::kTraced;
     if (job.done) job.clean.reset();
   }
 
+  // What takes the subject's place, where the batch's corruption is another prompt; or why there is none.
+  std::optional<Verdict> corrupt(const BatchItem& item, BatchResult& result) const {
+    result.prompt.foil = options_.foil;
+    if (options_.trace.corruption.method != CorruptionMethod::kTokens) return std::nullopt;
+    TORCH_INTERNAL_ASSERT(item.swap != nullptr, "a fact that is corrupted by tokens needs them");
+    if (const auto* none = std::get_if<NoSwap>(item.swap)) return Verdict::skipped(Cause::kNoPartner, none->reason);
+    const auto& [partner, counter] = std::get<Swap>(*item.swap);
+    result.counter = counter;
+    result.prompt.counter_ids = counter.token_ids;
+    const auto& measures = options_.trace.measures;
+    const bool wanted = std::find(measures.begin(), measures.end(), Measure::kLogitDifference) != measures.end();
+    if (result.prompt.foil || !wanted) return std::nullopt;
+    try {
+      const auto foil = object_token_ids(tokenizer_, partner->object.value_or(""));
+      if (!foil.empty()) result.prompt.foil = foil.front();
+    } catch (const Error&) {  // said of the partner itself
+    }
+    if (result.prompt.foil) return std::nullopt;
+    result.prompt.counter_ids.clear();
+    result.counter.reset();
+    return Verdict::skipped(Cause::kNoPartner, "the object of its partner, " + in_quotes(partner->subject) +
+                                                   ", has no token to be the foil");
+    return std::nullopt;
+  }
+
+  // The answer to follow; none: the model's, of one token.
+  std::vector<std::int32_t> answer_of(const Job& job) const {
+    if (options_.follow == Follow::kObject) return job.object_ids;
+    if (options_.answer.which == AnswerRule::Which::kToken) return {};
+    return say(model_, tokenizer_, job.result.prompt, options_.answer,
+               static_cast<std::int64_t>(job.object_ids.size()));
+  }
+
   Verdict verdict_of(const Fact& fact, const Job& job) const {
     if (options_.follow == Follow::kObject) {
-      if (job.options.target) return {};
+      if (!job.object_ids.empty()) return {};
       return Verdict::skipped(Cause::kNoObject, "the record has no object to follow");
     }
     if (!fact.object || options_.on_other_answer == OnOtherAnswer::kTrace) return {};
-    const auto prediction = job.clean->trace.prediction_id;
-    const auto text = tokenizer_.token_bytes(prediction);
+    const auto& answer = job.clean->trace.answer_ids;
+    std::string text;
+    for (const auto id : answer) text += tokenizer_.token_bytes(id);
     if (strip(text) == strip(*fact.object)) return {};
     const auto found = "the model's answer is " + in_quotes(text) + ", ";
-    if (job.object_ids.size() > 1 && job.object_ids.front() == prediction) {
+    if (answer.size() == 1 && job.object_ids.size() > 1 && job.object_ids.front() == answer.front()) {
       return Verdict::skipped(Cause::kFirstToken, found + "the first of " + std::to_string(job.object_ids.size()) +
                                                       " tokens of " + in_quotes(*fact.object));
     }
@@ -185,12 +246,12 @@ class Chunk {
       std::size_t room;  // facts that it still takes
     };
     std::vector<std::vector<std::size_t>> groups;
-    std::map<Shape, std::size_t> together;
-    std::map<Shape, Open> open;
+    std::map<SweepKey, std::size_t> together;
+    std::map<SweepKey, Open> open;
     for (std::size_t i = 0; i < jobs_.size(); ++i) {
       if (jobs_[i].done) continue;
       const auto& prompt = jobs_[i].result.prompt;
-      const auto shape = shape_of(prompt);
+      const auto shape = sweep_key(prompt, options_.trace);
       if (!together.contains(shape)) {
         together[shape] = static_cast<std::size_t>(facts_together(model_, prompt, options_, control_));
       }
@@ -210,7 +271,7 @@ class Chunk {
       const auto facts = static_cast<std::int64_t>(group.size());
       control.progress = [&, facts](std::int64_t done, std::int64_t total) { control_.progress(facts * done, total); };
     }
-    if (options_.engine == Engine::kPlain) {
+    if (options_.engine != Engine::kSweep) {
       for (const auto i : group) settle(jobs_[i], trace_alone(jobs_[i], control));
     } else {
       std::vector<SweepFact> facts;
@@ -231,7 +292,8 @@ class Chunk {
 
   std::variant<Trace, Error> trace_alone(const Job& job, const RunControl& control) const {
     try {
-      return trace_plain(model_, job.result.prompt, job.options, *job.clean, control);
+      const auto trace = options_.engine == Engine::kGradient ? trace_gradient : trace_plain;
+      return trace(model_, job.result.prompt, options_.trace, *job.clean, control);
     } catch (const Error& error) {
       return error;
     }
@@ -301,23 +363,30 @@ bool trace_facts(const Gpt2& model, const Tokenizer& tokenizer, std::span<const 
 }
 
 std::optional<Verdict> problem_of_prompt(const Gpt2& model, const Tokenizer& tokenizer, const Fact& fact,
-                                         SpecialTokens special) {
+                                         const BatchOptions& options) {
   BatchResult result;
-  read_prompt(tokenizer, model, fact, special, result);
+  read_prompt(tokenizer, model, fact, options, result);
   if (result.verdict.status == Status::kFailed) return result.verdict;
   return std::nullopt;
 }
 
 std::vector<TracePrompt> shapes_of(const Gpt2& model, const Tokenizer& tokenizer, std::span<const BatchItem> items,
-                                   SpecialTokens special) {
+                                   const BatchOptions& options) {
   std::vector<TracePrompt> shapes;
-  std::set<Shape> seen;
+  std::set<SweepKey> seen;
   for (const auto& item : items) {
     const auto* fact = std::get_if<Fact>(item.record);
     if (fact == nullptr) continue;
     BatchResult result;
-    read_prompt(tokenizer, model, *fact, special, result);
-    if (result.verdict.status == Status::kFailed || !seen.insert(shape_of(result.prompt)).second) continue;
+    read_prompt(tokenizer, model, *fact, options, result);
+    if (result.verdict.status == Status::kFailed) continue;
+    if (item.swap != nullptr) {
+      if (!std::holds_alternative<Swap>(*item.swap)) continue;
+      result.prompt.counter_ids = std::get<Swap>(*item.swap).counter.token_ids;
+    }
+    const auto room = model.config().n_positions + 1 - static_cast<std::int64_t>(result.prompt.token_ids.size());
+    result.prompt.target.resize(static_cast<std::size_t>(std::min(room, longest_answer(tokenizer, *fact, options))));
+    if (!seen.insert(sweep_key(result.prompt, options.trace)).second) continue;
     shapes.push_back(std::move(result.prompt));
   }
   return shapes;

@@ -24,6 +24,8 @@ std::string_view to_string(Cause cause) {
       return "not_known";
     case Cause::kNoObject:
       return "no_object";
+    case Cause::kNoPartner:
+      return "no_partner";
     case Cause::kRecord:
       return "record";
     case Cause::kSubject:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, Callable
 
+import jsonschema
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -77,3 +78,14 @@ def shared() -> Path:
 def demo(repository: Path) -> Path:
     """The demo model's folder."""
     return repository / "share/rometrace/demo"
+
+
+@pytest.fixture(scope="session")
+def validate(repository: Path) -> Callable[[dict[str, Any]], None]:
+    """validate(record) checks a record against the schema that it names."""
+    schemas = {
+        schema["$id"]: jsonschema.Draft202012Validator(schema)
+        for path in (repository / "share/rometrace/schema").glob("*.json")
+        if (schema := json.loads(path.read_text()))
+    }
+    return lambda record: schemas[record["schema"]].validate(record)

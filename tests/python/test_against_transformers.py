@@ -8,48 +8,16 @@ from __future__ import annotations
 import json
 import shutil
 import string
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 import torch
 
-from reference_tracer import parse_arguments, trace_record
-
-Traced = Callable[..., dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """|found - expected| <= relative * |expected| + absolute."""
-
-    relative: float
-    absolute: float
-
-
-TOLERANCES = {
-    # Both sides round in the 16th digit; a few hundred additions a layer leave thirteen (measured: 1e-14). Tighter
-    # than any choice that float32 would hide, such as another constant in an activation.
-    "float64": Tolerance(relative=1e-11, absolute=1e-13),
-    # A logit of 10 to 30 is known to a few 1e-6 in float32, and that is the relative error of its probability
-    # (measured: 7e-6). The floor is for standard errors and effects: differences of probabilities up to 1, each known
-    # to about 1e-6.
-    "float32": Tolerance(relative=2e-5, absolute=1e-6),
-}
+from agreement import TOLERANCES, Live, Traced, assert_close, compare, flatten
 
 LYRICS = "We are never ever getting back"
 HOROSCOPE = "You may find that your love life"
-
-
-@dataclass(frozen=True)
-class Live:
-    """One comparison: a model, a prompt with its subject, and the options."""
-
-    claim: str
-    prompt: str
-    subject: str
-    options: tuple[str, ...]
 
 
 LYRICS_CASES = (
@@ -87,57 +55,6 @@ def model_folder(shared: Path, name: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there")
     return folder
-
-
-def floats_of(record: dict[str, Any]) -> dict[str, float | None]:
-    """All scores of a record by where they stand, such as "state.scores[0][2]"."""
-    names = ("prediction_score", "high_score", "low_score", "low_standard_error", "total_effect")
-    cells = {
-        f"{kind}.{name}[{t}][{layer}]": value
-        for kind, grid in record["grids"].items()
-        for name in ("scores", "indirect_effect", "standard_error")
-        for t, row in enumerate(grid[name])
-        for layer, value in enumerate(row)
-    }
-    return {name: record[name] for name in names} | cells
-
-
-def exact_of(record: dict[str, Any]) -> dict[str, Any]:
-    """All that must be equal: text, tokens, options, the model's identity."""
-    names = "schema status prompt subject tokens token_bytes token_ids subject_range"
-    names += " answer answer_bytes answer_id prediction prediction_bytes prediction_id"
-    model = {name: value for name, value in record["model"].items() if name != "name"}
-    run = {name: record["run"][name] for name in ("device", "dtype", "seed", "samples", "noise")}
-    windows = {kind: grid["window"] for kind, grid in record["grids"].items()}
-    return {name: record[name] for name in names.split()} | {"model": model, "run": run, "windows": windows}
-
-
-def assert_close(found: dict[str, float | None], expected: dict[str, float | None], tolerance: Tolerance) -> None:
-    """All values within the tolerance; a failure names the worst."""
-    assert list(found) == list(expected)
-    assert [name for name in found if (found[name] is None) != (expected[name] is None)] == []
-
-    def excess(name: str) -> float:
-        if found[name] is None:
-            return 0
-        allowed = tolerance.relative * abs(expected[name]) + tolerance.absolute
-        return abs(found[name] - expected[name]) / allowed
-
-    worst = max(found, key=excess)
-    assert excess(worst) <= 1, (
-        f"{worst}: {found[worst]!r}, expected {expected[worst]!r}; {excess(worst):.3g} times the tolerance, "
-        f"{sum(excess(name) > 1 for name in found)} of {len(found)} values are beyond it"
-    )
-
-
-def compare(traced: Traced, model: Path, live: Live, dtype: str) -> None:
-    """Runs both programs with the same command line and compares all that they say."""
-    arguments = ["--model", str(model), "--prompt", live.prompt, "--subject", live.subject, "--dtype", dtype]
-    arguments += live.options
-    expected = trace_record(parse_arguments(arguments))
-    found = traced(*arguments)
-    assert exact_of(found) == exact_of(expected)
-    assert_close(floats_of(found), floats_of(expected), TOLERANCES[dtype])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -240,14 +157,3 @@ def test_the_demo_agrees_with_its_golden(traced: Traced, repository: Path, dtype
                 flatten({name: entry[name] for name in (*names, *grid)}),
                 TOLERANCES[dtype],
             )
-
-
-def flatten(values: dict[str, Any]) -> dict[str, float | None]:
-    """Numbers and [T][L] grids by where each number stands."""
-    flat: dict[str, float | None] = {}
-    for name, value in values.items():
-        if isinstance(value, list):
-            flat |= {f"{name}[{t}][{layer}]": v for t, row in enumerate(value) for layer, v in enumerate(row)}
-        else:
-            flat[name] = value
-    return flat

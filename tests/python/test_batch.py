@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any, Callable
 
-import jsonschema
 import pytest
 
 Rometrace = Callable[..., Any]
@@ -18,17 +17,6 @@ QUICK = ("--kinds", "state", "--samples", "3", "--noise", "0.5")
 def shipped(repository: Path) -> Path:
     """The facts that the demo model knows."""
     return repository / "share/rometrace/facts.json"
-
-
-@pytest.fixture(scope="module")
-def validate(repository: Path) -> Callable[[dict[str, Any]], None]:
-    """Checks a line against the schema that it names."""
-    folder = repository / "share/rometrace/schema"
-    schemas = {
-        f"rometrace/{name}/1": jsonschema.Draft202012Validator(json.loads((folder / f"{name}-1.schema.json").read_text()))
-        for name in ("trace", "batch")
-    }
-    return lambda line: schemas[line["schema"]].validate(line)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any, Callable
 import jsonschema
 import pytest
 
-from records import make_record, make_skipped_record
+from records import HEADS, make_record, make_skipped_record, make_whole_record, with_counter
 
 PROMPT = ("--prompt", "We are never ever getting back", "--subject", "never ever")
 
@@ -70,9 +70,14 @@ def assert_shapes_agree(record: dict[str, Any]) -> None:
     assert 0 <= begin < end <= tokens
     assert len(record["tokens"]) == len(record["token_bytes"]) == tokens
     assert b"".join(map(bytes.fromhex, record["token_bytes"])) == record["prompt"].encode()
-    for grid in record.get("grids", {}).values():
+    for kind, grid in record.get("grids", {}).items():
+        rows = len(grid.get("positions", range(tokens)))
         for name in ("scores", "indirect_effect", "standard_error"):
-            assert [len(row) for row in grid[name]] == [layers] * tokens
+            assert [len(row) for row in grid[name]] == [layers] * rows
+            if kind == "head":
+                assert {len(heads) for row in grid[name] for heads in row} == {grid["heads"]}
+    for group in record.get("knockout", {}).get("groups", {}).values():
+        assert len(group["scores"]) == len(group["relative_change"]) == layers
 
 
 def test_the_schema_is_a_valid_schema(schema: dict[str, Any]) -> None:
@@ -96,6 +101,42 @@ def test_every_field_of_the_schema_is_described(schema: dict[str, Any]) -> None:
 def test_a_complete_record_is_accepted(validator: jsonschema.Draft202012Validator) -> None:
     validator.validate(make_record())
     validator.validate(make_skipped_record())
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        make_whole_record(),
+        make_whole_record(direction="noising"),
+        make_whole_record(corruption={"method": "zero"}, noise=None, samples=1),
+        make_whole_record(
+            corruption={"method": "mean", "text": {"name": "facts.json", "sha256": "0" * 64, "tokens": 9}}, noise=None
+        ),
+        make_whole_record(noise={"rule": "t5", "sigma": None, "replace": False}),
+        make_whole_record(precision={"asked": 0.01, "reached": None, "most_samples": 1000}),
+        with_counter(make_whole_record()),
+        make_whole_record() | {"grids": {}},
+        make_whole_record() | {"answer": " New York", "answer_bytes": b" New York".hex(), "answer_ids": [7, 8]},
+    ],
+    ids=["whole", "noising", "zero", "mean", "student", "precision", "tokens", "knockout", "answer"],
+)
+def test_what_the_whole_method_adds_is_accepted(
+    validator: jsonschema.Draft202012Validator, record: dict[str, Any]
+) -> None:
+    validator.validate(record)
+    assert_shapes_agree(record)
+
+
+def test_only_an_approximation_leaves_the_range_of_probabilities(validator: jsonschema.Draft202012Validator) -> None:
+    for engine, approximate in (("gradient", True), ("sweep", False), ("plain", False)):
+        record = make_whole_record(engine=engine, approximate=approximate)
+        assert validator.is_valid(record)
+        for kind, cells in (("mlp", [[1.25]]), ("head", [[[-0.5] * HEADS]])):
+            wide = make_whole_record(engine=engine, approximate=approximate)
+            wide["grids"][kind]["scores"] = cells
+            assert validator.is_valid(wide) == approximate, (engine, kind)
+    assert not validator.is_valid(make_whole_record(engine="gradient"))
+    assert not validator.is_valid(make_whole_record(engine="sweep", approximate=True))
 
 
 def test_fields_of_a_later_minor_version_are_accepted(validator: jsonschema.Draft202012Validator) -> None:
@@ -143,6 +184,67 @@ def test_a_record_without_any_one_required_field_is_refused(
 )
 def test_a_wrong_value_is_refused(validator: jsonschema.Draft202012Validator, name: str, value: Any) -> None:
     assert not validator.is_valid(with_value(make_record(), name, value))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("answer_ids", []),
+        ("grids", []),
+        ("grids.state.positions", []),
+        ("grids.state.positions", [1, 1]),
+        ("grids.state.positions", [-1]),
+        ("grids.state_mlp_severed.scores", [[[0.5]]]),
+        ("grids.state_attn_severed.window", 0),
+        ("grids.head.scores", [[0.5]]),
+        ("grids.head.scores", [[[1.5]]]),
+        ("grids.head.indirect_effect", [[[None]]]),
+        ("grids.head.heads", 0),
+        ("knockout.window", 0),
+        ("knockout.groups.behind", {"positions": [0], "scores": [0.5], "relative_change": [0.0]}),
+        ("knockout.groups.last.positions", []),
+        ("knockout.groups.last.scores", [1.5]),
+        ("knockout.groups.last.relative_change", [-1.5]),
+        ("measures", {}),
+        ("measures.surprise", {"high": 1, "low": 0, "low_standard_error": 0, "grids": {}}),
+        ("measures.rank.grids.mlp.values", ["1"]),
+        ("measures.kl.low_standard_error", -1),
+        ("measures.normalised.of", "rank"),
+        ("run.direction", "sideways"),
+        ("run.approximate", 1),
+        ("run.corruption.method", "fire"),
+        ("run.corruption.text", {"name": "facts.json"}),
+        ("run.corruption", {"method": "zero"}),
+        ("run.noise", None),
+        ("run.precision", {"asked": 0, "reached": 0, "most_samples": 10}),
+        ("counter", {"prompt": "a", "subject": None, "token_ids": [1], "tokens": ["a"]}),
+    ],
+)
+def test_a_wrong_value_of_the_whole_method_is_refused(
+    validator: jsonschema.Draft202012Validator, name: str, value: Any
+) -> None:
+    assert not validator.is_valid(with_value(make_whole_record(), name, value))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["grids.head.heads", "grids.head.positions", "knockout.window", "knockout.groups.last.scores", "measures.kl.high",
+     "measures.logit_difference.foil", "measures.normalised.of", "run.corruption.method"],
+)  # fmt: skip
+def test_a_field_of_the_whole_method_is_required(validator: jsonschema.Draft202012Validator, name: str) -> None:
+    assert not validator.is_valid(without(make_whole_record(), name))
+
+
+def test_a_record_without_grids_has_a_knockout(validator: jsonschema.Draft202012Validator) -> None:
+    assert not validator.is_valid(without(make_whole_record() | {"grids": {}}, "knockout"))
+
+
+def test_a_counter_prompt_stands_in_records_it_corrupted(validator: jsonschema.Draft202012Validator) -> None:
+    assert not validator.is_valid(without(with_counter(make_whole_record()), "counter"))
+    target = {"target": " sax", "target_bytes": b" sax".hex(), "target_ids": [3], "high_score": 0.1, "low_score": 0.1}
+    target |= {"low_standard_error": None, "grids": {"mlp": {"scores": [[0.1] * 6] * 2, "standard_error": [[None] * 6] * 2}}}
+    validator.validate(make_whole_record() | {"other_targets": [target]})
+    assert not validator.is_valid(make_whole_record() | {"other_targets": [without(target, "low_score")]})
 
 
 def test_a_traced_record_has_no_reason(validator: jsonschema.Draft202012Validator) -> None:

@@ -23,7 +23,7 @@ class Study {
         model(Gpt2::load(folder_)) {
     options.trace.kinds = {Kind::kState};
     options.trace.samples = 2;
-    options.trace.sigma = 0.5;
+    options.trace.corruption.sigma = 0.5;
     add("Miles Davis", "{} plays the", "trumpet");
     add("Miles Davis", "{} is a master of the", "trumpet");
     records.emplace_back(BadRecord{3, "facts, record 3", std::nullopt, false, "facts, record 3: no subject"});
@@ -133,7 +133,7 @@ TEST_CASE("a stop during a sweep finishes it, tells what is complete and in orde
 
 TEST_CASE("noise beyond numbers fails the fact and not the batch") {
   Study study;
-  study.options.trace.sigma = 1e38;
+  study.options.trace.corruption.sigma = 1e38;
   const auto results = study.run();
   CHECK(study.complete);
   CHECK(words(results)[0] == "trace");
@@ -149,13 +149,13 @@ TEST_CASE("a fact is followed as it was asked for") {
   study.options.on_other_answer = OnOtherAnswer::kTrace;
   const auto results = study.run();
   CHECK(words(results)[4] == "traced");
-  CHECK(results[4].trace.answer_id == results[0].trace.answer_id);
+  CHECK(results[4].trace.answer_id() == results[0].trace.answer_id());
 }
 
 TEST_CASE("memory bounds the facts that share a sweep, and the chunk") {
   Study study;
   study.options.facts_per_sweep = 1000;
-  const auto shapes = shapes_of(*study.model, study.tokenizer, study.items, SpecialTokens::kAsText);
+  const auto shapes = shapes_of(*study.model, study.tokenizer, study.items, study.options);
   CHECK(shapes.size() < 5);  // facts 1, 4, 5 and 6 are asked alike, and 1 and 5 are of one subject
   RunControl control;
   control.memory = least_memory(*study.model, shapes, study.options);

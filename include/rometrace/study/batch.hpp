@@ -11,8 +11,11 @@
 #include <vector>
 
 #include "rometrace/model/gpt2.hpp"
+#include "rometrace/study/answer_rule.hpp"
 #include "rometrace/study/facts.hpp"
+#include "rometrace/study/swap.hpp"
 #include "rometrace/study/verdict.hpp"
+#include "rometrace/text/counter_prompt.hpp"
 #include "rometrace/text/tokenizer.hpp"
 #include "rometrace/trace/trace.hpp"
 
@@ -21,7 +24,7 @@ namespace rometrace {
 /// Which answer's probability the traces of a batch follow.
 enum class Follow {
   kPrediction,  ///< the model's top answer
-  kObject,      ///< the fact's object, whatever the model says; of an object of several tokens the first
+  kObject,      ///< the fact's object with all its tokens, whatever the model says
 };
 std::string_view to_string(Follow follow);  ///< "prediction", "object"
 
@@ -29,7 +32,9 @@ std::string_view to_string(Follow follow);  ///< "prediction", "object"
 enum class OnOtherAnswer { kSkip, kTrace };
 
 struct BatchOptions {
-  TraceOptions trace;  ///< but for `target`, which is each fact's
+  TraceOptions trace;
+  AnswerRule answer;                 ///< with Follow::kPrediction
+  std::optional<std::int32_t> foil;  ///< of all facts; none: the object of the partner of a fact that has one
   Engine engine = Engine::kSweep;
   Follow follow = Follow::kPrediction;
   OnOtherAnswer on_other_answer = OnOtherAnswer::kSkip;  ///< with kObject, all facts are traced
@@ -43,6 +48,8 @@ struct BatchItem {
   std::int64_t order = 0;          ///< its number in the selection, from 1
   std::optional<Verdict> verdict;  ///< skipped or failed already, for a reason of the caller's
   bool written = false;            ///< its result is known from an earlier run and not told again
+  /// What corrupts it, with CorruptionMethod::kTokens.
+  const std::variant<Swap, NoSwap>* swap = nullptr;
 };
 
 /// Which fact an item is, without `object_tokens`.
@@ -52,6 +59,7 @@ struct BatchResult {
   Verdict verdict;
   FactReference fact;
   TracePrompt prompt;  ///< failed: as far as it is known
+  std::optional<CounterPrompt> counter;
   Trace trace;         ///< skipped: the clean run's numbers only; failed: nothing
   double seconds = 0;  ///< of the fact; facts that share a sweep have equal shares of its time
 };
@@ -59,9 +67,9 @@ struct BatchResult {
 /// Told of each result, in the order of the items.
 using BatchSink = std::function<void(std::size_t index, BatchResult&& result)>;
 
-/// Traces the facts of `items`. Those whose prompts have the same number of tokens and the same first token of the
-/// subject share sweeps where that is faster; which ones depends on `items`, options and `control.memory` alone, and a
-/// result is what the fact has alone, within rounding. A fact that cannot be traced has a verdict that says so.
+/// Traces the facts of `items`. Those of one shape (sweep_key) share sweeps where that is faster; which ones depends on
+/// `items`, options and `control.memory` alone, and a result is what the fact has alone, within rounding. A fact that
+/// cannot be traced has a verdict that says so.
 ///
 /// `control.progress` is told of the sweep at hand, as done and total facts times its own units. `control.stop` is
 /// looked at between facts and sweeps: those results that are complete and in order are then still told, and false is
@@ -71,12 +79,12 @@ bool trace_facts(const Gpt2& model, const Tokenizer& tokenizer, std::span<const 
 
 /// What is wrong with a fact's prompt, as far as that can be seen without running the model.
 std::optional<Verdict> problem_of_prompt(const Gpt2& model, const Tokenizer& tokenizer, const Fact& fact,
-                                         SpecialTokens special);
+                                         const BatchOptions& options);
 
-/// A prompt of each shape, tokens and first token of the subject, among the facts that can be traced, in the order in
+/// A prompt of each shape (sweep_key) among the facts that can be traced, in the order in
 /// which the shapes come up.
 std::vector<TracePrompt> shapes_of(const Gpt2& model, const Tokenizer& tokenizer, std::span<const BatchItem> items,
-                                   SpecialTokens special);
+                                   const BatchOptions& options);
 
 /// The least `control.memory` with which facts of each of these shapes can be traced, in bytes.
 std::int64_t least_memory(const Gpt2& model, std::span<const TracePrompt> shapes, const BatchOptions& options);

@@ -22,6 +22,7 @@ enum class Cause {
   kFirstToken,   ///< skipped: it is only the first token of an object of several
   kNotKnown,     ///< skipped: not known by the rule of --only known
   kNoObject,     ///< skipped: an object was to be followed, and the fact has none
+  kNoPartner,    ///< skipped: a subject to swap with was wanted, and no other fact has one that fits
   kRecord,       ///< failed: the record in the facts file is damaged
   kSubject,      ///< failed: no token of the prompt is the subject's
   kPrompt,       ///< failed: the prompt cannot be tokenised or is longer than the model takes

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstdint>
+#include <stop_token>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "rometrace/model/gpt2.hpp"
+#include "rometrace/text/tokenizer.hpp"
+#include "rometrace/trace/trace.hpp"
+
+namespace rometrace {
+
+/// How much of the model's answer is followed, and compared with the object.
+struct AnswerRule {
+  enum class Which {
+    kToken,   ///< its first token
+    kWord,    ///< its tokens up to the end of the word, 16 at most
+    kGreedy,  ///< `tokens` tokens
+    kObject,  ///< as many as the object has; a fact without one: its first token
+  };
+  static constexpr std::int64_t kLongestWord = 16;
+
+  Which which = Which::kToken;
+  std::int64_t tokens = 1;  ///< of kGreedy
+
+  /// Reads "token", "word", "greedy:K" and "object". Throws Error.
+  static AnswerRule parse(std::string_view text);
+};
+std::string to_string(const AnswerRule& rule);  ///< reads back
+
+/// The answer that the model gives by the rule, `object_tokens` being those of kObject (0: none).
+std::vector<std::int32_t> say(const Gpt2& model, const Tokenizer& tokenizer, const TracePrompt& prompt,
+                              const AnswerRule& rule, std::int64_t object_tokens = 0, std::stop_token stop = {});
+
+}  // namespace rometrace

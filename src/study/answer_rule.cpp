@@ -1,0 +1,75 @@
+#include "rometrace/study/answer_rule.hpp"
+
+#include <algorithm>
+#include <cctype>
+#include <charconv>
+#include <utility>
+
+#include "rometrace/error.hpp"
+#include "rometrace/text/input_file.hpp"
+#include "rometrace/text/utf8.hpp"
+#include "rometrace/trace/clean_run.hpp"
+
+namespace rometrace {
+namespace {
+
+// <|endoftext|> and the like: as text it would be other tokens.
+bool is_special(const Tokenizer& tokenizer, std::int32_t id) {
+  const auto is_it = [&](const std::vector<Token>& tokens) { return tokens.size() == 1 && tokens.front().id == id; };
+  const auto text = tokenizer.token_bytes(id);
+  if (find_invalid_utf8(text)) return false;  // part of a character
+  return is_it(tokenizer.encode(text, SpecialTokens::kParse)) && !is_it(tokenizer.encode(text));
+}
+
+// Whether this token does not go on with the word before it.
+bool begins_anew(const Tokenizer& tokenizer, std::int32_t id) {
+  const auto text = tokenizer.token_bytes(id);
+  const auto first = text.empty() ? ' ' : static_cast<unsigned char>(text.front());
+  return first < 0x80 && std::isalnum(first) == 0;
+}
+
+}  // namespace
+
+AnswerRule AnswerRule::parse(std::string_view text) {
+  constexpr std::int64_t kMost = 1024;
+  if (text == "token") return {Which::kToken};
+  if (text == "word") return {Which::kWord};
+  if (text == "object") return {Which::kObject};
+  constexpr std::string_view kGreedy = "greedy:";
+  std::int64_t tokens = 0;
+  if (text.starts_with(kGreedy)) {
+    const auto* end = text.data() + text.size();
+    const auto [stop, error] = std::from_chars(text.data() + kGreedy.size(), end, tokens);
+    if (error == std::errc() && stop == end && tokens >= 1 && tokens <= kMost) return {Which::kGreedy, tokens};
+  }
+  throw Error(in_quotes(text) + "; expected token, word, object, or greedy:K with K tokens, such as greedy:3");
+}
+
+std::string to_string(const AnswerRule& rule) {
+  switch (rule.which) {
+    case AnswerRule::Which::kToken:
+      return "token";
+    case AnswerRule::Which::kWord:
+      return "word";
+    case AnswerRule::Which::kGreedy:
+      return "greedy:" + std::to_string(rule.tokens);
+    case AnswerRule::Which::kObject:
+      return "object";
+  }
+  return "unknown";
+}
+
+std::vector<std::int32_t> say(const Gpt2& model, const Tokenizer& tokenizer, const TracePrompt& prompt,
+                              const AnswerRule& rule, std::int64_t object_tokens, std::stop_token stop) {
+  const bool word = rule.which == AnswerRule::Which::kWord;
+  const auto most = word                                       ? AnswerRule::kLongestWord
+                    : rule.which == AnswerRule::Which::kGreedy ? rule.tokens
+                    : rule.which == AnswerRule::Which::kObject ? std::max<std::int64_t>(1, object_tokens)
+                                                               : 1;
+  const auto ends = [&](std::int32_t id) {
+    return id >= tokenizer.size() || is_special(tokenizer, id) || (word && begins_anew(tokenizer, id));
+  };
+  return greedy_answer(model, prompt, most, ends, std::move(stop));
+}
+
+}  // namespace rometrace
