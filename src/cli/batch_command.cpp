@@ -259,11 +259,7 @@ void say_what_was_done(const Writer& writer, double seconds) {
   auto text = count_of(counts.done(), "fact") + ": " + std::to_string(counts.traced) + " " + std::string(counts.verb);
   if (counts.skipped > 0) text += ", " + std::to_string(counts.skipped) + " skipped";
   if (counts.failed > 0) text += ", " + std::to_string(counts.failed) + " failed";
-  std::string causes;
-  for (const auto& [cause, facts] : writer.causes()) {
-    causes += (causes.empty() ? "" : ", ") + cause + " " + std::to_string(facts);
-  }
-  if (!causes.empty()) text += " (" + causes + ")";
+  if (!writer.causes().empty()) text += " (" + causes_text(writer.causes()) + ")";
   spdlog::info("{}; {:.{}f} s", text, seconds, seconds < 10 ? 1 : 0);
   if (counts.traced == 0 && writer.causes().contains(std::string(to_string(Cause::kOtherAnswer)))) {
     spdlog::info("no answer was the object: --all traces facts all the same, --target object follows their objects");

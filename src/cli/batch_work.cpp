@@ -33,6 +33,12 @@ std::string count_of(std::int64_t count, std::string_view noun) {
   return std::to_string(count) + " " + std::string(noun) + (count == 1 ? "" : "s");
 }
 
+std::string causes_text(const std::map<std::string, std::int64_t>& causes) {
+  std::string text;
+  for (const auto& [cause, facts] : causes) text += (text.empty() ? "" : ", ") + cause + " " + std::to_string(facts);
+  return text;
+}
+
 Work read_work(const FactsOptions& options) {
   std::vector<std::filesystem::path> files(options.files.begin(), options.files.end());
   for (std::size_t i = 0; i < files.size(); ++i) {

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -20,6 +21,9 @@ namespace rometrace::cli {
 
 /// "1 fact", "3 facts".
 std::string count_of(std::int64_t count, std::string_view noun);
+
+/// "no_object 1, other_answer 12"
+std::string causes_text(const std::map<std::string, std::int64_t>& causes);
 
 /// The facts that this process is to do.
 struct Work {

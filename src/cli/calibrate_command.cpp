@@ -99,13 +99,9 @@ class Calibrator {
   // The clean runs decide which facts are traced, so the other factors need no more than these.
   void keep_traced() {
     if (traced_.empty()) {
-      std::string causes;
-      for (const auto& [cause, count] : causes_) {
-        causes += (causes.empty() ? "" : ", ") + cause + " " + std::to_string(count);
-      }
       const bool other_answers = causes_.contains(std::string(to_string(Cause::kOtherAnswer)));
-      throw Error("none of " + count_of(static_cast<std::int64_t>(items_.size()), "fact") + " was traced (" + causes +
-                  "); " +
+      throw Error("none of " + count_of(static_cast<std::int64_t>(items_.size()), "fact") + " was traced (" +
+                  causes_text(causes_) + "); " +
                   (other_answers ? "--all traces facts all the same, --target object follows their objects"
                                  : "expected facts that the model can be asked for"));
     }

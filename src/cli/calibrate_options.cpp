@@ -2,12 +2,8 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <array>
-#include <charconv>
-#include <cmath>
 #include <limits>
 #include <string>
-#include <system_error>
 #include <vector>
 
 #include "cli/option_values.hpp"
@@ -21,17 +17,10 @@ namespace {
 
 constexpr int kHelpColumns = 110;
 
-/// What has one peak layer.
-constexpr std::array kCalibratedKinds = {Kind::kState, Kind::kMlp, Kind::kAttn};
-
 double read_factor(const std::string& text) {
-  double factor = 0;
-  const auto* end = text.data() + text.size();
-  const auto [stop, error] = std::from_chars(text.data(), end, factor);
-  if (error != std::errc() || stop != end || !(factor > 0) || !std::isfinite(factor)) {
-    throw CLI::ValidationError("--factors", in_quotes(text) + "; expected numbers above 0, as in 1,2.5,4");
-  }
-  return factor;
+  const auto factor = read_positive(text);
+  if (!factor) throw CLI::ValidationError("--factors", in_quotes(text) + "; expected numbers above 0, as in 1,2.5,4");
+  return *factor;
 }
 
 std::vector<double> read_factors(const std::vector<std::string>& texts) {
@@ -45,16 +34,10 @@ std::vector<double> read_factors(const std::vector<std::string>& texts) {
   return factors;
 }
 
+// Those that have one peak layer.
 std::vector<Kind> read_kinds(const std::vector<std::string>& names) {
   std::vector<Kind> kinds;
-  for (const auto& name : names) {
-    const auto found = std::find_if(kCalibratedKinds.begin(), kCalibratedKinds.end(),
-                                    [&](Kind kind) { return to_string(kind) == name; });
-    if (found == kCalibratedKinds.end()) {
-      throw CLI::ValidationError("--kinds", in_quotes(name) + "; expected state, mlp or attn");
-    }
-    if (std::find(kinds.begin(), kinds.end(), *found) == kinds.end()) kinds.push_back(*found);
-  }
+  for (const auto& name : names) add_once(kinds, chosen("--kinds", name, {Kind::kState, Kind::kMlp, Kind::kAttn}));
   return kinds;
 }
 

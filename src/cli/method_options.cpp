@@ -2,9 +2,6 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <charconv>
-#include <cmath>
-#include <initializer_list>
 #include <limits>
 
 #include "cli/option_values.hpp"
@@ -16,30 +13,6 @@ namespace rometrace::cli {
 namespace {
 
 constexpr const char* kGroup = "Trace";
-
-// "state, mlp or attn"
-template <typename Value>
-std::string listed(std::initializer_list<Value> values) {
-  std::string text;
-  for (auto value = values.begin(); value != values.end(); ++value) {
-    if (value != values.begin()) text += value + 1 == values.end() ? " or " : ", ";
-    text += to_string(*value);
-  }
-  return text;
-}
-
-template <typename Value>
-Value chosen(const std::string& option, const std::string& name, std::initializer_list<Value> values) {
-  for (const auto value : values) {
-    if (to_string(value) == name) return value;
-  }
-  throw CLI::ValidationError(option, in_quotes(name) + "; expected " + listed(values));
-}
-
-template <typename Value>
-void add_once(std::vector<Value>& values, Value value) {
-  if (std::find(values.begin(), values.end(), value) == values.end()) values.push_back(value);
-}
 
 bool has(const Options& options, Kind kind) {
   return std::find(options.kinds.begin(), options.kinds.end(), kind) != options.kinds.end();
@@ -95,13 +68,10 @@ void MethodOptions::add_to(CLI::App& app, Options& options) {
   app.add_option_function<std::string>(
          "--precision",
          [&options](const std::string& text) {
-           double precision = 0;
-           const auto* end = text.data() + text.size();
-           const auto [stop, error] = std::from_chars(text.data(), end, precision);
-           if (error != std::errc() || stop != end || !(precision > 0) || !std::isfinite(precision)) {
+           options.precision = read_positive(text);
+           if (!options.precision) {
              throw CLI::ValidationError("--precision", in_quotes(text) + "; expected a number above 0, such as 0.005");
            }
-           options.precision = precision;
          },
          "Draw on, --samples at a time, until each score's standard error is no more than P")
       ->type_name("P")

@@ -12,8 +12,8 @@
 #include "cli/exit_status.hpp"
 #include "cli/free_memory.hpp"
 #include "cli/option_values.hpp"
-#include "cli/output_file.hpp"
 #include "cli/progress_bar.hpp"
+#include "cli/report_output.hpp"
 #include "cli/session.hpp"
 #include "cli/terminal_info.hpp"
 #include "rometrace/error.hpp"
@@ -118,17 +118,6 @@ Verdict verdict_of(const Options& options, const TokenTexts& texts) {
                           "the model's answer is " + in_quotes(said) + ", not " + in_quotes(*options.expect));
 }
 
-// Where the JSON goes: to -o's file; to stdout if that is asked for, or is no terminal and no file was named.
-void write_json(const Options& options, std::optional<OutputFile>& file, const nlohmann::ordered_json& json,
-                const std::stop_token& stop) {
-  const auto line = to_line(json) + "\n";
-  if (file) {  // first: a stdout that fails then loses nothing
-    file->write(line, stop);
-    file->commit();
-  }
-  if (options.json || (!file && (!is_terminal(STDOUT_FILENO) || options.output == "-"))) write_stdout(line, stop);
-}
-
 }  // namespace
 
 // On the CPU more than the default saves little, as another pass repeats no more than the corrupted run; but a default
@@ -141,9 +130,7 @@ std::int64_t memory_for_rows(const Options& options, const Gpt2& model, std::int
 }
 
 int run_trace(const Options& options, const std::stop_token& stop) {
-  std::optional<OutputFile> file;
-  if (options.output && *options.output != "-") file.emplace(*options.output);
-
+  ReportOutput output(options.output, options.json);
   const auto located = locate_model(options);
   const auto tokenizer = Tokenizer::load(located.folder);
   TraceRecord record;
@@ -184,16 +171,16 @@ int run_trace(const Options& options, const std::stop_token& stop) {
         record.trace.samples, record.trace.largest_error, *options.precision);
   }
 
-  write_json(options, file, to_json(record), stop);
-  if (record.verdict.status == Status::kSkipped) {
+  const bool skipped = record.verdict.status == Status::kSkipped;
+  const auto maps = [&](const TerminalStyle& style) {
+    return skipped ? std::string() : render_heat_maps(record, style);
+  };
+  output.write(to_json(record), maps, stop);
+  if (skipped) {
     spdlog::warn("skipped: {}", record.verdict.reason);
     return kSomeNotTraced;
   }
-  if (is_terminal(STDOUT_FILENO) && !options.json && options.output != "-") {
-    write_stdout(render_heat_maps(record, terminal_style(STDOUT_FILENO)), stop);
-  } else if (const auto warning = warning_of(record.trace)) {
-    spdlog::warn("{}", *warning);
-  }
+  if (const auto warning = warning_of(record.trace); warning && !output.shows_text()) spdlog::warn("{}", *warning);
   return kDone;
 }
 

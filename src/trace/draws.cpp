@@ -92,7 +92,8 @@ double TraceTally::largest_error() const {
   return largest;
 }
 
-Trace begun_trace(const Trace& clean, const TraceTally& tally) {
+Trace begun_trace(const TracePrompt& prompt, const TraceOptions& options, const Gpt2Config& config, const Trace& clean,
+                  const TraceTally& tally) {
   auto trace = clean;
   const auto& low = tally.corrupted().columns;
   trace.samples = tally.draws();
@@ -103,10 +104,21 @@ Trace begun_trace(const Trace& clean, const TraceTally& tally) {
     trace.measured[i].low = low[i + 1].mean();
     trace.measured[i].low_standard_error = low[i + 1].standard_error();
   }
+  for (const Kind kind : options.kinds) trace.grids.push_back(empty_grid(kind, prompt, options, config, trace));
   return trace;
 }
 
-void put(const RunTally& run, std::size_t index, CausalGrid& grid) {
+Trace trace_of_cells(const std::vector<Cell>& cells, const TracePrompt& prompt, const TraceOptions& options,
+                     const Gpt2Config& config, const Trace& clean, const TraceTally& tally) {
+  if (tally.fault()) throw *tally.fault();
+  auto trace = begun_trace(prompt, options, config, clean, tally);
+  for (std::size_t i = 0; i < cells.size(); ++i) put(tally.run(i), cells[i], trace);
+  return trace;
+}
+
+void put(const RunTally& run, const Cell& cell, Trace& trace) {
+  auto& grid = trace.grids[cell.grid];
+  const auto index = cell.index;
   grid.scores[index] = run.columns.front().mean();
   grid.standard_error[index] = run.columns.front().standard_error();
   for (std::size_t i = 0; i < grid.measured.size(); ++i) {

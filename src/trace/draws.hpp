@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "rometrace/error.hpp"
+#include "rometrace/model/config.hpp"
+#include "rometrace/trace/patch.hpp"
 #include "rometrace/trace/trace.hpp"
 
 namespace rometrace {
@@ -70,10 +72,15 @@ class TraceTally {
   std::optional<Error> fault_;
 };
 
-/// A trace with all but its grids, from what is known when a prompt is done.
-Trace begun_trace(const Trace& clean, const TraceTally& tally);
+/// The trace when all of a prompt's draws are known, its grids as empty_grid() has them.
+Trace begun_trace(const TracePrompt& prompt, const TraceOptions& options, const Gpt2Config& config, const Trace& clean,
+                  const TraceTally& tally);
 
-/// Writes a run's numbers into a grid.
-void put(const RunTally& run, std::size_t index, CausalGrid& grid);
+/// The same with the numbers of the cells, whose runs the tally has in their order. Throws the tally's fault.
+Trace trace_of_cells(const std::vector<Cell>& cells, const TracePrompt& prompt, const TraceOptions& options,
+                     const Gpt2Config& config, const Trace& clean, const TraceTally& tally);
+
+/// Writes a run's numbers into the cell's grid.
+void put(const RunTally& run, const Cell& cell, Trace& trace);
 
 }  // namespace rometrace

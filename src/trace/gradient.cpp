@@ -212,13 +212,7 @@ Trace trace_gradient(const Gpt2& model, const TracePrompt& prompt, const TraceOp
     tally.end_step(draws);
     if (control.progress) control.progress(tally.draws(), options.samples);
   }
-  if (tally.fault()) throw *tally.fault();
-  auto trace = begun_trace(clean.trace, tally);
-  for (const Kind kind : options.kinds) {
-    trace.grids.push_back(empty_grid(kind, prompt, options, model.config(), trace));
-  }
-  for (std::size_t i = 0; i < cells.size(); ++i) put(tally.run(i), cells[i].index, trace.grids[cells[i].grid]);
-  return trace;
+  return trace_of_cells(cells, prompt, options, model.config(), clean.trace, tally);
 }
 
 }  // namespace rometrace

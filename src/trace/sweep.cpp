@@ -98,10 +98,7 @@ class Step {
 Trace trace_of(const TraceTally& tally, const SweepFact& fact, const std::vector<Cell>& cells,
                const std::vector<PatchCells>& patches, const SweepShape& shape, const TraceOptions& options,
                const Gpt2Config& config) {
-  auto trace = begun_trace(fact.clean->trace, tally);
-  for (const Kind kind : options.kinds) {
-    trace.grids.push_back(empty_grid(kind, *fact.prompt, options, config, trace));
-  }
+  auto trace = begun_trace(*fact.prompt, options, config, fact.clean->trace, tally);
   // The clean run's numbers have no error.
   RunTally clean = tally.corrupted();
   clean.columns.front() = Tally::of(trace.high_score, tally.draws());
@@ -113,7 +110,7 @@ Trace trace_of(const TraceTally& tally, const SweepFact& fact, const std::vector
   for (std::size_t i = 0; i < patches.size(); ++i) {
     const auto outcome = shape.outcome_of(patches[i].patch);
     const auto& run = outcome == Outcome::kBase ? base : outcome == Outcome::kOther ? other : tally.run(i);
-    for (const auto cell : patches[i].cells) put(run, cells[cell].index, trace.grids[cells[cell].grid]);
+    for (const auto cell : patches[i].cells) put(run, cells[cell], trace);
   }
   return trace;
 }
