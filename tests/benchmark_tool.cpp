@@ -17,7 +17,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "rometrace/model/gpt2.hpp"
+#include "rometrace/model/decoder.hpp"
 #include "rometrace/trace/plain.hpp"
 #include "rometrace/trace/sweep.hpp"
 
@@ -83,8 +83,8 @@ class Server {
     at::set_num_threads(request.at("threads"));
     model_.reset();
     const double start = now();
-    model_ = Gpt2::load(request.at("folder").get<std::string>(), dtype_of(request.at("dtype")),
-                        at::Device(request.at("device").get<std::string>()));
+    model_ = Decoder::load(request.at("folder").get<std::string>(), dtype_of(request.at("dtype")),
+                           at::Device(request.at("device").get<std::string>()));
     const double loaded = now();
     finish(product_rows(1));
     return {{"seconds", loaded - start}, {"first_product_seconds", now() - start}};
@@ -142,7 +142,7 @@ class Server {
   }
 
   at::Tensor product_rows(std::int64_t rows) const {
-    const auto input = at::randn({rows, model_->config().n_embd}, at::device(model_->device())).to(model_->dtype());
+    const auto input = at::randn({rows, model_->config().width}, at::device(model_->device())).to(model_->dtype());
     return model_->block(0).attn().queries(input);
   }
 
@@ -154,13 +154,13 @@ class Server {
     for (double spent = 0; spent < kLongEnough;) {
       const double start = now();
       at::Tensor last;
-      for (std::int64_t layer = 0; layer < config.n_layer; ++layer) last = layer_products(layer, input);
+      for (std::int64_t layer = 0; layer < config.layers; ++layer) last = layer_products(layer, input);
       finish(last);
       const double seconds = now() - start;
       best = std::min(best, seconds);
       spent += seconds;
     }
-    const double flops = TokenLayers{rows, rows, rows, 0}.flops(config) * static_cast<double>(config.n_layer);
+    const double flops = TokenLayers{rows, rows, rows, 0}.flops(config) * static_cast<double>(config.layers);
     return {{"gflops", flops / best / 1e9}, {"seconds", best}};
   }
 
@@ -173,7 +173,7 @@ class Server {
     return usage.ru_maxrss * 1024;
   }
 
-  std::shared_ptr<const Gpt2> model_;
+  std::shared_ptr<const Decoder> model_;
 };
 
 }  // namespace

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "rometrace/model/gpt2.hpp"
+#include "rometrace/model/decoder.hpp"
 #include "rometrace/trace/trace.hpp"
 
 namespace rometrace::testing {

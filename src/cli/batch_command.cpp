@@ -39,7 +39,7 @@ namespace {
 constexpr std::int64_t kFailuresShown = 20;
 
 // --strict: what can be seen of prompts without running the model.
-void check_prompts(const Gpt2& model, const Tokenizer& tokenizer, const Work& work, const BatchOptions& options) {
+void check_prompts(const Decoder& model, const Tokenizer& tokenizer, const Work& work, const BatchOptions& options) {
   for (const auto& item : work.items) {
     const auto problem = problem_of_prompt(model, tokenizer, std::get<Fact>(*item.record), options);
     if (problem) throw Error(problem->reason + " (--strict: nothing was begun)");
@@ -120,7 +120,7 @@ struct Session {
   const Options& options;
   const Work& work;
   const Tokenizer& tokenizer;
-  const Gpt2& model;
+  const Decoder& model;
   BatchRecord record;
   std::stop_token stop;
 };

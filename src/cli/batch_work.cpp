@@ -74,8 +74,8 @@ Work read_work(const FactsOptions& options) {
   return work;
 }
 
-BatchRecord batch_record(const Options& options, const std::string& name, const Gpt2& model, const Tokenizer& tokenizer,
-                         const Work& work) {
+BatchRecord batch_record(const Options& options, const std::string& name, const Decoder& model,
+                         const Tokenizer& tokenizer, const Work& work) {
   const auto& facts = *options.facts;
   BatchRecord record;
   record.what = facts.probe ? BatchRecord::What::kProbe : BatchRecord::What::kTrace;
@@ -150,7 +150,7 @@ std::size_t typical_length(const Work& work, const Tokenizer& tokenizer) {
   return 1;
 }
 
-std::int64_t memory_for_batch(const Options& options, const Gpt2& model, std::int64_t least) {
+std::int64_t memory_for_batch(const Options& options, const Decoder& model, std::int64_t least) {
   const auto memory = options.memory            ? *options.memory
                       : model.device().is_cpu() ? std::max(RunControl().memory, least)
                                                 : memory_for_rows(options, model, least);

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "cli/options.hpp"
-#include "rometrace/model/gpt2.hpp"
+#include "rometrace/model/decoder.hpp"
 #include "rometrace/report/batch_json.hpp"
 #include "rometrace/report/json.hpp"
 #include "rometrace/study/batch.hpp"
@@ -38,8 +38,8 @@ struct Work {
 Work read_work(const FactsOptions& options);
 
 /// What the run has in common, for the header and for each line, but for the fingerprint of the weights. Throws Error.
-BatchRecord batch_record(const Options& options, const std::string& name, const Gpt2& model, const Tokenizer& tokenizer,
-                         const Work& work);
+BatchRecord batch_record(const Options& options, const std::string& name, const Decoder& model,
+                         const Tokenizer& tokenizer, const Work& work);
 
 /// A fact's line.
 TraceRecord trace_record(const BatchRecord& batch, const Tokenizer& tokenizer, BatchResult&& result);
@@ -49,6 +49,6 @@ std::size_t typical_length(const Work& work, const Tokenizer& tokenizer);
 
 /// Bytes of rows that a sweep of the batch may hold, whose largest fact needs `least`. A batch that goes on must form
 /// the same groups, so on the CPU it does not depend on what memory is free. Throws Error if --memory is less.
-std::int64_t memory_for_batch(const Options& options, const Gpt2& model, std::int64_t least);
+std::int64_t memory_for_batch(const Options& options, const Decoder& model, std::int64_t least);
 
 }  // namespace rometrace::cli

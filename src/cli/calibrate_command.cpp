@@ -30,8 +30,8 @@ namespace {
 
 class Calibrator {
  public:
-  Calibrator(const CalibrateOptions& options, const Gpt2& model, const Tokenizer& tokenizer, const BatchRecord& batch,
-             std::vector<BatchItem> items, const std::stop_token& stop)
+  Calibrator(const CalibrateOptions& options, const Decoder& model, const Tokenizer& tokenizer,
+             const BatchRecord& batch, std::vector<BatchItem> items, const std::stop_token& stop)
       : options_(options),
         model_(model),
         tokenizer_(tokenizer),
@@ -111,7 +111,7 @@ class Calibrator {
   }
 
   const CalibrateOptions& options_;
-  const Gpt2& model_;
+  const Decoder& model_;
   const Tokenizer& tokenizer_;
   BatchRecord batch_;
   double subjects_std_;

@@ -96,28 +96,28 @@ NamedFolder locate_model(const Options& options) {
   return {"rometrace-demo", share_dir() / "demo"};
 }
 
-std::shared_ptr<const Gpt2> load_model(const Options& options, const std::filesystem::path& folder) {
+std::shared_ptr<const Decoder> load_model(const Options& options, const std::filesystem::path& folder) {
   const auto device = parse_device(options.device);
   const Stopwatch loading;
   set_precision(options);
   const auto products = options.engine == Engine::kGradient ? Products::kDifferentiable : Products::kFast;
-  auto model = Gpt2::load(folder, dtype_of(options), device, products);
+  auto model = Decoder::load(folder, dtype_of(options), device, products);
   spdlog::debug("{}: {} parameters loaded in {:.2f} s", folder.string(), model->parameter_count(), loading.seconds());
   return model;
 }
 
-ModelRecord model_record(const std::string& name, const Gpt2& model) {
+ModelRecord model_record(const std::string& name, const Decoder& model) {
   ModelRecord record;
   record.name = name;
   record.architecture = model.config().architecture;
-  record.layers = model.config().n_layer;
-  record.width = model.config().n_embd;
-  record.heads = model.config().n_head;
+  record.layers = model.config().layers;
+  record.width = model.config().width;
+  record.heads = model.config().heads;
   record.parameters = model.parameter_count();
   return record;
 }
 
-RunRecord run_record(const Options& options, const Gpt2& model) {
+RunRecord run_record(const Options& options, const Decoder& model) {
   RunRecord record;
   record.device = model.device().str();
   record.dtype = options.dtype;
@@ -142,7 +142,7 @@ TraceOptions trace_options(const Options& options) {
   return trace;
 }
 
-CorruptionChoice read_corruption(const Options& options, const Gpt2& model, const Tokenizer& tokenizer,
+CorruptionChoice read_corruption(const Options& options, const Decoder& model, const Tokenizer& tokenizer,
                                  const std::optional<SubjectList>& own) {
   using Distribution = NoiseRule::Distribution;
   CorruptionChoice choice;
@@ -172,7 +172,7 @@ CorruptionChoice read_corruption(const Options& options, const Gpt2& model, cons
   return choice;
 }
 
-double read_sigma(const Options& options, const Gpt2& model, const Tokenizer& tokenizer,
+double read_sigma(const Options& options, const Decoder& model, const Tokenizer& tokenizer,
                   const std::optional<SubjectList>& own) {
   if (!options.noise.of_subjects) return options.noise.scale;
   if (options.noise_facts && options.noise_facts->empty()) throw Error("--noise-facts is empty; expected a file");
@@ -194,12 +194,12 @@ double read_sigma(const Options& options, const Gpt2& model, const Tokenizer& to
 
 // libtorch's own choice is a thread a core. In a small model these wait for each other far longer than they compute,
 // all the more so where other programs want the cores too.
-void choose_threads(const Options& options, const Gpt2& model, std::size_t prompt_tokens, std::int64_t prompts) {
+void choose_threads(const Options& options, const Decoder& model, std::size_t prompt_tokens, std::int64_t prompts) {
   constexpr double kWorthSharing = 5e8;  // floating-point operations of a layer's products
-  const auto T = static_cast<double>(prompt_tokens), D = static_cast<double>(model.config().n_embd);
+  const auto T = static_cast<double>(prompt_tokens), D = static_cast<double>(model.config().width);
   auto rows = static_cast<double>(options.samples * prompts) * T;
   if (options.engine == Engine::kSweep) {
-    rows = std::min(1024.0, rows * T / 4 * static_cast<double>(model.config().n_layer));  // half way up the layers
+    rows = std::min(1024.0, rows * T / 4 * static_cast<double>(model.config().layers));  // half way up the layers
   }
   if (options.threads > 0) {
     at::set_num_threads(options.threads);
@@ -235,7 +235,7 @@ std::vector<Token> encode_option(const Tokenizer& tokenizer, const std::string& 
   }
 }
 
-WeightsHash::WeightsHash(const Gpt2& model, const std::stop_token& stop)
+WeightsHash::WeightsHash(const Decoder& model, const std::stop_token& stop)
     : relay_(stop, [this] { source_.request_stop(); }),
       result_(std::async(std::launch::async, [files = model.weight_files(), token = source_.get_token()] {
         return weights_sha256(files, token);

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "cli/options.hpp"
-#include "rometrace/model/gpt2.hpp"
+#include "rometrace/model/decoder.hpp"
 #include "rometrace/report/json.hpp"
 #include "rometrace/text/tokenizer.hpp"
 #include "rometrace/trace/trace.hpp"
@@ -29,13 +29,13 @@ struct NamedFolder {
 NamedFolder locate_model(const Options& options);
 
 /// Loads it in the dtype and on the device of the options. Throws Error.
-std::shared_ptr<const Gpt2> load_model(const Options& options, const std::filesystem::path& folder);
+std::shared_ptr<const Decoder> load_model(const Options& options, const std::filesystem::path& folder);
 
 /// What results record of the model, without the fingerprint of its weights.
-ModelRecord model_record(const std::string& name, const Gpt2& model);
+ModelRecord model_record(const std::string& name, const Decoder& model);
 
 /// What results record of the run, without its seconds.
-RunRecord run_record(const Options& options, const Gpt2& model);
+RunRecord run_record(const Options& options, const Decoder& model);
 
 /// The options of a trace, but for the corruption.
 TraceOptions trace_options(const Options& options);
@@ -53,16 +53,16 @@ struct CorruptionChoice {
 };
 
 /// Reads it; `own` as for read_sigma. Moments of a text are kept in the user's cache. Throws Error.
-CorruptionChoice read_corruption(const Options& options, const Gpt2& model, const Tokenizer& tokenizer,
+CorruptionChoice read_corruption(const Options& options, const Decoder& model, const Tokenizer& tokenizer,
                                  const std::optional<SubjectList>& own = std::nullopt);
 
 /// The noise rule's scale or, where it is a factor, that times the standard deviation of the embeddings of subjects:
 /// those of `--noise-facts`, else `own` (a batch's), else of the facts that rometrace ships. Throws Error.
-double read_sigma(const Options& options, const Gpt2& model, const Tokenizer& tokenizer,
+double read_sigma(const Options& options, const Decoder& model, const Tokenizer& tokenizer,
                   const std::optional<SubjectList>& own = std::nullopt);
 
 /// CPU threads for traces of prompts of this length, where the options do not set them.
-void choose_threads(const Options& options, const Gpt2& model, std::size_t prompt_tokens, std::int64_t prompts = 1);
+void choose_threads(const Options& options, const Decoder& model, std::size_t prompt_tokens, std::int64_t prompts = 1);
 
 /// The one token that an option's value is. Throws Error naming the option.
 std::int32_t one_token(const Tokenizer& tokenizer, const std::string& option, const std::string& text);
@@ -74,7 +74,7 @@ std::vector<Token> encode_option(const Tokenizer& tokenizer, const std::string& 
 /// The SHA-256 of a model's weights, computed beside other work. Gives up when it is destroyed, or on a stop.
 class WeightsHash {
  public:
-  WeightsHash(const Gpt2& model, const std::stop_token& stop);
+  WeightsHash(const Decoder& model, const std::stop_token& stop);
   ~WeightsHash() { source_.request_stop(); }
   WeightsHash(const WeightsHash&) = delete;
   WeightsHash& operator=(const WeightsHash&) = delete;

@@ -93,7 +93,7 @@ void read_question(const Tokenizer& tokenizer, const Options& options, TraceReco
   if (record.counter) prompt.counter_ids = record.counter->token_ids;
 }
 
-Trace trace_prompt(const Options& options, const Gpt2& model, const TraceRecord& record, const CleanRun& clean,
+Trace trace_prompt(const Options& options, const Decoder& model, const TraceRecord& record, const CleanRun& clean,
                    const std::stop_token& stop) {
   ProgressBar bar(options.quiet ? ProgressBar::Wish::kNever : ProgressBar::Wish::kOnTerminal);
   RunControl control;
@@ -122,7 +122,7 @@ Verdict verdict_of(const Options& options, const TokenTexts& texts) {
 
 // On the CPU more than the default saves little, as another pass repeats no more than the corrupted run; but a default
 // never refuses a prompt for which there is memory.
-std::int64_t memory_for_rows(const Options& options, const Gpt2& model, std::int64_t least) {
+std::int64_t memory_for_rows(const Options& options, const Decoder& model, std::int64_t least) {
   if (options.memory) return *options.memory;
   const auto half = free_memory(model.device()) / 2;
   if (!model.device().is_cpu()) return half;

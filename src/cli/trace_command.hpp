@@ -4,7 +4,7 @@
 #include <stop_token>
 
 #include "cli/options.hpp"
-#include "rometrace/model/gpt2.hpp"
+#include "rometrace/model/decoder.hpp"
 
 namespace rometrace::cli {
 
@@ -12,6 +12,6 @@ namespace rometrace::cli {
 int run_trace(const Options& options, const std::stop_token& stop);
 
 /// Bytes of rows that a sweep may hold, where the options do not set them and a prompt needs `least`.
-std::int64_t memory_for_rows(const Options& options, const Gpt2& model, std::int64_t least);
+std::int64_t memory_for_rows(const Options& options, const Decoder& model, std::int64_t least);
 
 }  // namespace rometrace::cli

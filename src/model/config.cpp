@@ -154,13 +154,13 @@ void check_nothing_unsupported(const Fields& fields) {
 
 }  // namespace
 
-Gpt2Config read_config(const std::filesystem::path& config_json) {
+DecoderConfig read_config(const std::filesystem::path& config_json) {
   const std::string where = label_of(config_json);
   json values = parse_json_file(config_json);
   if (!values.is_object()) throw Error(where + ": expected an object of fields, found " + one_line(values.dump()));
   const Fields fields(std::move(values), where);
 
-  Gpt2Config config;
+  DecoderConfig config;
   const std::string architecture = read_architecture(fields);
   check_is_gpt2_language_model(fields, architecture);
   if (!architecture.empty()) config.architecture = architecture;
@@ -169,17 +169,17 @@ Gpt2Config read_config(const std::filesystem::path& config_json) {
   config.vocab_size = fields.size("vocab_size", config.vocab_size, kMaxSize);
   // The oldest files have n_ctx alone. Beside n_positions it says nothing: transformers does not read it any more.
   const std::int64_t n_ctx =
-      fields.has("n_positions") ? config.n_positions : fields.size("n_ctx", config.n_positions, kMaxSize);
-  config.n_positions = fields.size("n_positions", "max_position_embeddings", n_ctx, kMaxSize);
-  config.n_embd = fields.size("n_embd", "hidden_size", config.n_embd, kMaxSize);
-  config.n_layer = fields.size("n_layer", "num_hidden_layers", config.n_layer, kMaxLayers);
-  config.n_head = fields.size("n_head", "num_attention_heads", config.n_head, kMaxSize);
-  if (config.n_embd % config.n_head != 0) {
-    fields.refuse("n_head is " + std::to_string(config.n_head) + ", which does not divide n_embd " +
-                  std::to_string(config.n_embd) + "; all heads have the same width");
+      fields.has("n_positions") ? config.max_positions : fields.size("n_ctx", config.max_positions, kMaxSize);
+  config.max_positions = fields.size("n_positions", "max_position_embeddings", n_ctx, kMaxSize);
+  config.width = fields.size("n_embd", "hidden_size", config.width, kMaxSize);
+  config.layers = fields.size("n_layer", "num_hidden_layers", config.layers, kMaxLayers);
+  config.heads = fields.size("n_head", "num_attention_heads", config.heads, kMaxSize);
+  if (config.width % config.heads != 0) {
+    fields.refuse("n_head is " + std::to_string(config.heads) + ", which does not divide n_embd " +
+                  std::to_string(config.width) + "; all heads have the same width");
   }
-  config.n_inner = 4 * config.n_embd;
-  if (fields.has_value("n_inner")) config.n_inner = fields.size("n_inner", config.n_inner, kMaxSize);
+  config.mlp_width = 4 * config.width;
+  if (fields.has_value("n_inner")) config.mlp_width = fields.size("n_inner", config.mlp_width, kMaxSize);
 
   config.activation = read_activation(fields);
   config.layer_norm_epsilon = fields.positive_number("layer_norm_epsilon", config.layer_norm_epsilon);

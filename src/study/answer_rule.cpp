@@ -59,7 +59,7 @@ std::string to_string(const AnswerRule& rule) {
   return "unknown";
 }
 
-std::vector<std::int32_t> say(const Gpt2& model, const Tokenizer& tokenizer, const TracePrompt& prompt,
+std::vector<std::int32_t> say(const Decoder& model, const Tokenizer& tokenizer, const TracePrompt& prompt,
                               const AnswerRule& rule, std::int64_t object_tokens, std::stop_token stop) {
   const bool word = rule.which == AnswerRule::Which::kWord;
   const auto most = word                                       ? AnswerRule::kLongestWord

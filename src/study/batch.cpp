@@ -25,7 +25,7 @@ namespace rometrace {
 namespace {
 
 // Facts of this prompt's shape that ride in one sweep: as many as asked for or as pay, if memory holds them.
-std::int64_t facts_together(const Gpt2& model, const TracePrompt& prompt, const BatchOptions& options,
+std::int64_t facts_together(const Decoder& model, const TracePrompt& prompt, const BatchOptions& options,
                             const RunControl& control) {
   if (options.engine != Engine::kSweep) return 1;
   if (options.facts_per_sweep == 0) return facts_per_sweep(model, prompt, options.trace, control);
@@ -34,12 +34,12 @@ std::int64_t facts_together(const Gpt2& model, const TracePrompt& prompt, const 
 }
 
 // Bytes of a clean run, which waits for the sweep of its fact.
-std::int64_t clean_run_bytes(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options) {
+std::int64_t clean_run_bytes(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options) {
   const auto R = static_cast<std::int64_t>(prompt.token_ids.size()) + prompt.answer_tokens() - 1;
   const auto outputs = static_cast<std::int64_t>(sites_of(options.kinds).size());
   const auto distribution = model.config().vocab_size * static_cast<std::int64_t>(sizeof(double));
-  return distribution + model.config().n_layer * (outputs * (R - prompt.first_corrupted()) + R) *
-                            model.config().n_embd * static_cast<std::int64_t>(c10::elementSize(model.stream_dtype()));
+  return distribution + model.config().layers * (outputs * (R - prompt.first_corrupted()) + R) * model.config().width *
+                            static_cast<std::int64_t>(c10::elementSize(model.stream_dtype()));
 }
 
 // One fact on its way through a chunk.
@@ -51,7 +51,7 @@ struct Job {
 };
 
 // Tokens and subject, or a verdict.
-void read_prompt(const Tokenizer& tokenizer, const Gpt2& model, const Fact& fact, const BatchOptions& options,
+void read_prompt(const Tokenizer& tokenizer, const Decoder& model, const Fact& fact, const BatchOptions& options,
                  BatchResult& result) {
   const auto& text = fact.wordings.front().prompt;
   result.prompt.prompt = text;
@@ -63,7 +63,7 @@ void read_prompt(const Tokenizer& tokenizer, const Gpt2& model, const Fact& fact
     result.verdict = Verdict::failed(Cause::kPrompt, fact.where + ": " + error.what());
     return;
   }
-  const auto most = static_cast<std::size_t>(model.config().n_positions);
+  const auto most = static_cast<std::size_t>(model.config().max_positions);
   if (tokens.size() > most) {
     result.verdict =
         Verdict::failed(Cause::kPrompt, fact.where + ": the prompt has " + std::to_string(tokens.size()) +
@@ -110,7 +110,7 @@ std::int64_t longest_answer(const Tokenizer& tokenizer, const Fact& fact, const 
 
 class Chunk {
  public:
-  Chunk(const Gpt2& model, const Tokenizer& tokenizer, std::span<const BatchItem> items, const BatchOptions& options,
+  Chunk(const Decoder& model, const Tokenizer& tokenizer, std::span<const BatchItem> items, const BatchOptions& options,
         const RunControl& control)
       : model_(model),
         tokenizer_(tokenizer),
@@ -318,7 +318,7 @@ class Chunk {
     }
   }
 
-  const Gpt2& model_;
+  const Decoder& model_;
   const Tokenizer& tokenizer_;
   std::span<const BatchItem> items_;
   const BatchOptions& options_;
@@ -357,12 +357,12 @@ FactReference reference_of(const BatchItem& item) {
   return reference;
 }
 
-bool trace_facts(const Gpt2& model, const Tokenizer& tokenizer, std::span<const BatchItem> items,
+bool trace_facts(const Decoder& model, const Tokenizer& tokenizer, std::span<const BatchItem> items,
                  const BatchOptions& options, const RunControl& control, const BatchSink& sink) {
   return Chunk(model, tokenizer, items, options, control).run(sink);
 }
 
-std::optional<Verdict> problem_of_prompt(const Gpt2& model, const Tokenizer& tokenizer, const Fact& fact,
+std::optional<Verdict> problem_of_prompt(const Decoder& model, const Tokenizer& tokenizer, const Fact& fact,
                                          const BatchOptions& options) {
   BatchResult result;
   read_prompt(tokenizer, model, fact, options, result);
@@ -370,7 +370,7 @@ std::optional<Verdict> problem_of_prompt(const Gpt2& model, const Tokenizer& tok
   return std::nullopt;
 }
 
-std::vector<TracePrompt> shapes_of(const Gpt2& model, const Tokenizer& tokenizer, std::span<const BatchItem> items,
+std::vector<TracePrompt> shapes_of(const Decoder& model, const Tokenizer& tokenizer, std::span<const BatchItem> items,
                                    const BatchOptions& options) {
   std::vector<TracePrompt> shapes;
   std::set<SweepKey> seen;
@@ -384,7 +384,7 @@ std::vector<TracePrompt> shapes_of(const Gpt2& model, const Tokenizer& tokenizer
       if (!std::holds_alternative<Swap>(*item.swap)) continue;
       result.prompt.counter_ids = std::get<Swap>(*item.swap).counter.token_ids;
     }
-    const auto room = model.config().n_positions + 1 - static_cast<std::int64_t>(result.prompt.token_ids.size());
+    const auto room = model.config().max_positions + 1 - static_cast<std::int64_t>(result.prompt.token_ids.size());
     result.prompt.target.resize(static_cast<std::size_t>(std::min(room, longest_answer(tokenizer, *fact, options))));
     if (!seen.insert(sweep_key(result.prompt, options.trace)).second) continue;
     shapes.push_back(std::move(result.prompt));
@@ -392,13 +392,13 @@ std::vector<TracePrompt> shapes_of(const Gpt2& model, const Tokenizer& tokenizer
   return shapes;
 }
 
-std::int64_t least_memory(const Gpt2& model, std::span<const TracePrompt> shapes, const BatchOptions& options) {
+std::int64_t least_memory(const Decoder& model, std::span<const TracePrompt> shapes, const BatchOptions& options) {
   std::int64_t least = 0;
   for (const auto& shape : shapes) least = std::max(least, least_memory(model, shape, options.trace));
   return least;
 }
 
-std::int64_t batch_chunk(const Gpt2& model, std::span<const TracePrompt> shapes, const BatchOptions& options,
+std::int64_t batch_chunk(const Decoder& model, std::span<const TracePrompt> shapes, const BatchOptions& options,
                          const RunControl& control) {
   constexpr std::int64_t kSweeps = 8, kMost = 128;  // a chunk's results wait for its first one
   constexpr std::int64_t kCleanRuns = std::int64_t{256} << 20;

@@ -120,7 +120,7 @@ std::vector<std::int64_t> integers_of(const at::Tensor& tensor) {
 
 /// What all chunks share.
 struct Study {
-  const Gpt2& model;
+  const Decoder& model;
   const Tokenizer& tokenizer;
   const ObjectChoices& choices;
   const ProbeOptions& options;
@@ -218,7 +218,7 @@ class Chunk {
   std::vector<std::int32_t> token_ids_of(const std::string& prompt) const {
     std::vector<std::int32_t> ids;
     for (const auto& token : study_.tokenizer.encode(prompt, study_.options.special)) ids.push_back(token.id);
-    const auto most = study_.model.config().n_positions;
+    const auto most = study_.model.config().max_positions;
     if (ids.empty() || static_cast<std::int64_t>(ids.size()) > most) {
       throw Error("has " + counted(static_cast<std::int64_t>(ids.size()), "token") + "; this model takes 1 to " +
                   std::to_string(most));
@@ -435,7 +435,7 @@ std::string reason_not_known(const ProbeResult& result, const KnownRule& rule) {
          counted(wordings, "wording") + asked;
 }
 
-void probe_facts(const Gpt2& model, const Tokenizer& tokenizer, const ObjectChoices& choices,
+void probe_facts(const Decoder& model, const Tokenizer& tokenizer, const ObjectChoices& choices,
                  std::span<const Fact* const> facts, const ProbeOptions& options, const RunControl& control,
                  const ProbeSink& sink) {
   const at::NoGradGuard no_grad;
@@ -462,7 +462,7 @@ void probe_facts(const Gpt2& model, const Tokenizer& tokenizer, const ObjectChoi
   }
 }
 
-std::vector<ProbeResult> probe_facts(const Gpt2& model, const Tokenizer& tokenizer, const ObjectChoices& choices,
+std::vector<ProbeResult> probe_facts(const Decoder& model, const Tokenizer& tokenizer, const ObjectChoices& choices,
                                      std::span<const Fact* const> facts, const ProbeOptions& options,
                                      const RunControl& control) {
   std::vector<ProbeResult> results;

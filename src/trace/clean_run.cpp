@@ -17,7 +17,7 @@
 namespace rometrace {
 namespace {
 
-void refuse_unless_known(const Gpt2& model, std::int32_t id, const char* what) {
+void refuse_unless_known(const Decoder& model, std::int32_t id, const char* what) {
   const auto V = model.config().vocab_size;
   if (id >= 0 && id < V) return;
   throw Error(std::string(what) + " token id " + std::to_string(id) + " is outside the model's vocabulary of " +
@@ -25,7 +25,7 @@ void refuse_unless_known(const Gpt2& model, std::int32_t id, const char* what) {
 }
 
 // What the engines will read of the clean run.
-Recorder recorder(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options, std::int64_t tokens) {
+Recorder recorder(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options, std::int64_t tokens) {
   const bool noising = options.direction == Direction::kNoising;
   const auto has = [&](Kind kind) {
     return std::find(options.kinds.begin(), options.kinds.end(), kind) != options.kinds.end();
@@ -39,7 +39,7 @@ Recorder recorder(const Gpt2& model, const TracePrompt& prompt, const TraceOptio
 
 }  // namespace
 
-CleanRun run_clean(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options, std::stop_token stop) {
+CleanRun run_clean(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options, std::stop_token stop) {
   const at::NoGradGuard no_grad;
   for (const auto id : prompt.target) refuse_unless_known(model, id, "the target's");
   for (const auto id : prompt.other_targets) refuse_unless_known(model, id, "a target's");
@@ -50,9 +50,9 @@ CleanRun run_clean(const Gpt2& model, const TracePrompt& prompt, const TraceOpti
     run.token_ids.insert(run.token_ids.end(), prompt.target.begin(), prompt.target.end() - 1);
   }
   const auto T = static_cast<std::int64_t>(prompt.token_ids.size()), K = prompt.answer_tokens();
-  if (K > 1 && T + K - 1 > model.config().n_positions) {
+  if (K > 1 && T + K - 1 > model.config().max_positions) {
     throw Error("the prompt has " + std::to_string(T) + " tokens and the answer " + std::to_string(K) +
-                "; this model takes " + std::to_string(model.config().n_positions + 1) + " together");
+                "; this model takes " + std::to_string(model.config().max_positions + 1) + " together");
   }
   auto record = recorder(model, prompt, options, T + K - 1);
   const auto hidden = model.forward(run.token_ids, 1, [&](Site site, std::int64_t layer, at::Tensor& value) {
@@ -80,18 +80,18 @@ CleanRun run_clean(const Gpt2& model, const TracePrompt& prompt, const TraceOpti
   }
   trace.low_score = trace.low_standard_error = trace.largest_error = kNone;
   trace.tokens = T;
-  trace.layers = model.config().n_layer;
+  trace.layers = model.config().layers;
   return run;
 }
 
-std::vector<std::int32_t> greedy_answer(const Gpt2& model, const TracePrompt& prompt, std::int64_t most,
+std::vector<std::int32_t> greedy_answer(const Decoder& model, const TracePrompt& prompt, std::int64_t most,
                                         const std::function<bool(std::int32_t)>& ends, std::stop_token stop) {
   const at::NoGradGuard no_grad;
   auto token_ids = prompt.token_ids;
   std::vector<std::int32_t> answer;
   while (static_cast<std::int64_t>(answer.size()) < most) {
     const auto T = static_cast<std::int64_t>(token_ids.size());
-    if (!answer.empty() && T > model.config().n_positions) break;
+    if (!answer.empty() && T > model.config().max_positions) break;
     const auto hidden = model.forward_prompts(token_ids, T, [&](Site, std::int64_t, at::Tensor&) {
       if (stop.stop_requested()) throw Interrupted();
     });

@@ -53,10 +53,10 @@ std::size_t first_corrupted(TokenRange subject, std::span<const std::int32_t> to
   return static_cast<std::size_t>(differing - token_ids.begin());
 }
 
-Corruption::Corruption(const Gpt2& model, const CorruptionOptions& options, TokenRange subject,
+Corruption::Corruption(const Decoder& model, const CorruptionOptions& options, TokenRange subject,
                        std::span<const std::int32_t> counter_ids, std::int64_t first_draw, std::int64_t draws)
     : range_(subject), added_(options.method == CorruptionMethod::kNoise && !options.replace) {
-  const auto D = model.config().n_embd;
+  const auto D = model.config().width;
   switch (options.method) {
     case CorruptionMethod::kNoise:
       values_ = noise_of(options, first_draw, draws, static_cast<std::int64_t>(subject.end - subject.begin), D);

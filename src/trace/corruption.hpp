@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <span>
 
-#include "rometrace/model/gpt2.hpp"
+#include "rometrace/model/decoder.hpp"
 #include "rometrace/trace/corruption.hpp"
 
 namespace rometrace {
@@ -15,7 +15,7 @@ class Corruption {
  public:
   /// Draws number `first_draw` .. `first_draw + draws - 1` of the corruption. `counter_ids` [T] are read with kTokens
   /// only. Throws Error for one outside the model's vocabulary.
-  Corruption(const Gpt2& model, const CorruptionOptions& options, TokenRange subject,
+  Corruption(const Decoder& model, const CorruptionOptions& options, TokenRange subject,
              std::span<const std::int32_t> counter_ids, std::int64_t first_draw, std::int64_t draws);
 
   /// Writes in place into token embeddings [draws, T or more, D]; what stands behind the prompt stays as it is. Added

@@ -92,8 +92,8 @@ double TraceTally::largest_error() const {
   return largest;
 }
 
-Trace begun_trace(const TracePrompt& prompt, const TraceOptions& options, const Gpt2Config& config, const Trace& clean,
-                  const TraceTally& tally) {
+Trace begun_trace(const TracePrompt& prompt, const TraceOptions& options, const DecoderConfig& config,
+                  const Trace& clean, const TraceTally& tally) {
   auto trace = clean;
   const auto& low = tally.corrupted().columns;
   trace.samples = tally.draws();
@@ -109,7 +109,7 @@ Trace begun_trace(const TracePrompt& prompt, const TraceOptions& options, const 
 }
 
 Trace trace_of_cells(const std::vector<Cell>& cells, const TracePrompt& prompt, const TraceOptions& options,
-                     const Gpt2Config& config, const Trace& clean, const TraceTally& tally) {
+                     const DecoderConfig& config, const Trace& clean, const TraceTally& tally) {
   if (tally.fault()) throw *tally.fault();
   auto trace = begun_trace(prompt, options, config, clean, tally);
   for (std::size_t i = 0; i < cells.size(); ++i) put(tally.run(i), cells[i], trace);

@@ -73,12 +73,12 @@ class TraceTally {
 };
 
 /// The trace when all of a prompt's draws are known, its grids as empty_grid() has them.
-Trace begun_trace(const TracePrompt& prompt, const TraceOptions& options, const Gpt2Config& config, const Trace& clean,
-                  const TraceTally& tally);
+Trace begun_trace(const TracePrompt& prompt, const TraceOptions& options, const DecoderConfig& config,
+                  const Trace& clean, const TraceTally& tally);
 
 /// The same with the numbers of the cells, whose runs the tally has in their order. Throws the tally's fault.
 Trace trace_of_cells(const std::vector<Cell>& cells, const TracePrompt& prompt, const TraceOptions& options,
-                     const Gpt2Config& config, const Trace& clean, const TraceTally& tally);
+                     const DecoderConfig& config, const Trace& clean, const TraceTally& tally);
 
 /// Writes a run's numbers into the cell's grid.
 void put(const RunTally& run, const Cell& cell, Trace& trace);

@@ -51,7 +51,7 @@ struct TokenCounts {
 /// Calls `use` with the embeddings [B, D] of each block of distinct tokens, on the CPU in the model's dtype, and their
 /// counts [B], int64.
 template <typename Use>
-void for_each_block(const Gpt2& model, TokenCounts& text, Use&& use) {
+void for_each_block(const Decoder& model, TokenCounts& text, Use&& use) {
   for (std::size_t begin = 0; begin < text.ids.size(); begin += kBlock) {
     const auto size = std::min(kBlock, text.ids.size() - begin);
     use(model.embed(std::span(text.ids).subspan(begin, size)).cpu().contiguous(),
@@ -59,16 +59,16 @@ void for_each_block(const Gpt2& model, TokenCounts& text, Use&& use) {
   }
 }
 
-at::Tensor mean_of(const Gpt2& model, TokenCounts& text) {
-  auto sum = at::zeros({model.config().n_embd}, at::kDouble);
+at::Tensor mean_of(const Decoder& model, TokenCounts& text) {
+  auto sum = at::zeros({model.config().width}, at::kDouble);
   for_each_block(model, text, [&](const at::Tensor& rows, const at::Tensor& counts) {
     sum += at::matmul(counts.to(at::kDouble), rows.to(at::kDouble));
   });
   return sum / text.total;
 }
 
-at::Tensor covariance_of(const Gpt2& model, TokenCounts& text, const at::Tensor& mean) {
-  const auto D = model.config().n_embd;
+at::Tensor covariance_of(const Decoder& model, TokenCounts& text, const at::Tensor& mean) {
+  const auto D = model.config().width;
   auto sum = at::zeros({D, D}, at::kDouble);
   for_each_block(model, text, [&](const at::Tensor& rows, const at::Tensor& counts) {
     const auto weighted = (rows.to(at::kDouble) - mean) * counts.to(at::kDouble).sqrt().unsqueeze(1);
@@ -94,7 +94,7 @@ void check_enough(const TokenCounts& text, std::int64_t least) {
               (least > 1 ? "mean and covariance" : "mean") + " of their embeddings");
 }
 
-EmbeddingMoments moments_of(const Gpt2& model, TokenCounts& text) {
+EmbeddingMoments moments_of(const Decoder& model, TokenCounts& text) {
   check_enough(text, 2);
   EmbeddingMoments moments;
   moments.tokens = text.total;
@@ -114,10 +114,10 @@ std::span<const std::byte> bytes_of(const at::Tensor& tensor) {
 }
 
 /// What the moments depend on.
-std::string key_of(const Gpt2& model, TokenCounts& text) {
+std::string key_of(const Decoder& model, TokenCounts& text) {
   Sha256 hash;
   const std::string head =
-      "rometrace embedding moments, version 1, width " + std::to_string(model.config().n_embd) + '\n';
+      "rometrace embedding moments, version 1, width " + std::to_string(model.config().width) + '\n';
   hash.update(std::as_bytes(std::span(head)));
   hash.update(std::as_bytes(std::span(text.ids)));
   hash.update(std::as_bytes(std::span(text.counts)));
@@ -179,27 +179,27 @@ void write_cache(const fs::path& path, const std::string& key, const EmbeddingMo
 
 }  // namespace
 
-EmbeddingMoments embedding_moments(const Gpt2& model, std::span<const std::int32_t> token_ids) {
+EmbeddingMoments embedding_moments(const Decoder& model, std::span<const std::int32_t> token_ids) {
   const at::NoGradGuard no_grad;
   TokenCounts text(token_ids);
   return moments_of(model, text);
 }
 
-EmbeddingMoments mean_embedding(const Gpt2& model, std::span<const std::int32_t> token_ids) {
+EmbeddingMoments mean_embedding(const Decoder& model, std::span<const std::int32_t> token_ids) {
   const at::NoGradGuard no_grad;
   TokenCounts text(token_ids);
   check_enough(text, 1);
   return {mean_of(model, text), {}, text.total};
 }
 
-EmbeddingMoments cached_embedding_moments(const Gpt2& model, std::span<const std::int32_t> token_ids,
+EmbeddingMoments cached_embedding_moments(const Decoder& model, std::span<const std::int32_t> token_ids,
                                           const fs::path& cache_dir) {
   const at::NoGradGuard no_grad;
   TokenCounts text(token_ids);
   if (cache_dir.empty()) return moments_of(model, text);
   const auto key = key_of(model, text);
   const auto path = cache_dir / ("moments-" + key + ".safetensors");
-  if (auto known = read_cache(path, key, model.config().n_embd)) {
+  if (auto known = read_cache(path, key, model.config().width)) {
     known->tokens = text.total;
     return *known;
   }

@@ -23,7 +23,7 @@
 namespace rometrace {
 namespace {
 
-void refuse_unsupported(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options) {
+void refuse_unsupported(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options) {
   for (const Kind kind : options.kinds) {
     if (kind == Kind::kState || kind == Kind::kMlp || kind == Kind::kAttn || kind == Kind::kHead) continue;
     throw Error("gradients do not approximate " + std::string(to_string(kind)) +
@@ -41,14 +41,14 @@ void refuse_unsupported(const Gpt2& model, const TracePrompt& prompt, const Trac
 }
 
 // How many draws go through the model together.
-std::int64_t draws_at_once(const Gpt2& model, std::int64_t tokens, std::int64_t answer_tokens, std::int64_t memory) {
+std::int64_t draws_at_once(const Decoder& model, std::int64_t tokens, std::int64_t answer_tokens, std::int64_t memory) {
   const auto& config = model.config();
   const auto number = static_cast<std::int64_t>(at::elementSize(model.stream_dtype()));
   // What a layer keeps of a token for the backward, outputs of the sites and their gradients among it; and of an
   // answer's token logits, their log-softmax and gradients in double.
-  const auto layer = (16 * config.n_embd + config.n_inner) * number;
+  const auto layer = (16 * config.width + config.mlp_width) * number;
   const auto head = 4 * config.vocab_size * static_cast<std::int64_t>(sizeof(double));
-  const auto draw = config.n_layer * tokens * layer + answer_tokens * head;
+  const auto draw = config.layers * tokens * layer + answer_tokens * head;
   return std::max<std::int64_t>(1, memory / draw);
 }
 
@@ -63,7 +63,7 @@ struct Differentiated {
 // The runs of one prompt.
 class Runs {
  public:
-  Runs(const Gpt2& model, const CleanRun& clean, std::vector<Site> sites, std::stop_token stop)
+  Runs(const Decoder& model, const CleanRun& clean, std::vector<Site> sites, std::stop_token stop)
       : model_(model), clean_(clean), sites_(std::move(sites)), stop_(std::move(stop)) {
     const auto& ids = clean.trace.answer_ids;
     answer_ = at::tensor(std::vector<std::int64_t>(ids.begin(), ids.end())).to(model.device()).view({1, -1, 1});
@@ -91,7 +91,7 @@ class Runs {
   std::map<Site, at::Tensor> effects(const Recording& other, const Differentiated& run) const {
     std::map<Site, at::Tensor> effects;
     for (const Site site : sites_) {
-      const auto G = site == Site::kMixed ? model_.config().n_head : 1, D = model_.config().n_embd;
+      const auto G = site == Site::kMixed ? model_.config().heads : 1, D = model_.config().width;
       std::vector<at::Tensor> layers;
       for (std::size_t layer = 0; layer < run.outputs.at(site).size(); ++layer) {
         const auto put_in = of_prompt(other.outputs.at(site)[static_cast<std::int64_t>(layer)], other.first);
@@ -145,7 +145,7 @@ class Runs {
     return run;
   }
 
-  const Gpt2& model_;
+  const Decoder& model_;
   const CleanRun& clean_;
   std::vector<Site> sites_;
   std::stop_token stop_;
@@ -173,8 +173,8 @@ std::vector<double> scores_of(const Patch& patch, const std::map<Site, at::Tenso
 
 }  // namespace
 
-Trace trace_gradient(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options, const CleanRun& clean,
-                     const RunControl& control) {
+Trace trace_gradient(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options,
+                     const CleanRun& clean, const RunControl& control) {
   refuse_unsupported(model, prompt, options);
   const at::NoGradGuard no_grad;
   const auto cells = cells_of(prompt, options, model.config());

@@ -116,8 +116,8 @@ std::vector<Site> severed_sites(const std::vector<Kind>& kinds) {
   return sites;
 }
 
-std::vector<Cell> cells_of(const TracePrompt& prompt, const TraceOptions& options, const Gpt2Config& config) {
-  const auto L = config.n_layer, last = static_cast<std::int64_t>(prompt.token_ids.size()) - 1;
+std::vector<Cell> cells_of(const TracePrompt& prompt, const TraceOptions& options, const DecoderConfig& config) {
+  const auto L = config.layers, last = static_cast<std::int64_t>(prompt.token_ids.size()) - 1;
   std::vector<Cell> cells;
   const auto positions = positions_of(options.positions, prompt);
   for (std::size_t grid = 0; grid < options.kinds.size(); ++grid) {
@@ -131,7 +131,7 @@ std::vector<Cell> cells_of(const TracePrompt& prompt, const TraceOptions& option
       }
       continue;
     }
-    const auto H = kind == Kind::kHead ? config.n_head : 1;
+    const auto H = kind == Kind::kHead ? config.heads : 1;
     for (const auto position : positions) {
       if (position < prompt.first_corrupted()) {
         index += static_cast<std::size_t>(L * H);
@@ -149,7 +149,7 @@ std::vector<Cell> cells_of(const TracePrompt& prompt, const TraceOptions& option
   return cells;
 }
 
-CausalGrid empty_grid(Kind kind, const TracePrompt& prompt, const TraceOptions& options, const Gpt2Config& config,
+CausalGrid empty_grid(Kind kind, const TracePrompt& prompt, const TraceOptions& options, const DecoderConfig& config,
                       const Trace& trace) {
   constexpr auto kNone = std::numeric_limits<double>::quiet_NaN();
   CausalGrid grid;
@@ -161,8 +161,8 @@ CausalGrid empty_grid(Kind kind, const TracePrompt& prompt, const TraceOptions& 
   } else {
     grid.positions = positions_of(options.positions, prompt);
   }
-  if (kind == Kind::kHead) grid.heads = config.n_head;
-  const auto cells = grid.rows() * static_cast<std::size_t>(config.n_layer * grid.heads);
+  if (kind == Kind::kHead) grid.heads = config.heads;
+  const auto cells = grid.rows() * static_cast<std::size_t>(config.layers * grid.heads);
   const bool clean_base = knockout || options.direction == Direction::kNoising;
   const double no_error = !knockout && trace.samples > 1 ? 0 : kNone;
   grid.scores.assign(cells, clean_base ? trace.high_score : trace.low_score);

@@ -20,7 +20,7 @@ namespace {
 // The runs that a trace of one prompt is made of, for some of its draws.
 class Runs {
  public:
-  Runs(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options, const CleanRun& clean,
+  Runs(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options, const CleanRun& clean,
        std::int64_t first_draw, std::int64_t draws, std::stop_token stop)
       : model_(model),
         clean_(clean),
@@ -47,7 +47,7 @@ class Runs {
       for (const auto& change : patch.changes) {
         if (change.source == Change::Source::kCut || change.site != site || !change.layers.contains(layer)) continue;
         const auto& from = change.source == Change::Source::kBase ? base : other;
-        const auto width = change.head ? value.size(2) / model_.config().n_head : value.size(2);
+        const auto width = change.head ? value.size(2) / model_.config().heads : value.size(2);
         const auto first = change.head.value_or(0) * width;
         value.select(1, patch.position)
             .slice(1, first, first + width)
@@ -79,7 +79,7 @@ class Runs {
     return read_logits(model_.logits(hidden.slice(1, clean_.trace.tokens - 1)), question_, readings_);
   }
 
-  const Gpt2& model_;
+  const Decoder& model_;
   const CleanRun& clean_;
   Question question_;
   std::vector<Reading> readings_;
@@ -92,7 +92,7 @@ class Runs {
 
 }  // namespace
 
-Trace trace_plain(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options, const CleanRun& clean,
+Trace trace_plain(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options, const CleanRun& clean,
                   const RunControl& control) {
   const at::NoGradGuard no_grad;
   const auto cells = cells_of(prompt, options, model.config());

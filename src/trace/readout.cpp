@@ -34,7 +34,7 @@ struct VocabularyRows {
 };
 
 // `ids` [R, G]; `weights` [J, V], of which row r takes row `weights_of`[r].
-VocabularyRows read_rows(const Gpt2& model, const at::Tensor& rows, const at::Tensor& ids, const at::Tensor& weights,
+VocabularyRows read_rows(const Decoder& model, const at::Tensor& rows, const at::Tensor& ids, const at::Tensor& weights,
                          const at::Tensor& weights_of) {
   const auto& head = model.head();
   const auto R = rows.size(0);
@@ -67,7 +67,7 @@ VocabularyRows read_rows(const Gpt2& model, const at::Tensor& rows, const at::Te
 }
 
 // How many logits of each row are larger than the one given, [R].
-at::Tensor count_larger(const Gpt2& model, const at::Tensor& rows, const at::Tensor& logits) {
+at::Tensor count_larger(const Decoder& model, const at::Tensor& rows, const at::Tensor& logits) {
   const auto& head = model.head();
   auto count = at::zeros({rows.size(0)}, at::device(rows.device()).dtype(at::kLong));
   for (std::size_t part = 0; part < head.parts(); ++part) {
@@ -81,7 +81,7 @@ bool asks(std::span<const Reading> readings, Measure measure) {
 }
 
 // The readings of some runs: a column each, [R] in double.
-std::vector<at::Tensor> columns(const Gpt2& model, const at::Tensor& hidden, std::span<const Question> questions,
+std::vector<at::Tensor> columns(const Decoder& model, const at::Tensor& hidden, std::span<const Question> questions,
                                 std::span<const std::int64_t> question_of, std::span<const Reading> readings) {
   const auto R = hidden.size(0), K = hidden.size(1);
   const auto device = hidden.device();
@@ -165,7 +165,7 @@ Question::Question(const TracePrompt& prompt, const CleanRun& clean)
       foil(prompt.foil),
       clean_log_probabilities(clean.log_probabilities) {}
 
-std::vector<double> read_out(const Gpt2& model, const at::Tensor& hidden, std::span<const Question> questions,
+std::vector<double> read_out(const Decoder& model, const at::Tensor& hidden, std::span<const Question> questions,
                              std::span<const std::int64_t> question_of, std::span<const Reading> readings) {
   TORCH_INTERNAL_ASSERT(static_cast<std::int64_t>(question_of.size()) == hidden.size(0), "a run needs a question");
   std::vector<double> values;

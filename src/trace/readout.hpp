@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-#include "rometrace/model/gpt2.hpp"
+#include "rometrace/model/decoder.hpp"
 #include "rometrace/trace/clean_run.hpp"
 #include "rometrace/trace/trace.hpp"
 
@@ -29,7 +29,7 @@ struct Question {
 /// [R, 1 + readings]: of each run the answer's probability, then the readings.
 ///
 /// Logits are taken slice by slice of the vocabulary, so that no [R, V] is stored.
-std::vector<double> read_out(const Gpt2& model, const at::Tensor& hidden, std::span<const Question> questions,
+std::vector<double> read_out(const Decoder& model, const at::Tensor& hidden, std::span<const Question> questions,
                              std::span<const std::int64_t> question_of, std::span<const Reading> readings);
 
 /// The same of one question, from all logits, [R, K, V]; by their definitions, step by step.

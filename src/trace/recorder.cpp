@@ -5,9 +5,9 @@
 
 namespace rometrace {
 
-Recorder::Recorder(const Gpt2& model, const Shape& shape, const std::vector<Site>& sites) : model_(model) {
+Recorder::Recorder(const Decoder& model, const Shape& shape, const std::vector<Site>& sites) : model_(model) {
   const auto of_each_layer = [&](std::int64_t positions) {
-    return at::empty({model.config().n_layer, shape.rows, positions, model.config().n_embd},
+    return at::empty({model.config().layers, shape.rows, positions, model.config().width},
                      at::device(model.device()).dtype(model.stream_dtype()));
   };
   recording_.first = shape.first;

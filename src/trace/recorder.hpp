@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "rometrace/model/gpt2.hpp"
+#include "rometrace/model/decoder.hpp"
 #include "rometrace/trace/clean_run.hpp"
 
 namespace rometrace {
@@ -18,14 +18,14 @@ class Recorder {
     std::int64_t inputs = 0;  ///< positions of the stream that are kept
   };
 
-  Recorder(const Gpt2& model, const Shape& shape, const std::vector<Site>& sites);
+  Recorder(const Decoder& model, const Shape& shape, const std::vector<Site>& sites);
 
   void operator()(Site site, std::int64_t layer, const at::Tensor& value);
 
   const Recording& recording() const { return recording_; }
 
  private:
-  const Gpt2& model_;
+  const Decoder& model_;
   Recording recording_;
 };
 

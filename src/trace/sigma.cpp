@@ -9,7 +9,7 @@
 
 namespace rometrace {
 
-double subject_embedding_std(const Gpt2& model, const Tokenizer& tokenizer, std::span<const std::string> subjects) {
+double subject_embedding_std(const Decoder& model, const Tokenizer& tokenizer, std::span<const std::string> subjects) {
   const at::NoGradGuard no_grad;
   std::vector<std::int32_t> ids;
   for (const auto& subject : subjects) {

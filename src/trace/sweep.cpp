@@ -33,16 +33,16 @@ std::int64_t block_rows(const RunControl& control, at::Device device) {
   return device.is_cpu() ? kOnCpu : kElsewhere;
 }
 
-std::int64_t row_bytes(const Gpt2& model) {
-  return model.config().n_embd * static_cast<std::int64_t>(c10::elementSize(model.stream_dtype()));
+std::int64_t row_bytes(const Decoder& model) {
+  return model.config().width * static_cast<std::int64_t>(c10::elementSize(model.stream_dtype()));
 }
 
 // One step of the draws of J facts: what enters the passes.
 class Step {
  public:
-  Step(const Gpt2& model, std::span<const SweepFact> facts, const SweepShape& shape, const TraceOptions& options,
+  Step(const Decoder& model, std::span<const SweepFact> facts, const SweepShape& shape, const TraceOptions& options,
        std::int64_t first_draw, const std::stop_token& stop) {
-    base_ = at::empty({shape.J, shape.N, shape.R, model.config().n_embd},
+    base_ = at::empty({shape.J, shape.N, shape.R, model.config().width},
                       at::device(model.device()).dtype(model.stream_dtype()));
     for (std::int64_t j = 0; j < shape.J; ++j) {
       const auto& [prompt, clean] = facts[static_cast<std::size_t>(j)];
@@ -74,7 +74,7 @@ class Step {
     std::vector<double> values;
   };
 
-  static CorruptedRun corrupted_run(const Gpt2& model, const TracePrompt& prompt, const CleanRun& clean,
+  static CorruptedRun corrupted_run(const Decoder& model, const TracePrompt& prompt, const CleanRun& clean,
                                     const SweepShape& shape, const TraceOptions& options, const Corruption& corruption,
                                     const std::stop_token& stop) {
     Recorder record(model, {shape.N, shape.R, shape.b, shape.b + 1}, sites_of(options.kinds));
@@ -97,7 +97,7 @@ class Step {
 // The trace of one fact, when its runs are known.
 Trace trace_of(const TraceTally& tally, const SweepFact& fact, const std::vector<Cell>& cells,
                const std::vector<PatchCells>& patches, const SweepShape& shape, const TraceOptions& options,
-               const Gpt2Config& config) {
+               const DecoderConfig& config) {
   auto trace = begun_trace(*fact.prompt, options, config, fact.clean->trace, tally);
   // The clean run's numbers have no error.
   RunTally clean = tally.corrupted();
@@ -128,20 +128,20 @@ std::vector<std::vector<std::size_t>> passes_of(const std::vector<PatchCells>& p
 
 }  // namespace
 
-double TokenLayers::flops(const Gpt2Config& config) const {
-  const auto D = static_cast<double>(config.n_embd), F = static_cast<double>(config.n_inner),
+double TokenLayers::flops(const DecoderConfig& config) const {
+  const auto D = static_cast<double>(config.width), F = static_cast<double>(config.mlp_width),
              V = static_cast<double>(config.vocab_size);
   return 2 * (static_cast<double>(keys_values) * 2 * D * D + static_cast<double>(attention) * 2 * D * D +
               static_cast<double>(mlp) * 2 * D * F + static_cast<double>(answers) * D * V);
 }
 
-std::int64_t least_memory(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options) {
-  const SweepShape shape(prompt, options, model.config().n_layer);
+std::int64_t least_memory(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options) {
+  const SweepShape shape(prompt, options, model.config().layers);
   // A patch at the first corrupted position has as many rows as the base run.
   return 2 * shape.rows(shape.base_run()) * row_bytes(model);
 }
 
-Sweep trace_sweep(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options, const CleanRun& clean,
+Sweep trace_sweep(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options, const CleanRun& clean,
                   const RunControl& control) {
   const SweepFact fact{&prompt, &clean};
   auto [outcomes, work, passes] = trace_sweeps(model, {&fact, 1}, options, control);
@@ -149,12 +149,12 @@ Sweep trace_sweep(const Gpt2& model, const TracePrompt& prompt, const TraceOptio
   return {std::get<Trace>(std::move(outcomes.front())), work, passes};
 }
 
-std::int64_t facts_per_sweep(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options,
+std::int64_t facts_per_sweep(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options,
                              const RunControl& control) {
   // Measured on a CPU: of the time that it takes alone, a fact in company takes 0.4 to 0.8 with fewer than 100 rows in
   // a layer, 0.9 to 1 with some 500, and little less than all with a block of rows. Elsewhere the rule is a guess.
   constexpr std::int64_t kMost = 16;  // more was not measured, and a stop waits for all
-  const SweepShape shape(prompt, options, model.config().n_layer);
+  const SweepShape shape(prompt, options, model.config().layers);
   const auto patches = patches_of(cells_of(prompt, options, model.config()));
   std::vector<const Patch*> to_run;
   for (const auto& [patch, cells] : patches) {
@@ -182,7 +182,7 @@ SweepKey sweep_key(const TracePrompt& prompt, const TraceOptions& options) {
           by_subject ? static_cast<std::int64_t>(end) : 0};
 }
 
-SharedSweep trace_sweeps(const Gpt2& model, std::span<const SweepFact> facts, const TraceOptions& options,
+SharedSweep trace_sweeps(const Decoder& model, std::span<const SweepFact> facts, const TraceOptions& options,
                          const RunControl& control) {
   const at::NoGradGuard no_grad;
   TORCH_INTERNAL_ASSERT(!facts.empty(), "a sweep needs a fact");
@@ -211,7 +211,7 @@ SharedSweep trace_sweeps(const Gpt2& model, std::span<const SweepFact> facts, co
     auto of_step = options;
     const auto running = std::find_if_not(tallies.begin(), tallies.end(), is_done);
     of_step.samples = running->next_step(options);
-    const SweepShape shape(first, of_step, config.n_layer, static_cast<std::int64_t>(facts.size()));
+    const SweepShape shape(first, of_step, config.layers, static_cast<std::int64_t>(facts.size()));
     const auto passes = passes_of(patches, shape, row_bytes(model), control.memory, drawn == 0);
     std::vector<SweepPlan> plans;
     for (const auto& pass : passes) {
@@ -248,7 +248,7 @@ SharedSweep trace_sweeps(const Gpt2& model, std::span<const SweepFact> facts, co
     }
     drawn += of_step.samples;
   }
-  const SweepShape shape(first, options, config.n_layer);
+  const SweepShape shape(first, options, config.layers);
   for (std::size_t j = 0; j < facts.size(); ++j) {
     if (tallies[j].fault()) {
       sweep.outcomes.emplace_back(*tallies[j].fault());

@@ -27,7 +27,7 @@ at::Tensor side_by_side(const std::vector<const Recording*>& facts, Part part) {
 
 class Pass {
  public:
-  Pass(const Gpt2& model, const PassInput& input, TokenLayers& work)
+  Pass(const Decoder& model, const PassInput& input, TokenLayers& work)
       : model_(model),
         other_(input.other),
         shape_(input.shape),
@@ -37,7 +37,7 @@ class Pass {
         work_(work),
         segments_({shape_.base_run()}),
         segment_of_patch_(plan_.patches.size()) {
-    const auto D = model.config().n_embd;
+    const auto D = model.config().width;
     const auto like = at::device(model.device()).dtype(model.stream_dtype());
     rows_ = at::empty({plan_.rows, D}, like);
     runs_ = at::empty({other_count() + shape_.draws(), shape_.R, 2 * D}, like);
@@ -417,7 +417,7 @@ class Pass {
     return in_order;
   }
 
-  const Gpt2& model_;
+  const Decoder& model_;
   const OtherRuns& other_;
   const SweepShape& shape_;
   const SweepPlan& plan_;
@@ -441,7 +441,7 @@ OtherRuns::OtherRuns(const std::vector<const Recording*>& facts) {
   }
 }
 
-std::vector<RunValues> run_pass(const Gpt2& model, const PassInput& input, TokenLayers& work) {
+std::vector<RunValues> run_pass(const Decoder& model, const PassInput& input, TokenLayers& work) {
   return Pass(model, input, work).run(input.base_embeddings, input.questions, input.readings);
 }
 

@@ -8,7 +8,7 @@
 #include <span>
 #include <vector>
 
-#include "rometrace/model/gpt2.hpp"
+#include "rometrace/model/decoder.hpp"
 #include "rometrace/trace/clean_run.hpp"
 #include "rometrace/trace/sweep.hpp"
 #include "trace/readout.hpp"
@@ -41,6 +41,6 @@ struct PassInput {
 };
 
 /// What is read of the base run, then of each patch's run.
-std::vector<RunValues> run_pass(const Gpt2& model, const PassInput& input, TokenLayers& work);
+std::vector<RunValues> run_pass(const Decoder& model, const PassInput& input, TokenLayers& work);
 
 }  // namespace rometrace

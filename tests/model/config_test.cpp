@@ -17,7 +17,7 @@ using testing::Contains;
 using testing::message_of;
 using testing::TemporaryFolder;
 
-Gpt2Config read(const json& fields) {
+DecoderConfig read(const json& fields) {
   const TemporaryFolder folder;
   return read_config(folder.write("config.json", fields.dump()));
 }
@@ -30,13 +30,13 @@ json config_with(const json& changes) {
 }
 
 TEST_CASE("fields that are absent have transformers' defaults") {
-  const Gpt2Config config = read({{"model_type", "gpt2"}});
+  const DecoderConfig config = read({{"model_type", "gpt2"}});
   CHECK(config.vocab_size == 50257);
-  CHECK(config.n_positions == 1024);
-  CHECK(config.n_embd == 768);
-  CHECK(config.n_layer == 12);
-  CHECK(config.n_head == 12);
-  CHECK(config.n_inner == 3072);
+  CHECK(config.max_positions == 1024);
+  CHECK(config.width == 768);
+  CHECK(config.layers == 12);
+  CHECK(config.heads == 12);
+  CHECK(config.mlp_width == 3072);
   CHECK(config.activation == Activation::kGeluTanh);
   CHECK(config.layer_norm_epsilon == 1e-5);
   CHECK(config.scale_attn_weights);
@@ -46,25 +46,25 @@ TEST_CASE("fields that are absent have transformers' defaults") {
 }
 
 TEST_CASE("every field that changes the computation is read") {
-  const Gpt2Config config = read({{"model_type", "gpt2"},
-                                  {"architectures", {"GPT2Model"}},
-                                  {"vocab_size", 100},
-                                  {"n_positions", 32},
-                                  {"n_embd", 48},
-                                  {"n_layer", 3},
-                                  {"n_head", 6},
-                                  {"n_inner", 100},
-                                  {"activation_function", "relu"},
-                                  {"layer_norm_epsilon", 1e-12},
-                                  {"scale_attn_weights", false},
-                                  {"scale_attn_by_inverse_layer_idx", true},
-                                  {"tie_word_embeddings", false}});
+  const DecoderConfig config = read({{"model_type", "gpt2"},
+                                     {"architectures", {"GPT2Model"}},
+                                     {"vocab_size", 100},
+                                     {"n_positions", 32},
+                                     {"n_embd", 48},
+                                     {"n_layer", 3},
+                                     {"n_head", 6},
+                                     {"n_inner", 100},
+                                     {"activation_function", "relu"},
+                                     {"layer_norm_epsilon", 1e-12},
+                                     {"scale_attn_weights", false},
+                                     {"scale_attn_by_inverse_layer_idx", true},
+                                     {"tie_word_embeddings", false}});
   CHECK(config.vocab_size == 100);
-  CHECK(config.n_positions == 32);
-  CHECK(config.n_embd == 48);
-  CHECK(config.n_layer == 3);
-  CHECK(config.n_head == 6);
-  CHECK(config.n_inner == 100);
+  CHECK(config.max_positions == 32);
+  CHECK(config.width == 48);
+  CHECK(config.layers == 3);
+  CHECK(config.heads == 6);
+  CHECK(config.mlp_width == 100);
   CHECK(config.activation == Activation::kRelu);
   CHECK(config.layer_norm_epsilon == 1e-12);
   CHECK_FALSE(config.scale_attn_weights);
@@ -74,24 +74,24 @@ TEST_CASE("every field that changes the computation is read") {
 }
 
 TEST_CASE("the sizes' second names, and n_ctx where it is alone, are understood") {
-  const Gpt2Config config = read({{"model_type", "gpt2"},
-                                  {"hidden_size", 32},
-                                  {"num_attention_heads", 2},
-                                  {"num_hidden_layers", 5},
-                                  {"max_position_embeddings", 9}});
-  CHECK(config.n_embd == 32);
-  CHECK(config.n_head == 2);
-  CHECK(config.n_layer == 5);
-  CHECK(config.n_positions == 9);
-  CHECK(read({{"model_type", "gpt2"}, {"n_ctx", 7}}).n_positions == 7);
-  CHECK(read({{"model_type", "gpt2"}, {"n_ctx", 7}, {"n_positions", 8}}).n_positions == 8);
-  CHECK(read({{"model_type", "gpt2"}, {"n_ctx", 7}, {"max_position_embeddings", 8}}).n_positions == 8);
-  CHECK(read({{"model_type", "gpt2"}, {"hidden_size", 24}, {"n_embd", 24}}).n_embd == 24);
+  const DecoderConfig config = read({{"model_type", "gpt2"},
+                                     {"hidden_size", 32},
+                                     {"num_attention_heads", 2},
+                                     {"num_hidden_layers", 5},
+                                     {"max_position_embeddings", 9}});
+  CHECK(config.width == 32);
+  CHECK(config.heads == 2);
+  CHECK(config.layers == 5);
+  CHECK(config.max_positions == 9);
+  CHECK(read({{"model_type", "gpt2"}, {"n_ctx", 7}}).max_positions == 7);
+  CHECK(read({{"model_type", "gpt2"}, {"n_ctx", 7}, {"n_positions", 8}}).max_positions == 8);
+  CHECK(read({{"model_type", "gpt2"}, {"n_ctx", 7}, {"max_position_embeddings", 8}}).max_positions == 8);
+  CHECK(read({{"model_type", "gpt2"}, {"hidden_size", 24}, {"n_embd", 24}}).width == 24);
 }
 
 TEST_CASE("the MLP is four times as wide as the model where n_inner is null") {
-  CHECK(read(config_with({{"n_inner", nullptr}})).n_inner == 256);
-  CHECK(read(config_with({{"n_inner", 10}})).n_inner == 10);
+  CHECK(read(config_with({{"n_inner", nullptr}})).mlp_width == 256);
+  CHECK(read(config_with({{"n_inner", 10}})).mlp_width == 10);
 }
 
 TEST_CASE("an activation function goes by all of transformers' names for it") {
@@ -193,13 +193,13 @@ TEST_CASE("a config.json that is not an object of fields is refused") {
 TEST_CASE("a trained model's config.json gives its shape") {
   const std::filesystem::path file = ROMETRACE_SOURCE_DIR "/../shared/models/gpt2-lyrics/config.json";
   if (!std::filesystem::exists(file)) return;
-  const Gpt2Config config = read_config(file);
+  const DecoderConfig config = read_config(file);
   CHECK(config.vocab_size == 1000);
-  CHECK(config.n_positions == 64);
-  CHECK(config.n_embd == 128);
-  CHECK(config.n_layer == 4);
-  CHECK(config.n_head == 4);
-  CHECK(config.n_inner == 512);
+  CHECK(config.max_positions == 64);
+  CHECK(config.width == 128);
+  CHECK(config.layers == 4);
+  CHECK(config.heads == 4);
+  CHECK(config.mlp_width == 512);
   const std::filesystem::path other = ROMETRACE_SOURCE_DIR "/../shared/models/stories260K-hf/config.json";
   CHECK(message_of<Error>([&] { read_config(other); }) == Contains("model_type is \"llama\""));
 }

@@ -20,7 +20,7 @@ class Study {
   Study()
       : folder_(std::string(ROMETRACE_SOURCE_DIR) + "/share/rometrace/demo"),
         tokenizer(Tokenizer::load(folder_)),
-        model(Gpt2::load(folder_)) {
+        model(Decoder::load(folder_)) {
     options.trace.kinds = {Kind::kState};
     options.trace.samples = 2;
     options.trace.corruption.sigma = 0.5;
@@ -68,7 +68,7 @@ class Study {
 
  public:
   Tokenizer tokenizer;
-  std::shared_ptr<const Gpt2> model;
+  std::shared_ptr<const Decoder> model;
   BatchOptions options;
   std::vector<std::variant<Fact, BadRecord>> records;
   std::vector<BatchItem> items;

@@ -67,12 +67,12 @@ ObjectChoices choices_of(const std::vector<Fact>& facts) {
   return choices;
 }
 
-std::vector<ProbeResult> probe(const Gpt2& model, const std::vector<Fact>& facts, const ProbeOptions& options = {}) {
+std::vector<ProbeResult> probe(const Decoder& model, const std::vector<Fact>& facts, const ProbeOptions& options = {}) {
   return probe_facts(model, demo_tokenizer(), choices_of(facts), pointers(facts), options);
 }
 
 /// A small model of the demo's vocabulary, each byte of its weights `byte`.
-std::shared_ptr<const Gpt2> model_filled_with(char byte) {
+std::shared_ptr<const Decoder> model_filled_with(char byte) {
   std::mt19937 engine(1);
   const TemporaryFolder folder;
   write_random_model(folder, {.layers = 1, .vocab = demo_tokenizer().size()}, engine);
@@ -81,7 +81,7 @@ std::shared_ptr<const Gpt2> model_filled_with(char byte) {
   const auto header = 8 + bytes.substr(8).find("}}") + 2;
   std::fill(bytes.begin() + static_cast<std::ptrdiff_t>(header), bytes.end(), byte);
   folder.write("model.safetensors", bytes);
-  return Gpt2::load(folder.path());
+  return Decoder::load(folder.path());
 }
 
 ProbeResult probed(const std::vector<ProbedWording>& wordings) {
@@ -133,7 +133,7 @@ TEST_CASE("an object's tokens are those of a space and the object") {
 
 TEST_CASE("probabilities, ranks and answers are those of each prompt's softmax, sorted") {
   const at::NoGradGuard no_grad;
-  const auto model = Gpt2::load(kDemo, at::kDouble);
+  const auto model = Decoder::load(kDemo, at::kDouble);
   const auto facts = some_facts();
   const auto choices = choices_of(facts);
   const auto results = probe(*model, facts);
@@ -173,7 +173,7 @@ TEST_CASE("probabilities, ranks and answers are those of each prompt's softmax, 
 }
 
 TEST_CASE("a fact's result does not depend on its neighbours, chunks and batches") {
-  const auto model = Gpt2::load(kDemo, at::kDouble);
+  const auto model = Decoder::load(kDemo, at::kDouble);
   const auto facts = some_facts();
   const auto expected = probe(*model, facts);
   const auto compare = [&](const std::vector<ProbeResult>& results) {
@@ -197,7 +197,7 @@ TEST_CASE("a fact's result does not depend on its neighbours, chunks and batches
 }
 
 TEST_CASE("candidates are the relation's objects in all facts added, each counted by its first token") {
-  const auto model = Gpt2::load(kDemo);
+  const auto model = Decoder::load(kDemo);
   auto facts = some_facts();
   facts.push_back(make_fact("A", "plays", "trumpet", {"A plays the"}));
   facts.push_back(make_fact("B", "plays", "trumpet mouthpiece", {"B plays the"}));
@@ -246,7 +246,7 @@ TEST_CASE("an answer that is the object once stripped says it, whatever its toke
 }
 
 TEST_CASE("what is wrong with a fact is in its result, and the others are probed") {
-  const auto model = Gpt2::load(kDemo);
+  const auto model = Decoder::load(kDemo);
   std::string long_prompt = "Miles Davis";
   for (int i = 0; i < 100; ++i) long_prompt += " plays";
   std::vector<Fact> facts = some_facts();
@@ -296,7 +296,7 @@ TEST_CASE("a tokeniser of more tokens than the model has fails facts, not the ru
   std::mt19937 engine(1);
   const TemporaryFolder folder;
   write_random_model(folder, {.layers = 1, .vocab = 300}, engine);
-  const auto results = probe(*Gpt2::load(folder.path()), some_facts());
+  const auto results = probe(*Decoder::load(folder.path()), some_facts());
   for (const auto& result : results) {
     CHECK(static_cast<int>(result.status) == static_cast<int>(ProbeResult::Status::kFailed));
     CHECK(result.reason == Contains("outside the model's vocabulary of 300"));
@@ -304,7 +304,7 @@ TEST_CASE("a tokeniser of more tokens than the model has fails facts, not the ru
 }
 
 TEST_CASE("results come in order, a chunk at a time, and progress ends with all wordings") {
-  const auto model = Gpt2::load(kDemo);
+  const auto model = Decoder::load(kDemo);
   auto facts = some_facts();
   facts[1].object.reset();
   std::vector<std::int64_t> done;
@@ -323,7 +323,7 @@ TEST_CASE("results come in order, a chunk at a time, and progress ends with all 
 }
 
 TEST_CASE("probing stops when asked, with the finished chunks handed on") {
-  const auto model = Gpt2::load(kDemo);
+  const auto model = Decoder::load(kDemo);
   const auto facts = some_facts();
   std::stop_source source;
   RunControl control;

@@ -24,22 +24,22 @@ const Ids kPrompt = {3, 1, 4, 1, 5};
 const Ids kAnswer = {9, 2};  // read behind the prompt
 constexpr TokenRange kSubject = {1, 3};
 
-std::shared_ptr<const Gpt2> random_gpt2(at::ScalarType dtype = at::kFloat) {
+std::shared_ptr<const Decoder> random_gpt2(at::ScalarType dtype = at::kFloat) {
   const testing::TemporaryFolder folder;
   std::mt19937 engine(5);
   write_random_model(folder, {}, engine);
-  return Gpt2::load(folder.path(), dtype);
+  return Decoder::load(folder.path(), dtype);
 }
 
 /// Embeddings of the prompt and its answer in each of `draws` rows, [draws, 7, 8].
-at::Tensor clean_embeddings(const Gpt2& model, std::int64_t draws) {
+at::Tensor clean_embeddings(const Decoder& model, std::int64_t draws) {
   auto ids = kPrompt;
   ids.insert(ids.end(), kAnswer.begin(), kAnswer.end());
   return model.embed(ids).unsqueeze(0).repeat({draws, 1, 1});
 }
 
-at::Tensor corrupted(const Gpt2& model, const CorruptionOptions& options, std::int64_t first_draw, std::int64_t draws,
-                     const Ids& counter_ids = {}) {
+at::Tensor corrupted(const Decoder& model, const CorruptionOptions& options, std::int64_t first_draw,
+                     std::int64_t draws, const Ids& counter_ids = {}) {
   auto embeddings = clean_embeddings(model, draws);
   Corruption(model, options, kSubject, counter_ids, first_draw, draws).apply(embeddings);
   return embeddings;
@@ -55,7 +55,7 @@ CorruptionOptions noise(Distribution distribution, const std::shared_ptr<const E
   return options;
 }
 
-std::shared_ptr<const EmbeddingMoments> moments_of(const Gpt2& model) {
+std::shared_ptr<const EmbeddingMoments> moments_of(const Decoder& model) {
   return std::make_shared<EmbeddingMoments>(embedding_moments(model, Ids{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}));
 }
 

@@ -32,7 +32,7 @@ TEST_CASE("the demo golden belongs to the demo model that is shipped") {
 }
 
 TEST_CASE("sigma of s3 over the shipped facts is the reference's, digit for digit") {
-  const auto model = Gpt2::load(kDemo);
+  const auto model = Decoder::load(kDemo);
   const auto deviation =
       subject_embedding_std(*model, Tokenizer::load(kDemo), read_subjects(kRoot / "share/rometrace/facts.json"));
   // float32 sums over a million elements: the order of additions may differ from one libtorch to the next.
@@ -42,7 +42,7 @@ TEST_CASE("sigma of s3 over the shipped facts is the reference's, digit for digi
 TEST_CASE("demo prompts become the same tokens, subjects and grids as with transformers") {
   const at::NoGradGuard no_grad;
   const auto tokenizer = Tokenizer::load(kDemo);
-  const auto model = Gpt2::load(kDemo, at::kDouble);
+  const auto model = Decoder::load(kDemo, at::kDouble);
   const auto golden = demo_golden();
   for (const auto& fact : golden.at("facts")) {
     const std::string text = fact.at("prompt");

@@ -30,11 +30,11 @@ using testing::Contains;
 using testing::TemporaryFolder;
 using Ids = std::vector<std::int32_t>;
 
-std::shared_ptr<const Gpt2> random_gpt2(const testing::RandomModel& shape, unsigned seed = 1) {
+std::shared_ptr<const Decoder> random_gpt2(const testing::RandomModel& shape, unsigned seed = 1) {
   const TemporaryFolder folder;
   std::mt19937 engine(seed);
   write_random_model(folder, shape, engine);
-  return Gpt2::load(folder.path());
+  return Decoder::load(folder.path());
 }
 
 Ids random_text(std::size_t length, std::int64_t vocab) {

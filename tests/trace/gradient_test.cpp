@@ -31,7 +31,7 @@ using testing::message_of;
 using testing::RandomModel;
 using testing::TemporaryFolder;
 
-Trace gradient(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options,
+Trace gradient(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options,
                const RunControl& control = {}) {
   return trace_gradient(model, prompt, options, run_clean(model, prompt, options), control);
 }
@@ -39,7 +39,7 @@ Trace gradient(const Gpt2& model, const TracePrompt& prompt, const TraceOptions&
 // A random model of several layers and heads, a prompt whose subject is in its middle, and all kinds.
 struct Example {
   TemporaryFolder folder;
-  std::shared_ptr<const Gpt2> model;
+  std::shared_ptr<const Decoder> model;
   TracePrompt prompt;
   TraceOptions options;
 
@@ -61,8 +61,8 @@ struct Example {
     options.corruption.sigma = 0.5;
   }
 
-  std::shared_ptr<const Gpt2> load(at::ScalarType dtype, Products products) const {
-    return Gpt2::load(folder.path(), dtype, at::kCPU, products);
+  std::shared_ptr<const Decoder> load(at::ScalarType dtype, Products products) const {
+    return Decoder::load(folder.path(), dtype, at::kCPU, products);
   }
 };
 
@@ -115,7 +115,7 @@ void compare_with_differences(const Example& example) {
     const auto& change = patch.changes.front();
     return run_model(example, clean, !noising, [&](Site site, std::int64_t layer, at::Tensor& value) {
       if (site != change.site || !change.layers.contains(layer)) return;
-      const auto width = change.head ? value.size(2) / model->config().n_head : value.size(2);
+      const auto width = change.head ? value.size(2) / model->config().heads : value.size(2);
       const auto part = [&](const at::Tensor& of) {
         return of.select(1, patch.position).slice(1, change.head.value_or(0) * width).slice(1, 0, width);
       };

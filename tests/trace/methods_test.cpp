@@ -40,7 +40,7 @@ TracePrompt prompt_of(const json& golden) {
   return prompt;
 }
 
-TraceOptions options_of(const Gpt2& model, const json& golden) {
+TraceOptions options_of(const Decoder& model, const json& golden) {
   const auto& from = golden.at("options");
   TraceOptions options;
   options.kinds.clear();
@@ -170,13 +170,13 @@ void compare(const Trace& trace, const json& expected) {
 
 TEST_CASE("both engines give the numbers of an independent tracer for the whole method") {
   const auto root = std::filesystem::path(ROMETRACE_SOURCE_DIR) / "tests/goldens";
-  std::map<std::string, std::shared_ptr<const Gpt2>> models;
+  std::map<std::string, std::shared_ptr<const Decoder>> models;
   for (const auto& golden : testing::read_golden(root / "methods.json").at("traces")) {
     const std::string about = golden.at("about"), name = golden.at("model");
     CAPTURE(about);
     CAPTURE(name);
     auto& model = models[name];
-    if (!model) model = Gpt2::load(root / "models" / name, at::kDouble);
+    if (!model) model = Decoder::load(root / "models" / name, at::kDouble);
     const auto prompt = prompt_of(golden);
     const auto options = options_of(*model, golden);
     const auto clean = run_clean(*model, prompt, options);

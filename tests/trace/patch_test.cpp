@@ -17,10 +17,10 @@ TracePrompt a_prompt(std::size_t tokens, TokenRange subject) {
   return prompt;
 }
 
-Gpt2Config a_config(std::int64_t layers, std::int64_t heads) {
-  Gpt2Config config;
-  config.n_layer = layers;
-  config.n_head = heads;
+DecoderConfig a_config(std::int64_t layers, std::int64_t heads) {
+  DecoderConfig config;
+  config.layers = layers;
+  config.heads = heads;
   return config;
 }
 

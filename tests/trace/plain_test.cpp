@@ -15,7 +15,8 @@ using testing::golden_prompt;
 using testing::Tolerance;
 
 // The whole trace, clean run included.
-Trace plain(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options, const RunControl& control = {}) {
+Trace plain(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options,
+            const RunControl& control = {}) {
   return trace_plain(model, prompt, options, run_clean(model, prompt, options), control);
 }
 
@@ -23,7 +24,7 @@ constexpr Kind kAllKinds[] = {Kind::kState, Kind::kMlp, Kind::kAttn};
 
 void compare_grids(at::ScalarType dtype, Tolerance scores, Tolerance errors) {
   for (const auto& golden : golden_models()) {
-    const auto model = Gpt2::load(golden.folder, dtype);
+    const auto model = Decoder::load(golden.folder, dtype);
     for (const auto& expected : golden.golden.at("traces")) {
       const std::string setting =
           golden.name + " " +
@@ -70,7 +71,7 @@ TEST_CASE("grids in float32 are those of an independent tracer over transformers
 
 // A model and a prompt for the laws: several layers, subject in the middle.
 struct Example {
-  std::shared_ptr<const Gpt2> model;
+  std::shared_ptr<const Decoder> model;
   TracePrompt prompt;
   TraceOptions options;
   std::int64_t T, L, begin;
@@ -81,14 +82,14 @@ Example an_example() {
     for (const auto& trace : golden.golden.at("traces")) {
       const auto prompt = golden_prompt(trace);
       if (prompt.subject_range.begin < 1 || prompt.subject_range.end + 1 >= prompt.token_ids.size()) continue;
-      auto model = Gpt2::load(golden.folder);
-      if (model->config().n_layer < 3) continue;
+      auto model = Decoder::load(golden.folder);
+      if (model->config().layers < 3) continue;
       auto options = golden_options(trace);
       options.kinds.assign(std::begin(kAllKinds), std::end(kAllKinds));
       options.window = 3;
       options.corruption.replace = false;
       options.samples = 4;
-      const auto L = model->config().n_layer;
+      const auto L = model->config().layers;
       return {std::move(model),
               prompt,
               options,

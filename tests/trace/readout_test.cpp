@@ -26,7 +26,7 @@ TEST_CASE("the head is read slice by slice as it is from all logits") {
       {Measure::kLogProbability, 0}, {Measure::kLogit, 0}, {Measure::kLogitDifference, 0},
       {Measure::kRank, 0},           {Measure::kKl, 0},    {Measure::kProbability, 1}};
   for (const auto dtype : {at::kFloat, at::kDouble}) {
-    const auto model = Gpt2::load(folder.path(), dtype);
+    const auto model = Decoder::load(folder.path(), dtype);
     REQUIRE(model->head().parts() > 2);
     // More rows than a chunk; the first and last tokens of slices.
     const auto hidden = 10 * at::randn({700, 2, 4}, dtype);

@@ -82,7 +82,7 @@ void compare(const Trace& found, const Trace& expected, Tolerances tolerances) {
   measured.check();
 }
 
-void compare_with_plain(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options,
+void compare_with_plain(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options,
                         const RunControl& control) {
   const auto clean = run_clean(model, prompt, options);
   compare(trace_sweep(model, prompt, options, clean, control).trace, trace_plain(model, prompt, options, clean),
@@ -92,7 +92,7 @@ void compare_with_plain(const Gpt2& model, const TracePrompt& prompt, const Trac
 TEST_CASE("sweep = plain on every golden trace, in float64 and float32") {
   for (const auto dtype : {at::kDouble, at::kFloat}) {
     for (const auto& golden : golden_models()) {
-      const auto model = Gpt2::load(golden.folder, dtype);
+      const auto model = Decoder::load(golden.folder, dtype);
       for (const auto& trace : golden.golden.at("traces")) {
         CAPTURE(golden.name);
         compare_with_plain(*model, golden_prompt(trace), golden_options(trace), {});
@@ -214,7 +214,7 @@ class Example {
     return prompts;
   }
 
-  std::shared_ptr<const Gpt2> load(at::ScalarType dtype) const { return Gpt2::load(folder_.path(), dtype); }
+  std::shared_ptr<const Decoder> load(at::ScalarType dtype) const { return Decoder::load(folder_.path(), dtype); }
 
   TracePrompt prompt;
   TraceOptions options;
@@ -245,7 +245,7 @@ TEST_CASE("sweep = plain for random models, prompts, options, memory budgets and
     CAPTURE(example.description());
     const auto dtype = seed % 3 == 0 ? at::kFloat : at::kDouble;
     const auto model = example.load(dtype);
-    const auto row = model->config().n_embd * static_cast<std::int64_t>(c10::elementSize(dtype));
+    const auto row = model->config().width * static_cast<std::int64_t>(c10::elementSize(dtype));
     RunControl tight;
     tight.memory = example.memory_rows * row;
     tight.block_rows = example.block_rows;
@@ -270,7 +270,7 @@ TEST_CASE("sweep = plain for kinds, directions, answers, corruptions and measure
     example.widen();
     CAPTURE(example.description());
     const auto model = example.load(at::kDouble);
-    const auto row = model->config().n_embd * static_cast<std::int64_t>(c10::elementSize(at::kDouble));
+    const auto row = model->config().width * static_cast<std::int64_t>(c10::elementSize(at::kDouble));
     RunControl tight;
     tight.memory = example.memory_rows * row;
     tight.block_rows = example.block_rows;
@@ -307,7 +307,7 @@ TEST_CASE("facts that share a sweep of all sorts have the scores that each has a
 
 // Some prompts of one shape, with their clean runs: of every other one a target of its own is followed.
 struct Group {
-  Group(const Gpt2& model, Example& example, std::size_t count) : prompts(example.prompts_of_its_shape(count)) {
+  Group(const Decoder& model, Example& example, std::size_t count) : prompts(example.prompts_of_its_shape(count)) {
     for (std::size_t i = 0; i < count; ++i) {
       auto& target = prompts[i].target;
       if (target.size() <= 1) target.clear();
@@ -348,7 +348,7 @@ TEST_CASE("facts that share a sweep have the scores that each has alone") {
 
     RunControl tight;
     tight.memory =
-        count * example.memory_rows * model->config().n_embd * static_cast<std::int64_t>(c10::elementSize(dtype));
+        count * example.memory_rows * model->config().width * static_cast<std::int64_t>(c10::elementSize(dtype));
     tight.block_rows = example.block_rows;
     for (const auto& control : {RunControl(), tight}) {
       const auto shared = trace_sweeps(*model, group.facts(), example.options, control);
@@ -440,7 +440,7 @@ TEST_CASE("a fact that fills a block of rows is traced alone") {
   std::mt19937 engine(1);
   const TemporaryFolder folder;
   write_random_model(folder, {.layers = 3, .width = 256, .heads = 4, .inner = 1024, .vocab = 11}, engine);
-  const auto model = Gpt2::load(folder.path());
+  const auto model = Decoder::load(folder.path());
   const TracePrompt prompt{"", "", {1, 2, 3, 4, 5, 6, 7, 8}, {0, 2}};
   TraceOptions options;
   options.samples = 50;
@@ -558,7 +558,7 @@ TEST_CASE("the sweep does the work of the rows that differ, and no more") {
     const auto model = example.load(at::kFloat);
     const auto clean = run_clean(*model, example.prompt, example.options);
     const auto done = trace_sweep(*model, example.prompt, example.options, clean).work;
-    const auto needed = work_needed(example.prompt, example.options, model->config().n_layer);
+    const auto needed = work_needed(example.prompt, example.options, model->config().layers);
     CHECK(done.keys_values == needed.keys_values);
     CHECK(done.attention == needed.attention);
     CHECK(done.mlp == needed.mlp);
@@ -577,7 +577,7 @@ TEST_CASE("facts that share a sweep take the work that they take alone") {
     std::int64_t all = 0;
     control.progress = [&](std::int64_t, std::int64_t total) { all = total; };
     const auto done = trace_sweeps(*model, group.facts(), example.options, control).work;
-    const auto of_one = work_needed(example.prompt, example.options, model->config().n_layer);
+    const auto of_one = work_needed(example.prompt, example.options, model->config().layers);
     CHECK(done.keys_values == count * of_one.keys_values);
     CHECK(done.attention == count * of_one.attention);
     CHECK(done.mlp == count * of_one.mlp);
@@ -591,7 +591,7 @@ TEST_CASE("the states' cost is the formula's") {
   const TemporaryFolder folder;
   const std::int64_t L = 7, T = 9, b = 3, N = 4, V = 11, D = 8, F = 32;
   write_random_model(folder, {.layers = L, .width = D, .inner = F, .vocab = V}, engine);
-  const auto model = Gpt2::load(folder.path());
+  const auto model = Decoder::load(folder.path());
   TracePrompt prompt;
   prompt.token_ids = {1, 2, 3, 4, 5, 6, 7, 8, 9};
   prompt.subject_range = {3, 5};
@@ -618,7 +618,7 @@ TEST_CASE("progress counts up to all token-layers, over all passes") {
   const auto model = example.load(at::kFloat);
   const auto clean = run_clean(*model, example.prompt, example.options);
   RunControl control;
-  control.memory = example.memory_rows * model->config().n_embd * 4;
+  control.memory = example.memory_rows * model->config().width * 4;
   std::int64_t last = 0, all = 0;
   bool rises = true;
   control.progress = [&](std::int64_t done, std::int64_t total) {

@@ -11,13 +11,13 @@ enum class Activation { kGeluTanh, kGeluErf, kGeluQuick, kRelu, kSilu, kTanh, kS
 
 /// The fields of a GPT-2 config.json that change the computation; defaults are transformers' (GPT2Config). The sizes
 /// are at least 1 and small enough that a tensor's bytes can be counted in 64 bits.
-struct Gpt2Config {
+struct DecoderConfig {
   std::int64_t vocab_size = 50257;                ///< V
-  std::int64_t n_positions = 1024;                ///< longest prompt, in tokens
-  std::int64_t n_embd = 768;                      ///< D
-  std::int64_t n_layer = 12;                      ///< L
-  std::int64_t n_head = 12;                       ///< H; D is a multiple of it
-  std::int64_t n_inner = 4 * 768;                 ///< width of the MLP; config null or absent: 4 D
+  std::int64_t max_positions = 1024;              ///< longest prompt, in tokens
+  std::int64_t width = 768;                       ///< D
+  std::int64_t layers = 12;                       ///< L
+  std::int64_t heads = 12;                        ///< H; D is a multiple of it
+  std::int64_t mlp_width = 4 * 768;               ///< width of the MLP; config null or absent: 4 D
   Activation activation = Activation::kGeluTanh;  ///< activation_function
   double layer_norm_epsilon = 1e-5;
   bool scale_attn_weights = true;                ///< scores divided by sqrt(D / H)
@@ -30,6 +30,6 @@ struct Gpt2Config {
 /// fields that do not change the computation ignored. Throws Error: unreadable, not JSON, not a GPT-2 language model, a
 /// field of the wrong type or range, or a field that changes the computation in a way not supported (named, with the
 /// value found).
-Gpt2Config read_config(const std::filesystem::path& config_json);
+DecoderConfig read_config(const std::filesystem::path& config_json);
 
 }  // namespace rometrace

@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "rometrace/model/gpt2.hpp"
+#include "rometrace/model/decoder.hpp"
 #include "rometrace/text/tokenizer.hpp"
 #include "rometrace/trace/trace.hpp"
 
@@ -31,7 +31,7 @@ struct AnswerRule {
 std::string to_string(const AnswerRule& rule);  ///< reads back
 
 /// The answer that the model gives by the rule, `object_tokens` being those of kObject (0: none).
-std::vector<std::int32_t> say(const Gpt2& model, const Tokenizer& tokenizer, const TracePrompt& prompt,
+std::vector<std::int32_t> say(const Decoder& model, const Tokenizer& tokenizer, const TracePrompt& prompt,
                               const AnswerRule& rule, std::int64_t object_tokens = 0, std::stop_token stop = {});
 
 }  // namespace rometrace

@@ -10,7 +10,7 @@
 #include <variant>
 #include <vector>
 
-#include "rometrace/model/gpt2.hpp"
+#include "rometrace/model/decoder.hpp"
 #include "rometrace/study/answer_rule.hpp"
 #include "rometrace/study/facts.hpp"
 #include "rometrace/study/swap.hpp"
@@ -74,25 +74,25 @@ using BatchSink = std::function<void(std::size_t index, BatchResult&& result)>;
 /// `control.progress` is told of the sweep at hand, as done and total facts times its own units. `control.stop` is
 /// looked at between facts and sweeps: those results that are complete and in order are then still told, and false is
 /// returned. Throws Error where `control.memory` does not hold a fact.
-bool trace_facts(const Gpt2& model, const Tokenizer& tokenizer, std::span<const BatchItem> items,
+bool trace_facts(const Decoder& model, const Tokenizer& tokenizer, std::span<const BatchItem> items,
                  const BatchOptions& options, const RunControl& control, const BatchSink& sink);
 
 /// What is wrong with a fact's prompt, as far as that can be seen without running the model.
-std::optional<Verdict> problem_of_prompt(const Gpt2& model, const Tokenizer& tokenizer, const Fact& fact,
+std::optional<Verdict> problem_of_prompt(const Decoder& model, const Tokenizer& tokenizer, const Fact& fact,
                                          const BatchOptions& options);
 
 /// A prompt of each shape (sweep_key) among the facts that can be traced, in the order in
 /// which the shapes come up.
-std::vector<TracePrompt> shapes_of(const Gpt2& model, const Tokenizer& tokenizer, std::span<const BatchItem> items,
+std::vector<TracePrompt> shapes_of(const Decoder& model, const Tokenizer& tokenizer, std::span<const BatchItem> items,
                                    const BatchOptions& options);
 
 /// The least `control.memory` with which facts of each of these shapes can be traced, in bytes.
-std::int64_t least_memory(const Gpt2& model, std::span<const TracePrompt> shapes, const BatchOptions& options);
+std::int64_t least_memory(const Decoder& model, std::span<const TracePrompt> shapes, const BatchOptions& options);
 
 /// How many facts trace_facts() should be given together so that sweeps are shared well and the clean runs that wait
 /// for theirs stay small: 1 where sharing does not pay. Like the groups, it depends on the batch's shapes, model,
 /// device and `control.memory` alone, so that a batch that is gone on with is grouped as before.
-std::int64_t batch_chunk(const Gpt2& model, std::span<const TracePrompt> shapes, const BatchOptions& options,
+std::int64_t batch_chunk(const Decoder& model, std::span<const TracePrompt> shapes, const BatchOptions& options,
                          const RunControl& control);
 
 }  // namespace rometrace

@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-#include "rometrace/model/gpt2.hpp"
+#include "rometrace/model/decoder.hpp"
 #include "rometrace/study/facts.hpp"
 #include "rometrace/text/tokenizer.hpp"
 #include "rometrace/trace/trace.hpp"
@@ -131,12 +131,12 @@ using ProbeSink = std::function<void(std::size_t index, ProbeResult&& result)>;
 /// object, a wording that can't be tokenised or is too long, a probability that is not a number) is in its result. Of
 /// `control`, progress (in wordings) and stop count. Memory does not grow with the number of facts.
 /// Throws Interrupted when asked to stop; the facts of the chunk at hand are then lost.
-void probe_facts(const Gpt2& model, const Tokenizer& tokenizer, const ObjectChoices& choices,
+void probe_facts(const Decoder& model, const Tokenizer& tokenizer, const ObjectChoices& choices,
                  std::span<const Fact* const> facts, const ProbeOptions& options, const RunControl& control,
                  const ProbeSink& sink);
 
 /// The same, with all results at once.
-std::vector<ProbeResult> probe_facts(const Gpt2& model, const Tokenizer& tokenizer, const ObjectChoices& choices,
+std::vector<ProbeResult> probe_facts(const Decoder& model, const Tokenizer& tokenizer, const ObjectChoices& choices,
                                      std::span<const Fact* const> facts, const ProbeOptions& options = {},
                                      const RunControl& control = {});
 

@@ -8,7 +8,7 @@
 #include <stop_token>
 #include <vector>
 
-#include "rometrace/model/gpt2.hpp"
+#include "rometrace/model/decoder.hpp"
 #include "rometrace/trace/trace.hpp"
 
 namespace rometrace {
@@ -48,12 +48,12 @@ struct CleanRun {
 
 /// Throws Error: prompt and answer longer than the model takes, an id, target or foil outside its vocabulary, output
 /// not a number; Interrupted when `stop` is requested (looked at several times a layer).
-CleanRun run_clean(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options,
+CleanRun run_clean(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options,
                    std::stop_token stop = {});
 
 /// The tokens that the model says after the prompt, one after the other: the first one, and up to `most` while `ends`
 /// does not hold for the next one. Throws as run_clean() does; the text ends where the model takes no more tokens.
-std::vector<std::int32_t> greedy_answer(const Gpt2& model, const TracePrompt& prompt, std::int64_t most,
+std::vector<std::int32_t> greedy_answer(const Decoder& model, const TracePrompt& prompt, std::int64_t most,
                                         const std::function<bool(std::int32_t)>& ends, std::stop_token stop = {});
 
 }  // namespace rometrace

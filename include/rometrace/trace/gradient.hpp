@@ -1,6 +1,6 @@
 #pragma once
 
-#include "rometrace/model/gpt2.hpp"
+#include "rometrace/model/decoder.hpp"
 #include "rometrace/trace/clean_run.hpp"
 #include "rometrace/trace/trace.hpp"
 
@@ -19,7 +19,7 @@ namespace rometrace {
 /// needs, at least one. `clean` is the run of the same model, prompt and options. Progress counts draws. Throws Error
 /// for what is not supported, and if noise takes the output beyond numbers; Interrupted when a stop is requested
 /// (looked at several times a layer of the forwards).
-Trace trace_gradient(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options, const CleanRun& clean,
-                     const RunControl& control = {});
+Trace trace_gradient(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options,
+                     const CleanRun& clean, const RunControl& control = {});
 
 }  // namespace rometrace

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "rometrace/model/config.hpp"
-#include "rometrace/model/gpt2.hpp"
+#include "rometrace/model/decoder.hpp"
 #include "rometrace/trace/trace.hpp"
 
 namespace rometrace {
@@ -65,11 +65,11 @@ struct Cell {
 
 /// All cells that have to be run, in the order of the grids: those before the first corrupted position are what the
 /// base run is there, as no noise reaches them. Throws Error if a listed position is not in the prompt.
-std::vector<Cell> cells_of(const TracePrompt& prompt, const TraceOptions& options, const Gpt2Config& config);
+std::vector<Cell> cells_of(const TracePrompt& prompt, const TraceOptions& options, const DecoderConfig& config);
 
 /// The grid of a kind with the base run's numbers in it, of a trace whose numbers are known but for its grids. Throws
 /// Error like cells_of().
-CausalGrid empty_grid(Kind kind, const TracePrompt& prompt, const TraceOptions& options, const Gpt2Config& config,
+CausalGrid empty_grid(Kind kind, const TracePrompt& prompt, const TraceOptions& options, const DecoderConfig& config,
                       const Trace& trace);
 
 }  // namespace rometrace

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "rometrace/model/gpt2.hpp"
+#include "rometrace/model/decoder.hpp"
 #include "rometrace/trace/clean_run.hpp"
 #include "rometrace/trace/trace.hpp"
 
@@ -13,8 +13,9 @@ namespace rometrace {
 /// be patched is what is there; their score is the unpatched run's exactly.
 ///
 /// `clean` is the run of the same model, prompt and options. Progress counts cells. Throws Error if noise takes the
-/// output beyond numbers, or a listed position is not in the prompt; Interrupted when a stop is requested (looked at several times a layer).
-Trace trace_plain(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options, const CleanRun& clean,
+/// output beyond numbers, or a listed position is not in the prompt; Interrupted when a stop is requested (looked at
+/// several times a layer).
+Trace trace_plain(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options, const CleanRun& clean,
                   const RunControl& control = {});
 
 }  // namespace rometrace

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "rometrace/error.hpp"
-#include "rometrace/model/gpt2.hpp"
+#include "rometrace/model/decoder.hpp"
 #include "rometrace/trace/clean_run.hpp"
 #include "rometrace/trace/trace.hpp"
 
@@ -21,7 +21,7 @@ struct TokenLayers {
   std::int64_t answers = 0;      ///< rows of the head, D -> V; once, not for each layer
 
   /// Floating-point operations of these products, two for each multiply-add.
-  double flops(const Gpt2Config& config) const;
+  double flops(const DecoderConfig& config) const;
 };
 
 struct Sweep {
@@ -49,7 +49,7 @@ struct Sweep {
 /// is left for another pass. Progress counts token-layers. Throws Error if noise takes the output beyond numbers, if a
 /// listed position is not in the prompt, or if `control.memory` does not hold the base run and one patch; Interrupted
 /// when a stop is requested.
-Sweep trace_sweep(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options, const CleanRun& clean,
+Sweep trace_sweep(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options, const CleanRun& clean,
                   const RunControl& control = {});
 
 /// One fact of a shared sweep: what trace_sweep takes of it. Nothing is null.
@@ -74,17 +74,17 @@ SweepKey sweep_key(const TracePrompt& prompt, const TraceOptions& options);
 /// With `options.precision` each has the draws that it would have alone. Noise that takes one fact's output beyond
 /// numbers is that fact's Error, and leaves the others as they are. Throws as trace_sweep does for what concerns all:
 /// `control.memory` bounds the rows of all facts.
-SharedSweep trace_sweeps(const Gpt2& model, std::span<const SweepFact> facts, const TraceOptions& options,
+SharedSweep trace_sweeps(const Decoder& model, std::span<const SweepFact> facts, const TraceOptions& options,
                          const RunControl& control = {});
 
 /// How many facts with this one's key should share a sweep, at least 1: more where one alone has
 /// fewer rows in a layer than the device takes together (`control.block_rows`), but no more than `control.memory` holds
 /// in a single pass. It depends on the model, the key, `options` and `control` alone, so that a batch is grouped in
 /// the same way each time.
-std::int64_t facts_per_sweep(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options,
+std::int64_t facts_per_sweep(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options,
                              const RunControl& control = {});
 
 /// The least `control.memory` with which the prompt can be traced: the base run and the largest patch, in bytes.
-std::int64_t least_memory(const Gpt2& model, const TracePrompt& prompt, const TraceOptions& options);
+std::int64_t least_memory(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options);
 
 }  // namespace rometrace

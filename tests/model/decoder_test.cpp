@@ -1,4 +1,4 @@
-#include "rometrace/model/gpt2.hpp"
+#include "rometrace/model/decoder.hpp"
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
@@ -20,7 +20,7 @@ void compare_logits(at::ScalarType dtype, Tolerance tolerance) {
   for (const auto& golden : golden_models()) {
     CAPTURE(golden.name);
     Closeness closeness(tolerance);
-    const auto model = Gpt2::load(golden.folder, dtype);
+    const auto model = Decoder::load(golden.folder, dtype);
     for (const auto& example : golden.golden.at("logits")) {
       const std::vector<std::int32_t> ids = example.at("token_ids");
       const auto logits = model->logits(model->forward(ids, 1))[0].to(at::kDouble).contiguous();
@@ -50,7 +50,7 @@ TEST_CASE("logits in float32 are those of transformers in float64 up to float32'
 TEST_CASE("rows of a batch are computed alike") {
   const at::NoGradGuard no_grad;
   const auto golden = golden_models().front();
-  const auto model = Gpt2::load(golden.folder, at::kDouble);
+  const auto model = Decoder::load(golden.folder, at::kDouble);
   const std::vector<std::int32_t> ids = golden.golden.at("logits")[0].at("token_ids");
   const auto one = model->forward(ids, 1);
   const auto many = model->forward(ids, 7);
@@ -60,12 +60,12 @@ TEST_CASE("rows of a batch are computed alike") {
 TEST_CASE("prompts that run side by side give the last states that each gives alone") {
   const at::NoGradGuard no_grad;
   const auto golden = golden_models().front();
-  const auto model = Gpt2::load(golden.folder, at::kDouble);
+  const auto model = Decoder::load(golden.folder, at::kDouble);
   const std::vector<std::vector<std::int32_t>> prompts = {{1, 2, 3}, {3, 2, 1}, {2, 2, 2}};
   std::vector<std::int32_t> all;
   for (const auto& prompt : prompts) all.insert(all.end(), prompt.begin(), prompt.end());
   const auto together = model->forward_prompts(all, 3);
-  REQUIRE(together.sizes() == at::IntArrayRef({3, model->config().n_embd}));
+  REQUIRE(together.sizes() == at::IntArrayRef({3, model->config().width}));
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     const auto alone = model->forward(prompts[i], 1)[0][2];
     CHECK((together[static_cast<std::int64_t>(i)] - alone).abs().max().item<double>() < 1e-12);
@@ -76,10 +76,10 @@ TEST_CASE("prompts that run side by side give the last states that each gives al
 TEST_CASE("a tap sees every site once a layer, in the order of the computation, and what it writes counts") {
   const at::NoGradGuard no_grad;
   const auto golden = golden_models().front();
-  const auto model = Gpt2::load(golden.folder);
+  const auto model = Decoder::load(golden.folder);
   const std::vector<std::int32_t> ids = golden.golden.at("logits")[0].at("token_ids");
   std::vector<std::pair<Site, std::int64_t>> seen, expected = {{Site::kEmbedding, 0}};
-  for (std::int64_t layer = 0; layer < model->config().n_layer; ++layer) {
+  for (std::int64_t layer = 0; layer < model->config().layers; ++layer) {
     for (const auto site : {Site::kMixed, Site::kAttn, Site::kMlp, Site::kState}) {
       expected.emplace_back(site, layer);
     }
@@ -87,7 +87,7 @@ TEST_CASE("a tap sees every site once a layer, in the order of the computation, 
   const auto T = static_cast<std::int64_t>(ids.size());
   model->forward(ids, 2, [&](Site site, std::int64_t layer, at::Tensor& value) {
     seen.emplace_back(site, layer);
-    CHECK(value.sizes() == at::IntArrayRef({2, T, model->config().n_embd}));
+    CHECK(value.sizes() == at::IntArrayRef({2, T, model->config().width}));
   });
   const bool in_order = seen == expected;  // doctest cannot print these
   CHECK(in_order);
@@ -107,10 +107,10 @@ TEST_CASE("an allocation that fails is an exception, not the end of the program"
 #endif
 
 TEST_CASE("a prompt the model cannot take is refused") {
-  const auto model = Gpt2::load(golden_models().front().folder);
+  const auto model = Decoder::load(golden_models().front().folder);
   const auto& config = model->config();
   CHECK_THROWS_AS(model->forward(std::vector<std::int32_t>(), 1), Error);
-  CHECK_THROWS_AS(model->forward(std::vector<std::int32_t>(static_cast<std::size_t>(config.n_positions) + 1, 0), 1),
+  CHECK_THROWS_AS(model->forward(std::vector<std::int32_t>(static_cast<std::size_t>(config.max_positions) + 1, 0), 1),
                   Error);
   CHECK_THROWS_AS(model->forward(std::vector<std::int32_t>{static_cast<std::int32_t>(config.vocab_size)}, 1), Error);
   CHECK_THROWS_AS(model->forward(std::vector<std::int32_t>{-1}, 1), Error);
@@ -118,7 +118,7 @@ TEST_CASE("a prompt the model cannot take is refused") {
   CHECK_THROWS_AS(model->forward_prompts(three, 0), Error);
   CHECK_THROWS_AS(model->forward_prompts(three, 2), Error);
   CHECK_THROWS_AS(model->forward_prompts({}, 1), Error);
-  CHECK_THROWS_AS(model->forward_prompts(three, config.n_positions + 1), Error);
+  CHECK_THROWS_AS(model->forward_prompts(three, config.max_positions + 1), Error);
 }
 
 }  // namespace

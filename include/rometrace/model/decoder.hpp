@@ -56,7 +56,7 @@ class LayerNormImpl : public torch::nn::Module {
 class AttentionImpl : public torch::nn::Module {
  public:
   /// `c_attn` in two parts: queries (D columns), keys and values (2 D).
-  AttentionImpl(const Gpt2Config& config, std::int64_t layer, std::shared_ptr<const Conv1dImpl> c_attn,
+  AttentionImpl(const DecoderConfig& config, std::int64_t layer, std::shared_ptr<const Conv1dImpl> c_attn,
                 std::shared_ptr<const Conv1dImpl> c_proj);
 
   at::Tensor queries(const at::Tensor& x) const;      ///< [..., D] -> [..., D], heads side by side
@@ -114,17 +114,17 @@ class BlockImpl : public torch::nn::Module {
 
 /// GPT-2 with its language-model head, for inference. Immutable once loaded. Products are computed in `dtype`; the
 /// residual stream, LayerNorm, softmax and head in `stream_dtype`.
-class Gpt2 : public torch::nn::Module {
+class Decoder : public torch::nn::Module {
  public:
   /// Loads a folder in Hugging Face layout (config.json and safetensors weights; names with or without the prefix
   /// "transformer."; buffers such as attn.bias are ignored). Weights may be views of the mapped file; those that are
   /// packed (see Linear) are copied when they are first used, and the file's pages then let go, so that both are never
   /// held whole. Throws Error, also for a dtype that the device cannot multiply in (float16 on a CPU, bfloat16 on an
   /// old one).
-  static std::shared_ptr<const Gpt2> load(const std::filesystem::path& folder, at::ScalarType dtype = at::kFloat,
-                                          at::Device device = at::kCPU, Products products = Products::kFast);
+  static std::shared_ptr<const Decoder> load(const std::filesystem::path& folder, at::ScalarType dtype = at::kFloat,
+                                             at::Device device = at::kCPU, Products products = Products::kFast);
 
-  const Gpt2Config& config() const { return config_; }
+  const DecoderConfig& config() const { return config_; }
   at::ScalarType dtype() const { return dtype_; }
   at::ScalarType stream_dtype() const { return wte_.scalar_type(); }  ///< float64 for float64, else float32
   at::Device device() const { return wte_.device(); }
@@ -157,14 +157,14 @@ class Gpt2 : public torch::nn::Module {
   const Linear& head() const { return *head_; }
 
  private:
-  Gpt2(Gpt2Config config, std::shared_ptr<const Checkpoint> checkpoint, at::ScalarType dtype, at::Device device,
-       Products products);
+  Decoder(DecoderConfig config, std::shared_ptr<const Checkpoint> checkpoint, at::ScalarType dtype, at::Device device,
+          Products products);
 
   void refuse_length(std::int64_t T) const;  // throws Error unless 1 <= T <= n_positions
   // Token embeddings [B, T, D] -> what ln_f reads.
   at::Tensor run_layers(at::Tensor x, const Tap& tap, const AttentionMask& mask) const;
 
-  Gpt2Config config_;
+  DecoderConfig config_;
   at::ScalarType dtype_;
   Products products_;
   std::vector<std::filesystem::path> weight_files_;

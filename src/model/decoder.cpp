@@ -1,4 +1,4 @@
-#include "rometrace/model/gpt2.hpp"
+#include "rometrace/model/decoder.hpp"
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/embedding.h>
@@ -137,10 +137,10 @@ at::Tensor LayerNormImpl::forward(const at::Tensor& x) const {
   return at::layer_norm(x, {x.size(-1)}, weight_, bias_, epsilon_);
 }
 
-AttentionImpl::AttentionImpl(const Gpt2Config& config, std::int64_t layer, std::shared_ptr<const Conv1dImpl> c_attn,
+AttentionImpl::AttentionImpl(const DecoderConfig& config, std::int64_t layer, std::shared_ptr<const Conv1dImpl> c_attn,
                              std::shared_ptr<const Conv1dImpl> c_proj)
-    : heads_(config.n_head),
-      scale_(config.scale_attn_weights ? 1 / std::sqrt(static_cast<double>(config.n_embd / config.n_head)) : 1),
+    : heads_(config.heads),
+      scale_(config.scale_attn_weights ? 1 / std::sqrt(static_cast<double>(config.width / config.heads)) : 1),
       c_attn_(keep(*this, "c_attn", std::move(c_attn))),
       c_proj_(keep(*this, "c_proj", std::move(c_proj))) {
   if (config.scale_attn_by_inverse_layer_idx) scale_ /= static_cast<double>(layer + 1);
@@ -206,18 +206,18 @@ at::Tensor BlockImpl::forward(at::Tensor x, const Tap& tap, const AttentionMask&
   return x;
 }
 
-std::shared_ptr<const Gpt2> Gpt2::load(const std::filesystem::path& folder, at::ScalarType dtype, at::Device device,
-                                       Products products) {
+std::shared_ptr<const Decoder> Decoder::load(const std::filesystem::path& folder, at::ScalarType dtype,
+                                             at::Device device, Products products) {
   refuse_unless_it_multiplies(dtype, device);
   auto config = read_config(folder / "config.json");
   auto checkpoint = std::make_shared<const Checkpoint>(Checkpoint::open(folder));
-  return std::shared_ptr<const Gpt2>(new Gpt2(std::move(config), std::move(checkpoint), dtype, device, products));
+  return std::shared_ptr<const Decoder>(new Decoder(std::move(config), std::move(checkpoint), dtype, device, products));
 }
 
-Gpt2::Gpt2(Gpt2Config config, std::shared_ptr<const Checkpoint> checkpoint, at::ScalarType dtype, at::Device device,
-           Products products)
+Decoder::Decoder(DecoderConfig config, std::shared_ptr<const Checkpoint> checkpoint, at::ScalarType dtype,
+                 at::Device device, Products products)
     : config_(std::move(config)), dtype_(dtype), products_(products), weight_files_(checkpoint->files()) {
-  const auto D = config_.n_embd, V = config_.vocab_size, F = config_.n_inner;
+  const auto D = config_.width, V = config_.vocab_size, F = config_.mlp_width;
   const auto epsilon = config_.layer_norm_epsilon;
   const Loader load(std::move(checkpoint), dtype, device, products);
 
@@ -229,10 +229,10 @@ Gpt2::Gpt2(Gpt2Config config, std::shared_ptr<const Checkpoint> checkpoint, at::
   };
   const auto [embedding, head] = load.wte_and_head({V, D}, config_.tie_word_embeddings);
   wte_ = parameter(*transformer, "wte", embedding);
-  wpe_ = parameter(*transformer, "wpe", load("wpe.weight", {config_.n_positions, D}));
+  wpe_ = parameter(*transformer, "wpe", load("wpe.weight", {config_.max_positions, D}));
 
   auto blocks = std::make_shared<torch::nn::Module>("h");
-  for (std::int64_t layer = 0; layer < config_.n_layer; ++layer) {
+  for (std::int64_t layer = 0; layer < config_.layers; ++layer) {
     const std::string at = "h." + std::to_string(layer) + ".";
     auto attn = std::make_shared<AttentionImpl>(config_, layer, load.conv1d(at + "attn.c_attn", D, 3 * D, {D, 2 * D}),
                                                 load.conv1d(at + "attn.c_proj", D, D));
@@ -253,18 +253,18 @@ Gpt2::Gpt2(Gpt2Config config, std::shared_ptr<const Checkpoint> checkpoint, at::
   if (!tied_ && !head_->packed()) parameter(*this, "lm_head", head);
 }
 
-bool Gpt2::differentiable() const {
+bool Decoder::differentiable() const {
   return products_ == Products::kDifferentiable || !(Linear::packs(dtype_, device()) || head_->packed());
 }
 
-std::int64_t Gpt2::parameter_count() const {
-  const auto D = config_.n_embd, F = config_.n_inner;
+std::int64_t Decoder::parameter_count() const {
+  const auto D = config_.width, F = config_.mlp_width;
   const auto product = [](std::int64_t in, std::int64_t out) { return in * out + out; };
   const auto layer = product(D, 3 * D) + product(D, D) + product(D, F) + product(F, D) + 4 * D;
-  return (tied_ ? 1 : 2) * config_.vocab_size * D + config_.n_positions * D + config_.n_layer * layer + 2 * D;
+  return (tied_ ? 1 : 2) * config_.vocab_size * D + config_.max_positions * D + config_.layers * layer + 2 * D;
 }
 
-at::Tensor Gpt2::embed(std::span<const std::int32_t> token_ids) const {
+at::Tensor Decoder::embed(std::span<const std::int32_t> token_ids) const {
   for (const auto id : token_ids) {
     if (id < 0 || id >= config_.vocab_size) {
       throw Error("token id " + std::to_string(id) + " is outside the model's vocabulary of " +
@@ -275,35 +275,35 @@ at::Tensor Gpt2::embed(std::span<const std::int32_t> token_ids) const {
   return at::embedding(wte_, at::tensor(ids).to(wte_.device()));
 }
 
-void Gpt2::refuse_length(std::int64_t T) const {
-  if (T >= 1 && T <= config_.n_positions) return;
+void Decoder::refuse_length(std::int64_t T) const {
+  if (T >= 1 && T <= config_.max_positions) return;
   throw Error("the prompt has " + std::to_string(T) + " tokens; this model takes 1 to " +
-              std::to_string(config_.n_positions));
+              std::to_string(config_.max_positions));
 }
 
-at::Tensor Gpt2::run_layers(at::Tensor x, const Tap& tap, const AttentionMask& mask) const {
+at::Tensor Decoder::run_layers(at::Tensor x, const Tap& tap, const AttentionMask& mask) const {
   if (tap) tap(Site::kEmbedding, 0, x);
   x = x + position_embeddings(x.size(1));
   for (const auto& block : h_) x = block->forward(std::move(x), tap, mask);
   return x;
 }
 
-at::Tensor Gpt2::forward(std::span<const std::int32_t> token_ids, std::int64_t rows, const Tap& tap,
-                         const AttentionMask& mask) const {
+at::Tensor Decoder::forward(std::span<const std::int32_t> token_ids, std::int64_t rows, const Tap& tap,
+                            const AttentionMask& mask) const {
   refuse_length(static_cast<std::int64_t>(token_ids.size()));
   return ln_f(run_layers(embed(token_ids).unsqueeze(0).repeat({rows, 1, 1}), tap, mask));
 }
 
-at::Tensor Gpt2::forward_prompts(std::span<const std::int32_t> token_ids, std::int64_t T, const Tap& tap) const {
+at::Tensor Decoder::forward_prompts(std::span<const std::int32_t> token_ids, std::int64_t T, const Tap& tap) const {
   refuse_length(T);
   if (token_ids.empty() || static_cast<std::int64_t>(token_ids.size()) % T != 0) {
     throw Error(std::to_string(token_ids.size()) + " token ids are no prompts of " + std::to_string(T) + " tokens");
   }
-  const auto x = run_layers(embed(token_ids).view({-1, T, config_.n_embd}), tap, {});
+  const auto x = run_layers(embed(token_ids).view({-1, T, config_.width}), tap, {});
   return ln_f(x.select(1, T - 1));
 }
 
-at::Tensor Gpt2::logits(const at::Tensor& hidden) const {
+at::Tensor Decoder::logits(const at::Tensor& hidden) const {
   std::vector<at::Tensor> slices;
   for (std::size_t part = 0; part < head_->parts(); ++part) slices.push_back(head_->product(hidden, part));
   return at::cat(slices, -1);
