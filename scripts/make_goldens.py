@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the goldens: tiny random GPT-2 checkpoints, and what transformers makes of them in float64.
+"""Makes the goldens: tiny random checkpoints of all families, and what transformers makes of them in float64.
 
     scripts/make_goldens.py                  writes tests/goldens/models/<case>/{config.json, weights, golden.json}
                                              and tests/goldens/methods.json
@@ -38,18 +38,22 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shutil
 import sys
+import tempfile
 import zlib
 from collections import Counter
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Callable, Iterable
+from typing import Any, Iterable
 
 import numpy as np
 import torch
 import transformers
 from safetensors.torch import save_file
 
+from golden_cases import FIRST, LAST, MIDDLE, ONE, ONLY, WHOLE, Case, Prompt, Spec, Tensors, config_json
+from golden_families import BASES, FAMILY_CASES, make_family_weights
 from reference_tracer import (
     GRID_KINDS,
     KINDS,
@@ -57,6 +61,8 @@ from reference_tracer import (
     REPOSITORY,
     TraceOptions,
     clean_logits,
+    config_of,
+    embeddings_of,
     encode,
     find_subject,
     load_model,
@@ -71,52 +77,8 @@ from reference_tracer import (
     weights_sha256,
 )
 
-Tensors = dict[str, torch.Tensor]
 
-
-# --- The cases --------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A random prompt of `tokens` tokens with its subject at [b, e)."""
-
-    tokens: int
-    subject: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Spec:
-    """One trace of a case; `noise` is sigma in standard deviations of wte, rounded to three decimals."""
-
-    kind: str
-    prompt: Prompt
-    window: int = 10
-    samples: int = 10
-    seed: int = 1
-    distribution: str = "gaussian"
-    noise: float = 3
-    replace: bool = False
-    target: bool = False
-    """Follow the third most probable token of the clean run instead of the first."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """One model folder. `config` holds what differs from the base; a field set to None there is left out."""
-
-    name: str
-    about: str
-    config: dict[str, Any] = field(default_factory=dict)
-    stored: torch.dtype = torch.float32
-    layout: Callable[[Tensors], Tensors] = lambda tensors: tensors
-    shards: int = 1
-    gain: float = 1
-    """Factor on the weights that write into the residual stream."""
-    embedding_std: float = 0.5
-    prompts: tuple[Prompt, ...] = (Prompt(5, (1, 3)),)
-    traces: tuple[Spec, ...] = ()
-
+# --- The cases of GPT-2 -----------------------------------------------------------------------------------------
 
 BASE_CONFIG = {
     "architectures": ["GPT2LMHeadModel"],
@@ -130,13 +92,6 @@ BASE_CONFIG = {
     "n_positions": 16,
     "vocab_size": 53,
 }
-
-FIRST = Prompt(6, (0, 2))
-MIDDLE = Prompt(7, (2, 5))
-LAST = Prompt(6, (4, 6))
-ONE = Prompt(5, (1, 2))
-ONLY = Prompt(1, (0, 1))
-WHOLE = Prompt(4, (0, 4))
 
 ACTIVATIONS = "gelu_new gelu gelu_fast gelu_pytorch_tanh quick_gelu relu silu swish tanh sigmoid".split()
 
@@ -357,6 +312,7 @@ CASES = (
         )
         for name in ACTIVATIONS
     ),
+    *FAMILY_CASES,
 )
 
 
@@ -364,11 +320,13 @@ CASES = (
 
 
 def make_weights(case: Case, config: dict[str, Any]) -> Tensors:
-    """Random float64 weights by their names in GPT2LMHeadModel's checkpoints.
+    """Random float64 weights by their names in the checkpoints of the case's family; here, of GPT2LMHeadModel.
 
     Matrices keep the scale of what passes through them (standard deviation about 1 / sqrt(inputs)), biases and
     LayerNorm gains are neither 0 nor 1, and the embeddings are wide enough for probabilities to differ.
     """
+    if case.family != "gpt2":
+        return make_family_weights(case, config)
     random = np.random.RandomState(zlib.crc32(case.name.encode()))
     width, vocabulary = config["n_embd"], config["vocab_size"]
     inner = config.get("n_inner") or 4 * width
@@ -417,16 +375,17 @@ def save_weights(tensors: Tensors, folder: Path, shards: int) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
+def base_of(case: Case) -> dict[str, Any]:
+    """The config that the case's own is laid over."""
+    return BASES.get(case.family, BASE_CONFIG)
+
+
 def save_model(case: Case, folder: Path) -> None:
     """Writes config.json and the weights of one case."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
         old.unlink()
-    config = {
-        name: value
-        for name, value in (BASE_CONFIG | case.config).items()
-        if value is not None or name not in case.config
-    }
+    config = config_json(base_of(case), case.config)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     weights = {name: tensor.to(case.stored) for name, tensor in make_weights(case, config).items()}
     save_weights(case.layout(weights), folder, case.shards)
@@ -444,7 +403,7 @@ def draw_token_ids(case: Case, prompt: Prompt, vocabulary: int, draw: int = 0) -
 
 
 def trace_golden(
-    model: transformers.GPT2LMHeadModel, token_ids: list[int], subject_range: tuple[int, int], options: TraceOptions
+    model: transformers.PreTrainedModel, token_ids: list[int], subject_range: tuple[int, int], options: TraceOptions
 ) -> dict[str, Any]:
     """One entry of "traces", of one kind: the prompt, the options and the results."""
     (kind,) = options.kinds
@@ -476,7 +435,7 @@ def is_telling(golden: dict[str, Any], second_score: float) -> bool:
     return total > 0.2 * golden["high_score"] and largest > 0.05 and golden["prediction_score"] > second_score + 0.01
 
 
-def options_of(spec: Spec, model: transformers.GPT2LMHeadModel, target: int) -> TraceOptions:
+def options_of(spec: Spec, model: transformers.PreTrainedModel, target: int) -> TraceOptions:
     """The options of one trace; sigma in three decimals."""
     return TraceOptions(
         kinds=(spec.kind,),
@@ -484,16 +443,16 @@ def options_of(spec: Spec, model: transformers.GPT2LMHeadModel, target: int) -> 
         samples=spec.samples,
         seed=spec.seed,
         distribution=spec.distribution,
-        sigma=round(spec.noise * model.transformer.wte.weight.std().item(), 3),
+        sigma=round(spec.noise * embeddings_of(model).std().item(), 3),
         replace=spec.replace,
         answer_ids=(target,) if spec.target else None,
     )
 
 
-def make_trace(case: Case, spec: Spec, model: transformers.GPT2LMHeadModel) -> dict[str, Any]:
+def make_trace(case: Case, spec: Spec, model: transformers.PreTrainedModel) -> dict[str, Any]:
     """The trace of the first random prompt that tells something."""
     for draw in range(200):
-        token_ids = draw_token_ids(case, spec.prompt, model.config.vocab_size, draw)
+        token_ids = draw_token_ids(case, spec.prompt, config_of(model).vocab_size, draw)
         best = clean_logits(model, token_ids)[-1].softmax(-1).topk(3)
         options = options_of(spec, model, target=int(best.indices[2]))
         golden = trace_golden(model, token_ids, spec.prompt.subject, options)
@@ -508,11 +467,25 @@ def make_case(case: Case, folder: Path) -> dict[str, Any]:
     model = load_model(folder, torch.float64)
     golden = made_by() | {"about": case.about, "dtype": "float64", "logits": [], "traces": []}
     for prompt in case.prompts:
-        token_ids = draw_token_ids(case, prompt, model.config.vocab_size)
+        token_ids = draw_token_ids(case, prompt, config_of(model).vocab_size)
         golden["logits"].append({"token_ids": token_ids, "logits": clean_logits(model, token_ids).tolist()})
     golden["traces"] = [make_trace(case, spec, model) for spec in case.traces]
     write_golden(golden, folder / "golden.json")
     return golden
+
+
+def check_counts(case: Case, folder: Path, golden: dict[str, Any]) -> None:
+    """Refuses a case whose numbers do not show what it is about: each change of `counts` must change the logits."""
+    truth = json.loads((folder / "config.json").read_text())
+    entry = golden["logits"][0]
+    for change in case.counts:
+        with tempfile.TemporaryDirectory() as other:
+            for path in folder.glob("*.safetensors*"):
+                shutil.copyfile(path, Path(other) / path.name)
+            (Path(other) / "config.json").write_text(json.dumps(config_json(truth, change)))
+            logits = clean_logits(load_model(Path(other), torch.float64), entry["token_ids"])
+        if (logits - torch.tensor(entry["logits"], dtype=torch.float64)).abs().max() < 1e-6:
+            raise ValueError(f"{case.name}: {change} changes nothing")
 
 
 def float32_difference(folder: Path, golden: dict[str, Any]) -> tuple[float, float]:
@@ -584,6 +557,7 @@ def make_models(folder: Path, only: list[str]) -> None:
         if only and case.name not in only:
             continue
         goldens.append(make_case(case, folder / case.name))
+        check_counts(case, folder / case.name, goldens[-1])
         logits, scores = float32_difference(folder / case.name, goldens[-1])
         effects = " ".join(f"{t['high_score']:.3f}>{t['low_score']:.3f}" for t in goldens[-1]["traces"])
         print(f"{case.name}: float32 differs by {logits:.1e} (logits), {scores:.1e} (scores); {effects}")
@@ -605,7 +579,7 @@ class Method:
     prompt: Prompt
     options: TraceOptions
     noise: float = 3
-    """Sigma in standard deviations of wte, rounded to three decimals."""
+    """Sigma in standard deviations of the embeddings, rounded to three decimals."""
     text: int = 0
     """Tokens of the random text of mean, multivariate and student."""
     differing: tuple[int, ...] = ()
@@ -770,14 +744,14 @@ METHODS = (
 
 
 def method_options(
-    method: Method, model: transformers.GPT2LMHeadModel, token_ids: list[int], random: np.random.RandomState
+    method: Method, model: transformers.PreTrainedModel, token_ids: list[int], random: np.random.RandomState
 ) -> TraceOptions:
     """The options of one trace, with what depends on the model and the prompt."""
-    vocabulary = model.config.vocab_size
+    vocabulary = config_of(model).vocab_size
     best = clean_logits(model, token_ids)[-1].topk(6).indices.tolist()
     options = method.options
     has_sigma = options.method == "noise" and options.distribution in ("gaussian", "uniform")
-    sigma = round(method.noise * model.transformer.wte.weight.std().item(), 3) if has_sigma else None
+    sigma = round(method.noise * embeddings_of(model).std().item(), 3) if has_sigma else None
     options = replace(options, sigma=sigma, other_targets=tuple(best[2 : 2 + method.others]))
     if method.foil:
         options = replace(options, foil=best[1])
@@ -806,13 +780,13 @@ def is_telling_method(traced: dict[str, Any], options: TraceOptions) -> bool:
     return high > 0.02 and min(changes) > 0.1 * high
 
 
-def make_method(method: Method, model: transformers.GPT2LMHeadModel) -> dict[str, Any]:
+def make_method(method: Method, model: transformers.PreTrainedModel) -> dict[str, Any]:
     """The entry of the first random prompt that tells something."""
     position = method.options.positions
     outside = position is not None and max(position) < method.prompt.subject[0]
     for draw in range(500):
         random = np.random.RandomState(zlib.crc32(f"{method.about} {draw}".encode()))
-        token_ids = random.randint(0, model.config.vocab_size, method.prompt.tokens).tolist()
+        token_ids = random.randint(0, config_of(model).vocab_size, method.prompt.tokens).tolist()
         options = method_options(method, model, token_ids, random)
         best = clean_logits(model, token_ids)[-1].softmax(-1).topk(2).values.tolist()
         without_grids = trace(model, token_ids, method.prompt.subject, replace(options, kinds=(), precision=None))

@@ -23,7 +23,7 @@ import math
 import re
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -33,7 +33,8 @@ import numpy as np
 import tokenizers
 import torch
 import transformers
-from transformers import GPT2Config, GPT2LMHeadModel
+from torch.overrides import TorchFunctionMode
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 transformers.logging.set_verbosity_error()  # old checkpoints hold buffers that transformers reports and ignores
 transformers.logging.disable_progress_bar()
@@ -101,16 +102,116 @@ class TraceOptions:
 # --- The model and its text -------------------------------------------------------------------------------------
 
 
-def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> GPT2LMHeadModel:
-    """The GPT-2 in `folder`, weights converted to `dtype`, in evaluation mode.
+@dataclass(frozen=True)
+class Layout:
+    """Where a family of models has what is traced: paths of modules, from the model and from one block of it."""
 
-    reorder_and_upcast_attn is switched off: it asks for float32 attention inside half-precision models, so it changes
-    nothing in a float32 model, and in a float64 model it would throw precision away.
+    blocks: str
+    embedding: str
+    """Gives the token embeddings: scaled in Gemma, before project_in in OPT."""
+    attention: str
+    """Of a block: takes the mask."""
+    projection: str
+    """Of a block: takes the heads side by side."""
+    attn: str
+    """Of a block: its output is what attention adds to the stream (OPT with norms behind: to the norm's input)."""
+    mlp: str
+    """Of a block: likewise."""
+
+
+GPT_BLOCKS = ("transformer.h", "transformer.wte")
+LLAMA_BLOCKS = ("model.layers", "model.embed_tokens")
+LLAMA = Layout(*LLAMA_BLOCKS, "self_attn", "self_attn.o_proj", "self_attn", "mlp")
+SANDWICH = ("self_attn", "self_attn.o_proj", "post_attention_layernorm", "post_feedforward_layernorm")
+LAYOUTS = {
+    "gpt2": Layout(*GPT_BLOCKS, "attn", "attn.c_proj", "attn", "mlp"),
+    "gptj": Layout(*GPT_BLOCKS, "attn", "attn.out_proj", "attn", "mlp"),
+    "gpt_neo": Layout(*GPT_BLOCKS, "attn", "attn.attention.out_proj", "attn", "mlp"),
+    "gpt_neox": Layout("gpt_neox.layers", "gpt_neox.embed_in", "attention", "attention.dense", "attention", "mlp"),
+    "opt": Layout(
+        "model.decoder.layers", "model.decoder.embed_tokens", "self_attn", "self_attn.out_proj", "self_attn", "fc2"
+    ),
+    **{family: LLAMA for family in ("llama", "mistral", "qwen2", "qwen3", "gemma")},
+    **{family: Layout(*LLAMA_BLOCKS, *SANDWICH) for family in ("gemma2", "gemma3_text")},
+    "gemma3": Layout("model.language_model.layers", "model.language_model.embed_tokens", *SANDWICH),
+}
+
+
+def layout_of(model: PreTrainedModel) -> Layout:
+    """The layout of the model's family."""
+    family = model.config.model_type
+    if family not in LAYOUTS:
+        raise ValueError(f"model_type is {family!r}, expected one of {', '.join(LAYOUTS)}")
+    return LAYOUTS[family]
+
+
+def config_of(model: PreTrainedModel) -> Any:
+    """The config of the text decoder, where the model has more than that."""
+    return model.config.get_text_config()
+
+
+def embedding_of(model: PreTrainedModel) -> torch.nn.Module:
+    """The module whose output is the token embeddings."""
+    return model.get_submodule(layout_of(model).embedding)
+
+
+def embeddings_of(model: PreTrainedModel, token_ids: Sequence[int] | None = None) -> torch.Tensor:
+    """Token embeddings [n, D] as the model reads them; without ids, of the whole vocabulary."""
+    module = embedding_of(model)
+    with torch.no_grad():
+        return module(torch.tensor(range(module.num_embeddings) if token_ids is None else list(token_ids)))
+
+
+def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """The model in `folder`, weights converted to `dtype`, in evaluation mode.
+
+    GPT-2's reorder_and_upcast_attn is switched off: it asks for float32 attention inside half-precision models, so it
+    changes nothing in a float32 model, and in a float64 model it would throw precision away.
     """
-    config = GPT2Config.from_pretrained(folder)
-    config.reorder_and_upcast_attn = False
-    model = GPT2LMHeadModel.from_pretrained(folder, config=config, dtype=dtype, attn_implementation="eager")
+    config = AutoConfig.from_pretrained(folder)
+    if config.model_type == "gpt2":
+        config.reorder_and_upcast_attn = False
+    model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype, attn_implementation="eager")
+    if config.model_type == "gptj" and dtype == torch.float64:
+        sharpen_rotary_table(model)
     return model.eval()
+
+
+def sharpen_rotary_table(model: PreTrainedModel) -> None:
+    """GPT-J's sines and cosines in float64: transformers makes its table in float32, for every dtype of the model.
+
+    The frequencies stay those of float32, as in the other families.
+    """
+    dims = model.config.rotary_dim or model.config.n_embd
+    frequencies = 1.0 / (10000 ** (torch.arange(0, dims, 2).float() / dims))
+    angles = torch.arange(model.config.n_positions).double()[:, None] * frequencies.double()
+    table = torch.cat([angles.sin(), angles.cos()], dim=1)
+    for block in model.transformer.h:
+        block.attn.embed_positions = table
+
+
+class NoFloat32(TorchFunctionMode):
+    """Makes the conversions to float32 that transformers' modules ask for go to float64.
+
+    RMSNorm, the angles of rotary embeddings and the softmax of attention are computed in float32 whatever the model's
+    dtype: it helps half precision, and in a float64 model it leaves eight digits of sixteen. What a model holds is not
+    touched, so rotary frequencies keep the values that float32 gives them.
+    """
+
+    def __torch_function__(self, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        named = dict(named or {})
+        if function is torch.Tensor.float:
+            return arguments[0].double()
+        if function in (torch.Tensor.to, torch.nn.functional.softmax):
+            arguments = tuple(torch.float64 if value is torch.float32 else value for value in arguments)
+            named = {name: torch.float64 if value is torch.float32 else value for name, value in named.items()}
+        return function(*arguments, **named)
+
+
+def precision_of(model: PreTrainedModel) -> Any:
+    """A context in which a float64 model computes in float64 throughout; GPT-2 does so by itself."""
+    needed = model.dtype == torch.float64 and model.config.model_type != "gpt2"
+    return NoFloat32() if needed else nullcontext()
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -155,19 +256,18 @@ def find_subject(pieces: Sequence[bytes], prompt: str, subject: str) -> tuple[in
     return overlapping[0], overlapping[-1] + 1
 
 
-def sigma_of_subjects(model: GPT2LMHeadModel, tokenizer: Any, subjects: Sequence[str], factor: float) -> float:
+def sigma_of_subjects(model: PreTrainedModel, tokenizer: Any, subjects: Sequence[str], factor: float) -> float:
     """`factor` times the standard deviation (unbiased, float32) of all subjects' token embeddings, repeats included."""
-    weights = model.transformer.wte.weight.detach().float()
-    embeddings = [weights[encode(tokenizer, subject)].flatten() for subject in subjects]
+    embeddings = [embeddings_of(model, encode(tokenizer, subject)).float().flatten() for subject in subjects]
     return factor * torch.cat(embeddings).std().item()
 
 
 # --- What is corrupted ------------------------------------------------------------------------------------------
 
 
-def moments_of(model: GPT2LMHeadModel, text_ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+def moments_of(model: PreTrainedModel, text_ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Mean [D] and covariance [D, D] (divisor n - 1) of the embeddings of a text's n tokens, repeats included."""
-    embeddings = model.transformer.wte.weight.detach()[list(text_ids)].double().numpy()
+    embeddings = embeddings_of(model, text_ids).double().numpy()
     mean = embeddings.mean(axis=0)
     deviations = embeddings - mean
     return mean, deviations.T @ deviations / max(len(text_ids) - 1, 1)
@@ -208,8 +308,8 @@ def draw_noise(
     return noise[first:]
 
 
-def corrupt(model: GPT2LMHeadModel, subject_range: tuple[int, int], options: TraceOptions, first: int) -> Install:
-    """Hook on wte: corrupts the subject's embeddings in rows 1..N; row 0 stays clean. Rounded once, from double."""
+def corrupt(model: PreTrainedModel, subject_range: tuple[int, int], options: TraceOptions, first: int) -> Install:
+    """Hook on the token embedding: corrupts the subject's embeddings in rows 1..N; row 0 stays clean. Rounded once, from double."""
     begin, end = subject_range
     moments = moments_of(model, options.text_ids) if options.text_ids is not None else None
 
@@ -226,20 +326,22 @@ def corrupt(model: GPT2LMHeadModel, subject_range: tuple[int, int], options: Tra
         result[1:, begin:end] = corrupted.to(embeddings.dtype)
         return result
 
-    return partial(model.transformer.wte.register_forward_hook, hook)
+    return partial(embedding_of(model).register_forward_hook, hook)
 
 
 # --- What is patched --------------------------------------------------------------------------------------------
 
 
 def on_value(
-    model: GPT2LMHeadModel, part: str, layer: int, change: Callable[[torch.Tensor], torch.Tensor | None]
+    model: PreTrainedModel, part: str, layer: int, change: Callable[[torch.Tensor], torch.Tensor | None]
 ) -> Install:
     """Hook that shows a layer's value [rows, positions, D] to `change` and goes on with what that gives, if anything.
 
-    Parts: "state" (the block's output), "mlp", "attn" (sub-layer's output) and "head" (the input of attn.c_proj).
+    Parts: "state" (the block's output), "mlp", "attn" (what the sub-layer adds) and "head" (the heads side by side,
+    which the output projection takes).
     """
-    block = model.transformer.h[layer]
+    layout = layout_of(model)
+    block = model.get_submodule(layout.blocks)[layer]
 
     def before(module: torch.nn.Module, inputs: Any) -> Any:
         changed = change(inputs[0])
@@ -252,12 +354,44 @@ def on_value(
         return None if changed is None else (changed, *output[1:])
 
     if part == "head":
-        return partial(block.attn.c_proj.register_forward_pre_hook, before)
-    return partial((block if part == "state" else getattr(block, part)).register_forward_hook, after)
+        return partial(block.get_submodule(layout.projection).register_forward_pre_hook, before)
+    if part == "mlp" and model.config.model_type == "opt":
+        return partial(OnFlatOutput, block, block.get_submodule(layout.mlp), change)
+    module = block if part == "state" else block.get_submodule(getattr(layout, part))
+    return partial(module.register_forward_hook, after)
+
+
+class OnFlatOutput:
+    """Hook for a module of a block that works on [rows * positions, D], as OPT's MLP does."""
+
+    def __init__(
+        self,
+        block: torch.nn.Module,
+        module: torch.nn.Module,
+        change: Callable[[torch.Tensor], torch.Tensor | None],
+    ) -> None:
+        rows = 0
+
+        def look(block: torch.nn.Module, inputs: Any) -> None:
+            nonlocal rows
+            rows = inputs[0].shape[0]
+
+        def after(module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor | None:
+            changed = change(output.unflatten(0, (rows, -1)))
+            return None if changed is None else changed.flatten(0, 1)
+
+        self._handles = block.register_forward_pre_hook(look), module.register_forward_hook(after)
+
+    def __enter__(self) -> OnFlatOutput:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        for handle in self._handles:
+            handle.remove()
 
 
 def put(
-    model: GPT2LMHeadModel, part: str, layer: int, position: int, values: torch.Tensor, columns: slice = slice(None)
+    model: PreTrainedModel, part: str, layer: int, position: int, values: torch.Tensor, columns: slice = slice(None)
 ) -> Install:
     """Hook that puts `values` [1 or N, columns] in place of those of rows 1..N at `position`."""
 
@@ -269,7 +403,7 @@ def put(
     return on_value(model, part, layer, change)
 
 
-def cut(model: GPT2LMHeadModel, layer: int, queries: Sequence[int], keys: Sequence[int]) -> Install:
+def cut(model: PreTrainedModel, layer: int, queries: Sequence[int], keys: Sequence[int]) -> Install:
     """Hook that adds -inf to the attention's mask where a position of `queries` looks at one of `keys`."""
 
     def hook(module: torch.nn.Module, inputs: Any, named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -278,7 +412,9 @@ def cut(model: GPT2LMHeadModel, layer: int, queries: Sequence[int], keys: Sequen
             mask[:, :, query, list(keys)] = -math.inf
         return inputs, named | {"attention_mask": mask}
 
-    return partial(model.transformer.h[layer].attn.register_forward_pre_hook, hook, with_kwargs=True)
+    layout = layout_of(model)
+    attention = model.get_submodule(layout.blocks)[layer].get_submodule(layout.attention)
+    return partial(attention.register_forward_pre_hook, hook, with_kwargs=True)
 
 
 def window_of(layer: int, window: int, layers: int) -> range:
@@ -309,19 +445,19 @@ def knockout_groups(tokens: int, subject_range: tuple[int, int]) -> dict[str, li
 
 
 def run(
-    model: GPT2LMHeadModel, rows: Sequence[Sequence[int]], hooks: Sequence[Install], answer_tokens: int = 1
+    model: PreTrainedModel, rows: Sequence[Sequence[int]], hooks: Sequence[Install], answer_tokens: int = 1
 ) -> torch.Tensor:
     """Logits float64 [rows, K, V] of the last K positions, which say the answer's K tokens, with the hooks in place."""
-    with torch.no_grad(), ExitStack() as installed:
+    with torch.no_grad(), precision_of(model), ExitStack() as installed:
         for install in hooks:
             installed.enter_context(install())
         batch = torch.tensor([list(row) for row in rows])
         return model(batch, use_cache=False).logits[:, -answer_tokens:].double()
 
 
-def clean_logits(model: GPT2LMHeadModel, token_ids: Sequence[int]) -> torch.Tensor:
+def clean_logits(model: PreTrainedModel, token_ids: Sequence[int]) -> torch.Tensor:
     """Logits of the clean run at every position, [T, V]."""
-    with torch.no_grad():
+    with torch.no_grad(), precision_of(model):
         return model(torch.tensor([list(token_ids)]), use_cache=False).logits[0]
 
 
@@ -374,7 +510,7 @@ class Draws:
 
 
 def check(
-    model: GPT2LMHeadModel, token_ids: Sequence[int], answer_ids: Sequence[int], options: TraceOptions
+    model: PreTrainedModel, token_ids: Sequence[int], answer_ids: Sequence[int], options: TraceOptions
 ) -> None:
     """Refuses options that have no meaning."""
     for name, value, known in (
@@ -394,13 +530,13 @@ def check(
     outside = [t for t in options.positions or () if not 0 <= t < len(token_ids)]
     if outside:
         raise ValueError(f"position {outside[0]} is not in the prompt of {len(token_ids)} tokens")
-    needed, room = len(token_ids) + len(answer_ids) - 1, model.config.n_positions
+    needed, room = len(token_ids) + len(answer_ids) - 1, config_of(model).max_position_embeddings
     if needed > room:
         raise ValueError(f"prompt and answer need {needed} positions, and the model has {room}")
 
 
 def trace_draws(
-    model: GPT2LMHeadModel,
+    model: PreTrainedModel,
     token_ids: Sequence[int],
     subject_range: tuple[int, int],
     answer_ids: Sequence[int],
@@ -412,7 +548,8 @@ def trace_draws(
     All runs have N + 1 rows; row 0 is clean. The base run, into which values are put, is the corrupted one when
     denoising and the clean one when noising; the source run, from which they are taken, is the other.
     """
-    layers, heads, width = model.config.n_layer, model.config.n_head, model.config.n_embd
+    config = config_of(model)
+    layers, heads = config.num_hidden_layers, config.num_attention_heads
     count = options.samples if options.method == "noise" else 1
     positions = range(len(token_ids)) if options.positions is None else options.positions
     spoken = list(answer_ids[:-1])
@@ -437,6 +574,7 @@ def trace_draws(
     def cell(kind: str, position: int, layer: int, head: int | None = None) -> Values:
         """[N] of every measure."""
         part = "state" if kind in SEVERED else kind
+        width = recorded[part][layer].shape[-1]
         columns = slice(None) if head is None else slice(head * width // heads, (head + 1) * width // heads)
         patches = [
             put(model, part, at, position, recorded[part][at][source, position, columns], columns)
@@ -487,7 +625,7 @@ def normalised(values: np.ndarray, high: float, low: float) -> np.ndarray:
 
 
 def knock_out(
-    model: GPT2LMHeadModel,
+    model: PreTrainedModel,
     token_ids: Sequence[int],
     subject_range: tuple[int, int],
     answer_ids: Sequence[int],
@@ -495,7 +633,7 @@ def knock_out(
     high: float,
 ) -> dict[str, dict[str, list[float]]]:
     """Group -> "positions", "scores" [L] and "relative_change" [L] of clean runs that cannot look at the group."""
-    layers = model.config.n_layer
+    layers = config_of(model).num_hidden_layers
     row = [*token_ids, *answer_ids[:-1]]
     queries = range(len(token_ids) - 1, len(row))
 
@@ -512,7 +650,7 @@ def knock_out(
 
 
 def trace(
-    model: GPT2LMHeadModel, token_ids: Sequence[int], subject_range: tuple[int, int], options: TraceOptions
+    model: PreTrainedModel, token_ids: Sequence[int], subject_range: tuple[int, int], options: TraceOptions
 ) -> dict[str, Any]:
     """Traces one prompt.
 
@@ -647,21 +785,21 @@ def weights_sha256(folder: Path) -> str:
     return hashlib.sha256(listing.encode()).hexdigest()
 
 
-def model_record(model: GPT2LMHeadModel, folder: Path) -> dict[str, Any]:
+def model_record(model: PreTrainedModel, folder: Path) -> dict[str, Any]:
     """The "model" object of the result."""
-    config = model.config
+    config = config_of(model)
     return {
         "name": folder.name,
-        "architecture": "GPT2LMHeadModel",
-        "layers": config.n_layer,
-        "width": config.n_embd,
-        "heads": config.n_head,
+        "architecture": type(model).__name__,
+        "layers": config.num_hidden_layers,
+        "width": config.hidden_size,
+        "heads": config.num_attention_heads,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "weights_sha256": weights_sha256(folder),
     }
 
 
-def grid_record(model: GPT2LMHeadModel, traced: dict[str, Any], kind: str, options: TraceOptions) -> dict[str, Any]:
+def grid_record(model: PreTrainedModel, traced: dict[str, Any], kind: str, options: TraceOptions) -> dict[str, Any]:
     """One kind's object under "grids"."""
     grid = traced["grids"][kind]["probability"]
     scores = np.array(grid["values"])
@@ -669,7 +807,7 @@ def grid_record(model: GPT2LMHeadModel, traced: dict[str, Any], kind: str, optio
     return {
         "window": window_for(kind, options),
         "positions": traced["positions"],
-        **({"heads": model.config.n_head} if kind == "head" else {}),
+        **({"heads": config_of(model).num_attention_heads} if kind == "head" else {}),
         "scores": grid["values"],
         "indirect_effect": (scores - low if options.direction == "denoising" else high - scores).tolist(),
         "standard_error": grid["standard_error"],
@@ -717,7 +855,7 @@ def ends_word(piece: bytes) -> bool:
 
 
 def say(
-    model: GPT2LMHeadModel, tokenizer: Any, token_ids: Sequence[int], *, most: int, whole_word: bool
+    model: PreTrainedModel, tokenizer: Any, token_ids: Sequence[int], *, most: int, whole_word: bool
 ) -> tuple[int, ...]:
     """What the model itself says, the most probable token at a time.
 
@@ -727,7 +865,7 @@ def say(
     ends = model.config.eos_token_id
     ends = ends if isinstance(ends, list) else [ends]
     answer: list[int] = []
-    while len(answer) < most and len(token_ids) + len(answer) <= model.config.n_positions:
+    while len(answer) < most and len(token_ids) + len(answer) <= config_of(model).max_position_embeddings:
         token = int(clean_logits(model, [*token_ids, *answer])[-1].argmax())
         if answer and (token in ends or whole_word and ends_word(token_bytes(tokenizer, token))):
             break
@@ -736,7 +874,7 @@ def say(
 
 
 def read_answer(
-    arguments: argparse.Namespace, model: GPT2LMHeadModel, tokenizer: Any, token_ids: Sequence[int]
+    arguments: argparse.Namespace, model: PreTrainedModel, tokenizer: Any, token_ids: Sequence[int]
 ) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:
     """What --target and --answer ask for: the answer's ids (None: the prediction) and the other targets."""
     targets = arguments.target or []

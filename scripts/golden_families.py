@@ -1,0 +1,734 @@
+"""The golden models of the families beside GPT-2: each variant of the architecture that public checkpoints use.
+
+Configs are written as the checkpoints on the Hub have them: in the fields of the time when the family came out, unless
+a case says that its fields are those that transformers 5 writes.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from golden_cases import FIRST, MIDDLE, NULL, ONE, Case, Prompt, Spec, Tensors
+from reference_tracer import LAYOUTS
+
+LLAMA_SIZES = {
+    "hidden_size": 16,
+    "intermediate_size": 20,
+    "max_position_embeddings": 32,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 2,
+    "num_key_value_heads": 1,
+    "rms_norm_eps": 1e-5,
+    "vocab_size": 48,
+}
+GEMMA_SIZES = LLAMA_SIZES | {"head_dim": 12, "rms_norm_eps": 1e-6}
+
+BASES: dict[str, dict[str, Any]] = {
+    "gptj": {
+        "architectures": ["GPTJForCausalLM"],
+        "model_type": "gptj",
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-5,
+        "n_embd": 16,
+        "n_head": 2,
+        "n_inner": None,
+        "n_layer": 2,
+        "n_positions": 16,
+        "rotary": True,
+        "rotary_dim": 4,
+        "tie_word_embeddings": False,
+        "vocab_size": 48,
+    },
+    "gpt_neo": {
+        "architectures": ["GPTNeoForCausalLM"],
+        "model_type": "gpt_neo",
+        "activation_function": "gelu_new",
+        "attention_layers": ["global", "local"],
+        "attention_types": [[["global", "local"], 1]],
+        "hidden_size": 16,
+        "intermediate_size": None,
+        "layer_norm_epsilon": 1e-5,
+        "max_position_embeddings": 16,
+        "num_heads": 2,
+        "num_layers": 2,
+        "vocab_size": 48,
+        "window_size": 3,
+    },
+    "gpt_neox": {
+        "architectures": ["GPTNeoXForCausalLM"],
+        "model_type": "gpt_neox",
+        "hidden_act": "gelu",
+        "hidden_size": 32,
+        "intermediate_size": 24,
+        "layer_norm_eps": 1e-5,
+        "max_position_embeddings": 16,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 2,
+        "rotary_emb_base": 10000,
+        "rotary_pct": 0.25,
+        "tie_word_embeddings": False,
+        "use_parallel_residual": True,
+        "vocab_size": 48,
+    },
+    "opt": {
+        "_remove_final_layer_norm": False,
+        "activation_function": "relu",
+        "architectures": ["OPTForCausalLM"],
+        "do_layer_norm_before": True,
+        "ffn_dim": 24,
+        "hidden_size": 16,
+        "max_position_embeddings": 16,
+        "model_type": "opt",
+        "num_attention_heads": 2,
+        "num_hidden_layers": 2,
+        "vocab_size": 48,
+        "word_embed_proj_dim": 16,
+    },
+    "llama": {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_act": "silu",
+        **LLAMA_SIZES,
+        "rope_scaling": None,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": False,
+    },
+    "mistral": {
+        "architectures": ["MistralForCausalLM"],
+        "model_type": "mistral",
+        "hidden_act": "silu",
+        **LLAMA_SIZES,
+        "rope_theta": 10000.0,
+        "sliding_window": 3,
+        "tie_word_embeddings": False,
+    },
+    "qwen2": {
+        "architectures": ["Qwen2ForCausalLM"],
+        "model_type": "qwen2",
+        "hidden_act": "silu",
+        **LLAMA_SIZES,
+        "max_window_layers": 1,
+        "rope_theta": 1000000.0,
+        "sliding_window": 3,
+        "tie_word_embeddings": True,
+        "use_sliding_window": False,
+    },
+    "qwen3": {
+        "architectures": ["Qwen3ForCausalLM"],
+        "model_type": "qwen3",
+        "attention_bias": False,
+        "head_dim": 12,
+        "hidden_act": "silu",
+        **LLAMA_SIZES,
+        "max_window_layers": 2,
+        "rope_scaling": None,
+        "rope_theta": 1000000,
+        "sliding_window": None,
+        "tie_word_embeddings": True,
+        "use_sliding_window": False,
+    },
+    "gemma": {
+        "architectures": ["GemmaForCausalLM"],
+        "model_type": "gemma",
+        "attention_bias": False,
+        "hidden_act": "gelu",
+        "hidden_activation": None,
+        **GEMMA_SIZES,
+        "rope_scaling": None,
+        "rope_theta": 10000.0,
+    },
+    "gemma2": {
+        "architectures": ["Gemma2ForCausalLM"],
+        "model_type": "gemma2",
+        "attention_bias": False,
+        "attn_logit_softcapping": 2.0,
+        "final_logit_softcapping": 6.0,
+        "hidden_act": "gelu_pytorch_tanh",
+        "hidden_activation": "gelu_pytorch_tanh",
+        **GEMMA_SIZES,
+        "query_pre_attn_scalar": 7,
+        "rope_theta": 10000.0,
+        "sliding_window": 3,
+    },
+    "gemma3_text": {
+        "architectures": ["Gemma3ForCausalLM"],
+        "model_type": "gemma3_text",
+        "attention_bias": False,
+        "attn_logit_softcapping": None,
+        "final_logit_softcapping": None,
+        "hidden_activation": "gelu_pytorch_tanh",
+        **GEMMA_SIZES,
+        "num_hidden_layers": 3,
+        "query_pre_attn_scalar": 7,
+        "rope_local_base_freq": 100.0,
+        "rope_scaling": None,
+        "rope_theta": 10000,
+        "sliding_window": 3,
+        "sliding_window_pattern": 3,
+    },
+}
+BASES["gemma3"] = {
+    "architectures": ["Gemma3ForConditionalGeneration"],
+    "boi_token_index": 44,
+    "eoi_token_index": 45,
+    "image_token_index": 46,
+    "mm_tokens_per_image": 1,
+    "model_type": "gemma3",
+    "text_config": {
+        name: value
+        for name, value in BASES["gemma3_text"].items()
+        if name not in ("architectures", "rope_local_base_freq", "sliding_window_pattern", "rope_scaling")
+    },
+    "vision_config": {
+        "hidden_size": 4,
+        "image_size": 4,
+        "intermediate_size": 4,
+        "model_type": "siglip_vision_model",
+        "num_attention_heads": 1,
+        "num_hidden_layers": 1,
+        "patch_size": 4,
+        "vision_use_head": False,
+    },
+}
+
+
+# --- Weights ----------------------------------------------------------------------------------------------------
+
+# What writes into the stream; every other matrix reads from it.
+WRITES = ("out_proj", "o_proj", "c_proj", "fc_out", "fc2", "down_proj", "dense", "dense_4h_to_h")
+NORMS_FROM_ZERO = ("gemma", "gemma2", "gemma3_text", "gemma3")
+
+
+def tensor_shapes(config: dict[str, Any]) -> dict[str, torch.Size]:
+    """Shapes of the parameters by their names in transformers' module, without those that a tied head repeats."""
+    fields = {name: value for name, value in config.items() if name not in ("architectures", "model_type")}
+    model_config = AutoConfig.for_model(config["model_type"], **fields)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(model_config)
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters(remove_duplicate=False)}
+    repeated = model._tied_weights_keys if model_config.tie_word_embeddings else ()
+    return {name: shape for name, shape in shapes.items() if name not in repeated}
+
+
+def make_family_weights(case: Case, config: dict[str, Any]) -> Tensors:
+    """Random float64 weights, each tensor from a stream of its own.
+
+    As for GPT-2: matrices keep the scale of what passes through them, norms and biases are neither 0 nor 1, and the
+    embeddings are wide enough for probabilities to differ.
+    """
+    norm = 0.0 if config["model_type"] in NORMS_FROM_ZERO else 1.0
+    embedding = LAYOUTS[config["model_type"]].embedding
+    tensors: Tensors = {}
+    for name, shape in tensor_shapes(config).items():
+        module, kind = name.rpartition(".")[::2]
+        last = module.rpartition(".")[2]
+        if kind == "bias":
+            mean, std = 0.0, 0.1
+        elif len(shape) == 1:
+            mean, std = norm, 0.2
+        elif module == embedding:
+            mean, std = 0.0, case.embedding_std
+        elif last in ("wpe", "embed_positions"):
+            mean, std = 0.0, 0.4 * case.embedding_std
+        elif last == "lm_head":
+            mean, std = 0.0, 0.5
+        else:
+            mean, std = 0.0, (case.gain if last in WRITES else 1.4) / shape[-1] ** 0.5
+        random = np.random.RandomState(zlib.crc32(f"{case.name} {name}".encode()))
+        tensors[name] = torch.from_numpy(mean + std * random.randn(*shape))
+    return tensors
+
+
+# --- Names and buffers of old checkpoints -----------------------------------------------------------------------
+
+
+def causal_mask(positions: int) -> torch.Tensor:
+    return torch.ones(positions, positions, dtype=torch.bool).tril().view(1, 1, positions, positions)
+
+
+def with_old_gptj_buffers(tensors: Tensors) -> Tensors:
+    """Causal masks and masking values, which old versions of transformers saved."""
+    masks = {f"transformer.h.{layer}.attn.bias": causal_mask(16) for layer in range(2)}
+    values = {f"transformer.h.{layer}.attn.masked_bias": torch.tensor(-1e9) for layer in range(2)}
+    return tensors | masks | values
+
+
+def with_old_gpt_neo_buffers(tensors: Tensors) -> Tensors:
+    """Likewise; as bytes, and one level deeper."""
+    masks = {f"transformer.h.{layer}.attn.attention.bias": causal_mask(16).to(torch.uint8) for layer in range(3)}
+    values = {f"transformer.h.{layer}.attn.attention.masked_bias": torch.tensor(-1e9) for layer in range(3)}
+    return tensors | masks | values
+
+
+def with_old_gpt_neox_buffers(tensors: Tensors) -> Tensors:
+    """Likewise, and the rotary frequencies; these are wrong here, to show that nobody reads them."""
+    result = dict(tensors)
+    for layer in range(2):
+        attention = f"gpt_neox.layers.{layer}.attention"
+        result[f"{attention}.bias"] = causal_mask(16)
+        result[f"{attention}.masked_bias"] = torch.tensor(-1e9)
+        result[f"{attention}.rotary_emb.inv_freq"] = torch.tensor([0.7, 0.3])
+    return result
+
+
+def with_old_llama_buffers(tensors: Tensors) -> Tensors:
+    """Rotary frequencies, wrong here, to show that nobody reads them."""
+    frequencies = torch.tensor([0.7, 0.5, 0.3, 0.1])
+    return tensors | {
+        f"model.layers.{layer}.self_attn.rotary_emb.inv_freq": frequencies.clone() for layer in range(2)
+    }
+
+
+def without_model_prefix(tensors: Tensors) -> Tensors:
+    """OPTModel's names, as some of the first OPT checkpoints have them, and the tied head once more."""
+    result = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+    return result | {"lm_head.weight": tensors["model.decoder.embed_tokens.weight"].clone()}
+
+
+def with_multimodal_names(tensors: Tensors) -> Tensors:
+    """The names of Gemma 3's checkpoints that see images."""
+    renamed = {
+        "model.language_model.": "language_model.model.",
+        "model.vision_tower.": "vision_tower.vision_model.",
+        "model.": "",
+    }
+
+    def rename(name: str) -> str:
+        old = next(prefix for prefix in renamed if name.startswith(prefix))
+        return renamed[old] + name.removeprefix(old)
+
+    return {rename(name): tensor for name, tensor in tensors.items()}
+
+
+# --- The cases --------------------------------------------------------------------------------------------------
+
+LONG = Prompt(8, (1, 3))  # longer than every window of attention here
+LONG_LAST = Prompt(7, (5, 7))
+TRACES = (
+    Spec("state", MIDDLE, samples=4),
+    Spec("mlp", LONG, window=1, samples=4),
+    Spec("attn", FIRST, window=3, samples=4),
+)
+OTHER_TRACES = (
+    Spec("attn", LONG, window=1, samples=4),
+    Spec("state", ONE, samples=4, distribution="uniform", replace=True),
+    Spec("mlp", LONG_LAST, window=3, samples=4, seed=3, target=True),
+)
+BF16, F16 = torch.bfloat16, torch.float16
+
+
+def family_case(name: str, family: str, about: str, config: dict[str, Any] | None = None, **fields: Any) -> Case:
+    """A case with the prompts and traces that all families have."""
+    if family in NORMS_FROM_ZERO:
+        fields = {"embedding_std": 0.35} | fields  # times the square root of the width
+    fields = {"prompts": (LONG,), "traces": TRACES, "stored": BF16} | fields
+    return Case(name, about, config or {}, family, **fields)
+
+
+FAMILY_CASES = (
+    # GPT-J
+    family_case(
+        "gptj",
+        "gptj",
+        "a part of each head turned, parallel residual, a head with a bias",
+        counts=({"rotary_dim": 8}, {"activation_function": "gelu"}),
+    ),
+    family_case(
+        "gptj_old_buffers",
+        "gptj",
+        "n_inner set; attn.bias and attn.masked_bias in the file, to be ignored; four heads, turned whole",
+        {"n_inner": 20, "n_head": 4},
+        stored=F16,
+        layout=with_old_gptj_buffers,
+        traces=OTHER_TRACES,
+        counts=({"rotary_dim": 2},),
+    ),
+    # GPT-Neo
+    family_case(
+        "gpt_neo",
+        "gpt_neo",
+        "global and local layers in turn, attention not scaled",
+        stored=torch.float32,
+        counts=({"window_size": 4}, {"attention_layers": ["global"] * 2}, {"attention_layers": ["local"] * 2}),
+    ),
+    family_case(
+        "gpt_neo_old_buffers",
+        "gpt_neo",
+        "types in two runs, intermediate_size set, masks in the file, to be ignored",
+        {
+            "attention_layers": None,
+            "attention_types": [[["global"], 1], [["local"], 2]],
+            "num_layers": 3,
+            "intermediate_size": 24,
+            "window_size": 2,
+        },
+        stored=F16,
+        layout=with_old_gpt_neo_buffers,
+        traces=OTHER_TRACES,
+        counts=({"attention_types": [[["local"], 1], [["global"], 2]]},),
+    ),
+    # GPT-NeoX and Pythia
+    family_case(
+        "gpt_neox",
+        "gpt_neox",
+        "Pythia: parallel residual, a quarter of each head turned; old buffers in the file, to be ignored",
+        stored=F16,
+        layout=with_old_gpt_neox_buffers,
+        counts=({"use_parallel_residual": False}, {"rotary_pct": 0.5}, {"hidden_act": "relu"}),
+    ),
+    family_case(
+        "gpt_neox_sequential",
+        "gpt_neox",
+        "sequential residual, heads turned whole, another base, gelu_fast, no attention bias, a tied head",
+        {
+            "attention_bias": False,
+            "hidden_act": "gelu_fast",
+            "hidden_size": 16,
+            "rotary_emb_base": 500,
+            "rotary_pct": 1.0,
+            "tie_word_embeddings": True,
+            "use_parallel_residual": False,
+        },
+        traces=OTHER_TRACES,
+        counts=(
+            {"use_parallel_residual": True},
+            {"rotary_emb_base": 10000},
+            {"rotary_pct": 0.5},
+            {"hidden_act": "gelu"},
+        ),
+    ),
+    family_case(
+        "gpt_neox_rope_parameters",
+        "gpt_neox",
+        "fields of transformers 5: rope_parameters with partial_rotary_factor",
+        {
+            "hidden_size": 16,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 500, "partial_rotary_factor": 0.5},
+            "rotary_emb_base": None,
+            "rotary_pct": None,
+        },
+        counts=({"rope_parameters": {"rope_type": "default", "rope_theta": 10000, "partial_rotary_factor": 0.5}},),
+    ),
+    family_case(
+        "gpt_neox_default_fields",
+        "gpt_neox",
+        "config.json without residual, rotary fields, activation, epsilon and tying: transformers' defaults hold",
+        {
+            name: None
+            for name in (
+                "use_parallel_residual rotary_pct rotary_emb_base hidden_act layer_norm_eps tie_word_embeddings".split()
+            )
+        },
+        stored=F16,
+        traces=OTHER_TRACES,
+        counts=({"rotary_pct": 1.0}, {"use_parallel_residual": False}, {"hidden_act": "gelu_new"}),
+    ),
+    # OPT
+    family_case("opt", "opt", "norms before, ReLU, a tied head", stored=F16, counts=({"activation_function": "gelu"},)),
+    family_case(
+        "opt_norm_after",
+        "opt",
+        "OPT-350m: norms after, embeddings projected in and out",
+        {"do_layer_norm_before": False, "word_embed_proj_dim": 10},
+        stored=F16,
+        traces=(*TRACES, *OTHER_TRACES),
+        counts=({"activation_function": "gelu"},),
+    ),
+    family_case(
+        "opt_no_final_norm",
+        "opt",
+        "no final norm; GELU; names without model., as in some of the first checkpoints, and the tied head once more",
+        {"_remove_final_layer_norm": True, "activation_function": "gelu"},
+        stored=F16,
+        gain=0.5,
+        layout=without_model_prefix,
+        traces=OTHER_TRACES,
+        counts=({"activation_function": "relu"},),
+    ),
+    family_case(
+        "opt_no_bias",
+        "opt",
+        "Galactica: no biases and norms without weights",
+        {"activation_function": "gelu", "enable_bias": False, "layer_norm_elementwise_affine": False},
+        stored=F16,
+    ),
+    # Llama
+    family_case(
+        "llama",
+        "llama",
+        "Llama 1: as many keys as heads, no rope fields; rotary_emb.inv_freq in the file, to be ignored",
+        {"num_key_value_heads": None, "rms_norm_eps": 1e-6, "rope_scaling": None, "rope_theta": None},
+        stored=F16,
+        layout=with_old_llama_buffers,
+        counts=({"rope_theta": 500.0},),
+    ),
+    family_case(
+        "llama_grouped",
+        "llama",
+        "Llama 2 70B: heads in groups, each with its keys",
+        {"num_attention_heads": 4, "num_key_value_heads": 2, "rope_scaling": NULL},
+        traces=OTHER_TRACES,
+    ),
+    family_case(
+        "llama_biases",
+        "llama",
+        "biases everywhere, heads wider than their share, a tied head",
+        {"attention_bias": True, "mlp_bias": True, "head_dim": 12, "tie_word_embeddings": True},
+    ),
+    family_case(
+        "llama_large_epsilon",
+        "llama",
+        "rms_norm_eps 1e-2 on a stream small enough for it to count",
+        {"rms_norm_eps": 1e-2},
+        gain=0.1,
+        embedding_std=0.15,
+        traces=OTHER_TRACES[1:],
+        counts=({"rms_norm_eps": 1e-5},),
+    ),
+    family_case(
+        "llama_linear",
+        "llama",
+        "rope_scaling linear, in its first spelling",
+        {"rope_scaling": {"type": "linear", "factor": 4.0}},
+        traces=OTHER_TRACES,
+        counts=({"rope_scaling": {"type": "linear", "factor": 2.0}}, {"rope_scaling": None}),
+    ),
+    family_case(
+        "llama_dynamic",
+        "llama",
+        "rope_scaling dynamic: nothing to scale in prompts that the model was trained for",
+        {"rope_scaling": {"type": "dynamic", "factor": 2.0}, "rope_theta": 500.0},
+        counts=({"rope_theta": 10000.0},),
+    ),
+    family_case(
+        "llama_llama3",
+        "llama",
+        "Llama 3: rope_scaling llama3 with wavelengths of all three sorts, a tied head",
+        {
+            "head_dim": 16,
+            "rope_scaling": {
+                "factor": 8.0,
+                "high_freq_factor": 4.0,
+                "low_freq_factor": 1.0,
+                "original_max_position_embeddings": 32,
+                "rope_type": "llama3",
+            },
+            "rope_theta": 500.0,
+            "tie_word_embeddings": True,
+        },
+        traces=OTHER_TRACES,
+        counts=({"rope_scaling": None},),
+    ),
+    family_case(
+        "llama_yarn",
+        "llama",
+        "rope_scaling yarn",
+        {
+            "head_dim": 16,
+            "rope_scaling": {
+                "beta_fast": 4.0,
+                "beta_slow": 0.5,
+                "factor": 4.0,
+                "original_max_position_embeddings": 32,
+                "rope_type": "yarn",
+            },
+        },
+        counts=({"rope_scaling": None},),
+    ),
+    family_case(
+        "llama_rope_parameters",
+        "llama",
+        "fields of transformers 5: rope_parameters",
+        {
+            "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
+            "rope_scaling": None,
+            "rope_theta": None,
+        },
+        traces=OTHER_TRACES,
+        counts=({"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}},),
+    ),
+    family_case(
+        "llama_rope_parameters_linear",
+        "llama",
+        "fields of transformers 5: rope_parameters with scaling",
+        {
+            "rope_parameters": {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0},
+            "rope_scaling": None,
+            "rope_theta": None,
+        },
+        counts=({"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},),
+    ),
+    # Mistral
+    family_case(
+        "mistral",
+        "mistral",
+        "a sliding window of three; only through three layers does the end of a prompt hear of its start",
+        {"num_hidden_layers": 3},
+        counts=({"sliding_window": 4}, {"sliding_window": NULL}),
+    ),
+    family_case(
+        "mistral_full",
+        "mistral",
+        "sliding_window null; heads narrower than their share",
+        {"head_dim": 6, "num_attention_heads": 4, "num_key_value_heads": 2, "sliding_window": NULL},
+        traces=OTHER_TRACES,
+        counts=({"sliding_window": 3},),
+    ),
+    # Qwen 2
+    family_case(
+        "qwen2",
+        "qwen2",
+        "biases of queries, keys and values; a window that is not used; a tied head",
+        counts=({"use_sliding_window": True},),
+    ),
+    family_case(
+        "qwen2_sliding",
+        "qwen2",
+        "use_sliding_window with max_window_layers: the second layer slides; own head",
+        {"use_sliding_window": True, "tie_word_embeddings": False},
+        traces=OTHER_TRACES,
+        counts=({"max_window_layers": 0}, {"max_window_layers": 2}),
+    ),
+    family_case(
+        "qwen2_layer_types",
+        "qwen2",
+        "fields of transformers 5: layer_types and rope_parameters; the first layer slides",
+        {
+            "layer_types": ["sliding_attention", "full_attention"],
+            "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
+            "rope_theta": None,
+            "use_sliding_window": True,
+        },
+        counts=({"layer_types": ["full_attention", "sliding_attention"]},),
+    ),
+    family_case(
+        "qwen2_yarn",
+        "qwen2",
+        "rope_scaling yarn, in its first spelling and with its defaults",
+        {
+            "head_dim": 16,
+            "rope_scaling": {"factor": 4.0, "original_max_position_embeddings": 512, "type": "yarn"},
+            "max_position_embeddings": 2048,
+        },
+        traces=OTHER_TRACES,
+        counts=({"rope_scaling": None},),
+    ),
+    # Qwen 3
+    family_case("qwen3", "qwen3", "norms of queries and keys, heads wider than their share, a tied head"),
+    family_case(
+        "qwen3_sliding",
+        "qwen3",
+        "attention biases, a window in the second layer, groups of heads, own head",
+        {
+            "attention_bias": True,
+            "head_dim": 6,
+            "max_window_layers": 1,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "sliding_window": 3,
+            "tie_word_embeddings": False,
+            "use_sliding_window": True,
+        },
+        traces=OTHER_TRACES,
+        counts=({"use_sliding_window": False},),
+    ),
+    # Gemma
+    family_case(
+        "gemma",
+        "gemma",
+        "Gemma 2B: scaled embeddings, (1 + w) norms, one pair of keys and values; hidden_act gelu means the tanh form",
+        {"hidden_activation": NULL},
+    ),
+    family_case(
+        "gemma_full",
+        "gemma",
+        "Gemma 7B: as many keys as heads; fields of transformers 5",
+        {
+            "head_dim": 6,
+            "hidden_act": "gelu_pytorch_tanh",
+            "num_key_value_heads": 2,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
+            "rope_scaling": None,
+            "rope_theta": None,
+        },
+        traces=OTHER_TRACES,
+        counts=({"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}},),
+    ),
+    # Gemma 2
+    family_case(
+        "gemma2",
+        "gemma2",
+        "norms around each sub-layer, capped scores and logits, own scale of queries, every other layer slides",
+        counts=(
+            {"attn_logit_softcapping": 3.0},
+            {"final_logit_softcapping": 30.0},
+            {"query_pre_attn_scalar": 12},
+            {"sliding_window": 4},
+        ),
+    ),
+    family_case(
+        "gemma2_layer_types",
+        "gemma2",
+        "no caps; fields of transformers 5: the second layer slides",
+        {
+            "attn_logit_softcapping": NULL,
+            "final_logit_softcapping": NULL,
+            "layer_types": ["full_attention", "sliding_attention"],
+            "num_key_value_heads": 2,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
+            "rope_theta": None,
+        },
+        traces=OTHER_TRACES,
+        counts=({"layer_types": ["sliding_attention", "full_attention"]}, {"attn_logit_softcapping": 2.0}),
+    ),
+    # Gemma 3
+    family_case(
+        "gemma3",
+        "gemma3_text",
+        "two local layers to a global one, each with its rope base, the global ones scaled; norms of queries and keys",
+        {"rope_scaling": {"factor": 8.0, "rope_type": "linear"}},
+        counts=(
+            {"rope_local_base_freq": 10000.0},
+            {"rope_theta": 100},
+            {"rope_scaling": None},
+            {"sliding_window_pattern": 2},
+            {"sliding_window": 4},
+            {"query_pre_attn_scalar": 12},
+        ),
+    ),
+    family_case(
+        "gemma3_layer_types",
+        "gemma3_text",
+        "fields of transformers 5: layer_types and rope_parameters of each type",
+        {
+            "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+            "num_key_value_heads": 2,
+            "rope_local_base_freq": None,
+            "rope_parameters": {
+                "full_attention": {"factor": 4.0, "rope_theta": 10000.0, "rope_type": "linear"},
+                "sliding_attention": {"rope_theta": 100.0, "rope_type": "default"},
+            },
+            "rope_scaling": None,
+            "rope_theta": None,
+            "sliding_window_pattern": None,
+        },
+        traces=OTHER_TRACES,
+        counts=({"layer_types": ["sliding_attention"] * 3},),
+    ),
+    family_case(
+        "gemma3_multimodal",
+        "gemma3",
+        "the text decoder of a model that sees images: text_config, and names that begin with language_model.model",
+        {
+            "text_config": BASES["gemma3"]["text_config"]
+            | {"num_hidden_layers": 2, "rope_local_base_freq": 100.0, "sliding_window_pattern": 2}
+        },
+        layout=with_multimodal_names,
+        traces=TRACES[:2],
+    ),
+)
