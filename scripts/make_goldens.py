@@ -53,7 +53,7 @@ import transformers
 from safetensors.torch import save_file
 
 from golden_cases import FIRST, LAST, MIDDLE, ONE, ONLY, WHOLE, Case, Prompt, Spec, Tensors, config_json
-from golden_families import BASES, FAMILY_CASES, make_family_weights
+from golden_families import BASES, FAMILY_CASES, LONG, LONG_LAST, make_family_weights
 from reference_tracer import (
     GRID_KINDS,
     KINDS,
@@ -603,6 +603,8 @@ HEAD = TraceOptions(kinds=("head",))
 SEVERED = TraceOptions(kinds=("state", "state_mlp_severed", "state_attn_severed"))
 KNOCKOUT = TraceOptions(kinds=("knockout",), knockout_window=1)
 NOISING = TraceOptions(direction="noising", samples=4)
+FAMILY = replace(EVERYTHING, window=2, samples=3)
+FAMILY_NOISING = replace(FAMILY, direction="noising")
 LONG_TEXT = 60  # tokens; many more distinct ones than the width of 16, so that the covariance has full rank
 
 METHODS = (
@@ -740,6 +742,49 @@ METHODS = (
         ONE,
         replace(EVERYTHING, window=10, head_window=3, knockout_window=9, samples=2, positions=(1, 4)),
     ),
+    Method("GPT-J", "gptj", MIDDLE, FAMILY, answer=2, measures=("log_probability", "rank", "kl")),
+    Method("GPT-J, noising", "gptj_old_buffers", FIRST, FAMILY_NOISING, others=1, foil=True, measures=MEASURES),
+    Method("GPT-Neo, noising", "gpt_neo", LONG, FAMILY_NOISING, answer=2, measures=("logit", "kl")),
+    Method("GPT-Neo, zero embeddings", "gpt_neo_old_buffers", MIDDLE, replace(FAMILY, method="zero"), answer=3),
+    Method("GPT-NeoX", "gpt_neox", MIDDLE, FAMILY, answer=2, foil=True, measures=("logit_difference", "normalised")),
+    Method("GPT-NeoX, sequential", "gpt_neox_sequential", LONG, FAMILY_NOISING, answer=2, others=1, measures=("kl",)),
+    Method("OPT", "opt", MIDDLE, FAMILY, answer=2, measures=("log_probability",)),
+    Method(
+        "OPT, norms after, multivariate noise",
+        "opt_norm_after",
+        LONG,
+        replace(FAMILY, distribution="multivariate"),
+        text=LONG_TEXT,
+        answer=2,
+        measures=("rank", "kl"),
+    ),
+    Method("OPT, norms after, noising", "opt_norm_after", FIRST, FAMILY_NOISING, answer=3, measures=("logit",)),
+    Method("Llama", "llama_grouped", LONG, FAMILY, answer=3, others=1, measures=("log_probability", "kl")),
+    Method("Llama 3, noising", "llama_llama3", MIDDLE, FAMILY_NOISING, answer=2, foil=True, measures=MEASURES),
+    Method("Mistral, noising", "mistral", LONG_LAST, FAMILY_NOISING, answer=2, measures=("kl",)),
+    Method(
+        "Mistral, other tokens",
+        "mistral_full",
+        MIDDLE,
+        replace(FAMILY, method="tokens"),
+        differing=(2, 4),
+        answer=2,
+        measures=("rank",),
+    ),
+    Method("Qwen 2", "qwen2_sliding", LONG, FAMILY, answer=2, measures=("logit", "kl")),
+    Method("Qwen 3, noising", "qwen3_sliding", LONG, FAMILY_NOISING, answer=2, others=1, measures=("log_probability",)),
+    Method("Gemma", "gemma", MIDDLE, FAMILY, answer=2, others=1, measures=("kl",)),
+    Method("Gemma, mean embeddings", "gemma", ONE, replace(FAMILY, method="mean"), text=9, answer=2),
+    Method(
+        "Gemma, Student noise, noising",
+        "gemma_full",
+        FIRST,
+        replace(FAMILY_NOISING, distribution="student", degrees_of_freedom=3),
+        text=LONG_TEXT,
+    ),
+    Method("Gemma 2", "gemma2", LONG, FAMILY, answer=2, foil=True, measures=MEASURES),
+    Method("Gemma 3, noising", "gemma3", LONG, FAMILY_NOISING, answer=2, measures=("log_probability", "kl")),
+    Method("Gemma 3, of a model that sees images", "gemma3_multimodal", MIDDLE, FAMILY, answer=2, measures=("rank",)),
 )
 
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """A plain causal tracer over Hugging Face transformers: the judge of rometrace's numbers.
 
-It shares no code with rometrace and is written to be read beside the papers (causal tracing: arXiv 2202.05262,
-section 2; knockout: arXiv 2304.14767): one run of the whole model for every cell of the grid, with hooks that corrupt
-the embeddings and put one value back. Nothing is batched over cells. What is put back or frozen is recorded once, in
-the clean and corrupted runs.
+It traces every family of decoders in LAYOUTS. It shares no code with rometrace and is written to be read beside the
+papers (causal tracing: arXiv 2202.05262, section 2; knockout: arXiv 2304.14767): one run of the whole model for every
+cell of the grid, with hooks that corrupt the embeddings and put one value back. Nothing is batched over cells. What is
+put back or frozen is recorded once, in the clean and corrupted runs.
 
 Letters: N draws, T tokens of the prompt, K tokens of the answer, L layers, H heads, D width, V vocabulary, P positions
 that are traced.
@@ -27,6 +27,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Callable, Sequence
 
 import numpy as np
@@ -34,7 +35,7 @@ import tokenizers
 import torch
 import transformers
 from torch.overrides import TorchFunctionMode
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 transformers.logging.set_verbosity_error()  # old checkpoints hold buffers that transformers reports and ignores
 transformers.logging.disable_progress_bar()
@@ -123,6 +124,7 @@ GPT_BLOCKS = ("transformer.h", "transformer.wte")
 LLAMA_BLOCKS = ("model.layers", "model.embed_tokens")
 LLAMA = Layout(*LLAMA_BLOCKS, "self_attn", "self_attn.o_proj", "self_attn", "mlp")
 SANDWICH = ("self_attn", "self_attn.o_proj", "post_attention_layernorm", "post_feedforward_layernorm")
+GEMMAS = ("gemma", "gemma2", "gemma3", "gemma3_text")
 LAYOUTS = {
     "gpt2": Layout(*GPT_BLOCKS, "attn", "attn.c_proj", "attn", "mlp"),
     "gptj": Layout(*GPT_BLOCKS, "attn", "attn.out_proj", "attn", "mlp"),
@@ -214,11 +216,58 @@ def precision_of(model: PreTrainedModel) -> Any:
     return NoFloat32() if needed else nullcontext()
 
 
+SENTENCEPIECE_NAMES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
+
+
+class SentencePieces:
+    """A SentencePiece model as sentencepiece itself reads it, behind the part of tokenizers' interface used here."""
+
+    def __init__(self, path: Path) -> None:
+        # Only models of this kind need the library.
+        import sentencepiece
+
+        self._model = sentencepiece.SentencePieceProcessor(model_file=str(path))
+
+    def encode(self, text: str, add_special_tokens: bool = False) -> Any:
+        assert not add_special_tokens
+        return SimpleNamespace(ids=self._model.encode(text))
+
+    def bytes_of(self, token_id: int) -> bytes:
+        """The bytes that one token stands for inside a text; of a control piece, its name."""
+        piece = self._model.id_to_piece(token_id)
+        if self._model.is_byte(token_id):
+            return bytes([int(piece[3:-1], 16)])  # "<0x0A>"
+        return piece.replace("\N{LOWER ONE EIGHTH BLOCK}", " ").encode()
+
+
 def load_tokenizer(folder: Path) -> Any:
-    """The byte-level BPE of `folder` (vocab.json + merges.txt, else tokenizer.json), special tokens read as text."""
+    """The tokeniser of `folder`: vocab.json + merges.txt, else a SentencePiece model, else tokenizer.json.
+
+    Special tokens that a text spells are read as text, except from tokenizer.json.
+    """
     if (folder / "vocab.json").exists():
         return tokenizers.ByteLevelBPETokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    for name in SENTENCEPIECE_NAMES:
+        if (folder / name).exists():
+            return SentencePieces(folder / name)
     return tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+def prefix_ids(folder: Path, tokenizer: Any) -> list[int]:
+    """The tokens that the tokeniser puts before every prompt: none, or that of the beginning of a text."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    settings_json = folder / "tokenizer_config.json"
+    settings = json.loads(settings_json.read_text(encoding="utf-8")) if settings_json.exists() else {}
+    if isinstance(tokenizer, SentencePieces):
+        # Those of transformers' LlamaTokenizer and GemmaTokenizer, which need protobuf to read these files.
+        begins = settings.get("add_bos_token", config["model_type"] in ("llama", "mistral", *GEMMAS))
+        return [config.get("text_config", config)["bos_token_id"]] if begins else []
+    if not (settings or (folder / "tokenizer.json").exists()):
+        return []
+    whole = AutoTokenizer.from_pretrained(folder)
+    bare = whole("a", add_special_tokens=False).input_ids
+    ids = whole("a").input_ids
+    return ids[: next(n for n in range(len(ids)) if ids[n : n + len(bare)] == bare)]
 
 
 @cache
@@ -230,7 +279,13 @@ def byte_alphabet() -> dict[str, int]:
 
 
 def token_bytes(tokenizer: Any, token_id: int) -> bytes:
-    """The bytes that one token stands for inside a text."""
+    """The bytes that one token stands for inside a text; of a special token, its name."""
+    if isinstance(tokenizer, SentencePieces):
+        return tokenizer.bytes_of(token_id)
+    if isinstance(tokenizer, tokenizers.Tokenizer):
+        added = tokenizer.get_added_tokens_decoder().get(token_id)
+        if added is not None:
+            return added.content.encode()
     alphabet = byte_alphabet()
     return bytes(alphabet[character] for character in tokenizer.id_to_token(token_id))
 
@@ -238,10 +293,18 @@ def token_bytes(tokenizer: Any, token_id: int) -> bytes:
 def encode(tokenizer: Any, text: str) -> list[int]:
     """Token ids of `text`; checked to give the text back, so that byte positions can be trusted."""
     token_ids = tokenizer.encode(text, add_special_tokens=False).ids
-    decoded = b"".join(token_bytes(tokenizer, token_id) for token_id in token_ids)
+    decoded = b"".join(pieces_of(tokenizer, token_ids, text))
     if decoded != text.encode():
         raise ValueError(f"the tokenizer loses text: {text!r} comes back as {decoded!r}")
     return token_ids
+
+
+def pieces_of(tokenizer: Any, token_ids: Sequence[int], text: str) -> list[bytes]:
+    """The bytes of `text` that each of its tokens covers: a space that SentencePiece puts before it is none of them."""
+    pieces = [token_bytes(tokenizer, token_id) for token_id in token_ids]
+    if isinstance(tokenizer, SentencePieces) and b"".join(pieces) == b" " + text.encode():
+        pieces[0] = pieces[0][1:]
+    return pieces
 
 
 def find_subject(pieces: Sequence[bytes], prompt: str, subject: str) -> tuple[int, int]:
@@ -309,7 +372,7 @@ def draw_noise(
 
 
 def corrupt(model: PreTrainedModel, subject_range: tuple[int, int], options: TraceOptions, first: int) -> Install:
-    """Hook on the token embedding: corrupts the subject's embeddings in rows 1..N; row 0 stays clean. Rounded once, from double."""
+    """Hook on the token embedding: corrupts the subject's in rows 1..N; row 0 stays clean. Rounded once, from double."""
     begin, end = subject_range
     moments = moments_of(model, options.text_ids) if options.text_ids is not None else None
 
@@ -790,7 +853,7 @@ def model_record(model: PreTrainedModel, folder: Path) -> dict[str, Any]:
     config = config_of(model)
     return {
         "name": folder.name,
-        "architecture": type(model).__name__,
+        "architecture": (model.config.architectures or [type(model).__name__])[0],
         "layers": config.num_hidden_layers,
         "width": config.hidden_size,
         "heads": config.num_attention_heads,
@@ -896,7 +959,7 @@ def read_answer(
 
 
 def read_counter(
-    arguments: argparse.Namespace, tokenizer: Any, pieces: Sequence[bytes]
+    arguments: argparse.Namespace, tokenizer: Any, prefix: Sequence[int], pieces: Sequence[bytes]
 ) -> tuple[list[int], dict[str, Any]] | None:
     """The other prompt's token ids [T] and the object "counter", if one is named."""
     if arguments.counter_subject is None and arguments.counter_prompt is None:
@@ -905,7 +968,7 @@ def read_counter(
         prompt = arguments.prompt.replace(arguments.subject, arguments.counter_subject, 1)
     else:
         prompt = arguments.counter_prompt
-    token_ids = encode(tokenizer, prompt)
+    token_ids = [*prefix, *encode(tokenizer, prompt)]
     counter_pieces = [token_bytes(tokenizer, token_id) for token_id in token_ids]
     if len(token_ids) != len(pieces):
         raise ValueError(
@@ -960,12 +1023,15 @@ def trace_record(arguments: argparse.Namespace) -> dict[str, Any]:
     folder: Path = arguments.model
     model = load_model(folder, getattr(torch, arguments.dtype))
     tokenizer = load_tokenizer(folder)
-    token_ids = encode(tokenizer, arguments.prompt)
+    prefix = prefix_ids(folder, tokenizer)
+    prompt_ids = encode(tokenizer, arguments.prompt)
+    covered = [b"" for _ in prefix] + pieces_of(tokenizer, prompt_ids, arguments.prompt)
+    subject_range = find_subject(covered, arguments.prompt, arguments.subject)
+    token_ids = [*prefix, *prompt_ids]
     pieces = [token_bytes(tokenizer, token_id) for token_id in token_ids]
-    subject_range = find_subject(pieces, arguments.prompt, arguments.subject)
 
     measures = read_measures(arguments)
-    counter = read_counter(arguments, tokenizer, pieces)
+    counter = read_counter(arguments, tokenizer, prefix, pieces)
     method = "tokens" if counter else arguments.corrupt
     rule = read_noise(arguments.noise) if method == "noise" else NoiseRule("gaussian")
     sigma = rule.scale
