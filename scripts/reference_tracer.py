@@ -925,7 +925,7 @@ def say(
     It has `most` tokens unless the model says its end of text, a word ends or the context is full. The first token
     always belongs to it.
     """
-    ends = model.config.eos_token_id
+    ends = config_of(model).eos_token_id
     ends = ends if isinstance(ends, list) else [ends]
     answer: list[int] = []
     while len(answer) < most and len(token_ids) + len(answer) <= config_of(model).max_position_embeddings:

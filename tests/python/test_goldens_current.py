@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,15 @@ import torch
 from safetensors.torch import load_file
 
 import make_goldens
-from reference_tracer import load_tokenizer, weights_sha256
+from reference_tracer import KINDS, LAYOUTS, load_tokenizer, weights_sha256
 
 # Both sides are float64 sums of a few hundred terms; another version of torch may add them up in another order.
 RELATIVE, ABSOLUTE = 1e-9, 1e-12
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)  # as the script does; two threads of a tiny model wait for each other most of the time
 
 
 def assert_same(found: Any, expected: Any, where: str) -> None:
@@ -44,7 +50,9 @@ def test_the_options_of_the_goldens_are_spread_over_all_values(repository: Path)
     make_goldens.check_spread(json.loads(path.read_text()) for path in paths)
 
 
-@pytest.mark.parametrize("name", ["narrow_mlp", "stored_bf16", "sharded"])
+@pytest.mark.parametrize(
+    "name", ["narrow_mlp", "stored_bf16", "sharded", "gpt_neox", "opt_norm_after", "llama_llama3", "gemma3_multimodal"]
+)
 def test_making_a_case_again_gives_the_same_weights_and_numbers(repository: Path, tmp_path: Path, name: str) -> None:
     committed = repository / "tests/goldens/models" / name
     (case,) = (case for case in make_goldens.CASES if case.name == name)
@@ -57,11 +65,31 @@ def test_making_a_case_again_gives_the_same_weights_and_numbers(repository: Path
     for path in [committed / "config.json", *committed.glob("*.index.json")]:
         assert (tmp_path / path.name).read_text() == path.read_text()
     expected = json.loads((committed / "golden.json").read_text())
+    make_goldens.check_counts(case, tmp_path, golden)
     assert_same(
         {field: golden[field] for field in ("about", "dtype", "logits", "traces")},
         {field: expected[field] for field in ("about", "dtype", "logits", "traces")},
         name,
     )
+
+
+def test_a_case_whose_numbers_do_not_show_what_it_is_about_is_refused(repository: Path) -> None:
+    folder = repository / "tests/goldens/models/qwen2"
+    golden = json.loads((folder / "golden.json").read_text())
+    (case,) = (case for case in make_goldens.CASES if case.name == "qwen2")
+    unused = replace(case, counts=({"sliding_window": 2},))  # use_sliding_window is false
+    with pytest.raises(ValueError, match="qwen2: .*'sliding_window': 2.* changes nothing"):
+        make_goldens.check_counts(unused, folder, golden)
+
+
+def test_each_family_has_its_methods_of_every_kind(repository: Path) -> None:
+    golden = json.loads((repository / "tests/goldens/methods.json").read_text())
+    kinds: dict[str, set[str]] = {}
+    for entry in golden["traces"]:
+        config = json.loads((repository / "tests/goldens/models" / entry["model"] / "config.json").read_text())
+        kinds.setdefault(config["model_type"], set()).update(entry["options"]["kinds"])
+    assert kinds.keys() == LAYOUTS.keys()
+    assert all(found == set(KINDS) for found in kinds.values()), kinds
 
 
 def test_each_method_has_its_trace_and_its_model(repository: Path) -> None:
@@ -74,6 +102,7 @@ def test_each_method_has_its_trace_and_its_model(repository: Path) -> None:
 def test_making_methods_again_gives_the_same_numbers(repository: Path, tmp_path: Path) -> None:
     names = ("heads in a window", "an answer of two tokens, subject last", "Student noise")
     names += ("tokens, noising, an answer of two tokens, measures", "draws up to a cap")
+    names += ("GPT-NeoX, sequential", "OPT, norms after, noising", "Llama 3, noising")
     made = make_goldens.make_methods(repository / "tests/goldens/models", tmp_path / "methods.json", names)
     golden = json.loads((repository / "tests/goldens/methods.json").read_text())
     expected = {entry["about"]: entry for entry in golden["traces"] if entry["about"] in names}

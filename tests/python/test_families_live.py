@@ -1,0 +1,97 @@
+"""The executable gives the numbers of a plain tracer over transformers for a random model of every family, and for a
+trained Llama with SentencePiece.
+
+The models have the shapes of the goldens and other weights; tests/python/agreement.py says how the two are compared.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Callable
+
+import pytest
+import torch
+
+import make_goldens
+from agreement import TOLERANCES, Live, Traced, compare
+from test_against_transformers import model_folder, write_letter_tokenizer
+
+ALL = ("--noise", "1.5", "--samples", "3", "--window", "2", "--kinds", "state,mlp,attn,head,knockout")
+ALL += ("--sever", "mlp,attn", "--knockout-window", "1", "--measures", "log_probability,kl,rank")
+CASES = (
+    ("gptj", Live("", "ab cdef", "cd", ALL)),
+    ("gpt_neo", Live("", "abcdef gh", "ef", (*ALL, "--direction", "noising"))),
+    ("gpt_neox", Live("", "ab cdef", "cd", (*ALL, "--answer", "greedy:2"))),
+    ("gpt_neox_sequential", Live("", "xyz abc", "z a", ALL)),
+    ("opt", Live("", "the tower", "the", (*ALL, "--answer", "greedy:3"))),
+    ("opt_norm_after", Live("", "ab cdef", "b c", (*ALL, "--direction", "noising"))),
+    ("llama_grouped", Live("", "abc abd", "c a", (*ALL, "--answer", "greedy:2"))),
+    ("llama_llama3", Live("", "ab cdef", "ab", (*ALL, "--counter-subject", "xy"))),
+    ("llama_yarn", Live("", "ab cdef", "f", (*ALL, "--corrupt", "zero"))),
+    ("mistral", Live("", "abcdef gh", "ef", ALL)),
+    ("qwen2_sliding", Live("", "abcdef gh", "bc", (*ALL, "--direction", "noising"))),
+    ("qwen3_sliding", Live("", "abcdef gh", "bc", (*ALL, "--answer", "greedy:2"))),
+    ("gemma", Live("", "ab cdef", "cd", (*ALL, "--replace"))),
+    ("gemma2", Live("", "abcdef gh", "bc", (*ALL, "--answer", "greedy:2"))),
+    ("gemma3", Live("", "abcdef gh", "bc", (*ALL, "--direction", "noising"))),
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def random_model(tmp_path: Path) -> Callable[[str], Path]:
+    """random_model(case) gives a model of a golden's shape, with weights of its own and a tokeniser of letters."""
+
+    def make(name: str) -> Path:
+        (case,) = (case for case in make_goldens.CASES if case.name == name)
+        folder = tmp_path / name
+        make_goldens.save_model(replace(case, name=f"{name} live", stored=torch.float32), folder)
+        write_letter_tokenizer(folder, json.loads((folder / "config.json").read_text())["vocab_size"])
+        return folder
+
+    return make
+
+
+def test_every_family_has_its_case() -> None:
+    families = {case.name: case.family for case in make_goldens.FAMILY_CASES}
+    assert {families[name] for name, _ in CASES} == set(families.values()) - {"gemma3"}  # its text is gemma3_text
+
+
+@pytest.mark.parametrize(("name", "live"), CASES, ids=[name for name, _ in CASES])
+def test_each_family_agrees_in_float64(
+    traced: Traced, random_model: Callable[[str], Path], name: str, live: Live
+) -> None:
+    compare(traced, random_model(name), live, "float64")
+
+
+@pytest.mark.parametrize(("name", "live"), CASES[::3], ids=[name for name, _ in CASES[::3]])
+def test_families_agree_with_transformers_own_float32(
+    traced: Traced, random_model: Callable[[str], Path], name: str, live: Live
+) -> None:
+    compare(traced, random_model(name), live, "float32")
+
+
+# --- A trained Llama whose tokeniser is a SentencePiece model ---------------------------------------------------
+
+STORY = "Once upon a time, there was a little girl named"
+FEW = ("--samples", "3", "--window", "2")
+STORY_CASES = (
+    Live("the subject in the middle", STORY, "little girl", ("--noise", "0.5", *FEW)),
+    Live("the subject first, behind the beginning of the text", STORY, "Once upon", ("--noise", "1", *FEW)),
+    Live("the subject in bytes that are no piece", "The cat 東京 saw", "東", ("--noise", "1", *FEW)),
+    Live("heads and knockout", STORY, "girl", ("--noise", "0.5", "--kinds", "head,knockout", "--positions", "subject")),
+    Live("sigma of the facts", STORY, "little girl", ("--kinds", "state", "--positions", "last")),
+)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("live", STORY_CASES, ids=lambda live: live.claim)
+def test_stories_agree(traced: Traced, shared: Path, live: Live, dtype: str) -> None:
+    pytest.importorskip("sentencepiece")
+    compare(traced, model_folder(shared, "stories260K-hf"), live, dtype)
