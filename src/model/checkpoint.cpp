@@ -2,6 +2,7 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
+#include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <array>
@@ -17,6 +18,7 @@
 
 #include "rometrace/error.hpp"
 #include "rometrace/model/safetensors.hpp"
+#include "rometrace/model/torch_file.hpp"
 #include "rometrace/text/input_file.hpp"
 #include "rometrace/text/json_file.hpp"
 
@@ -26,8 +28,22 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-constexpr const char* kSingleFile = "model.safetensors";
-constexpr const char* kIndexFile = "model.safetensors.index.json";
+WeightFile open_safetensors(const fs::path& path) {
+  return SafetensorsFile::open(path);
+}
+WeightFile open_torch_file(const fs::path& path) {
+  return TorchFile::open(path);
+}
+
+/// One of the ways in which a folder can hold weights.
+struct Layout {
+  const char* single_file;
+  const char* index_file;  ///< names the shards
+  WeightFile (*open)(const fs::path&);
+};
+
+constexpr Layout kSafetensors{"model.safetensors", "model.safetensors.index.json", open_safetensors};
+constexpr Layout kTorch{"pytorch_model.bin", "pytorch_model.bin.index.json", open_torch_file};
 
 // Elements converted at a time: the source's pages are let go after each step, so this bounds what is held of them.
 constexpr std::int64_t kConversionStep = std::int64_t{1} << 20;
@@ -38,22 +54,34 @@ bool has_entry(const fs::path& folder, const char* name) {
   return fs::symlink_status(folder / name, ignored).type() != fs::file_type::not_found && !ignored;
 }
 
+/// The first file that is named as a part of several, "model-00001-of-00002.safetensors", say; empty if there is none.
+std::string find_shard(const fs::path& folder) {
+  std::set<std::string> shards;
+  std::error_code ignored;
+  for (fs::directory_iterator entry(folder, ignored), end; !ignored && entry != end; entry.increment(ignored)) {
+    const std::string name = entry->path().filename().string();
+    const bool is_weights = name.starts_with("model-") || name.starts_with("pytorch_model-");
+    if (is_weights && name.find("-of-") != std::string::npos) shards.insert(name);
+  }
+  return shards.empty() ? "" : *shards.begin();
+}
+
 [[noreturn]] void refuse_folder_without_weights(const fs::path& folder) {
   const std::string where = label_of(folder);
   std::error_code error;
   if (!fs::is_directory(folder, error)) throw Error(where + ": not a folder; expected the folder of a model");
-  if (has_entry(folder, "pytorch_model.bin") || has_entry(folder, "pytorch_model.bin.index.json")) {
-    throw Error(where + ": holds its weights as pytorch_model.bin only, and " + kSingleFile +
-                " is what is read here; fetch that file, or make it: python -c \"from transformers import "
-                "AutoModelForCausalLM as M; M.from_pretrained('" +
-                where + "').save_pretrained('" + where + "')\"");
+  if (const std::string shard = find_shard(folder); !shard.empty()) {
+    throw Error(where + ": holds " + in_quotes(shard) + ", but no " + kSafetensors.index_file + " or " +
+                kTorch.index_file + ", which would say what the parts are; get the whole folder");
   }
   for (const char* other : {"tf_model.h5", "flax_model.msgpack", "rust_model.ot", "adapter_model.safetensors"}) {
     if (has_entry(folder, other)) {
-      throw Error(where + ": holds " + other + ", but no " + kSingleFile + ", which is what is read here");
+      throw Error(where + ": holds " + other + ", but no " + kSafetensors.single_file + " or " + kTorch.single_file +
+                  ", which are what is read here");
     }
   }
-  throw Error(where + ": no weights: expected " + kSingleFile + " or " + kIndexFile);
+  throw Error(where + ": no weights: expected " + kSafetensors.single_file + ", " + kTorch.single_file +
+              " or the index of their parts");
 }
 
 /// A shard's name comes from a file that may be hostile: it must not lead out of the folder.
@@ -81,7 +109,7 @@ std::map<std::string, std::string> read_weight_map(const fs::path& index_json) {
   return shard_of;
 }
 
-/// The dtype of a safetensors file's floating-point tensors; nothing for the others.
+/// The type of a file's floating-point tensors; nothing for the others.
 std::optional<at::ScalarType> floating_type(std::string_view dtype) {
   static constexpr std::array<std::pair<std::string_view, at::ScalarType>, 4> kTypes{
       {{"F32", at::kFloat}, {"F16", at::kHalf}, {"BF16", at::kBFloat16}, {"F64", at::kDouble}}};
@@ -101,15 +129,15 @@ bool is_aligned(std::span<const std::byte> bytes, std::size_t alignment) {
 
 /// The file's bytes themselves as a tensor, which keeps the file open. libtorch has no read-only tensors: whoever
 /// writes to it is stopped by the memory protection.
-at::Tensor view_of(std::shared_ptr<const SafetensorsFile> file, const TensorView& source, at::ScalarType type) {
+at::Tensor view_of(std::shared_ptr<const WeightFile> file, const TensorView& source, at::ScalarType type) {
   void* data = const_cast<std::byte*>(source.bytes.data());
   return at::from_blob(
       data, source.shape, [keep = std::move(file)](void*) {}, at::TensorOptions().dtype(type));
 }
 
-/// A copy of the tensor as `type`, in memory of its own.
-at::Tensor convert(const SafetensorsFile& file, const TensorView& source, at::ScalarType source_type,
-                   at::ScalarType type) {
+/// A copy of the tensor as `type`, in memory of its own. Its elements are row-major in the file.
+at::Tensor convert_in_steps(const WeightFile& file, const TensorView& source, at::ScalarType source_type,
+                            at::ScalarType type) {
   at::Tensor result = at::empty(source.shape, at::TensorOptions().dtype(type));
   at::Tensor flat = result.view({-1});
   const std::int64_t count = result.numel();
@@ -130,16 +158,61 @@ at::Tensor convert(const SafetensorsFile& file, const TensorView& source, at::Sc
   return result;
 }
 
+/// A row-major copy, as `type`, of a tensor whose elements have another order in the file: a transposed one, say.
+at::Tensor convert_strided(const WeightFile& file, const TensorView& source, at::ScalarType source_type,
+                           at::ScalarType type) {
+  void* data = const_cast<std::byte*>(source.bytes.data());
+  std::vector<std::byte> aligned;
+  if (!is_aligned(source.bytes, c10::elementSize(source_type))) {
+    aligned.assign(source.bytes.begin(), source.bytes.end());
+    data = aligned.data();
+  }
+  at::Tensor result = at::empty(source.shape, at::TensorOptions().dtype(type));
+  result.copy_(at::from_blob(data, source.shape, source.strides, at::TensorOptions().dtype(source_type)));
+  file.release(source.bytes);
+  return result;
+}
+
+/// Whether the tensor has more elements than its bytes hold, so that it could be larger than any file.
+bool repeats_elements(const TensorView& source, at::ScalarType type) {
+  std::uint64_t count = 1;  // fits: whoever read the file has seen to it
+  for (const std::int64_t length : source.shape) count *= static_cast<std::uint64_t>(length);
+  return count > source.bytes.size() / c10::elementSize(type);
+}
+
+at::Tensor read(const std::shared_ptr<const WeightFile>& file, const TensorView& source, at::ScalarType dtype) {
+  const auto type = *floating_type(source.dtype);
+  if (!source.strides.empty()) return convert_strided(*file, source, type, dtype);
+  if (type == dtype && is_aligned(source.bytes, c10::elementSize(dtype))) return view_of(file, source, dtype);
+  return convert_in_steps(*file, source, type, dtype);
+}
+
+/// Rows of the first dimension.
+TensorView rows_of(TensorView source, std::int64_t begin, std::int64_t end) {
+  TORCH_INTERNAL_ASSERT(!source.shape.empty() && 0 <= begin && begin < end && end <= source.shape.front(),
+                        "no such rows");
+  if (source.strides.empty()) {
+    const auto row = source.bytes.size() / static_cast<std::size_t>(source.shape.front());
+    source.bytes =
+        source.bytes.subspan(static_cast<std::size_t>(begin) * row, static_cast<std::size_t>(end - begin) * row);
+  } else {
+    const auto element = c10::elementSize(*floating_type(source.dtype));
+    source.bytes = source.bytes.subspan(static_cast<std::size_t>(begin * source.strides.front()) * element);
+  }
+  source.shape.front() = end - begin;
+  return source;
+}
+
 }  // namespace
 
 struct Checkpoint::Impl {
   struct Place {
-    std::shared_ptr<const SafetensorsFile> file;
+    std::shared_ptr<const WeightFile> file;
     const TensorView* tensor;
   };
 
-  void add(const fs::path& path) {
-    const auto file = std::make_shared<const SafetensorsFile>(SafetensorsFile::open(path));
+  void add(const fs::path& path, const Layout& layout) {
+    const auto file = std::make_shared<const WeightFile>(layout.open(path));
     for (const TensorView& tensor : file->tensors()) {
       const auto [place, is_new] = places.emplace(tensor.name, Place{file, &tensor});
       if (!is_new) {
@@ -148,6 +221,43 @@ struct Checkpoint::Impl {
       }
     }
     files.push_back(path);
+  }
+
+  const Place& find(std::string_view name) const {
+    const auto found = places.find(name);
+    if (found == places.end()) throw Error(label() + ": no tensor " + in_quotes(name));
+    return found->second;
+  }
+
+  /// One that has this shape and is of floating-point numbers.
+  const Place& find(std::string_view name, const std::vector<std::int64_t>& shape) const {
+    const auto& place = find(name);
+    const std::string where = label_of(place.file->path()) + ": tensor " + in_quotes(name);
+    if (place.tensor->shape != shape) {
+      throw Error(where + " has shape " + shape_text(place.tensor->shape) + "; expected " + shape_text(shape));
+    }
+    if (!floating_type(place.tensor->dtype)) {
+      throw Error(where + " is of dtype " + place.tensor->dtype + "; expected F32, F16, BF16 or F64");
+    }
+    if (!place.tensor->strides.empty() && repeats_elements(*place.tensor, *floating_type(place.tensor->dtype))) {
+      throw Error(where + " has more elements than its bytes hold; expected each to have its own");
+    }
+    return place;
+  }
+
+  /// All shards that the index names.
+  void add_shards(const fs::path& index, const Layout& layout) {
+    const std::map<std::string, std::string> shard_of = read_weight_map(index);
+    std::set<std::string> shards;
+    for (const auto& [tensor, shard] : shard_of) shards.insert(shard);
+    for (const std::string& shard : shards) add(index.parent_path() / shard, layout);
+    for (const auto& [tensor, shard] : shard_of) {
+      const auto found = places.find(tensor);
+      if (found == places.end() || found->second.file->path().filename() != shard) {
+        throw Error(label_of(index) + ": tensor " + in_quotes(tensor) + " is not in " + in_quotes(shard) +
+                    ", where the index says; get both files again");
+      }
+    }
   }
 
   /// For messages: the file, or the folder where the weights are in several.
@@ -160,25 +270,17 @@ struct Checkpoint::Impl {
 Checkpoint Checkpoint::open(const fs::path& folder) {
   auto impl = std::make_shared<Impl>();
   // The order in which transformers looks for them.
-  if (has_entry(folder, kSingleFile)) {
-    impl->add(folder / kSingleFile);
-    return Checkpoint(std::move(impl));
-  }
-  if (!has_entry(folder, kIndexFile)) refuse_folder_without_weights(folder);
-
-  const fs::path index = folder / kIndexFile;
-  const std::map<std::string, std::string> shard_of = read_weight_map(index);
-  std::set<std::string> shards;
-  for (const auto& [tensor, shard] : shard_of) shards.insert(shard);
-  for (const std::string& shard : shards) impl->add(folder / shard);
-  for (const auto& [tensor, shard] : shard_of) {
-    const auto found = impl->places.find(tensor);
-    if (found == impl->places.end() || found->second.file->path().filename() != shard) {
-      throw Error(label_of(index) + ": tensor " + in_quotes(tensor) + " is not in " + in_quotes(shard) +
-                  ", where the index says; get both files again");
+  for (const Layout& layout : {kSafetensors, kTorch}) {
+    if (has_entry(folder, layout.single_file)) {
+      impl->add(folder / layout.single_file, layout);
+      return Checkpoint(std::move(impl));
+    }
+    if (has_entry(folder, layout.index_file)) {
+      impl->add_shards(folder / layout.index_file, layout);
+      return Checkpoint(std::move(impl));
     }
   }
-  return Checkpoint(std::move(impl));
+  refuse_folder_without_weights(folder);
 }
 
 Checkpoint::Checkpoint(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}
@@ -192,22 +294,50 @@ bool Checkpoint::contains(std::string_view name) const {
 
 at::Tensor Checkpoint::tensor(std::string_view name, const std::vector<std::int64_t>& shape,
                               at::ScalarType dtype) const {
-  const auto found = impl_->places.find(name);
-  if (found == impl_->places.end()) throw Error(impl_->label() + ": no tensor " + in_quotes(name));
-  const auto& [file, source] = found->second;
-  const std::string where = label_of(file->path()) + ": tensor " + in_quotes(name);
-  if (source->shape != shape) {
-    throw Error(where + " has shape " + shape_text(source->shape) + "; expected " + shape_text(shape));
+  const auto& [file, source] = impl_->find(name, shape);
+  return read(file, *source, dtype);
+}
+
+at::Tensor Checkpoint::rows(std::string_view name, const std::vector<std::int64_t>& shape, at::ScalarType dtype,
+                            std::int64_t begin, std::int64_t end) const {
+  const auto& [file, source] = impl_->find(name, shape);
+  return read(file, rows_of(*source, begin, end), dtype);
+}
+
+void Checkpoint::check(std::string_view name, const std::vector<std::int64_t>& shape) const {
+  impl_->find(name, shape);
+}
+
+bool Checkpoint::equal(std::string_view name, std::string_view other) const {
+  const auto& [file, first] = impl_->find(name);
+  const auto& [other_file, second] = impl_->find(other);
+  if (first->bytes.size() != second->bytes.size()) return false;
+  if (first->dtype != second->dtype || first->shape != second->shape || first->strides != second->strides) return false;
+  constexpr std::size_t kStep = std::size_t{1} << 24;  // bytes; the pages are let go after each
+  for (std::size_t begin = 0; begin < first->bytes.size(); begin += kStep) {
+    const auto length = std::min(kStep, first->bytes.size() - begin);
+    const auto some = first->bytes.subspan(begin, length), same = second->bytes.subspan(begin, length);
+    const bool differ = std::memcmp(some.data(), same.data(), length) != 0;
+    file->release(some);
+    other_file->release(same);
+    if (differ) return false;
   }
-  const std::optional<at::ScalarType> type = floating_type(source->dtype);
-  if (!type) throw Error(where + " is of dtype " + source->dtype + "; expected F32, F16, BF16 or F64");
-  if (*type == dtype && is_aligned(source->bytes, c10::elementSize(dtype))) return view_of(file, *source, dtype);
-  return convert(*file, *source, *type, dtype);
+  return true;
+}
+
+void Checkpoint::prefetch(std::string_view name) const {
+  const auto found = impl_->places.find(name);
+  if (found != impl_->places.end()) found->second.file->prefetch(found->second.tensor->bytes);
 }
 
 void Checkpoint::release(std::string_view name) const {
   const auto found = impl_->places.find(name);
   if (found != impl_->places.end()) found->second.file->release(found->second.tensor->bytes);
+}
+
+void Checkpoint::release(std::string_view name, std::int64_t begin, std::int64_t end) const {
+  const auto& [file, source] = impl_->find(name);
+  file->release(rows_of(*source, begin, end).bytes);
 }
 
 std::vector<std::string> Checkpoint::names() const {

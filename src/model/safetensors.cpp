@@ -1,18 +1,15 @@
 #include "rometrace/model/safetensors.hpp"
 
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <cstdint>
-#include <cstring>
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <system_error>
 #include <utility>
 
+#include "model/little_endian.hpp"
+#include "model/mapping.hpp"
+#include "model/safetensors_header.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
 #include "rometrace/text/json_file.hpp"
@@ -36,38 +33,11 @@ constexpr std::array<std::pair<std::string_view, std::uint64_t>, 22> kBitsOfDtyp
     {"F8_E5M2FNUZ", 8}, {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"F4", 4},
 }};
 
-/// A read-only mapping of a whole file.
-class Mapping {
- public:
-  explicit Mapping(const InputFile& file) : size_(static_cast<std::size_t>(file.size())) {
-    void* address = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.descriptor(), 0);
-    if (address == MAP_FAILED) {
-      throw Error(file.label() + ": cannot be mapped into memory: " + std::generic_category().message(errno));
-    }
-    begin_ = static_cast<const std::byte*>(address);
-  }
-  ~Mapping() { ::munmap(const_cast<std::byte*>(begin_), size_); }
-  Mapping(const Mapping&) = delete;
-  Mapping& operator=(const Mapping&) = delete;
-
-  std::span<const std::byte> bytes() const { return {begin_, size_}; }
-
- private:
-  const std::byte* begin_ = nullptr;
-  std::size_t size_;
-};
-
-std::string_view as_text(std::span<const std::byte> bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
-
 /// Says what a file is that people take for weights; silent for all others.
 void refuse_other_formats(std::string_view text, const std::string& where) {
-  if (text.starts_with("version https://git-lfs")) {
-    throw Error(where + ": is a Git LFS pointer, not the weights; run `git lfs pull` in that folder");
-  }
+  refuse_lfs_pointer(text, where);
   if (text.starts_with("PK\x03\x04") || text.starts_with("\x80\x02")) {
-    throw Error(where + ": is a PyTorch file, not safetensors; save the model as safetensors");
+    throw Error(where + ": is a PyTorch file, not safetensors; name it pytorch_model.bin");
   }
 }
 
@@ -75,8 +45,7 @@ std::uint64_t read_header_length(std::span<const std::byte> file, const std::str
   if (file.size() < kPrefix) {
     throw Error(where + ": is " + std::to_string(file.size()) + " bytes long, too short for a safetensors file");
   }
-  std::uint64_t length = 0;
-  for (std::size_t i = kPrefix; i-- > 0;) length = length << 8U | std::to_integer<std::uint64_t>(file[i]);
+  const std::uint64_t length = little_endian(file.first(kPrefix));
   if (length > kMaxHeader) {
     throw Error(where + ": not a safetensors file: its header would be " + std::to_string(length) +
                 " bytes long, and the format allows " + std::to_string(kMaxHeader));
@@ -204,58 +173,27 @@ std::vector<Entry> read_entries(const json& header, std::uint64_t data_size, con
 
 }  // namespace
 
-struct SafetensorsFile::Impl {
-  Impl(std::filesystem::path file_path, const InputFile& file) : path(std::move(file_path)), mapping(file) {}
-
-  std::filesystem::path path;
-  Mapping mapping;
-  std::vector<TensorView> tensors;
-};
-
-SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
-  const InputFile file = InputFile::open(path);
-  const std::string& where = file.label();
-  if (!file.is_regular()) throw Error(where + ": is not a regular file, so it cannot be mapped into memory");
-  if (file.size() == 0) throw Error(where + ": is empty");
-  auto impl = std::make_unique<Impl>(path, file);
-
-  const std::span<const std::byte> bytes = impl->mapping.bytes();
-  refuse_other_formats(as_text(bytes), where);
-  const std::uint64_t header_length = read_header_length(bytes, where);
-  const std::string_view header_text = as_text(bytes.subspan(kPrefix, header_length));
+std::vector<TensorView> read_safetensors(std::span<const std::byte> file, const std::string& where) {
+  refuse_other_formats(as_text(file), where);
+  const std::uint64_t header_length = read_header_length(file, where);
+  const std::string_view header_text = as_text(file.subspan(kPrefix, header_length));
   if (!header_text.starts_with('{')) throw Error(where + ": not a safetensors file: its header is not a JSON object");
   const json header = parse_json(header_text, where + ": header", RepeatedNames::kRefuse);
 
-  const std::span<const std::byte> data = bytes.subspan(kPrefix + header_length);
+  std::vector<TensorView> tensors;
+  const std::span<const std::byte> data = file.subspan(kPrefix + header_length);
   for (Entry& entry : read_entries(header, data.size(), where)) {
     entry.view.bytes = data.subspan(entry.begin, entry.end - entry.begin);
-    impl->tensors.push_back(std::move(entry.view));
+    tensors.push_back(std::move(entry.view));
   }
-  return SafetensorsFile(std::move(impl));
+  return tensors;
 }
 
-SafetensorsFile::SafetensorsFile(std::unique_ptr<const Impl> impl) : impl_(std::move(impl)) {}
-SafetensorsFile::~SafetensorsFile() = default;
-SafetensorsFile::SafetensorsFile(SafetensorsFile&&) noexcept = default;
-SafetensorsFile& SafetensorsFile::operator=(SafetensorsFile&&) noexcept = default;
-
-const std::vector<TensorView>& SafetensorsFile::tensors() const {
-  return impl_->tensors;
-}
-
-const std::filesystem::path& SafetensorsFile::path() const {
-  return impl_->path;
-}
-
-void SafetensorsFile::release(std::span<const std::byte> bytes) const {
-  const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
-  const std::span<const std::byte> file = impl_->mapping.bytes();
-  // Inwards: the pages at both ends may hold a neighbour's bytes.
-  const auto offset = static_cast<std::size_t>(bytes.data() - file.data());
-  const std::size_t begin = (offset + page - 1) / page * page;
-  const std::size_t end = (offset + bytes.size()) / page * page;
-  // Advice only: where the kernel does not take it, nothing but memory is lost.
-  if (begin < end) ::madvise(const_cast<std::byte*>(file.data() + begin), end - begin, MADV_DONTNEED);
+SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
+  const InputFile file = InputFile::open(path);
+  auto mapping = std::make_unique<const Mapping>(file);
+  std::vector<TensorView> tensors = read_safetensors(mapping->bytes(), file.label());
+  return {path, std::move(mapping), std::move(tensors)};
 }
 
 }  // namespace rometrace

@@ -199,12 +199,73 @@ TEST_CASE("files that are links, as in a cache, are followed") {
 
 TEST_CASE("a folder without safetensors is refused with what it holds instead") {
   const TemporaryFolder folder;
-  CHECK(refusal(folder.path()) == Contains("no weights: expected model.safetensors or model.safetensors.index.json"));
+  CHECK(refusal(folder.path()) == Contains("no weights: expected model.safetensors, pytorch_model.bin or the index"));
   folder.write("adapter_model.safetensors", "x");
-  CHECK(refusal(folder.path()) == Contains("holds adapter_model.safetensors, but no model.safetensors"));
-  folder.write("pytorch_model.bin", "x");
-  CHECK(refusal(folder.path()) == Contains("holds its weights as pytorch_model.bin only"));
+  CHECK(refusal(folder.path()) == Contains("holds adapter_model.safetensors, but no model.safetensors or pytorch_m"));
+  folder.write("pytorch_model-00002-of-00003.bin", "x");
+  CHECK(refusal(folder.path()) ==
+        Contains("holds \"pytorch_model-00002-of-00003.bin\", but no model.safetensors.index.json or "
+                 "pytorch_model.bin.index.json, which would say what the parts are; get the whole folder"));
   CHECK(refusal(folder.path() / "none") == Contains("none: not a folder"));
+}
+
+TEST_CASE("safetensors count where there are PyTorch files beside them") {
+  const TemporaryFolder folder;
+  const std::filesystem::path fixtures = ROMETRACE_SOURCE_DIR "/tests/fixtures/torch";
+  const auto only_file = [&] { return Checkpoint::open(folder.path()).files().back().filename().string(); };
+  std::filesystem::copy(fixtures / "sharded", folder.path());
+  CHECK(only_file() == "pytorch_model-00002-of-00002.bin");
+  std::filesystem::copy(fixtures / "zip_2.bin", folder.path() / "pytorch_model.bin");
+  CHECK(only_file() == "pytorch_model.bin");
+  folder.write("m1", one_float("a"));
+  folder.write("model.safetensors.index.json", R"({"weight_map":{"a":"m1"}})");
+  CHECK(only_file() == "m1");
+  folder.write("model.safetensors", one_float("a"));
+  CHECK(only_file() == "model.safetensors");
+}
+
+TEST_CASE("weights of PyTorch files come out row-major, whatever their order in the file") {
+  const std::filesystem::path fixtures = ROMETRACE_SOURCE_DIR "/tests/fixtures/torch";
+  for (const char* name : {"zip_2.bin", "zip_3.bin", "zip_4.bin", "zip_5.bin", "old_2.bin", "old_4.bin"}) {
+    CAPTURE(name);
+    const TemporaryFolder folder;
+    std::filesystem::copy(fixtures / name, folder.path() / "pytorch_model.bin");
+    const Checkpoint checkpoint = Checkpoint::open(folder.path());
+    const auto read = [&](const char* tensor, const std::vector<std::int64_t>& shape) {
+      const at::Tensor result = checkpoint.tensor(tensor, shape, at::kFloat);
+      CHECK(result.is_contiguous());
+      return values(result);
+    };
+    const std::vector<double> halves = {-2.5, -1.5, -0.5, 0.5, 1.5, 2.5};
+    for (const char* dtype : {"float32", "float16", "bfloat16", "float64"}) CHECK(read(dtype, {2, 3}) == halves);
+    CHECK(read("transposed", {4, 3}) == std::vector<double>{0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11});
+    CHECK(read("row", {4}) == std::vector<double>{4, 5, 6, 7});
+    CHECK(read("column", {3}) == std::vector<double>{2, 6, 10});
+    CHECK(read("every_other", {2, 2}) == std::vector<double>{1, 3, 9, 11});
+    CHECK(read("same", {3, 4}) == read("whole", {3, 4}));
+    CHECK(read("parameter", {2}) == std::vector<double>{1, -1});
+    CHECK(read("scalar", {}) == std::vector<double>{7.25});
+    CHECK(read("empty", {0, 3}).empty());
+    CHECK(values(checkpoint.tensor("transposed", {4, 3}, at::kDouble))[1] == 4);
+    CHECK(message_of<Error>([&] {
+            read("expanded", {2, 3});
+          }) == Contains("pytorch_model.bin: tensor \"expanded\" has more elements than its bytes hold"));
+    CHECK(message_of<Error>([&] { read("int64", {2, 3}); }) == Contains("is of dtype I64; expected F32, F16, BF16"));
+    CHECK_FALSE(checkpoint.contains("steps"));
+  }
+}
+
+TEST_CASE("shards of PyTorch files, of both formats, are one checkpoint") {
+  const std::filesystem::path fixtures = ROMETRACE_SOURCE_DIR "/tests/fixtures/torch/sharded";
+  const Checkpoint checkpoint = Checkpoint::open(fixtures);
+  CHECK(checkpoint.names() == std::vector<std::string>{"a", "b", "c"});
+  CHECK(values(checkpoint.tensor("b", {1, 2}, at::kFloat)) == std::vector<double>{3, 4});
+  CHECK(values(checkpoint.tensor("c", {2}, at::kFloat)) == std::vector<double>{5, 6});
+
+  const TemporaryFolder folder;
+  std::filesystem::copy(fixtures / "pytorch_model.bin.index.json", folder.path());
+  std::filesystem::copy(fixtures / "pytorch_model-00001-of-00002.bin", folder.path());
+  CHECK(refusal(folder.path()) == Contains("pytorch_model-00002-of-00002.bin: no such file"));
 }
 
 TEST_CASE("an index that does not fit its shards is refused") {
@@ -235,13 +296,19 @@ TEST_CASE("an index that does not fit its shards is refused") {
   }
 }
 
-TEST_CASE("a trained model's weights are read") {
+TEST_CASE("a trained model's weights are read, and those of its PyTorch file are the same") {
   const std::filesystem::path folder = ROMETRACE_SOURCE_DIR "/../shared/models/gpt2-lyrics";
   if (!std::filesystem::exists(folder)) return;
   const Checkpoint checkpoint = Checkpoint::open(folder);
   CHECK(checkpoint.names().size() == 61);
   const at::Tensor head = checkpoint.tensor("lm_head.weight", {1000, 128}, at::kFloat);
   CHECK(at::equal(head, checkpoint.tensor("transformer.wte.weight", {1000, 128}, at::kFloat)));
+
+  const TemporaryFolder copy;
+  std::filesystem::create_symlink(folder / "pytorch_model.bin", copy.path() / "pytorch_model.bin");
+  const Checkpoint torch_file = Checkpoint::open(copy.path());
+  CHECK(torch_file.names() == checkpoint.names());
+  CHECK(at::equal(head, torch_file.tensor("lm_head.weight", {1000, 128}, at::kFloat)));
 }
 
 }  // namespace

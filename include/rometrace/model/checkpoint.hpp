@@ -11,13 +11,14 @@
 
 namespace rometrace {
 
-/// The named tensors of a model folder: model.safetensors, or else model.safetensors.index.json with its shards (the
-/// order in which transformers looks). Immutable once opened; safe to use from several threads.
+/// The named tensors of a model folder: model.safetensors, else model.safetensors.index.json with its shards, else
+/// pytorch_model.bin, else pytorch_model.bin.index.json with its shards (the order in which transformers looks).
+/// Immutable once opened; safe to use from several threads.
 class Checkpoint {
  public:
-  /// Opens and checks the files; reads no weights. Throws Error: no weights in the folder (names what it holds instead,
-  /// such as pytorch_model.bin), a shard missing or outside the folder, the index naming a tensor that its shard lacks,
-  /// two files holding the same name.
+  /// Opens and checks the files (see SafetensorsFile and TorchFile); reads no weights. Throws Error: no weights in the
+  /// folder (names what it holds instead, such as parts without their index), a shard missing or outside the folder,
+  /// the index naming a tensor that its shard lacks, two files holding the same name.
   static Checkpoint open(const std::filesystem::path& folder);
 
   ~Checkpoint();
@@ -26,16 +27,33 @@ class Checkpoint {
 
   bool contains(std::string_view name) const;
 
-  /// The tensor `name` as `dtype` on the CPU. Where the file holds that dtype (and aligned) the result is a view of the
-  /// mapped file: no copy, must not be written to, keeps the mapping alive. Otherwise (F16, BF16, F32, F64 -> dtype)
-  /// a converted copy is made, in steps of a million elements, each letting go of the file's pages: the peak is the
-  /// result and some megabytes. Values are rounded to nearest, as `at::Tensor::to` does.
-  /// Throws Error: no such tensor, shape other than `shape` (both are named), dtype not a floating-point one.
+  /// The tensor `name` as `dtype` on the CPU, row-major. Where the file holds that dtype (row-major and aligned) the
+  /// result is a view of the mapped file: no copy, must not be written to, keeps the mapping alive. Otherwise (F16,
+  /// BF16, F32, F64 -> dtype) a converted copy is made, in steps of a million elements, each letting go of the file's
+  /// pages: the peak is the result and some megabytes. (A tensor whose elements have another order is copied in one
+  /// step; weights in PyTorch's old format are seldom aligned.) Values are rounded to nearest, as `at::Tensor::to`
+  /// does.
+  /// Throws Error: no such tensor, shape other than `shape` (both are named), dtype not a floating-point one, more
+  /// elements than its bytes hold (as PyTorch's expand makes).
   at::Tensor tensor(std::string_view name, const std::vector<std::int64_t>& shape, at::ScalarType dtype) const;
 
-  /// Lets go of the pages of the file that hold the tensor `name` (nothing if there is none); they are read again if
-  /// a view of it is used.
+  /// Rows [begin, end) of its first dimension alone, likewise: the rest is not read.
+  at::Tensor rows(std::string_view name, const std::vector<std::int64_t>& shape, at::ScalarType dtype,
+                  std::int64_t begin, std::int64_t end) const;
+
+  /// Throws what tensor() would. Reads nothing of the tensor.
+  void check(std::string_view name, const std::vector<std::int64_t>& shape) const;
+
+  /// Whether two tensors have the same dtype, shape and bytes. Throws Error where one is missing.
+  bool equal(std::string_view name, std::string_view other) const;
+
+  /// Begins to read the tensor `name` from the disk, beside other work.
+  void prefetch(std::string_view name) const;
+
+  /// Lets go of the pages of the file that hold the tensor `name` (nothing if there is none), or rows of it; they are
+  /// read again if a view of it is used.
   void release(std::string_view name) const;
+  void release(std::string_view name, std::int64_t begin, std::int64_t end) const;
 
   std::vector<std::string> names() const;                   ///< sorted
   const std::vector<std::filesystem::path>& files() const;  ///< the weight files, sorted by name

@@ -10,7 +10,8 @@ namespace rometrace {
 /// SHA-256 of a model's weight files, 64 lower-case hex digits.
 /// One file: the digest of its bytes, as `sha256sum` prints it and model hubs list it. Several: the digest of the
 /// text that `sha256sum` prints for them in order of name ("<digest>  <file name>\n" each), so that anyone can check
-/// it with `cd FOLDER && sha256sum model-*.safetensors | sha256sum`.
+/// it with `cd FOLDER && sha256sum model-*.safetensors | sha256sum`, or pytorch_model-*.bin. The same weights in
+/// another format have another digest.
 /// Reads the files with a small buffer (no mapping, no memory to speak of) and looks at `stop` once a MiB.
 /// Throws Error (unreadable), Interrupted.
 std::string weights_sha256(std::span<const std::filesystem::path> files, std::stop_token stop = {});

@@ -1,0 +1,16 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace rometrace {
+
+/// The number that up to 8 bytes make, the least significant first.
+inline std::uint64_t little_endian(std::span<const std::byte> bytes) {
+  std::uint64_t number = 0;
+  for (std::size_t i = bytes.size(); i-- > 0;) number = number << 8U | std::to_integer<std::uint64_t>(bytes[i]);
+  return number;
+}
+
+}  // namespace rometrace

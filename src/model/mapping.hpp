@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "rometrace/text/input_file.hpp"
+
+namespace rometrace {
+
+/// A read-only mapping of a whole file.
+class Mapping {
+ public:
+  /// Throws Error naming the file: not a regular file, empty, not to be mapped.
+  explicit Mapping(const InputFile& file);
+  ~Mapping();
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
+
+  std::span<const std::byte> bytes() const { return {begin_, size_}; }
+
+ private:
+  const std::byte* begin_ = nullptr;
+  std::size_t size_;
+};
+
+/// The bytes as characters.
+inline std::string_view as_text(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+/// Throws Error if the file that begins with `text` is a Git LFS pointer, which people take for weights. `where` opens
+/// the message.
+void refuse_lfs_pointer(std::string_view text, const std::string& where);
+
+}  // namespace rometrace
