@@ -1,5 +1,5 @@
 // Test-only: tokenises the texts on stdin, so that tests in Python can compare with other implementations.
-//   rometrace_tokenize FOLDER [--parse-special]
+//   rometrace_tokenize FOLDER [--parse-special] [--prompt]   (--prompt: with what goes before a prompt)
 // stdin: texts, each as its length (4 bytes, little-endian) and its bytes. stdout, one JSON line a text:
 // {"ids": [...], "ranges": [[begin, end], ...], "round_trip": bool, "decoded": "..."} or {"error": "..."}.
 #include <array>
@@ -30,13 +30,17 @@ std::optional<std::string> read_text(std::istream& in) {
   return text;
 }
 
-std::string answer(const Tokenizer& tokenizer, const std::string& text, SpecialTokens special) {
+enum class Text { kPiece, kPrompt };
+
+std::string answer(const Tokenizer& tokenizer, const std::string& text, SpecialTokens special, Text kind) {
   try {
     // Written by hand: millions of small JSON values would take most of the tests' time.
     std::string ids;
     std::string ranges;
     std::vector<std::int32_t> to_decode;
-    for (const auto& [id, begin, end] : tokenizer.encode(text, special)) {
+    const auto tokens =
+        kind == Text::kPrompt ? tokenizer.encode_prompt(text, special) : tokenizer.encode(text, special);
+    for (const auto& [id, begin, end] : tokens) {
       const char* comma = to_decode.empty() ? "" : ",";
       ids += comma + std::to_string(id);
       ranges += std::string(comma) + '[' + std::to_string(begin) + ',' + std::to_string(end) + ']';
@@ -55,14 +59,19 @@ std::string answer(const Tokenizer& tokenizer, const std::string& text, SpecialT
 
 int main(int argc, char** argv) {
   if (argc < 2) {
-    std::cerr << "usage: rometrace_tokenize FOLDER [--parse-special]\n";
+    std::cerr << "usage: rometrace_tokenize FOLDER [--parse-special] [--prompt]\n";
     return 2;
   }
-  const bool parse = argc > 2 && std::string_view(argv[2]) == "--parse-special";
+  auto special = SpecialTokens::kAsText;
+  auto kind = Text::kPiece;
+  for (int i = 2; i < argc; ++i) {
+    if (std::string_view(argv[i]) == "--parse-special") special = SpecialTokens::kParse;
+    if (std::string_view(argv[i]) == "--prompt") kind = Text::kPrompt;
+  }
   try {
     const Tokenizer tokenizer = Tokenizer::load(argv[1]);
     while (const auto text = read_text(std::cin)) {
-      std::cout << answer(tokenizer, *text, parse ? SpecialTokens::kParse : SpecialTokens::kAsText) << '\n';
+      std::cout << answer(tokenizer, *text, special, kind) << '\n';
     }
   } catch (const std::exception& error) {
     std::cerr << error.what() << '\n';

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "rometrace/error.hpp"
+#include "rometrace/study/answer_rule.hpp"
 #include "rometrace/text/input_file.hpp"
 #include "rometrace/text/strip.hpp"
 
@@ -217,7 +218,7 @@ class Chunk {
 
   std::vector<std::int32_t> token_ids_of(const std::string& prompt) const {
     std::vector<std::int32_t> ids;
-    for (const auto& token : study_.tokenizer.encode(prompt, study_.options.special)) ids.push_back(token.id);
+    for (const auto& token : study_.tokenizer.encode_prompt(prompt, study_.options.special)) ids.push_back(token.id);
     const auto most = study_.model.config().max_positions;
     if (ids.empty() || static_cast<std::int64_t>(ids.size()) > most) {
       throw Error("has " + counted(static_cast<std::int64_t>(ids.size()), "token") + "; this model takes 1 to " +
@@ -248,8 +249,8 @@ class Chunk {
     std::vector<std::int32_t> ids;
     for (const auto& row : rows) ids.insert(ids.end(), row.token_ids.begin(), row.token_ids.end());
     const auto T = static_cast<std::int64_t>(rows.front().token_ids.size());
-    const auto hidden = study_.model.forward_prompts(
-        ids, T, [&](Site, std::int64_t, at::Tensor&) { study_.stop_if_asked(); });  // [B, D]
+    const auto tap = [&](Site, std::int64_t, at::Tensor&) { study_.stop_if_asked(); };
+    const auto hidden = study_.model.forward_prompts(ids, T, 1, tap).select(1, 0);  // [B, E]
     const auto most = static_cast<std::size_t>(std::max<std::int64_t>(1, kLogits / study_.model.config().vocab_size));
     for (std::size_t begin = 0; begin < rows.size(); begin += most) {
       const auto part = rows.subspan(begin, std::min(most, rows.size() - begin));
@@ -258,7 +259,7 @@ class Chunk {
     }
   }
 
-  /// Reads the results of `rows` from their states `hidden` [R, D].
+  /// Reads the results of `rows` from their states `hidden` [R, E].
   void measure(std::span<const Row> rows, const at::Tensor& hidden) {
     const auto logits = study_.model.logits(hidden);  // [R, V]
     const auto device = logits.device();
@@ -367,10 +368,7 @@ std::vector<std::int32_t> object_token_ids(const Tokenizer& tokenizer, std::stri
   const auto text = strip(object);
   std::vector<std::int32_t> ids;
   if (text.empty()) return ids;
-  const auto tokens = tokenizer.encode(" " + std::string(text));
-  const bool doubled = tokens.size() > 1 && strip(tokenizer.token_bytes(tokens[0].id)).empty() &&
-                       tokenizer.token_bytes(tokens[1].id).starts_with(' ');
-  for (const auto& token : std::span(tokens).subspan(doubled ? 1 : 0)) ids.push_back(token.id);
+  for (const auto& token : encode_answer(tokenizer, " " + std::string(text))) ids.push_back(token.id);
   return ids;
 }
 

@@ -62,7 +62,7 @@ struct Surroundings {
 /// Throws Error.
 Surroundings surroundings_of(const Tokenizer& tokenizer, const Fact& fact, SpecialTokens special) {
   const auto& prompt = fact.wordings.front().prompt;
-  const auto tokens = tokenizer.encode(prompt, special);
+  const auto tokens = tokenizer.encode_prompt(prompt, special);
   const auto range = find_subject(tokens, prompt, fact.subject);
   const auto subject_begin = prompt.find(fact.subject), subject_end = subject_begin + fact.subject.size();
   const auto end = std::max(tokens[range.end - 1].end, subject_end);

@@ -5,14 +5,18 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string_view>
-#include <system_error>
+#include <tuple>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "rometrace/error.hpp"
 #include "rometrace/text/byte_alphabet.hpp"
 #include "rometrace/text/input_file.hpp"
 #include "rometrace/text/json_file.hpp"
+#include "text/added_token_json.hpp"
+#include "text/bpe_rules.hpp"
 #include "text/bpe_tokens.hpp"
+#include "text/json_shown.hpp"
 
 namespace rometrace {
 namespace {
@@ -26,30 +30,6 @@ constexpr std::string_view kEndOfText = "<|endoftext|>";
 // ---------------------------------------------------------------------------------------------------------------------
 // Reading: what both file formats share
 
-/// A JSON value as a message shows it.
-std::string shown(const json& value) {
-  return one_line(value.dump(-1, ' ', false, json::error_handler_t::replace), 60);
-}
-
-std::string id_range() {
-  return "a whole number from 0 to " + std::to_string(kMaxTokens - 1);
-}
-
-std::int32_t read_id(const json& value, const std::string& where, std::string_view token) {
-  const bool whole = value.is_number_unsigned() && value.get<std::uint64_t>() < static_cast<std::uint64_t>(kMaxTokens);
-  if (!whole) {
-    throw Error(where + ": token " + in_quotes(token) + " has the id " + shown(value) + "; expected " + id_range());
-  }
-  return value.get<std::int32_t>();
-}
-
-const json& member(const json& object, const char* name, const std::string& where) {
-  if (!object.is_object()) throw Error(where + ": found " + shown(object) + "; expected an object");
-  const auto found = object.find(name);
-  if (found == object.end()) throw Error(where + ": has no \"" + name + "\"; expected one; is the file complete?");
-  return *found;
-}
-
 /// {"token": id, ...} -> tokens by id.
 std::vector<std::string> read_tokens(const json& object, const std::string& where) {
   if (!object.is_object()) throw Error(where + ": found " + shown(object) + "; expected an object of token: id");
@@ -57,7 +37,7 @@ std::vector<std::string> read_tokens(const json& object, const std::string& wher
   std::vector<std::string> tokens;
   for (const auto& [token, value] : object.items()) {
     if (token.empty()) throw Error(where + ": has the empty string as a token; expected at least one character");
-    const auto id = static_cast<std::size_t>(read_id(value, where, token));
+    const auto id = static_cast<std::size_t>(read_token_id(value, where, token));
     if (id >= tokens.size()) tokens.resize(id + 1);
     if (!tokens[id].empty()) {
       throw Error(where + ": tokens " + in_quotes(tokens[id]) + " and " + in_quotes(token) + " both have the id " +
@@ -69,12 +49,13 @@ std::vector<std::string> read_tokens(const json& object, const std::string& wher
 }
 
 /// Added tokens, checked against the vocabulary and against each other.
-class SpecialReader {
+class AddedReader {
  public:
-  explicit SpecialReader(BpeVocabulary& vocabulary) : vocabulary_(vocabulary), ids_(ids_of(vocabulary.tokens)) {}
+  explicit AddedReader(BpeVocabulary& vocabulary) : vocabulary_(vocabulary), ids_(ids_of(vocabulary.tokens)) {}
 
-  void add(const std::string& content, std::int32_t id, const std::string& where) {
-    if (content.empty()) throw Error(where + ": an added token is empty; expected at least one character");
+  /// A token that is there already gets the flags of this one.
+  void add(const AddedToken& added, const std::string& where) {
+    const auto& [content, id] = std::tie(added.content, added.id);
     const auto known = ids_.find(content);
     const bool id_taken = static_cast<std::size_t>(id) < vocabulary_.tokens.size() && !token(id).empty();
     if (known != ids_.end() ? known->second != id : id_taken) {
@@ -84,20 +65,43 @@ class SpecialReader {
       throw Error(where + ": added token " + in_quotes(content) + " has the id " + std::to_string(id) + ", " + other +
                   "; expected the same id");
     }
-    for (const auto& [other, other_id] : vocabulary_.special) {
-      if (other == content && other_id == id) return;  // several files list the same token
-      if (other == content || other_id == id) {
-        throw Error(where + ": added token " + in_quotes(content) + " has the id " + std::to_string(id) + ", but " +
-                    in_quotes(other) + " has the id " + std::to_string(other_id) + "; expected an id for each token");
-      }
+    const auto [by_content, new_content] = by_content_.emplace(content, vocabulary_.added.size());
+    const auto [by_id, new_id] = by_id_.emplace(id, vocabulary_.added.size());
+    if (new_content && new_id) {
+      vocabulary_.added.push_back(added);
+      return;
     }
-    vocabulary_.special.emplace_back(content, id);
+    if (by_content->second != by_id->second) {
+      const AddedToken& other = vocabulary_.added[new_id ? by_content->second : by_id->second];
+      throw Error(where + ": added token " + in_quotes(content) + " has the id " + std::to_string(id) + ", but " +
+                  in_quotes(other.content) + " has the id " + std::to_string(other.id) +
+                  "; expected an id for each token");
+    }
+    vocabulary_.added[by_id->second] = added;
+  }
+
+  void add_all(const TokenizerConfig& config) {
+    for (const AddedToken& added : config.added) add(added, config.where);
+    for (const std::string& content : config.named) add_special(content, config.where);
+  }
+
+  /// The token as a special one, where the vocabulary has it.
+  void add_special(std::string_view content, const std::string& where) {
+    if (const auto id = id_of(content)) add({.content = std::string(content), .id = *id}, where);
+  }
+
+  std::optional<std::int32_t> id_of(std::string_view content) const {
+    if (const auto found = by_content_.find(std::string(content)); found != by_content_.end()) {
+      return vocabulary_.added[found->second].id;
+    }
+    const auto found = ids_.find(content);
+    return found == ids_.end() ? std::nullopt : std::optional(found->second);
   }
 
   /// Call when all are in: makes room for the ids that only added tokens use.
   void finish() {
-    for (const auto& [content, id] : vocabulary_.special) {
-      const auto size = static_cast<std::size_t>(id) + 1;
+    for (const auto& added : vocabulary_.added) {
+      const auto size = static_cast<std::size_t>(added.id) + 1;
       if (size > vocabulary_.tokens.size()) vocabulary_.tokens.resize(size);
     }
   }
@@ -107,33 +111,20 @@ class SpecialReader {
 
   BpeVocabulary& vocabulary_;
   TokenIds ids_;  // views of vocabulary_.tokens, which does not change before finish()
+  std::unordered_map<std::string, std::size_t> by_content_;  // places in vocabulary_.added
+  std::unordered_map<std::int32_t, std::size_t> by_id_;
 };
 
-/// One entry of "added_tokens" (tokenizer.json) or "added_tokens_decoder" (tokenizer_config.json).
-std::string read_added_token(const json& entry, const std::string& where) {
-  const json& content = member(entry, "content", where);
-  if (!content.is_string()) {
-    throw Error(where + ": \"content\" is " + shown(content) + "; expected the token's text");
-  }
-  for (const char* flag : {"single_word", "lstrip", "rstrip"}) {
-    if (entry.contains(flag) && entry[flag] != false) {
-      throw Error(where + ": added token " + in_quotes(content.get<std::string>()) + " has \"" + flag +
-                  "\": " + shown(entry[flag]) + "; expected false; rometrace does not know this option");
-    }
-  }
-  return content.get<std::string>();
-}
-
 void check_tokens(const BpeVocabulary& vocabulary, const std::string& where) {
+  std::unordered_set<std::int32_t> added;
+  for (const auto& token : vocabulary.added) added.insert(token.id);
   for (std::size_t id = 0; id < vocabulary.tokens.size(); ++id) {
     const std::string& token = vocabulary.tokens[id];
     if (token.size() > kMaxTokenBytes) {
       throw Error(where + ": token " + in_quotes(token, 40) + " is " + std::to_string(token.size()) +
                   " bytes long; expected at most " + std::to_string(kMaxTokenBytes));
     }
-    if (from_byte_alphabet(token)) continue;
-    const auto is_it = [id](const auto& special) { return special.second == static_cast<std::int32_t>(id); };
-    if (std::ranges::any_of(vocabulary.special, is_it)) continue;
+    if (from_byte_alphabet(token) || added.contains(static_cast<std::int32_t>(id))) continue;
     throw Error(where + ": token " + in_quotes(token) + " (id " + std::to_string(id) +
                 ") has a character outside GPT-2's byte alphabet; expected a byte-level BPE vocabulary (a space is " +
                 "written \"Ġ\"); list the token in added_tokens.json if it is a special one");
@@ -175,11 +166,6 @@ class MergeReader {
   TokenIds ids_;
 };
 
-bool is_present(const std::filesystem::path& path) {
-  std::error_code ignored;
-  return std::filesystem::exists(path, ignored);
-}
-
 // ---------------------------------------------------------------------------------------------------------------------
 // vocab.json + merges.txt
 
@@ -201,132 +187,55 @@ void read_merges_txt(const std::filesystem::path& path, BpeVocabulary& vocabular
   }
 }
 
-void read_added_tokens_json(const std::filesystem::path& path, SpecialReader& special) {
-  const json added = parse_json_file(path);
-  const std::string label = label_of(path);
-  if (!added.is_object()) throw Error(label + ": found " + shown(added) + "; expected an object of token: id");
-  for (const auto& [token, id] : added.items()) special.add(token, read_id(id, label, token), label);
-}
-
 /// The tokenizer classes of Hugging Face that mean GPT-2's files and nothing else. Many others keep a vocab.json and a
 /// merges.txt too, but split or normalise text differently.
-constexpr std::array<std::string_view, 5> kGpt2Classes = {"GPT2Tokenizer", "GPT2TokenizerFast", "CodeGenTokenizer",
-                                                          "CodeGenTokenizerFast", "PreTrainedTokenizerFast"};
+void check_class(const TokenizerConfig& config) {
+  constexpr std::array<std::string_view, 5> kGpt2Classes = {"", "GPT2Tokenizer", "CodeGenTokenizer",
+                                                            "PreTrainedTokenizer",
+                                                            "TokenizersBackend"};  // transformers 5 for any tokenizer
+  if (std::ranges::find(kGpt2Classes, config.tokenizer_class) != kGpt2Classes.end()) return;
+  throw Error(config.where + ": \"tokenizer_class\" is " + in_quotes(config.tokenizer_class) +
+              "; expected GPT2Tokenizer; other tokenisers with the same files split text differently; put their "
+              "tokenizer.json beside them");
+}
 
-void read_tokenizer_config(const std::filesystem::path& path, SpecialReader& special) {
-  const json config = parse_json_file(path);
-  const std::string label = label_of(path);
-  if (!config.is_object()) throw Error(label + ": found " + shown(config) + "; expected an object");
-  if (config.contains("add_prefix_space") && config["add_prefix_space"] == true) {
-    throw Error(label + ": \"add_prefix_space\" is true; expected false; rometrace does not know this option");
-  }
-  const json name = config.value("tokenizer_class", json());
-  const bool known =
-      name.is_null() ||
-      std::ranges::any_of(kGpt2Classes, [&](auto known_name) { return name == std::string(known_name); }) ||
-      name == "TokenizersBackend";  // what transformers 5 writes for any tokenizer.json
-  if (!known) {
-    throw Error(label + ": \"tokenizer_class\" is " + shown(name) +
-                "; expected GPT2Tokenizer; other tokenisers with the same files split text differently");
-  }
-  const json added = config.value("added_tokens_decoder", json::object());
-  if (!added.is_object()) throw Error(label + ": \"added_tokens_decoder\" is " + shown(added) + "; expected an object");
-  for (const auto& [key, entry] : added.items()) {
-    const std::string where = label + ", added_tokens_decoder." + one_line(key, 40);
-    const std::string content = read_added_token(entry, where);
-    const json id = json::parse(key, nullptr, false);  // the id is the name; not a number: read_id says so
-    special.add(content, read_id(id.is_discarded() ? json(key) : id, where, content), where);
-  }
+std::vector<std::int32_t> bos_of(const TokenizerConfig& config, const AddedReader& added) {
+  // What follows from the model's type is of SentencePiece models.
+  TokenizerConfig as_named = config;
+  as_named.model_type.clear();
+  if (!begins_with_bos(as_named)) return {};
+  const std::string bos = bos_token_of(as_named);
+  if (const auto id = added.id_of(bos)) return {*id};
+  throw Error(config.where + ": \"bos_token\" is " + in_quotes(bos) +
+              ", which is not in the vocabulary; expected a token of it");
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
 // tokenizer.json
 
-[[noreturn]] void refuse_field(const std::string& where, const std::string& field, const json& found,
-                               const std::string& expected) {
-  throw Error(where + ": " + field + " is " + shown(found) + "; expected " + expected +
-              "; rometrace reads byte-level BPE with GPT-2's pre-tokeniser only");
-}
-
-struct KnownField {
-  const char* name;
-  std::vector<json> allowed;  ///< empty: any value
-};
-
-/// Refuses each field of `object` that is not known or has a value that would change the tokens.
-void check_fields(const json& object, const std::string& where, const std::string& prefix,
-                  const std::vector<KnownField>& known) {
-  for (const auto& [name, value] : object.items()) {
-    const std::string field = "\"" + prefix + one_line(name, 60) + "\"";
-    const auto at = std::ranges::find_if(known, [&](const KnownField& entry) { return name == entry.name; });
-    if (at == known.end()) refuse_field(where, field, value, "no such field");
-    const bool allowed = at->allowed.empty() || std::ranges::find(at->allowed, value) != at->allowed.end();
-    if (!allowed) refuse_field(where, field, value, shown(at->allowed.front()));
-  }
-}
-
-void check_byte_level(const json& stage, const std::string& where, const std::string& name, bool cuts_text) {
-  if (!stage.is_object() || stage.value("type", json()) != "ByteLevel") {
-    refuse_field(where, "\"" + name + "\"", stage, "type ByteLevel");
-  }
-  std::vector<KnownField> known = {{"type", {}}, {"add_prefix_space", {}}, {"trim_offsets", {}}, {"use_regex", {}}};
-  if (cuts_text) {  // elsewhere these two fields have no effect
-    member(stage, "add_prefix_space", where + ", " + name);
-    known[1].allowed = {false};
-    known[3].allowed = {true};
-  }
-  check_fields(stage, where, name + ".", known);
-}
-
-/// Refuses what would change the tokens. "truncation" and "padding" are about batches: transformers switches them off
-/// for a single text, and so do we.
-void check_pipeline(const json& root, const std::string& where) {
-  if (!root.is_object()) throw Error(where + ": found " + shown(root) + "; expected an object");
-  check_fields(root, where, "",
-               {{"version", {}},
-                {"truncation", {}},
-                {"padding", {}},
-                {"added_tokens", {}},
-                {"normalizer", {nullptr}},
-                {"pre_tokenizer", {}},
-                {"post_processor", {}},
-                {"decoder", {}},
-                {"model", {}}});
-  check_byte_level(member(root, "pre_tokenizer", where), where, "pre_tokenizer", true);
-  for (const char* stage : {"post_processor", "decoder"}) {
-    const json value = root.value(stage, json());
-    if (!value.is_null()) check_byte_level(value, where, stage, false);
-  }
-  const json& model = member(root, "model", where);
-  if (!model.is_object()) throw Error(where + ": \"model\" is " + shown(model) + "; expected an object");
-  check_fields(model, where, "model.",
-               {{"type", {"BPE"}},
-                {"dropout", {nullptr, 0.0}},
-                {"unk_token", {}},  // without effect: every byte has a token, or encoding says which has none
-                {"continuing_subword_prefix", {nullptr, ""}},
-                {"end_of_word_suffix", {nullptr, ""}},
-                {"fuse_unk", {}},
-                {"byte_fallback", {false, nullptr}},
-                {"ignore_merges", {false, nullptr}},
-                {"vocab", {}},
-                {"merges", {}}});
-}
-
-void read_added_tokens(const json& root, const std::string& label, SpecialReader& special) {
-  const json added = root.value("added_tokens", json::array());
-  if (!added.is_array()) throw Error(label + ": \"added_tokens\" is " + shown(added) + "; expected a list");
-  std::optional<json> normalized;
-  for (std::size_t i = 0; i < added.size(); ++i) {
+void read_added_tokens(const json& root, const std::string& label, AddedReader& added) {
+  const json list = root.value("added_tokens", json::array());
+  if (!list.is_array()) throw Error(label + ": \"added_tokens\" is " + shown(list) + "; expected a list");
+  for (std::size_t i = 0; i < list.size(); ++i) {
     const std::string where = label + ", added_tokens[" + std::to_string(i) + "]";
-    const std::string content = read_added_token(added[i], where);
-    // Tokens of the two kinds are looked for one after the other; of one kind alone, the order cannot matter.
-    const json kind = added[i].value("normalized", json(false));
-    if (normalized && *normalized != kind) {
-      throw Error(where + ": added token " + in_quotes(content) + " has \"normalized\": " + shown(kind) +
-                  "; expected the same value for all added tokens; rometrace does not know a mixture");
-    }
-    normalized = kind;
-    special.add(content, read_id(member(added[i], "id", where), where, content), where);
+    added.add(read_added_token(list[i], list[i].is_object() ? list[i].value("id", json()) : json(), where), where);
+  }
+}
+
+/// The class of the tokeniser may build its own pre-tokeniser of this; the two must not differ.
+void check_first_space(const BpeRules& rules, const TokenizerConfig& config, const std::string& label) {
+  const bool added = rules.first_space == BpeRules::FirstSpace::kAdded;
+  if (config.add_prefix_space.value_or(added) == added) return;
+  throw Error(config.where + ": \"add_prefix_space\" is " + (added ? "false" : "true") + ", that of " + label + " is " +
+              (added ? "true" : "false") + "; expected the same in both");
+}
+
+void check_prefix(const BpeVocabulary& vocabulary, const std::string& label) {
+  for (const std::int32_t id : vocabulary.rules.prefix_ids) {
+    const auto size = vocabulary.tokens.size();
+    if (static_cast<std::size_t>(id) < size) continue;
+    throw Error(label + ": post_processor: the id " + std::to_string(id) + " is not in the vocabulary; expected 0 to " +
+                std::to_string(size - 1));
   }
 }
 
@@ -348,44 +257,60 @@ void read_merges_list(const json& list, const std::string& label, BpeVocabulary&
 
 }  // namespace
 
-BpeVocabulary read_vocab_and_merges(const std::filesystem::path& vocab_json, const std::filesystem::path& merges_txt) {
+BpeVocabulary read_vocab_and_merges(const std::filesystem::path& vocab_json, const std::filesystem::path& merges_txt,
+                                    const TokenizerConfig& config) {
   const std::string label = label_of(vocab_json);
-  const std::filesystem::path folder = vocab_json.parent_path();
+  check_class(config);
   BpeVocabulary vocabulary;
   vocabulary.tokens = read_tokens(parse_json_file(vocab_json), label);
 
-  SpecialReader special(vocabulary);
-  const auto end_of_text = std::ranges::find(vocabulary.tokens, kEndOfText);
-  if (end_of_text != vocabulary.tokens.end()) {
-    special.add(std::string(kEndOfText), static_cast<std::int32_t>(end_of_text - vocabulary.tokens.begin()), label);
-  }
-  if (const auto file = folder / "added_tokens.json"; is_present(file)) read_added_tokens_json(file, special);
-  if (const auto file = folder / "tokenizer_config.json"; is_present(file)) read_tokenizer_config(file, special);
-  if (const auto file = folder / "tokenizer.json"; is_present(file)) {  // what Hugging Face would read instead
-    const json root = parse_json_file(file);
-    check_pipeline(root, label_of(file));
-    read_added_tokens(root, label_of(file), special);
-  }
-  special.finish();
+  AddedReader added(vocabulary);
+  added.add_special(kEndOfText, label);
+  added.add_all(config);
+  vocabulary.rules.splits = {gpt2_split()};
+  if (config.add_prefix_space.value_or(false)) vocabulary.rules.first_space = BpeRules::FirstSpace::kAdded;
+  vocabulary.rules.prefix_ids = bos_of(config, added);
+  added.finish();
 
   check_tokens(vocabulary, label);
   read_merges_txt(merges_txt, vocabulary, vocab_json.filename().string());
   return vocabulary;
 }
 
-BpeVocabulary read_tokenizer_json(const std::filesystem::path& tokenizer_json) {
+BpeVocabulary read_tokenizer_json(const std::filesystem::path& tokenizer_json, const TokenizerConfig& config) {
   const std::string label = label_of(tokenizer_json);
   const json root = parse_json_file(tokenizer_json);
-  check_pipeline(root, label);
-  const json& model = root["model"];
   BpeVocabulary vocabulary;
+  vocabulary.rules = read_rules(root, label);
+  check_first_space(vocabulary.rules, config, label);
+  const json& model = root["model"];
   vocabulary.tokens = read_tokens(member(model, "vocab", label + ", model"), label + ", model.vocab");
-  SpecialReader special(vocabulary);
-  read_added_tokens(root, label, special);
-  special.finish();
+  AddedReader added(vocabulary);
+  read_added_tokens(root, label, added);
+  added.add_all(config);
+  const auto prefix = prefix_of(root.value("post_processor", json()), label);
+  if (prefix) {
+    vocabulary.rules.prefix_ids = *prefix;
+  } else if (config.add_bos_token.value_or(false)) {
+    vocabulary.rules.prefix_ids = bos_of(config, added);
+  }
+  added.finish();
+  check_prefix(vocabulary, label);
   check_tokens(vocabulary, label + ", model.vocab");
   read_merges_list(member(model, "merges", label + ", model"), label, vocabulary);
   return vocabulary;
+}
+
+std::optional<std::vector<std::int32_t>> read_prefix_ids(const std::filesystem::path& tokenizer_json) {
+  const std::string label = label_of(tokenizer_json);
+  const std::string text = read_text_file(tokenizer_json);
+  // Vocabularies of 30 MB are skipped, not built.
+  const auto keep = [](int depth, json::parse_event_t event, json& value) {
+    return depth != 1 || event != json::parse_event_t::key || value == "post_processor";
+  };
+  const json root = json::parse(text, keep, false);
+  if (!root.is_object()) throw Error(label + ": is not a JSON object; expected a tokeniser; is the file complete?");
+  return prefix_of(root.value("post_processor", json()), label);
 }
 
 }  // namespace rometrace

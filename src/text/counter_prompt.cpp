@@ -25,7 +25,7 @@ Ids ids_of(std::span<const Token> tokens) {
 
 Ids encode_counter(const Tokenizer& tokenizer, const std::string& prompt, SpecialTokens special) {
   try {
-    return ids_of(tokenizer.encode(prompt, special));
+    return ids_of(tokenizer.encode_prompt(prompt, special));
   } catch (const Error& error) {
     throw Error("counter prompt " + in_quotes(prompt, kShownBytes) + ": " + error.what());
   }
@@ -72,7 +72,7 @@ class Difference {
 
 CounterPrompt counter_prompt_of_subject(const Tokenizer& tokenizer, std::string_view prompt, std::string_view subject,
                                         std::string_view counter_subject, SpecialTokens special) {
-  const auto tokens = tokenizer.encode(prompt, special);
+  const auto tokens = tokenizer.encode_prompt(prompt, special);
   const auto range = find_subject(tokens, prompt, subject);
   const auto name = in_quotes(counter_subject, kShownBytes);
   if (counter_subject.empty()) {
@@ -106,7 +106,7 @@ CounterPrompt counter_prompt_of_subject(const Tokenizer& tokenizer, std::string_
 
 CounterPrompt counter_prompt_of_text(const Tokenizer& tokenizer, std::string_view prompt,
                                      std::string_view counter_prompt, SpecialTokens special) {
-  const auto ids = ids_of(tokenizer.encode(prompt, special));
+  const auto ids = ids_of(tokenizer.encode_prompt(prompt, special));
   if (counter_prompt.empty())
     throw Error("the counter prompt is empty; expected a text with as many tokens as the prompt");
   CounterPrompt counter{std::string(counter_prompt), std::nullopt, {}};

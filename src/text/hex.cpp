@@ -14,4 +14,9 @@ std::string hex(std::string_view bytes) {
   return result;
 }
 
+std::string hex_of_byte(unsigned char byte) {
+  constexpr std::string_view kDigits = "0123456789ABCDEF";
+  return {'0', 'x', kDigits[byte >> 4U], kDigits[byte & 15U]};
+}
+
 }  // namespace rometrace

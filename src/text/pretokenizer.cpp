@@ -1,42 +1,17 @@
 #include "rometrace/text/pretokenizer.hpp"
 
-#include <string>
+#include <new>
+#include <utility>
 
 #include "rometrace/error.hpp"
+#include "rometrace/text/input_file.hpp"
+#include "rometrace/text/split_pattern.hpp"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
 namespace rometrace {
 namespace {
-
-// White space is written out, because PCRE2's \s holds U+180E, which is no white space since Unicode 6.3.
-constexpr std::string_view kSpace =
-    R"(\x{9}-\x{D}\x{20}\x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000})";
-
-// PCRE2 10.42 has the tables of Unicode 14, Hugging Face's tokenizers 0.23 those of Unicode 16: here are the letters
-// and numbers that came between. A newer PCRE2 knows them anyway. Checked on every code point by
-// tests/python/test_tokenizer_live.py.
-constexpr std::string_view kLetter =
-    R"(\p{L}\x{1C89}\x{1C8A}\x{A7CB}-\x{A7CD}\x{A7DA}-\x{A7DC}\x{105C0}-\x{105F3}\x{10D4A}-\x{10D65})"
-    R"(\x{10D6F}-\x{10D85}\x{10EC2}-\x{10EC4}\x{1123F}\x{11240}\x{11380}-\x{11389}\x{1138B}\x{1138E})"
-    R"(\x{11390}-\x{113B5}\x{113B7}\x{113D1}\x{113D3}\x{11BC0}-\x{11BE0}\x{11F02}\x{11F04}-\x{11F10})"
-    R"(\x{11F12}-\x{11F33}\x{1342F}\x{13441}-\x{13446}\x{13460}-\x{143FA}\x{16100}-\x{1611D}\x{16D40}-\x{16D6C})"
-    R"(\x{18CFF}\x{1B132}\x{1B155}\x{1DF25}-\x{1DF2A}\x{1E030}-\x{1E06D}\x{1E4D0}-\x{1E4EB}\x{1E5D0}-\x{1E5ED})"
-    R"(\x{1E5F0}\x{2B739}\x{2EBF0}-\x{2EE5D}\x{31350}-\x{323AF})";
-constexpr std::string_view kNumber =
-    R"(\p{N}\x{10D40}-\x{10D49}\x{116D0}-\x{116E3}\x{11BF0}-\x{11BF9}\x{11F50}-\x{11F59}\x{16130}-\x{16139})"
-    R"(\x{16D70}-\x{16D79}\x{1CCF0}-\x{1CCF9}\x{1D2C0}-\x{1D2D3}\x{1E4F0}-\x{1E4F9}\x{1E5F1}-\x{1E5FA})";
-
-/// GPT-2's 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+ with the classes above.
-/// Every character begins one of the alternatives, so the parts leave no gap.
-std::string gpt2_pattern() {
-  const std::string space(kSpace);
-  const std::string letter(kLetter);
-  const std::string number(kNumber);
-  return "'s|'t|'re|'ve|'m|'ll|'d| ?[" + letter + "]+| ?[" + number + "]+| ?[^" + space + letter + number + "]+|[" +
-         space + "]+(?![^" + space + "])|[" + space + "]+";
-}
 
 struct FreeCode {
   void operator()(pcre2_code* code) const { pcre2_code_free(code); }
@@ -53,24 +28,71 @@ std::string pcre2_message(int code) {
   return reinterpret_cast<const char*>(message);
 }
 
+Code compile(const std::string& pattern, const std::string& where) {
+  int error = 0;
+  PCRE2_SIZE at = 0;
+  Code code(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(), PCRE2_UTF | PCRE2_UCP, &error,
+                          &at, nullptr));
+  if (!code) {
+    throw Error(where + ": PCRE2 does not take the pattern " + in_quotes(pattern, 300) + ", byte " +
+                std::to_string(at) + ": " + pcre2_message(error) +
+                "; expected one that it takes, and a PCRE2 library with Unicode support");
+  }
+  std::uint32_t matches_nothing = 0;
+  pcre2_pattern_info(code.get(), PCRE2_INFO_MATCHEMPTY, &matches_nothing);
+  if (matches_nothing != 0) {
+    throw Error(where + ": the pattern " + in_quotes(pattern, 300) +
+                " matches an empty text too; expected one that takes at least one character");
+  }
+  pcre2_jit_compile(code.get(), PCRE2_JIT_COMPLETE);  // where there is no JIT, the interpreter gives the same parts
+  return code;
+}
+
+struct Stage {
+  Code code;
+  SplitRule::Keep keep;
+};
+
+void append(std::string_view text, std::size_t begin, std::size_t end, std::vector<std::string_view>& parts) {
+  if (begin < end) parts.push_back(text.substr(begin, end - begin));
+}
+
+void split(const Stage& stage, std::string_view text, pcre2_match_data* match, std::vector<std::string_view>& parts) {
+  const bool between = stage.keep != SplitRule::Keep::kMatches;
+  const bool matches = stage.keep != SplitRule::Keep::kBetween;
+  for (std::size_t at = 0; at < text.size();) {
+    // Without NO_UTF_CHECK each call would check the rest of the text: quadratic.
+    const int status = pcre2_match(stage.code.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at,
+                                   PCRE2_NO_UTF_CHECK, match, nullptr);
+    if (status == PCRE2_ERROR_NOMATCH) {
+      if (between) append(text, at, text.size(), parts);
+      return;
+    }
+    if (status < 0) {
+      throw Error("text, byte " + std::to_string(at) + " of a part: PCRE2 cannot split it into words (" +
+                  pcre2_message(status) + "); pass a shorter text");
+    }
+    const PCRE2_SIZE* found = pcre2_get_ovector_pointer(match);
+    if (between) append(text, at, found[0], parts);
+    if (matches) append(text, found[0], found[1], parts);
+    at = found[1];
+  }
+}
+
 }  // namespace
 
 struct Pretokenizer::Impl {
-  Code code;
+  std::vector<Stage> stages;
 };
 
-Pretokenizer::Pretokenizer() {
-  const std::string pattern = gpt2_pattern();
-  int error = 0;
-  PCRE2_SIZE at = 0;
-  Code code(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
-                          PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED, &error, &at, nullptr));
-  if (!code) {
-    throw Error("PCRE2 does not take GPT-2's pattern: " + pcre2_message(error) +
-                "; expected a PCRE2 library built with Unicode support");
-  }
-  pcre2_jit_compile(code.get(), PCRE2_JIT_COMPLETE);  // where there is no JIT, the interpreter gives the same parts
-  impl_ = std::make_unique<const Impl>(Impl{std::move(code)});
+SplitRule gpt2_split() {
+  return {to_pcre2(R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)", "GPT-2's pattern")};
+}
+
+Pretokenizer::Pretokenizer(const std::vector<SplitRule>& stages, const std::string& where) {
+  Impl impl;
+  for (const auto& [pattern, keep] : stages) impl.stages.push_back({compile(pattern, where), keep});
+  impl_ = std::make_unique<const Impl>(std::move(impl));
 }
 
 Pretokenizer::~Pretokenizer() = default;
@@ -79,19 +101,13 @@ Pretokenizer& Pretokenizer::operator=(Pretokenizer&&) noexcept = default;
 
 std::vector<std::string_view> Pretokenizer::split(std::string_view text) const {
   std::vector<std::string_view> parts;
-  const Match match(pcre2_match_data_create_from_pattern(impl_->code.get(), nullptr));
-  if (!match) throw std::bad_alloc();
-  for (std::size_t at = 0; at < text.size();) {
-    // Without NO_UTF_CHECK each call would check the rest of the text: quadratic.
-    const int status = pcre2_match(impl_->code.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at,
-                                   PCRE2_NO_UTF_CHECK, match.get(), nullptr);
-    if (status < 0) {
-      throw Error("text, byte " + std::to_string(at) + ": PCRE2 cannot split it into words (" + pcre2_message(status) +
-                  "); pass a shorter text");
-    }
-    const std::size_t end = pcre2_get_ovector_pointer(match.get())[1];
-    parts.push_back(text.substr(at, end - at));
-    at = end;
+  append(text, 0, text.size(), parts);
+  for (const Stage& stage : impl_->stages) {
+    const Match match(pcre2_match_data_create_from_pattern(stage.code.get(), nullptr));
+    if (!match) throw std::bad_alloc();
+    std::vector<std::string_view> smaller;
+    for (const std::string_view part : parts) rometrace::split(stage, part, match.get(), smaller);
+    parts = std::move(smaller);
   }
   return parts;
 }

@@ -197,7 +197,8 @@ TEST_CASE("an added token must agree with the vocabulary") {
   const auto merges = folder.write("merges.txt", "a b\n");
   const auto added = [&](const char* content) {
     folder.write("added_tokens.json", content);
-    return testing::message_of<Error>([&] { read_vocab_and_merges(vocab, merges); });
+    return testing::message_of<Error>(
+        [&] { read_vocab_and_merges(vocab, merges, read_tokenizer_config(folder.path())); });
   };
   CHECK(added(R"({"<x>": 6, "ab": 4})") == "(nothing thrown)");
   CHECK(added(R"({"ab": 7})") == Contains("added token \"ab\" has the id 7, which has the id 4 in the vocabulary"));

@@ -121,5 +121,17 @@ TEST_CASE("special tokens are parsed where that is asked for") {
   CHECK(refused_text("A is", "<|endoftext|> is") == Contains("expected the same number"));
 }
 
+TEST_CASE("a token that goes before a prompt goes before its counter prompt too") {
+  const testing::TemporaryFolder folder;
+  for (const char* name : {"vocab.json", "merges.txt"}) {
+    folder.write(name, testing::content_of(testing::source_path("tests/fixtures/bpe") / name));
+  }
+  folder.write("tokenizer_config.json", R"({"add_bos_token": true})");
+  const auto with_bos = Tokenizer::load(folder.path());
+  const auto counter = counter_prompt_of_text(with_bos, "the;", "the:");
+  CHECK(counter.token_ids.front() == with_bos.prefix_ids().front());
+  CHECK(counter.token_ids.size() == with_bos.encode("the;").size() + 1);
+}
+
 }  // namespace
 }  // namespace rometrace

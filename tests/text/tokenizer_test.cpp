@@ -12,6 +12,7 @@
 #include "rometrace/error.hpp"
 #include "rometrace/text/bpe_model.hpp"
 #include "rometrace/text/subject.hpp"
+#include "sentencepiece_model.hpp"
 #include "text/tokenizer_goldens.hpp"
 
 namespace rometrace {
@@ -19,6 +20,7 @@ namespace {
 
 using nlohmann::json;
 using testing::Contains;
+using testing::small_model;
 using testing::TemporaryFolder;
 using Ids = std::vector<std::int32_t>;
 
@@ -92,6 +94,23 @@ json fixture_as_tokenizer_json(bool merges_as_pairs = false) {
             {"ignore_merges", false},
             {"vocab", json::parse(testing::content_of(kFixture / "vocab.json"))},
             {"merges", merges}}}};
+}
+
+json split_then_byte_level(const json& pattern, const char* behavior) {
+  const json split = {{"type", "Split"}, {"pattern", pattern}, {"behavior", behavior}, {"invert", false}};
+  const json byte_level = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}};
+  return {{"type", "Sequence"}, {"pretokenizers", {split, byte_level}}};
+}
+
+/// A post-processor that puts the token `id` before the text, which it calls `sequence`.
+json template_of(int id, const char* sequence) {
+  return {
+      {"type", "TemplateProcessing"},
+      {"single",
+       {{{"SpecialToken", {{"id", "<|endoftext|>"}, {"type_id", 0}}}},
+        {{"Sequence", {{"id", sequence}, {"type_id", 0}}}}}},
+      {"pair", json::array()},
+      {"special_tokens", {{"<|endoftext|>", {{"id", "<|endoftext|>"}, {"ids", {id}}, {"tokens", {"<|endoftext|>"}}}}}}};
 }
 
 std::string complaint_about(const TemporaryFolder& folder) {
@@ -192,24 +211,45 @@ TEST_CASE("a tokenizer.json that would give other tokens is refused by field and
     const char* message;
   };
   const std::vector<Refused> refused = {
-      {"/normalizer", {{"type", "NFC"}}, R"("normalizer" is {"type":"NFC"}; expected null)"},
+      {"/normalizer", {{"type", "NFKC"}}, R"("normalizer" is {"type":"NFKC"}; expected null or type NFC)"},
+      {"/normalizer",
+       {{"type", "Sequence"}, {"normalizers", {{{"type", "NFC"}}, {{"type", "Lowercase"}}}}},
+       R"("normalizer.normalizers[1]" is {"type":"Lowercase"}; expected null or type NFC)"},
       {"/pre_tokenizer",
        {{"type", "Whitespace"}},
        R"("pre_tokenizer" is {"type":"Whitespace"}; expected type ByteLevel)"},
       {"/pre_tokenizer", nullptr, R"("pre_tokenizer" is null; expected type ByteLevel)"},
-      {"/pre_tokenizer/add_prefix_space", true, R"("pre_tokenizer.add_prefix_space" is true; expected false)"},
-      {"/pre_tokenizer/use_regex", false, R"("pre_tokenizer.use_regex" is false; expected true)"},
-      {"/post_processor", {{"type", "TemplateProcessing"}}, R"("post_processor" is {"type":"TemplateProcessing"})"},
+      {"/pre_tokenizer/add_prefix_space", 1, R"("pre_tokenizer.add_prefix_space" is 1; expected true or false)"},
+      {"/pre_tokenizer/use_regex", nullptr, R"("pre_tokenizer.use_regex" is null; expected true or false)"},
+      {"/pre_tokenizer/novelty", 1, R"("pre_tokenizer.novelty" is 1; expected no such field)"},
+      {"/pre_tokenizer",
+       {{"type", "Sequence"}, {"pretokenizers", {{{"type", "Punctuation"}}, {{"type", "ByteLevel"}}}}},
+       R"("pre_tokenizer.pretokenizers[0]" is {"type":"Punctuation"}; expected type Split or Digits)"},
+      {"/pre_tokenizer",
+       {{"type", "Sequence"}, {"pretokenizers", json::array()}},
+       R"("pre_tokenizer" is {"pretokenizers":[],"type":"Sequence"}; expected type ByteLevel)"},
+      {"/pre_tokenizer", split_then_byte_level({{"Regex", "."}}, "Isolated"), R"(byte 0: found ".")"},
+      {"/pre_tokenizer", split_then_byte_level({{"Glob", "*"}}, "Isolated"),
+       R"(pretokenizers[0].pattern" is {"Glob":"*"}; expected {"Regex": "..."} or {"String": "..."})"},
+      {"/pre_tokenizer", split_then_byte_level({{"String", "a"}}, "MergedWithNext"),
+       R"(pretokenizers[0].behavior" is "MergedWithNext"; expected "Isolated" or "Removed")"},
+      {"/pre_tokenizer",
+       {{"type", "Metaspace"}, {"replacement", "▁"}},
+       R"("pre_tokenizer" writes spaces as "▁"; this file was converted from a SentencePiece model)"},
+      {"/post_processor", {{"type", "BertProcessing"}}, R"("post_processor" is {"type":"BertProcessing"})"},
+      {"/post_processor", {{"type", "TemplateProcessing"}}, R"(post_processor: has no "single")"},
+      {"/post_processor", template_of(0, "B"), R"("post_processor.single" is)"},
+      {"/post_processor", template_of(9999, "A"), "post_processor: the id 9999 is not in the vocabulary"},
       {"/decoder", {{"type", "WordPiece"}}, R"("decoder" is {"type":"WordPiece"}; expected type ByteLevel)"},
       {"/model/type", "Unigram", R"("model.type" is "Unigram"; expected "BPE")"},
       {"/model/dropout", 0.1, R"("model.dropout" is 0.1; expected null)"},
       {"/model/continuing_subword_prefix", "##", R"("model.continuing_subword_prefix" is "##"; expected null)"},
       {"/model/end_of_word_suffix", "</w>", R"("model.end_of_word_suffix" is "</w>"; expected null)"},
       {"/model/byte_fallback", true, R"("model.byte_fallback" is true; expected false)"},
-      {"/model/ignore_merges", true, R"("model.ignore_merges" is true; expected false)"},
+      {"/model/ignore_merges", 1, R"("model.ignore_merges" is 1; expected false)"},
       {"/model/novelty", 1, R"("model.novelty" is 1; expected no such field)"},
       {"/novelty", 1, R"("novelty" is 1; expected no such field)"},
-      {"/added_tokens/0/lstrip", true, R"(added token "<|endoftext|>" has "lstrip": true; expected false)"},
+      {"/added_tokens/0/lstrip", 1, R"(added token "<|endoftext|>" has "lstrip": 1; expected true or false)"},
       {"/added_tokens/0/single_word", true, R"(has "single_word": true)"},
       {"/added_tokens/0/id", 5, R"(added token "<|endoftext|>" has the id 5, which has the id 0 in the vocabulary)"},
       {"/added_tokens/0/content", "x y", R"(has the id 0, but the vocabulary has the token "<|endoftext|>" there)"},
@@ -254,7 +294,9 @@ TEST_CASE("files beside vocab.json that change the tokens are heeded or refused"
   CHECK(ids_of(Tokenizer::load(folder.path()).encode("<pad>", SpecialTokens::kParse)) == Ids{700});
 
   folder.write("tokenizer_config.json", R"({"add_prefix_space": true})");
-  CHECK(complaint_about(folder) == Contains("\"add_prefix_space\" is true; expected false"));
+  CHECK(ids_of(Tokenizer::load(folder.path()).encode("the river")) == ids_of(fixture().encode(" the river")));
+  folder.write("tokenizer_config.json", R"({"add_prefix_space": "yes"})");
+  CHECK(complaint_about(folder) == Contains("\"add_prefix_space\" is \"yes\"; expected true or false"));
   folder.write("tokenizer_config.json", R"({"tokenizer_class": "Qwen2Tokenizer"})");
   CHECK(complaint_about(folder) == Contains("\"tokenizer_class\" is \"Qwen2Tokenizer\"; expected GPT2Tokenizer"));
   folder.write("tokenizer_config.json", R"({"added_tokens_decoder": {"x": {"content": "<pad>"}}})");
@@ -262,9 +304,74 @@ TEST_CASE("files beside vocab.json that change the tokens are heeded or refused"
   folder.write("tokenizer_config.json", "{}");
 
   json tokenizer = fixture_as_tokenizer_json();
-  tokenizer["normalizer"] = {{"type", "NFC"}};
+  tokenizer["normalizer"] = {{"type", "NFKD"}};
   folder.write("tokenizer.json", tokenizer.dump());
   CHECK(complaint_about(folder) == Contains("tokenizer.json: \"normalizer\" is"));
+}
+
+TEST_CASE("tokenizer.json goes before the vocab.json and merges.txt beside it") {
+  const TemporaryFolder folder;
+  folder.write("vocab.json", testing::content_of(kFixture / "vocab.json"));
+  folder.write("merges.txt", testing::content_of(kFixture / "merges.txt"));
+  json tokenizer = fixture_as_tokenizer_json();
+  tokenizer["pre_tokenizer"] = split_then_byte_level({{"Regex", R"(\p{N})"}}, "Removed");
+  folder.write("tokenizer.json", tokenizer.dump());
+  CHECK(ids_of(Tokenizer::load(folder.path()).encode("the 12")) == ids_of(fixture().encode("the ")));
+  folder.write("tokenizer_config.json", R"({"add_prefix_space": true})");
+  CHECK(complaint_about(folder) == Contains("\"add_prefix_space\" is true, that of"));
+}
+
+TEST_CASE("what goes before a prompt comes from the template, else from the configuration") {
+  const TemporaryFolder folder;
+  const auto prompt = [&] { return Tokenizer::load(folder.path()).encode_prompt("the river"); };
+  const auto text = fixture().encode("the river");
+  folder.write("vocab.json", testing::content_of(kFixture / "vocab.json"));
+  folder.write("merges.txt", testing::content_of(kFixture / "merges.txt"));
+  CHECK(ids_of(prompt()) == ids_of(text));
+  folder.write("tokenizer_config.json", R"({"tokenizer_class": "GPT2Tokenizer", "add_bos_token": true})");
+  CHECK(prompt().size() == text.size() + 1);
+  CHECK(prompt().front().id == 0);
+  CHECK(prompt().front().end == 0);
+  folder.write("tokenizer_config.json",
+               R"({"add_bos_token": true, "bos_token": {"content": "a", "special": true}})");  // as OPT's
+  CHECK(Tokenizer::load(folder.path()).token_bytes(prompt().front().id) == "a");
+  folder.write("tokenizer_config.json", R"({"add_bos_token": true, "bos_token": "<none>"})");
+  CHECK(complaint_about(folder) == Contains("\"bos_token\" is \"<none>\", which is not in the vocabulary"));
+
+  folder.write("tokenizer_config.json", R"({"add_bos_token": false})");
+  json tokenizer = fixture_as_tokenizer_json();
+  tokenizer["post_processor"] = template_of(0, "A");
+  tokenizer["post_processor"]["single"].push_back(tokenizer["post_processor"]["single"][0]);  // left off
+  folder.write("tokenizer.json", tokenizer.dump());
+  CHECK(prompt().size() == text.size() + 1);
+  CHECK(prompt().front().id == 0);
+  CHECK(ids_of(Tokenizer::load(folder.path()).encode("the river")) == ids_of(text));
+  CHECK(ids_of(Tokenizer::load(folder.path()).encode_prompt("<|endoftext|>", SpecialTokens::kParse)) == Ids{0, 0});
+}
+
+TEST_CASE("a token before the prompt is never the subject's") {
+  const TemporaryFolder folder;
+  folder.write("vocab.json", testing::content_of(kFixture / "vocab.json"));
+  folder.write("merges.txt", testing::content_of(kFixture / "merges.txt"));
+  folder.write("tokenizer_config.json", R"({"add_bos_token": true})");
+  const Tokenizer tokenizer = Tokenizer::load(folder.path());
+  const auto tokens = tokenizer.encode_prompt("the river");
+  CHECK(find_subject(tokens, "the river", "the").begin == 1);
+  CHECK(find_subject(tokens, "the river", "the river").end == tokens.size());
+}
+
+TEST_CASE("a character that the normaliser changes is covered by each of its tokens") {
+  json tokenizer = fixture_as_tokenizer_json();
+  tokenizer["normalizer"] = {{"type", "Sequence"}, {"normalizers", {{{"type", "NFC"}}}}};
+  const TemporaryFolder folder;
+  folder.write("tokenizer.json", tokenizer.dump());
+  const std::string text = "x \u1112\u1161\u11ab e\u0301y";
+  const auto tokens = Tokenizer::load(folder.path()).encode(text);
+  CHECK(ids_of(tokens) == ids_of(fixture().encode("x \uD55C \u00E9y")));
+  const TokenRange range = find_subject(tokens, text, "\u1161");
+  CHECK(tokens[range.begin].begin <= text.find("\u1112"));
+  CHECK(tokens[range.end - 1].end == text.find(" e"));
+  CHECK(tokens.back().end == text.size());
 }
 
 TEST_CASE("a folder without a tokeniser says what was looked for") {
@@ -323,44 +430,6 @@ TEST_CASE("several threads may use one tokeniser") {
 // ---------------------------------------------------------------------------------------------------------------------
 // SentencePiece models
 
-/// A length-delimited field of a protobuf message shorter than 128 bytes, or longer.
-std::string field(unsigned number, const std::string& content) {
-  std::string bytes(1, static_cast<char>(number << 3 | 2));
-  std::size_t length = content.size();
-  for (; length >= 0x80; length >>= 7) bytes += static_cast<char>((length & 0x7F) | 0x80);
-  return bytes + static_cast<char>(length) + content;
-}
-
-std::string number_field(unsigned number, unsigned value) {
-  std::string bytes;
-  for (unsigned tag = number << 3;; tag >>= 7) {
-    bytes += static_cast<char>(tag >= 0x80 ? (tag & 0x7F) | 0x80 : tag);
-    if (tag < 0x80) break;
-  }
-  return bytes + static_cast<char>(value);
-}
-
-std::string piece(const std::string& text, float score, unsigned type) {
-  std::string bytes = field(1, text) + static_cast<char>(2 << 3 | 5);
-  const auto bits = std::bit_cast<std::uint32_t>(score);
-  for (unsigned shift = 0; shift < 32; shift += 8) bytes += static_cast<char>(bits >> shift & 0xFF);
-  return field(1, bytes + number_field(3, type));
-}
-
-/// <unk> <s> </s>, 256 byte pieces, ▁ a b ▁a ab: BPE with byte fallback and a space before the text, like Llama's.
-std::string small_model() {
-  constexpr unsigned kNormal = 1, kUnknown = 2, kControl = 3, kByte = 6;
-  std::string model = piece("<unk>", 0, kUnknown) + piece("<s>", 0, kControl) + piece("</s>", 0, kControl);
-  for (unsigned byte = 0; byte < 256; ++byte) {
-    constexpr const char* kHex = "0123456789ABCDEF";
-    model += piece(std::string("<0x") + kHex[byte >> 4] + kHex[byte & 15] + ">", 0, kByte);
-  }
-  model += piece("▁", -10, kNormal) + piece("a", -11, kNormal) + piece("b", -12, kNormal);
-  model += piece("▁a", -1, kNormal) + piece("ab", 0, kNormal);
-  const std::string trainer = number_field(3, 2) + number_field(35, 1);  // BPE, byte_fallback
-  const std::string normalizer = number_field(4, 0);                     // keep extra white space
-  return model + field(2, trainer) + field(3, normalizer);
-}
 constexpr std::int32_t kByteZero = 3;
 constexpr std::int32_t kSpace = 259;
 constexpr std::int32_t kA = 260;
@@ -414,6 +483,92 @@ TEST_CASE("vocab.json and merges.txt go before a SentencePiece model, a model be
   folder.write("vocab.json", testing::content_of(kFixture / "vocab.json"));
   folder.write("merges.txt", testing::content_of(kFixture / "merges.txt"));
   CHECK(Tokenizer::load(folder.path()).size() == fixture().size());
+}
+
+TEST_CASE("a subject that has only byte pieces is found in front, in the middle and after a space") {
+  const TemporaryFolder folder;
+  const Tokenizer tokenizer = load_model(folder, small_model());
+  for (const std::string subject : {"😀", "川", "川a", "é日"}) {
+    for (const std::string before : {"", "a", "ab ", "月", " "}) {
+      const std::string prompt = before + subject + " ab";
+      const auto tokens = tokenizer.encode_prompt(prompt);
+      const auto range = find_subject(tokens, prompt, subject);
+      CAPTURE(prompt);
+      REQUIRE(range.begin < range.end);
+      CHECK(tokens[range.begin].end > before.size());
+      CHECK(tokens[range.begin].begin <= before.size());
+      CHECK((range.begin == 0 || tokens[range.begin - 1].end <= before.size()));
+      CHECK(tokens[range.end - 1].end == before.size() + subject.size());
+      CHECK(tokens[range.end].begin >= before.size() + subject.size());
+    }
+  }
+}
+
+TEST_CASE("Llama's class puts its token before a prompt, and a space before a text that has none") {
+  const TemporaryFolder folder;
+  folder.write("tokenizer_config.json", R"({"tokenizer_class": "LlamaTokenizerFast"})");
+  const Tokenizer llama = load_model(folder, small_model());
+  CHECK(ids_of(llama.encode_prompt("ab a")) == Ids{1, kSpace, kAB, kSpaceA});
+  CHECK(ids_of(llama.encode_prompt(" a")) == Ids{1, kSpaceA});
+  CHECK(llama.encode(" a").front().begin == 0);
+  CHECK(llama.encode(" a").front().end == 2);
+  CHECK(ids_of(llama.encode("a</s>a", SpecialTokens::kParse)) == Ids{kSpaceA, 2, kA});
+  CHECK(ids_of(llama.encode_prompt("<s>a", SpecialTokens::kParse)) == Ids{1, 1, kA});
+
+  folder.write("tokenizer_config.json", R"({"tokenizer_class": "LlamaTokenizer", "legacy": true})");
+  CHECK(ids_of(Tokenizer::load(folder.path()).encode("a</s>a", SpecialTokens::kParse)) == Ids{kSpaceA, 2, kSpaceA});
+  folder.write("tokenizer_config.json", R"({"add_prefix_space": false, "add_bos_token": true, "bos_token": "</s>"})");
+  CHECK(ids_of(Tokenizer::load(folder.path()).encode_prompt("a")) == Ids{2, kA});
+}
+
+TEST_CASE("without a named class, the model's type says what goes before a prompt") {
+  const TemporaryFolder folder;
+  const auto prefix = [&](const char* type) {
+    folder.write("config.json", std::string(R"({"model_type": ")") + type + "\"}");
+    const auto tokenizer = load_model(folder, small_model());
+    return Ids(tokenizer.prefix_ids().begin(), tokenizer.prefix_ids().end());
+  };
+  CHECK(prefix("llama") == Ids{1});
+  CHECK(prefix("mistral") == Ids{1});
+  CHECK(prefix("gpt2") == Ids{});
+}
+
+TEST_CASE("a template beside a SentencePiece model says what goes before a prompt") {
+  const TemporaryFolder folder;
+  folder.write("tokenizer_config.json", R"({"tokenizer_class": "LlamaTokenizer"})");
+  folder.write("tokenizer.json",
+               json{{"model", {{"vocab", {{"a", 1}}}}}, {"post_processor", template_of(2, "A")}}.dump());
+  CHECK(ids_of(load_model(folder, small_model()).encode_prompt("")) == Ids{2});
+  folder.write("tokenizer.json", json{{"post_processor", template_of(264, "A")}}.dump());
+  CHECK(complaint_about(folder) == Contains("the id 264 is not in the vocabulary; expected 0 to 263"));
+}
+
+TEST_CASE("tokens that were added to a SentencePiece model have ids behind its own") {
+  const TemporaryFolder folder;
+  folder.write("added_tokens.json", R"({"<pad>": 264, "ba": 266})");
+  folder.write("special_tokens_map.json", R"({"pad_token": "<pad>"})");
+  const Tokenizer tokenizer = load_model(folder, small_model());
+  CHECK(tokenizer.size() == 267);
+  CHECK(ids_of(tokenizer.encode("<pad>", SpecialTokens::kParse)) == Ids{264});
+  CHECK(ids_of(tokenizer.encode("<pad>")).size() > 1);
+  CHECK(tokenizer.encode("aba").at(1).id == 266);
+  CHECK(tokenizer.token_bytes(264) == "<pad>");
+  CHECK(tokenizer.token_bytes(265) == "");
+  CHECK(tokenizer.decode(Ids{kSpaceA, 266, kAB}) == "abaab");
+  folder.write("added_tokens.json", R"({"ab": 264})");
+  CHECK(complaint_about(folder) == Contains("\"ab\" has the id 264, which has the id 263 in the vocabulary"));
+}
+
+TEST_CASE("a text is made lower case where the configuration says so, and its ranges stay its own") {
+  const TemporaryFolder folder;
+  folder.write("tokenizer_config.json", R"({"do_lower_case": true})");
+  const Tokenizer tokenizer = load_model(folder, small_model());
+  const auto tokens = tokenizer.encode("A\u0130AB");  // the capital I with a dot becomes three bytes of two letters
+  CHECK(ids_of(tokens) == Ids{kSpaceA, kByteZero + 'i', kByteZero + 0xCC, kByteZero + 0x87, kAB});
+  CHECK(tokens[1].begin == 1);
+  CHECK(tokens[2].end == 3);
+  CHECK(tokens[4].begin == 3);
+  CHECK(tokens[4].end == 5);
 }
 
 TEST_CASE("a model that is cut off is refused wherever it is cut") {

@@ -30,6 +30,10 @@ struct AnswerRule {
 };
 std::string to_string(const AnswerRule& rule);  ///< reads back
 
+/// Tokens of a text as the answer to a prompt, which it follows. Tokenisers that put a space before every text (many
+/// SentencePiece models) take " trumpet" and "trumpet" for the same. Throws Error as Tokenizer::encode does.
+std::vector<Token> encode_answer(const Tokenizer& tokenizer, std::string_view text);
+
 /// The answer that the model gives by the rule, `object_tokens` being those of kObject (0: none).
 std::vector<std::int32_t> say(const Decoder& model, const Tokenizer& tokenizer, const TracePrompt& prompt,
                               const AnswerRule& rule, std::int64_t object_tokens = 0, std::stop_token stop = {});

@@ -11,7 +11,8 @@
 
 namespace rometrace {
 
-/// One token of a text and the bytes [begin, end) of the text that it covers.
+/// One token of a text and the bytes [begin, end) of the text that it covers; none (begin = end) where it comes from no
+/// byte: a token put before a text, the space put before its first word.
 struct Token {
   std::int32_t id = 0;
   std::size_t begin = 0;
@@ -22,33 +23,47 @@ struct Token {
 enum class SpecialTokens {
   kAsText,  ///< ordinary characters, split like any others (the default: a prompt cannot inject control tokens)
   kParse,   ///< the special token's id, as Hugging Face's tokenisers do by default; the leftmost, then the longest
-            ///< counts. Without effect for SentencePiece models, which never take control pieces from text
+            ///< counts
 };
 
-/// Text <-> token ids. SentencePiece does the work, for byte-level BPE (GPT-2) too; this class is the only place that
-/// knows it. Byte-level BPE gives the ids of Hugging Face's tokenizers, a SentencePiece model those of sentencepiece.
-/// No begin- or end-of-text token is added. Immutable once loaded; safe to use from several threads.
+/// Text <-> token ids, as Hugging Face's transformers does it. SentencePiece does the work, for byte-level BPE (GPT-2)
+/// too. Byte-level BPE gives the ids of Hugging Face's tokenizers, a SentencePiece model those of sentencepiece under
+/// the rules of its tokenizer_config.json. Added tokens that are not special (runs of spaces, say) are always found in
+/// a text. Immutable once loaded; safe to use from several threads.
 class Tokenizer {
  public:
-  /// Loads the tokeniser of a model folder: vocab.json + merges.txt; else a SentencePiece model (tokenizer.model,
-  /// spiece.model, sentencepiece.bpe.model), which goes before the tokenizer.json that was converted from it; else
-  /// tokenizer.json (byte-level BPE). Throws Error.
+  /// Loads the tokeniser of a model folder: vocab.json + merges.txt, or tokenizer.json in their place where that lies
+  /// beside them; else a SentencePiece model (tokenizer.model, spiece.model, sentencepiece.bpe.model), which goes
+  /// before the tokenizer.json that was converted from it; else tokenizer.json (byte-level BPE). What
+  /// tokenizer_config.json says of the tokens is heeded or refused by name; where that file names no class,
+  /// config.json's "model_type" does. Throws Error.
   static Tokenizer load(const std::filesystem::path& folder);
 
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
 
-  /// Tokens of `text`, in order. For byte-level BPE the ranges tile the text. A SentencePiece model may normalise: each
-  /// piece that comes from a character (its byte pieces, say) covers all of it, the space put before a text covers
-  /// nothing, and white space that is dropped belongs to no token. Throws Error if `text` is not UTF-8 (names the
-  /// byte), has a byte without a token, or is longer than 256 MiB.
+  /// Tokens of `text`, a piece of text by itself: without begin-of-text token. For byte-level BPE without normaliser
+  /// the ranges tile the text. A normaliser (Unicode's NFC, a SentencePiece model's) may change it: each token that
+  /// comes from a changed character covers all of it, a token that is found with the white space around it covers that
+  /// too, the space put before a text covers nothing, and white space that is dropped belongs to no token. Throws Error
+  /// if `text` is not UTF-8 (names the byte), has a byte without a token, or is longer than 256 MiB.
   std::vector<Token> encode(std::string_view text, SpecialTokens special = SpecialTokens::kAsText) const;
 
-  /// The bytes that the tokens stand for. For byte-level BPE, decode(encode(text)) == text for every UTF-8 text,
-  /// special tokens stand for their own text, and an id that no token has for nothing. SentencePiece models decode as
-  /// sentencepiece does: control pieces stand for nothing, byte pieces that make no character for U+FFFD.
-  /// Throws Error for an id outside the vocabulary.
+  /// Tokens of a prompt: those of prefix_ids() with the empty range [0, 0), then encode(text, special). A text that
+  /// spells the begin-of-text token itself gets another one, as in transformers. Throws Error as encode() does.
+  std::vector<Token> encode_prompt(std::string_view text, SpecialTokens special = SpecialTokens::kAsText) const;
+
+  /// The ids that go before every prompt: the begin-of-text token of models that were trained with it (Llama, Gemma,
+  /// OPT, ...), else none. From tokenizer.json's post-processor, else tokenizer_config.json's "add_bos_token", else the
+  /// default of the tokeniser's class. A token that the same rules put behind a text is left off: a trace asks for the
+  /// next token.
+  std::span<const std::int32_t> prefix_ids() const;
+
+  /// The bytes that the tokens stand for. For byte-level BPE, decode(encode(text)) == text for every UTF-8 text that no
+  /// normaliser changes, special tokens stand for their own text, and an id that no token has for nothing.
+  /// SentencePiece models decode as sentencepiece does: control pieces stand for nothing, byte pieces that make no
+  /// character for U+FFFD. Throws Error for an id outside the vocabulary.
   std::string decode(std::span<const std::int32_t> ids) const;
 
   /// The bytes of one token as part of a text (a leading space included); may be part of a UTF-8 character. A special

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "rometrace/text/added_tokens.hpp"
+
+namespace rometrace {
+
+/// What the small files beside a vocabulary say of its use: tokenizer_config.json, and where that lists no added
+/// tokens, special_tokens_map.json and added_tokens.json; config.json for the model's type.
+struct TokenizerConfig {
+  std::string where;            ///< opens messages about what was read: tokenizer_config.json's path
+  std::string tokenizer_class;  ///< without "Fast"; empty: not given
+  std::string model_type;       ///< of config.json; empty: not given
+  std::optional<bool> add_bos_token;
+  std::optional<bool> add_prefix_space;
+  std::optional<bool> legacy;  ///< of Llama's tokenisers: each part between special tokens gets its space
+  bool lower_case = false;     ///< "do_lower_case"
+  std::optional<std::string> bos_token;
+  std::vector<std::string> named;  ///< begin, end, unknown, padding, ...: special wherever the vocabulary has them
+  std::vector<AddedToken> added;   ///< with their ids
+};
+
+/// Reads what is there of these files; all may be absent. Throws Error: not JSON, a field of the wrong type, an option
+/// of an added token that is not known.
+TokenizerConfig read_tokenizer_config(const std::filesystem::path& folder);
+
+/// Whether the begin-of-text token goes before a prompt: "add_bos_token", else as the tokeniser's class has it (Llama's
+/// and Gemma's do); the class of a folder that names none follows from the model's type.
+bool begins_with_bos(const TokenizerConfig& config);
+
+/// The begin-of-text token's text: "bos_token", else as the tokeniser's class has it.
+std::string bos_token_of(const TokenizerConfig& config);
+
+}  // namespace rometrace

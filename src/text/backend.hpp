@@ -1,0 +1,36 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "rometrace/text/bpe_vocabulary.hpp"
+#include "rometrace/text/tokenizer.hpp"
+#include "rometrace/text/tokenizer_config.hpp"
+
+namespace rometrace {
+
+/// What both kinds of tokeniser can do. `text` is UTF-8 and ids are in range: `Tokenizer` has checked.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::vector<Token> encode(std::string_view text, SpecialTokens special) const = 0;
+  virtual std::string decode(std::span<const std::int32_t> ids) const = 0;
+  virtual std::string token_bytes(std::int32_t id) const = 0;
+  virtual std::int32_t size() const = 0;
+  virtual std::span<const std::int32_t> prefix_ids() const = 0;
+};
+
+/// `where` opens the messages. Throws Error.
+std::unique_ptr<const Backend> make_byte_level_bpe(const BpeVocabulary& vocabulary, const std::string& where);
+
+/// `tokenizer_json`: one that lies beside the model and says what goes before a prompt; may be absent. Throws Error.
+std::unique_ptr<const Backend> make_sentencepiece_model(const std::filesystem::path& file,
+                                                        const TokenizerConfig& config,
+                                                        const std::filesystem::path& tokenizer_json);
+
+}  // namespace rometrace

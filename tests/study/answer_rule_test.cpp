@@ -1,0 +1,56 @@
+#include "rometrace/study/answer_rule.hpp"
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "checks.hpp"
+#include "files.hpp"
+#include "sentencepiece_model.hpp"
+
+namespace rometrace {
+namespace {
+
+using testing::TemporaryFolder;
+
+using Pieces = std::vector<std::pair<std::string, std::string>>;  // of a token: its bytes, what it covers of the text
+
+Pieces answer(const Tokenizer& tokenizer, const std::string& text) {
+  Pieces pieces;
+  for (const auto& token : encode_answer(tokenizer, text)) {
+    pieces.emplace_back(tokenizer.token_bytes(token.id), text.substr(token.begin, token.end - token.begin));
+  }
+  return pieces;
+}
+
+TEST_CASE("an answer has the space in front that it was given, once, whatever the tokeniser puts before a text") {
+  constexpr unsigned kNormal = 1;
+  // Two spaces are a piece that comes before a space and the letter behind it.
+  for (const auto& two_spaces : {std::string(), testing::piece("▁▁", -0.5F, kNormal)}) {
+    CAPTURE(two_spaces.empty());
+    const TemporaryFolder folder;
+    folder.write("tokenizer.model", testing::small_model(two_spaces));
+    const auto tokenizer = Tokenizer::load(folder.path());
+    const auto with_space = answer(tokenizer, " a");
+    CHECK((with_space == Pieces{{" a", " a"}}));
+    CHECK((answer(tokenizer, "a") == Pieces{{" a", "a"}}));
+    CHECK(encode_answer(tokenizer, "").empty());
+  }
+}
+
+TEST_CASE("byte-level BPE takes an answer as it is written") {
+  const auto tokenizer = Tokenizer::load(ROMETRACE_SOURCE_DIR "/share/rometrace/demo");
+  for (const std::string text : {" trumpet", "trumpet", "  trumpet", " ", "a b", ""}) {
+    CAPTURE(text);
+    const auto expected = tokenizer.encode(text), found = encode_answer(tokenizer, text);
+    REQUIRE(found.size() == expected.size());
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      CHECK(found[i].id == expected[i].id);
+      CHECK(found[i].begin == expected[i].begin);
+      CHECK(found[i].end == expected[i].end);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace rometrace
