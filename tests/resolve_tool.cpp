@@ -4,7 +4,7 @@
 #include <iostream>
 
 #include "rometrace/error.hpp"
-#include "rometrace/model/hub.hpp"
+#include "rometrace/hub/cache.hpp"
 
 int main(int argc, char** argv) {
   if (argc != 2 && argc != 3) {

@@ -1,9 +1,7 @@
 #include "rometrace/report/terminal.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cassert>
-#include <charconv>
 #include <cmath>
 #include <cstddef>
 #include <limits>
@@ -15,6 +13,7 @@
 #include "report/display_text.hpp"
 #include "report/finding.hpp"
 #include "report/palette.hpp"
+#include "report/progress_words.hpp"
 
 namespace rometrace {
 
@@ -407,26 +406,6 @@ class HeatMaps {
   Layout layout_;
 };
 
-std::string clock_time(double seconds) {
-  const auto total = static_cast<std::int64_t>(std::ceil(seconds));
-  const auto two_digits = [](std::int64_t value) { return (value < 10 ? "0" : "") + std::to_string(value); };
-  const auto hours = total / 3600;
-  const auto minutes = total / 60 % 60;
-  const std::string end = ":" + two_digits(total % 60);
-  return hours > 0 ? std::to_string(hours) + ":" + two_digits(minutes) + end : std::to_string(minutes) + end;
-}
-
-constexpr double kLongestLeft = 1e7;  // seconds; beyond months, an estimate means nothing
-
-/// "12.3", "1.23", "123".
-std::string three_digits(double value) {
-  std::array<char, 32> digits{};
-  const int decimals = value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2;
-  const auto [end, error] =
-      std::to_chars(digits.data(), digits.data() + digits.size(), value, std::chars_format::fixed, decimals);
-  return {digits.data(), error == std::errc() ? end : digits.data()};
-}
-
 /// ", 0:12 left"; empty while that cannot be known.
 std::string time_left(std::int64_t done, std::int64_t total, double seconds) {
   if (done <= 0 || done >= total || !std::isfinite(seconds) || seconds < 0) {
@@ -434,15 +413,6 @@ std::string time_left(std::int64_t done, std::int64_t total, double seconds) {
   }
   const double left = seconds / static_cast<double>(done) * static_cast<double>(total - done);
   return left < kLongestLeft ? ", " + clock_time(left) + " left" : "";
-}
-
-std::string progress_bar(double part, int columns, bool unicode) {
-  const auto filled = static_cast<int>(part * columns);
-  std::string bar;
-  for (int i = 0; i < columns; ++i) {
-    bar += i < filled ? (unicode ? "█" : "#") : (unicode ? "░" : "-");
-  }
-  return bar;
 }
 
 }  // namespace
@@ -497,14 +467,10 @@ std::string batch_progress_text(const BatchCounts& before, const BatchCounts& co
 
 std::string render_batch_progress(const BatchCounts& before, const BatchCounts& counts, std::int64_t total, double part,
                                   double seconds, const TerminalStyle& style) {
-  constexpr int kWidestBar = 20, kNarrowestBar = 4;
-  const int columns = std::max(1, style.columns - 1);
   const auto text = batch_progress_text(before, counts, total, part, seconds);
   const double share =
       total > 0 ? std::clamp((static_cast<double>(counts.done()) + part) / static_cast<double>(total), 0.0, 1.0) : 1;
-  const int room = columns - static_cast<int>(text.size()) - 1;
-  if (room < kNarrowestBar) return text.substr(0, static_cast<std::size_t>(columns));
-  return progress_bar(share, std::min(room, kWidestBar), style.unicode) + " " + text;
+  return behind_bar(share, text, style.columns, style.unicode);
 }
 
 }  // namespace rometrace

@@ -1,4 +1,4 @@
-#include "rometrace/model/hub.hpp"
+#include "rometrace/hub/cache.hpp"
 
 #include <cstdlib>
 #include <map>
@@ -119,8 +119,8 @@ TEST_CASE("a revision is a branch, a tag, a pull request's reference or a commit
   folder.write("models--org--name/refs/tag", "2222\n");
   CHECK(resolve_model("org/name", "tag") == request);
   CHECK(refusal("org/name", "v2") == Contains("org/name: "));
-  CHECK(refusal("org/name", "v2") == Contains("models--org--name has no revision \"v2\"; get it with `hf download"));
-  CHECK(refusal("org/name", "v2") == Contains("merges.txt --revision v2`"));
+  CHECK(refusal("org/name", "v2") ==
+        Contains("models--org--name has no revision \"v2\"; get it with `rometrace fetch "));
   CHECK(refusal("org/name", "refs/pr/2") == Contains("has no revision \"refs/pr/2\""));
   CHECK(refusal("org/name", "a'b;c") == Contains("--revision 'a'\\''b;c'`"));
 }
@@ -146,12 +146,27 @@ TEST_CASE("a model that is not there is refused with where it was looked for and
   const Environment environment(Variables{{"HF_HUB_CACHE", folder.path().string()}});
   CHECK(refusal("gpt2-xl") ==
         "gpt2-xl: neither a folder nor in the cache " + folder.path().string() +
-            " (looked for models--gpt2-xl and models--openai-community--gpt2-xl); get it with `hf download "
-            "openai-community/gpt2-xl config.json model.safetensors vocab.json merges.txt`, or give a model's folder");
-  CHECK(refusal("org/name") == Contains("(looked for models--org--name); get it with `hf download org/name config"));
+            " (looked for models--gpt2-xl and models--openai-community--gpt2-xl); get it with `rometrace fetch "
+            "openai-community/gpt2-xl`, or give a model's folder");
+  CHECK(refusal("org/name") == Contains("(looked for models--org--name); get it with `rometrace fetch org/name`"));
   cache_model(folder, "", "models--org--name");
   fs::remove(folder.path() / "models--org--name/snapshots/c0ffee/config.json");
   CHECK(refusal("org/name") == Contains("c0ffee has no config.json; get it with"));
+}
+
+TEST_CASE("a model is complete in the cache when nothing has to be fetched to trace it, under either of its names") {
+  const TemporaryFolder folder;
+  const Environment environment(Variables{{"HF_HUB_CACHE", folder.path().string()}});
+  CHECK_FALSE(find_complete_model("gpt2").has_value());
+  cache_model(folder, "", "models--gpt2");
+  CHECK_FALSE(find_complete_model("gpt2").has_value());  // there is no tokeniser
+  const fs::path moved = cache_model(folder, "", "models--openai-community--gpt2");
+  folder.write("models--openai-community--gpt2/snapshots/c0ffee/tokenizer.json", "{}");
+  CHECK(find_complete_model("gpt2") == moved);
+  CHECK_FALSE(find_complete_model("gpt2", "v2").has_value());
+  CHECK(find_complete_model(folder.path().string()) == folder.path());
+  CHECK(message_of<Error>([] { find_complete_model("a b"); }) == Contains("not a model's name"));
+  CHECK(message_of<Error>([] { find_complete_model("gpt2", ".."); }) == Contains("expected a branch"));
 }
 
 TEST_CASE("what is neither a folder nor a name is refused, and leads nowhere else") {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -17,5 +18,10 @@ namespace rometrace {
 /// Throws Error: neither a folder nor in the cache (says where it looked and the command that gets it), not a folder
 /// but a file, revision not in the cache, snapshot without config.json, not a name or a revision at all.
 std::filesystem::path resolve_model(std::string_view model, std::string_view revision = "main");
+
+/// The same, but nothing where the cache has it not or not all of it: config.json, a tokeniser, and weights with every
+/// shard that their index names. A folder is returned unseen. Throws Error for what is neither a folder nor a name, or
+/// not a revision.
+std::optional<std::filesystem::path> find_complete_model(std::string_view model, std::string_view revision = "main");
 
 }  // namespace rometrace

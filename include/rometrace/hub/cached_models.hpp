@@ -1,0 +1,29 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+namespace rometrace {
+
+/// A snapshot in the local cache.
+struct CachedModel {
+  std::string name;                    ///< "ORG/NAME" or "NAME"
+  std::string commit;                  ///< the snapshot's
+  std::vector<std::string> revisions;  ///< branches and tags that stand for it, sorted
+  std::filesystem::path folder;
+  std::uint64_t bytes = 0;              ///< of its files; two snapshots of a model may share files
+  std::string family;                   ///< model_type of config.json; empty if that cannot be read
+  std::int64_t layers = 0, width = 0;   ///< 0 if config.json is not of a model that is known here
+  std::optional<std::string> obstacle;  ///< why it cannot be traced, in one line; none: it can
+};
+
+/// All models in the cache that resolve_model() looks into, sorted by name, then commit; empty if there is no such
+/// folder. Reads configs, tokenisers and the heads of weights, not the weights. Throws Error if the cache cannot be
+/// read; Interrupted.
+std::vector<CachedModel> cached_models(const std::stop_token& stop);
+
+}  // namespace rometrace

@@ -1,0 +1,127 @@
+#include "rometrace/hub/cache.hpp"
+
+#include <optional>
+#include <system_error>
+#include <vector>
+
+#include "hub/model_files.hpp"
+#include "hub/names.hpp"
+#include "hub/settings.hpp"
+#include "rometrace/error.hpp"
+#include "rometrace/text/input_file.hpp"
+#include "rometrace/text/json_file.hpp"
+
+namespace rometrace {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string how_to_get(const std::vector<std::string>& names, const std::string& revision) {
+  // The name with the organisation is the one that lasts.
+  const std::string& name = names.back().find('/') == std::string::npos ? names.front() : names.back();
+  return "get it with `rometrace fetch " + name +
+         (revision == "main" ? "" : " --revision " + in_shell(one_line(revision))) + "`, or give a model's folder";
+}
+
+// ---- Looking it up ----
+
+bool is_folder(const fs::path& path) {
+  std::error_code ignored;
+  return fs::is_directory(path, ignored);
+}
+
+bool is_file(const fs::path& path) {
+  std::error_code ignored;
+  return fs::is_regular_file(path, ignored);
+}
+
+/// The commit that a revision stands for in one repository's folder: what refs/REVISION says, else itself.
+std::string read_commit(const fs::path& repository, const std::string& revision) {
+  const fs::path reference = repository / "refs" / revision;
+  if (!is_file(reference)) return revision;
+  std::string commit = read_text_file(reference);
+  commit.erase(commit.find_last_not_of(" \t\r\n") + 1);  // a file made by hand ends in a newline
+  if (!is_plain_name(commit)) {
+    throw Error(label_of(reference) + ": is " + in_quotes(commit) + "; expected a commit");
+  }
+  return commit;
+}
+
+std::optional<fs::path> find_snapshot(const fs::path& repository, const std::string& revision) {
+  const std::string commit = read_commit(repository, revision);
+  if (commit.find('/') != std::string::npos) return std::nullopt;  // a revision such as refs/pr/1, not in the cache
+  const fs::path snapshot = repository / "snapshots" / commit;
+  return is_folder(snapshot) ? std::optional(snapshot) : std::nullopt;
+}
+
+/// A tokeniser's download leaves a snapshot without weights under one of a model's two names.
+bool has_weights(const fs::path& snapshot) {
+  const auto has = [&](const char* name) { return is_file(snapshot / name); };
+  return has("model.safetensors") || has("model.safetensors.index.json") || has("pytorch_model.bin") ||
+         has("pytorch_model.bin.index.json");
+}
+
+fs::path find_in_cache(const std::string& name, const std::string& revision) {
+  const fs::path cache = cache_folder();
+  const std::vector<std::string> names = names_in_cache(name);
+  std::string looked_for;
+  std::string found;
+  std::optional<fs::path> without_weights;
+  for (const std::string& candidate : names) {
+    const fs::path repository = cache / folder_in_cache(candidate);
+    looked_for += (looked_for.empty() ? "" : " and ") + repository.filename().native();
+    if (!is_folder(repository)) continue;
+    const std::optional<fs::path> snapshot = find_snapshot(repository, revision);
+    if (snapshot && is_file(*snapshot / "config.json")) {
+      if (has_weights(*snapshot)) return *snapshot;
+      if (!without_weights) without_weights = snapshot;
+      continue;
+    }
+    found = snapshot ? label_of(*snapshot) + " has no config.json"
+                     : label_of(repository) + " has no revision " + in_quotes(revision);
+  }
+  // Whoever opens it will say what it lacks.
+  if (without_weights) return *without_weights;
+  if (!found.empty()) throw Error(name + ": " + found + "; " + how_to_get(names, revision));
+  const std::string where = cache.empty() ? "." : label_of(cache);
+  throw Error(name + ": neither a folder nor in the cache " + where + " (looked for " + looked_for + "); " +
+              how_to_get(names, revision));
+}
+
+/// Nothing if it is no path of a folder. Throws Error for a file.
+std::optional<fs::path> given_folder(std::string_view model) {
+  if (model.empty() || model.find('\0') != std::string_view::npos) return std::nullopt;
+  if (is_folder(model)) return model;
+  if (!is_file(model)) return std::nullopt;
+  throw Error(one_line(model) + ": is a file; expected the folder of a model, with config.json in it");
+}
+
+void check_name(std::string_view model) {
+  if (is_repository_name(model)) return;
+  throw Error(in_quotes(model) + ": no such folder, and not a model's name; expected a folder, or a name such as " +
+              "openai-community/gpt2-xl");
+}
+
+}  // namespace
+
+std::optional<fs::path> find_complete_model(std::string_view model, std::string_view revision) {
+  if (const auto folder = given_folder(model)) return folder;
+  check_name(model);
+  check_revision(revision);
+  for (const std::string& name : names_in_cache(std::string(model))) {
+    const fs::path repository = cache_folder() / folder_in_cache(name);
+    if (!is_folder(repository)) continue;
+    const auto snapshot = find_snapshot(repository, std::string(revision));
+    if (snapshot && is_complete(*snapshot)) return snapshot;
+  }
+  return std::nullopt;
+}
+
+fs::path resolve_model(std::string_view model, std::string_view revision) {
+  if (const auto folder = given_folder(model)) return *folder;
+  check_name(model);
+  check_revision(revision);
+  return find_in_cache(std::string(model), std::string(revision));
+}
+
+}  // namespace rometrace

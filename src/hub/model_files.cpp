@@ -1,0 +1,113 @@
+#include "hub/model_files.hpp"
+
+#include <algorithm>
+#include <array>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <system_error>
+
+#include "hub/names.hpp"
+#include "rometrace/error.hpp"
+#include "rometrace/text/input_file.hpp"
+#include "rometrace/text/json_file.hpp"
+
+namespace rometrace {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::array kTokeniserFiles = {"tokenizer.json",
+                                        "tokenizer_config.json",
+                                        "special_tokens_map.json",
+                                        "added_tokens.json",
+                                        "vocab.json",
+                                        "merges.txt",
+                                        "tokenizer.model",
+                                        "spiece.model",
+                                        "sentencepiece.bpe.model"};
+constexpr std::array kTokenisers = {"tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"};
+constexpr std::array kWeights = {"model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
+                                 "pytorch_model.bin.index.json"};
+constexpr std::string_view kIndexEnding = ".index.json";
+
+/// The first file that holds weights in a form that is not read here.
+std::optional<std::string> other_weights(const std::vector<std::string>& names) {
+  const auto is_other = [](const std::string& name) {
+    for (const char* ending : {".safetensors", ".gguf", ".h5", ".msgpack", ".ot", ".onnx", ".pth"}) {
+      if (name.ends_with(ending)) return true;
+    }
+    return name == "adapter_model.bin";
+  };
+  const auto found = std::find_if(names.begin(), names.end(), is_other);
+  return found == names.end() ? std::nullopt : std::optional(*found);
+}
+
+}  // namespace
+
+ModelFiles choose_model_files(const std::vector<std::string>& names, std::string_view where) {
+  const std::set<std::string, std::less<>> present(names.begin(), names.end());
+  const auto is_there = [&](const char* name) { return present.contains(name); };
+  const std::string start = std::string(where) + ": ";
+  if (!is_there("config.json")) {
+    throw Error(start + "has no config.json; expected a language model in Hugging Face layout");
+  }
+  const auto weights = std::find_if(kWeights.begin(), kWeights.end(), is_there);
+  if (weights == kWeights.end()) {
+    const auto other = other_weights(names);
+    throw Error(start + (other ? "has weights such as " + in_quotes(*other) + " only" : "has no weights") +
+                "; expected model.safetensors or pytorch_model.bin, whole or in shards");
+  }
+  const bool is_vocabulary_alone = is_there("vocab.json") && is_there("merges.txt");
+  if (std::none_of(kTokenisers.begin(), kTokenisers.end(), is_there) && !is_vocabulary_alone) {
+    throw Error(start + "has no tokeniser; expected tokenizer.json, vocab.json with merges.txt, or tokenizer.model");
+  }
+  ModelFiles chosen;
+  for (const char* name : kTokeniserFiles) {
+    if (is_there(name)) chosen.files.emplace_back(name);
+  }
+  chosen.files.emplace_back(*weights);
+  if (chosen.files.back().ends_with(kIndexEnding)) chosen.index = *weights;
+  chosen.files.emplace_back("config.json");
+  return chosen;
+}
+
+std::vector<std::string> shards_of(const fs::path& index_json) {
+  const std::string where = label_of(index_json);
+  const auto index = parse_json_file(index_json);
+  if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object()) {
+    throw Error(where + ": has no weight_map; expected an object that names a file for each tensor");
+  }
+  std::set<std::string> shards;
+  for (const auto& shard : index["weight_map"]) {
+    if (!shard.is_string() || !is_plain_name(shard.get<std::string>())) {
+      throw Error(where + ": names " + one_line(shard.dump()) + "; expected files in the same folder");
+    }
+    shards.insert(shard.get<std::string>());
+  }
+  if (shards.empty()) throw Error(where + ": weight_map names no tensors");
+  return {shards.begin(), shards.end()};
+}
+
+bool is_complete(const fs::path& snapshot) {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (auto entry = fs::directory_iterator(snapshot, error); !error && entry != fs::directory_iterator();
+       entry.increment(error)) {
+    if (entry->is_regular_file(error)) names.push_back(entry->path().filename().native());
+    error.clear();  // of a link that leads nowhere
+  }
+  try {
+    const ModelFiles chosen = choose_model_files(names, "");
+    const auto is_there = [&](const std::string& name) {
+      std::error_code ignored;
+      return fs::is_regular_file(snapshot / name, ignored);
+    };
+    if (!chosen.index) return true;
+    const auto shards = shards_of(snapshot / *chosen.index);
+    return std::all_of(shards.begin(), shards.end(), is_there);
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+}  // namespace rometrace

@@ -1,0 +1,57 @@
+#include "rometrace/report/fetch_text.hpp"
+
+#include <algorithm>
+#include <string>
+
+#include "checks.hpp"
+#include "rometrace/report/models_text.hpp"
+#include "rometrace/text/bytes_text.hpp"
+
+namespace rometrace {
+namespace {
+
+TEST_CASE("bytes are told in powers of a thousand, rounded down to a tenth") {
+  CHECK(bytes_text(0) == "0 B");
+  CHECK(bytes_text(999) == "999 B");
+  CHECK(bytes_text(1000) == "1.0 kB");
+  CHECK(bytes_text(548'105'171) == "548.1 MB");
+  CHECK(bytes_text(999'999'999) == "999.9 MB");
+  CHECK(bytes_text(6'200'000'000) == "6.2 GB");
+  CHECK(bytes_text(~std::uint64_t{0}) == "18.4 EB");
+}
+
+TEST_CASE("the rate is of what was fetched now, the share of all that is there") {
+  const FetchProgress progress{"model.safetensors", 300'000'000, 100'000'000, 500'000'000};
+  CHECK(fetch_progress_text(progress, 10) ==
+        "model.safetensors, 60 %: 300.0 MB of 500.0 MB, 20.0 MB a second, 0:10 left");
+  CHECK(fetch_progress_text({"x", 5, 5, 10}, 1) == "x, 50 %: 5 B of 10 B");
+  CHECK(fetch_progress_text({"x\x1b[31m", 0, 0, 0}, 0) == "x\\x1B[31m, 0 %: 0 B of 0 B");
+}
+
+TEST_CASE("a line of progress is narrower than the terminal, whatever its width") {
+  const FetchProgress progress{"model.safetensors", 300'000'000, 100'000'000, 500'000'000};
+  TerminalStyle style;
+  style.unicode = false;
+  for (style.columns = 1; style.columns < 140; ++style.columns) {
+    CAPTURE(style.columns);
+    CHECK(static_cast<int>(render_fetch_progress(progress, 10, style).size()) < std::max(2, style.columns));
+  }
+  CHECK(render_fetch_progress(progress, 10, style).starts_with("############-------- model.safetensors, 60 %"));
+}
+
+TEST_CASE("the table of models shows what can be traced, and says why something cannot") {
+  CachedModel good{
+      "openai-community/gpt2", std::string(40, 'a'), {"main", "v1"}, "/c/s", 548'105'171, "gpt2", 12, 768, {}};
+  CachedModel bad{"org/t5\x1b", "bbbbbbbbb", {}, "/c/t", 7, "t5", 0, 0, "/c/t/config.json: model_type is \"t5\""};
+  TerminalStyle style;
+  style.columns = 60;
+  CHECK(render_models({good, bad}, style) ==
+        "model                  revision                size  family, layers x width  traceable\n"
+        "openai-community/gpt2  main, v1 (aaaaaaa)  548.1 MB  gpt2, 12 x 768          yes\n"
+        "org/t5\\x1B             bbbbbbb                  7 B  t5                      no\n"
+        "    not traceable: config.json: model_type is \"t5\"\n");
+  CHECK(render_models({}, style).empty());
+}
+
+}  // namespace
+}  // namespace rometrace
