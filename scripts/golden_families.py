@@ -265,9 +265,14 @@ def with_old_gpt_neo_buffers(tensors: Tensors) -> Tensors:
     return tensors | masks | values
 
 
+def with_embed_out(tensors: Tensors) -> Tensors:
+    """The head's name in GPT-NeoX's checkpoints; lm_head in files that transformers 5 writes of new models."""
+    return {name.replace("lm_head.", "embed_out."): tensor for name, tensor in tensors.items()}
+
+
 def with_old_gpt_neox_buffers(tensors: Tensors) -> Tensors:
-    """Likewise, and the rotary frequencies; these are wrong here, to show that nobody reads them."""
-    result = dict(tensors)
+    """That name, masks, masking values and rotary frequencies; these are wrong here, to show that nobody reads them."""
+    result = with_embed_out(tensors)
     for layer in range(2):
         attention = f"gpt_neox.layers.{layer}.attention"
         result[f"{attention}.bias"] = causal_mask(16)
@@ -330,6 +335,13 @@ def family_case(name: str, family: str, about: str, config: dict[str, Any] | Non
     return Case(name, about, config or {}, family, **fields)
 
 
+def default_case(name: str, family: str, fields: str, changes: dict[str, Any] | None = None, **more: Any) -> Case:
+    """A case whose config.json leaves out `fields`: transformers' defaults hold."""
+    left_out = dict.fromkeys(fields.split())
+    about = f"config.json without {', '.join(left_out)}: transformers' defaults hold"
+    return family_case(name, family, about, left_out | (changes or {}), traces=TRACES[:1], **more)
+
+
 FAMILY_CASES = (
     # GPT-J
     family_case(
@@ -347,6 +359,13 @@ FAMILY_CASES = (
         layout=with_old_gptj_buffers,
         traces=OTHER_TRACES,
         counts=({"rotary_dim": 2},),
+    ),
+    default_case(
+        "gptj_default_fields",
+        "gptj",
+        "activation_function layer_norm_epsilon n_inner rotary tie_word_embeddings",
+        stored=F16,
+        counts=({"activation_function": "gelu"},),
     ),
     # GPT-Neo
     family_case(
@@ -371,6 +390,13 @@ FAMILY_CASES = (
         layout=with_old_gpt_neo_buffers,
         traces=OTHER_TRACES,
         counts=({"attention_types": [[["local"], 1], [["global"], 2]]},),
+    ),
+    default_case(
+        "gpt_neo_default_fields",
+        "gpt_neo",
+        "activation_function attention_layers intermediate_size layer_norm_epsilon window_size",
+        stored=F16,
+        counts=({"activation_function": "gelu"}, {"window_size": 3}),
     ),
     # GPT-NeoX and Pythia
     family_case(
@@ -425,6 +451,7 @@ FAMILY_CASES = (
             )
         },
         stored=F16,
+        layout=with_embed_out,
         traces=OTHER_TRACES,
         counts=({"rotary_pct": 1.0}, {"use_parallel_residual": False}, {"hidden_act": "gelu_new"}),
     ),
@@ -456,6 +483,13 @@ FAMILY_CASES = (
         "Galactica: no biases and norms without weights",
         {"activation_function": "gelu", "enable_bias": False, "layer_norm_elementwise_affine": False},
         stored=F16,
+    ),
+    default_case(
+        "opt_default_fields",
+        "opt",
+        "_remove_final_layer_norm activation_function do_layer_norm_before word_embed_proj_dim",
+        stored=F16,
+        counts=({"activation_function": "gelu"},),
     ),
     # Llama
     family_case(
@@ -562,6 +596,14 @@ FAMILY_CASES = (
             "rope_theta": None,
         },
         counts=({"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},),
+    ),
+    default_case(
+        "llama_default_fields",
+        "llama",
+        "hidden_act num_key_value_heads rms_norm_eps rope_theta rope_scaling tie_word_embeddings",
+        embedding_std=0.01,
+        gain=0.05,
+        counts=({"hidden_act": "gelu"}, {"rms_norm_eps": 1e-5}, {"rope_theta": 500.0}),
     ),
     # Mistral
     family_case(
@@ -686,6 +728,18 @@ FAMILY_CASES = (
         traces=OTHER_TRACES,
         counts=({"layer_types": ["sliding_attention", "full_attention"]}, {"attn_logit_softcapping": 2.0}),
     ),
+    default_case(
+        "gemma2_default_fields",
+        "gemma2",
+        "attn_logit_softcapping final_logit_softcapping hidden_act hidden_activation query_pre_attn_scalar sliding_window",
+        {"rms_norm_eps": None, "rope_theta": None, "tie_word_embeddings": None},
+        counts=(
+            {"attn_logit_softcapping": NULL},
+            {"final_logit_softcapping": NULL},
+            {"query_pre_attn_scalar": 12},
+            {"sliding_window": 3},
+        ),
+    ),
     # Gemma 3
     family_case(
         "gemma3",
@@ -719,6 +773,18 @@ FAMILY_CASES = (
         },
         traces=OTHER_TRACES,
         counts=({"layer_types": ["sliding_attention"] * 3},),
+    ),
+    default_case(
+        "gemma3_default_fields",
+        "gemma3_text",
+        "query_pre_attn_scalar rms_norm_eps rope_local_base_freq rope_theta sliding_window sliding_window_pattern",
+        {"hidden_activation": None, "max_position_embeddings": None, "num_hidden_layers": 6, "head_dim": 4},
+        counts=(
+            {"query_pre_attn_scalar": 4},
+            {"rope_local_base_freq": 100.0},
+            {"rope_theta": 100.0},
+            {"sliding_window_pattern": 5},
+        ),
     ),
     family_case(
         "gemma3_multimodal",

@@ -135,15 +135,17 @@ class Server {
 
   // The products of one layer on a block of rows.
   at::Tensor layer_products(std::int64_t layer, const at::Tensor& rows) const {
-    const auto& block = model_->block(layer);
-    block.attn().queries(rows);
-    block.attn().keys_values(rows);
-    return block.mlp().forward(block.attn().project(rows));
+    const auto block = model_->block(layer);
+    const auto& attention = block->attn();
+    const auto positions = at::zeros({rows.size(0)}, at::device(rows.device()).dtype(at::kLong));
+    attention.keys_values(rows, positions);
+    return block->mlp().forward(attention.project(attention.queries(rows, positions)));
   }
 
   at::Tensor product_rows(std::int64_t rows) const {
     const auto input = at::randn({rows, model_->config().width}, at::device(model_->device())).to(model_->dtype());
-    return model_->block(0).attn().queries(input);
+    const auto positions = at::zeros({rows}, at::device(model_->device()).dtype(at::kLong));
+    return model_->block(0)->attn().queries(input, positions);
   }
 
   json products(std::int64_t rows) const {

@@ -310,7 +310,7 @@ int run_batch(const Options& options, const std::stop_token& stop) {
     spdlog::warn("{}: the file system knows no locks; see to it that no other process writes this file", *path);
   }
   auto work = read_work(facts);
-  const auto located = locate_model(options);
+  const auto located = locate_model(options, stop);
   const auto tokenizer = Tokenizer::load(located.folder);
   const auto model = load_model(options, located.folder);
   WeightsHash hash(*model, stop);

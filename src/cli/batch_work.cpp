@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "cli/session.hpp"
-#include "cli/trace_command.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
 
@@ -143,7 +142,7 @@ std::size_t typical_length(const Work& work, const Tokenizer& tokenizer) {
     const auto* fact = std::get_if<Fact>(item.record);
     if (fact == nullptr) continue;
     try {
-      return tokenizer.encode(fact->wordings.front().prompt).size();
+      return tokenizer.encode_prompt(fact->wordings.front().prompt).size();
     } catch (const Error&) {  // it will have its own line
     }
   }
@@ -151,14 +150,10 @@ std::size_t typical_length(const Work& work, const Tokenizer& tokenizer) {
 }
 
 std::int64_t memory_for_batch(const Options& options, const Decoder& model, std::int64_t least) {
-  const auto memory = options.memory            ? *options.memory
-                      : model.device().is_cpu() ? std::max(RunControl().memory, least)
-                                                : memory_for_rows(options, model, least);
-  if (memory < least) {
-    throw Error("--memory: does not hold the largest fact of the batch; expected at least " +
-                std::to_string((least + 1023) / 1024) + "K, or fewer samples");
-  }
-  return memory;
+  // A default that does not depend on what is free: which facts share a sweep depends on it. (Whether layers are
+  // streamed does, too, where weights are about as large as that.)
+  if (!options.memory && model.device().is_cpu()) return std::max(RunControl().memory, least);
+  return memory_for_rows(options, model, least);
 }
 
 }  // namespace rometrace::cli

@@ -130,7 +130,7 @@ int run_calibrate(const CalibrateOptions& options, const std::stop_token& stop) 
   const auto& trace = options.trace;
   ReportOutput output(trace.output, trace.json);
   const auto work = read_work(*trace.facts);
-  const auto located = locate_model(trace);
+  const auto located = locate_model(trace, stop);
   const auto tokenizer = Tokenizer::load(located.folder);
   const auto model = load_model(trace, located.folder);
   WeightsHash hash(*model, stop);

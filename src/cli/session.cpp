@@ -9,11 +9,13 @@
 #include <utility>
 
 #include "cli/device.hpp"
+#include "cli/download.hpp"
+#include "cli/free_memory.hpp"
 #include "cli/option_values.hpp"
 #include "cli/share_dir.hpp"
 #include "rometrace/error.hpp"
+#include "rometrace/hub/cache.hpp"
 #include "rometrace/model/fingerprint.hpp"
-#include "rometrace/model/hub.hpp"
 #include "rometrace/stopwatch.hpp"
 #include "rometrace/study/facts.hpp"
 #include "rometrace/text/input_file.hpp"
@@ -21,6 +23,7 @@
 #include "rometrace/text/sha256.hpp"
 #include "rometrace/trace/embedding_moments.hpp"
 #include "rometrace/trace/sigma.hpp"
+#include "text/size_text.hpp"
 
 namespace rometrace::cli {
 namespace {
@@ -38,6 +41,14 @@ at::ScalarType dtype_of(const Options& options) {
   if (options.dtype == "bfloat16") return at::kBFloat16;
   if (options.dtype == "float16") return at::kHalf;
   return at::kFloat;
+}
+
+// What weights may take: all but some for the rest of the program and the runs.
+std::int64_t memory_for_weights(const Options& options, at::Device device) {
+  constexpr std::int64_t kForRuns = std::int64_t{1} << 30;
+  if (options.memory) return *options.memory - std::min(*options.memory / 4, kForRuns / 2);
+  const auto free = free_memory(device);
+  return free - std::min(kForRuns, free / 2);
 }
 
 struct TextTokens {
@@ -85,10 +96,14 @@ TextTokens read_text(const Options& options, const Tokenizer& tokenizer) {
 
 }  // namespace
 
-NamedFolder locate_model(const Options& options) {
+NamedFolder locate_model(const Options& options, const std::stop_token& stop) {
   if (options.model && options.model->empty()) throw Error("--model is empty; expected a folder or a model's name");
   const char* setting = std::getenv("ROMETRACE_MODEL");
   const std::string name = options.model ? *options.model : setting != nullptr ? setting : "";
+  if (!name.empty() && options.download) {
+    const auto cached = find_complete_model(name, options.revision);
+    return {name, cached ? *cached : download_model(name, options.revision, stop)};
+  }
   if (!name.empty()) return {name, resolve_model(name, options.revision)};
   spdlog::info(
       "using the demo model that comes with rometrace (a toy that knows a thousand facts); "
@@ -101,9 +116,31 @@ std::shared_ptr<const Decoder> load_model(const Options& options, const std::fil
   const Stopwatch loading;
   set_precision(options);
   const auto products = options.engine == Engine::kGradient ? Products::kDifferentiable : Products::kFast;
-  auto model = Decoder::load(folder, dtype_of(options), device, products);
+  LoadOptions load{dtype_of(options), device, products, std::nullopt};
+  if (options.engine != Engine::kGradient) load.memory = memory_for_weights(options, device);
+  auto model = Decoder::load(folder, load);
   spdlog::debug("{}: {} parameters loaded in {:.2f} s", folder.string(), model->parameter_count(), loading.seconds());
+  if (model->streamed()) {
+    spdlog::info("the weights, {}, do not fit in {}: each layer is read from the files when it is used",
+                 size_text(model->all_bytes()), size_text(*load.memory));
+  }
   return model;
+}
+
+std::int64_t memory_for_rows(const Options& options, const Decoder& model, std::int64_t least) {
+  if (options.memory) {
+    const auto left = *options.memory - model.held_bytes();
+    if (left >= least) return left;
+    throw Error("--memory: " + size_text(*options.memory) + " does not hold " +
+                (model.streamed() ? "two layers" : "the weights") + " (" + size_text(model.held_bytes()) +
+                ") and the runs of the longest prompt (" + size_text(least) + "); expected at least " +
+                size_text(model.held_bytes() + least) + ", or fewer samples");
+  }
+  // On the CPU more than the default saves little, as another pass repeats no more than the corrupted run; but a
+  // default never refuses a prompt for which there is memory.
+  const auto half = free_memory(model.device()) / 2;
+  if (!model.device().is_cpu()) return half;
+  return std::min(half, std::max(RunControl().memory, least));
 }
 
 ModelRecord model_record(const std::string& name, const Decoder& model) {
@@ -219,26 +256,26 @@ std::int32_t one_token(const Tokenizer& tokenizer, const std::string& option, co
   }
   if (tokens.size() > kShown) pieces += ", …";
   std::string advice = "give one token";
-  if (!text.starts_with(' ') && tokenizer.encode(" " + text).size() == 1) {
+  if (!text.starts_with(' ') && encode_answer(tokenizer, " " + text).size() == 1) {
     advice = in_quotes(" " + text) + ", with a space in front, is one";
   }
   throw Error(option + ": " + in_quotes(text) + " is " + std::to_string(tokens.size()) + " tokens (" + pieces +
               "); expected one; " + advice);
 }
 
-std::vector<Token> encode_option(const Tokenizer& tokenizer, const std::string& option, const std::string& text,
-                                 SpecialTokens special) {
-  try {
-    return tokenizer.encode(text, special);
-  } catch (const Error& error) {
-    throw Error(option + ": " + error.what());
-  }
+std::vector<Token> encode_option(const Tokenizer& tokenizer, const std::string& option, const std::string& text) {
+  return named(option, [&] { return encode_answer(tokenizer, text); });
 }
 
 WeightsHash::WeightsHash(const Decoder& model, const std::stop_token& stop)
     : relay_(stop, [this] { source_.request_stop(); }),
-      result_(std::async(std::launch::async, [files = model.weight_files(), token = source_.get_token()] {
+      result_(std::async(std::launch::async, [this, files = model.weight_files(), token = source_.get_token()] {
+        // A thread's first allocation sets up its part of the allocator, which must not meet memory that has run out.
+        const auto first = std::make_unique<std::string>(std::size_t{256}, ' ');
+        ready_.count_down();
         return weights_sha256(files, token);
-      })) {}
+      })) {
+  ready_.wait();
+}
 
 }  // namespace rometrace::cli

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <functional>
 #include <future>
+#include <latch>
 #include <memory>
 #include <optional>
 #include <stop_token>
@@ -25,11 +26,17 @@ struct NamedFolder {
   std::filesystem::path folder;
 };
 
-/// `--model`, else ROMETRACE_MODEL, else the demo model (said on stderr). Throws Error.
-NamedFolder locate_model(const Options& options);
+/// `--model`, else ROMETRACE_MODEL, else the demo model (said on stderr); with `--download` it is fetched if it is not
+/// in the cache. Throws Error, Interrupted.
+NamedFolder locate_model(const Options& options, const std::stop_token& stop);
 
-/// Loads it in the dtype and on the device of the options. Throws Error.
+/// Loads it in the dtype and on the device of the options; layers are streamed where all weights would take more than
+/// `--memory`, or what is free, allows (said on stderr). Throws Error.
 std::shared_ptr<const Decoder> load_model(const Options& options, const std::filesystem::path& folder);
+
+/// Bytes for the rows of patched runs: what `--memory` leaves beside the weights that are held, else a default of what
+/// is free. Throws Error if that is less than `least`.
+std::int64_t memory_for_rows(const Options& options, const Decoder& model, std::int64_t least);
 
 /// What results record of the model, without the fingerprint of its weights.
 ModelRecord model_record(const std::string& name, const Decoder& model);
@@ -68,8 +75,7 @@ void choose_threads(const Options& options, const Decoder& model, std::size_t pr
 std::int32_t one_token(const Tokenizer& tokenizer, const std::string& option, const std::string& text);
 
 /// The tokens of an option's value; errors name the option.
-std::vector<Token> encode_option(const Tokenizer& tokenizer, const std::string& option, const std::string& text,
-                                 SpecialTokens special = SpecialTokens::kAsText);
+std::vector<Token> encode_option(const Tokenizer& tokenizer, const std::string& option, const std::string& text);
 
 /// The SHA-256 of a model's weights, computed beside other work. Gives up when it is destroyed, or on a stop.
 class WeightsHash {
@@ -84,6 +90,7 @@ class WeightsHash {
  private:
   std::stop_source source_;
   std::stop_callback<std::function<void()>> relay_;
+  std::latch ready_{1};
   std::future<std::string> result_;
 };
 

@@ -47,6 +47,7 @@ void add_model_options(CLI::App& app, Options& options) {
   app.add_option("--revision", options.revision, "Branch, tag or commit of a model given by name")
       ->type_name("REV")
       ->capture_default_str();
+  app.add_flag("--download", options.download, "Fetch a model given by name if it is not in the cache");
 }
 
 SampleOptions add_sample_options(CLI::App& app, Selection& selection) {
@@ -72,8 +73,9 @@ SampleOptions add_sample_options(CLI::App& app, Selection& selection) {
 void add_run_options(CLI::App& app, Options& options) {
   app.add_option_function<std::string>(
          "--memory", [&options](const std::string& text) { options.memory = parse_size("--memory", text); },
-         "What the sweep may hold of restored runs at once (300M, 2G); the rest is left for another pass [half of the "
-         "free memory; on the CPU, 512M unless a prompt needs more]")
+         "What weights and restored runs may take together (300M, 20G): runs that do not fit are left for another "
+         "pass, weights that do not fit are read again for each [weights what is free; runs half of the free memory, "
+         "on the CPU 512M unless a prompt needs more]")
       ->type_name("SIZE")
       ->group("Run");
   app.add_option("--device", options.device, "cpu, cuda or cuda:<i>")

@@ -10,7 +10,6 @@
 #include <string>
 
 #include "cli/exit_status.hpp"
-#include "cli/free_memory.hpp"
 #include "cli/option_values.hpp"
 #include "cli/progress_bar.hpp"
 #include "cli/report_output.hpp"
@@ -39,14 +38,14 @@ std::vector<std::int32_t> ids_of(const std::vector<Token>& tokens) {
 
 TracePrompt read_prompt(const Tokenizer& tokenizer, const Options& options) {
   if (options.prompt.empty()) throw Error("--prompt is empty; expected the text that the model continues");
-  const auto tokens = encode_option(tokenizer, "--prompt", options.prompt,
-                                    options.special_tokens ? SpecialTokens::kParse : SpecialTokens::kAsText);
+  const auto special = options.special_tokens ? SpecialTokens::kParse : SpecialTokens::kAsText;
+  const auto tokens = named("--prompt", [&] { return tokenizer.encode_prompt(options.prompt, special); });
   if (find_invalid_utf8(options.subject)) {
     throw Error("--subject: " + in_quotes(options.subject) + " is not UTF-8; expected whole characters");
   }
   if (options.prompt.ends_with(' ')) {
     spdlog::warn(
-        "the prompt ends with a space; GPT-2's words begin with theirs, so the answer may be lost; leave it out");
+        "the prompt ends with a space; most models' words begin with theirs, so the answer may be lost; leave it out");
   }
   TracePrompt prompt;
   prompt.prompt = options.prompt;
@@ -63,7 +62,7 @@ void read_question(const Tokenizer& tokenizer, const Options& options, TraceReco
   if (targets.size() == 1) {
     if (targets.front().empty()) throw Error("--target is empty; expected the text of an answer");
     prompt.target = ids_of(encode_option(tokenizer, "--target", targets.front()));
-    const auto with_space = tokenizer.encode(" " + targets.front()).size();
+    const auto with_space = encode_answer(tokenizer, " " + targets.front()).size();
     if (!targets.front().starts_with(' ') && with_space < prompt.target.size()) {
       spdlog::warn("--target: {} is {} tokens; {}, with a space in front, is {}", in_quotes(targets.front()),
                    prompt.target.size(), in_quotes(" " + targets.front()), with_space);
@@ -99,8 +98,9 @@ Trace trace_prompt(const Options& options, const Decoder& model, const TraceReco
   RunControl control;
   control.progress = bar.callback();
   control.stop = stop;
-  if (options.memory) control.memory = *options.memory;
+  if (options.memory) control.memory = std::max<std::int64_t>(1, *options.memory - model.held_bytes());
   if (options.engine == Engine::kGradient) return trace_gradient(model, record.prompt, record.options, clean, control);
+  if (options.memory) memory_for_rows(options, model, 1);  // refuses one that holds no layers
   if (options.engine == Engine::kPlain) return trace_plain(model, record.prompt, record.options, clean, control);
   control.memory = memory_for_rows(options, model, least_memory(model, record.prompt, record.options));
   const auto sweep = trace_sweep(model, record.prompt, record.options, clean, control);
@@ -120,18 +120,9 @@ Verdict verdict_of(const Options& options, const TokenTexts& texts) {
 
 }  // namespace
 
-// On the CPU more than the default saves little, as another pass repeats no more than the corrupted run; but a default
-// never refuses a prompt for which there is memory.
-std::int64_t memory_for_rows(const Options& options, const Decoder& model, std::int64_t least) {
-  if (options.memory) return *options.memory;
-  const auto half = free_memory(model.device()) / 2;
-  if (!model.device().is_cpu()) return half;
-  return std::min(half, std::max(RunControl().memory, least));
-}
-
 int run_trace(const Options& options, const std::stop_token& stop) {
   ReportOutput output(options.output, options.json);
-  const auto located = locate_model(options);
+  const auto located = locate_model(options, stop);
   const auto tokenizer = Tokenizer::load(located.folder);
   TraceRecord record;
   record.prompt = read_prompt(tokenizer, options);

@@ -1,104 +1,75 @@
 #include "rometrace/model/config.hpp"
 
+#include <algorithm>
 #include <array>
-#include <initializer_list>
+#include <cmath>
+#include <functional>
 #include <nlohmann/json.hpp>
-#include <string_view>
+#include <optional>
 #include <utility>
 
+#include "model/config_fields.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
 #include "rometrace/text/json_file.hpp"
+
+// Each family's fields, defaults and old forms are those of its configuration class in transformers 5.
 
 namespace rometrace {
 namespace {
 
 using nlohmann::json;
 
-// So large that no model meets them, so small that the bytes of a [3 D, V] tensor of doubles fit in 64 bits.
-constexpr std::int64_t kMaxSize = std::int64_t{1} << 28;
-constexpr std::int64_t kMaxLayers = 10'000;
-
-// transformers' names (ACT2FN) of the functions that this version computes. The names of one function differ there in
-// how it is computed only: by less than float32 resolves.
-constexpr std::array<std::pair<std::string_view, Activation>, 13> kActivations{{
-    {"gelu_new", Activation::kGeluTanh},
-    {"gelu_pytorch_tanh", Activation::kGeluTanh},
-    {"gelu_python_tanh", Activation::kGeluTanh},
-    {"gelu_accurate", Activation::kGeluTanh},
-    {"gelu_fast", Activation::kGeluTanh},
-    {"gelu", Activation::kGeluErf},
-    {"gelu_python", Activation::kGeluErf},
-    {"quick_gelu", Activation::kGeluQuick},
-    {"relu", Activation::kRelu},
-    {"silu", Activation::kSilu},
-    {"swish", Activation::kSilu},
-    {"tanh", Activation::kTanh},
-    {"sigmoid", Activation::kSigmoid},
+constexpr std::array<std::pair<Family, std::string_view>, 12> kFamilies{{
+    {Family::kGpt2, "gpt2"},
+    {Family::kGptJ, "gptj"},
+    {Family::kGptNeo, "gpt_neo"},
+    {Family::kGptNeoX, "gpt_neox"},
+    {Family::kOpt, "opt"},
+    {Family::kLlama, "llama"},
+    {Family::kMistral, "mistral"},
+    {Family::kQwen2, "qwen2"},
+    {Family::kQwen3, "qwen3"},
+    {Family::kGemma, "gemma"},
+    {Family::kGemma2, "gemma2"},
+    {Family::kGemma3, "gemma3_text"},
 }};
 
-/// The fields of one config.json. Every complaint names the file, the field, the value found and the one expected.
-class Fields {
- public:
-  Fields(json values, std::string where) : values_(std::move(values)), where_(std::move(where)) {}
-
-  bool has(const char* name) const { return values_.contains(name); }
-  bool has_value(const char* name) const { return has(name) && !values_.at(name).is_null(); }
-  const json& at(const char* name) const { return values_.at(name); }
-
-  [[noreturn]] void refuse(const std::string& complaint) const { throw Error(where_ + ": " + complaint); }
-
-  [[noreturn]] void refuse(const char* name, const std::string& expected) const {
-    refuse(std::string(name) + " is " + one_line(at(name).dump()) + "; " + expected);
+/// The classes whose weights are a language model's, without "TF" or "Flax" in front.
+std::vector<std::string> classes_of(Family family) {
+  switch (family) {
+    case Family::kGpt2:  // GPT2Model is the body alone: its head is the embedding
+      return {"GPT2LMHeadModel", "GPT2DoubleHeadsModel", "GPT2Model"};
+    case Family::kGptJ:
+      return {"GPTJForCausalLM"};
+    case Family::kGptNeo:
+      return {"GPTNeoForCausalLM", "GPTNeoModel"};
+    case Family::kGptNeoX:
+      return {"GPTNeoXForCausalLM"};
+    case Family::kOpt:
+      return {"OPTForCausalLM", "OPTModel"};
+    case Family::kLlama:
+      return {"LlamaForCausalLM", "LLaMAForCausalLM"};
+    case Family::kMistral:
+      return {"MistralForCausalLM"};
+    case Family::kQwen2:
+      return {"Qwen2ForCausalLM"};
+    case Family::kQwen3:
+      return {"Qwen3ForCausalLM"};
+    case Family::kGemma:
+      return {"GemmaForCausalLM"};
+    case Family::kGemma2:
+      return {"Gemma2ForCausalLM"};
+    case Family::kGemma3:
+      return {"Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"};
   }
+  return {};
+}
 
-  std::int64_t size(const char* name, std::int64_t fallback, std::int64_t maximum) const {
-    if (!has(name)) return fallback;
-    const json& value = at(name);
-    // A number too large for 64 bits is a float by now.
-    if (value.is_number_unsigned() && value.get<std::uint64_t>() >= 1 &&
-        value.get<std::uint64_t>() <= static_cast<std::uint64_t>(maximum)) {
-      return value.get<std::int64_t>();
-    }
-    refuse(name, "expected a whole number from 1 to " + std::to_string(maximum));
-  }
-
-  /// A size that goes by two names.
-  std::int64_t size(const char* name, const char* other_name, std::int64_t fallback, std::int64_t maximum) const {
-    const std::int64_t value = size(name, size(other_name, fallback, maximum), maximum);
-    if (const std::int64_t other = size(other_name, value, maximum); other != value) {
-      refuse(std::string(other_name) + " is " + std::to_string(other) + ", but " + name + " is " +
-             std::to_string(value) + ": two names of one size; remove the wrong one");
-    }
-    return value;
-  }
-
-  bool flag(const char* name, bool fallback) const {
-    if (!has(name)) return fallback;
-    if (!at(name).is_boolean()) refuse(name, "expected true or false");
-    return at(name).get<bool>();
-  }
-
-  double positive_number(const char* name, double fallback) const {
-    if (!has(name)) return fallback;
-    // Not `<= 0`: that would let a NaN pass.
-    if (!at(name).is_number() || !(at(name).get<double>() > 0.0)) refuse(name, "expected a number above 0");
-    return at(name).get<double>();
-  }
-
-  std::string text(const char* name, std::string_view fallback) const {
-    if (!has(name)) return std::string(fallback);
-    if (!at(name).is_string()) refuse(name, "expected a string");
-    return at(name).get<std::string>();
-  }
-
- private:
-  json values_;
-  std::string where_;
-};
+// ---- What kind of model it is ----
 
 /// The class that wrote the weights, as the file names it; empty if it names none.
-std::string read_architecture(const Fields& fields) {
+std::string read_architecture(const ConfigFields& fields) {
   if (!fields.has_value("architectures")) return "";
   const json& names = fields.at("architectures");
   if (!names.is_array()) fields.refuse("architectures", "expected a list of class names");
@@ -107,39 +78,76 @@ std::string read_architecture(const Fields& fields) {
   return names[0].get<std::string>();
 }
 
-void check_is_gpt2_language_model(const Fields& fields, const std::string& architecture) {
-  const bool named_gpt2 = architecture.find("GPT2") != std::string::npos;
-  if (fields.has_value("model_type") ? fields.at("model_type") != "gpt2" : !named_gpt2) {
-    const std::string found = fields.has_value("model_type") ? one_line(fields.at("model_type").dump()) : "absent";
-    fields.refuse("model_type is " + found + "; only GPT-2 models (\"gpt2\") can be traced");
+/// Why models of another kind cannot be traced, where the name tells.
+std::string what_it_is(const std::string& model_type) {
+  const auto has = [&](std::string_view part) { return model_type.find(part) != std::string::npos; };
+  for (const auto* part : {"moe", "mixtral", "deepseek", "gpt_oss", "dbrx", "jamba", "llama4", "grok", "arctic"}) {
+    if (has(part)) return " (a mixture of experts)";
   }
-  if (architecture.empty()) return;
+  for (const auto* part : {"t5", "bart", "pegasus", "marian", "m2m", "nllb", "whisper", "prophetnet", "fsmt"}) {
+    if (has(part)) return " (an encoder-decoder)";
+  }
+  for (const auto* part : {"bert", "electra", "deberta", "xlnet"}) {
+    if (has(part)) return " (an encoder)";
+  }
+  return "";
+}
+
+std::string family_names() {
+  std::string names;
+  for (const auto& [family, name] : kFamilies) names += (names.empty() ? "" : ", ") + std::string(name);
+  return names;
+}
+
+Family read_family(const ConfigFields& fields, const std::string& architecture) {
+  std::optional<Family> found;
+  if (fields.has_value("model_type")) {
+    for (const auto& [family, name] : kFamilies) {
+      if (fields.at("model_type") == name) found = family;
+    }
+    if (fields.at("model_type") == "gemma3") found = Family::kGemma3;  // with pictures; the text's part is traced
+  } else if (architecture.find("GPT2") != std::string::npos) {
+    found = Family::kGpt2;  // the first files name no model_type
+  }
+  if (!found) {
+    const bool named = fields.has_value("model_type");
+    const auto what = named && fields.at("model_type").is_string()
+                          ? what_it_is(fields.at("model_type").get<std::string>())
+                          : std::string();
+    fields.refuse("model_type is " + (named ? one_line(fields.at("model_type").dump()) : "absent") + what +
+                  "; only dense decoders of these families can be traced: " + family_names());
+  }
+  if (architecture.empty()) return *found;
   std::string_view name = architecture;
   for (const std::string_view framework : {"TF", "Flax"}) {  // the same weights, saved from another framework
     if (name.starts_with(framework)) name.remove_prefix(framework.size());
   }
-  // GPT2Model is the body alone: its head is wte. The classes for classification and question answering were trained
-  // away from predicting the next token, and others that call themselves GPT-2 compute something else.
-  for (const std::string_view known : {"GPT2LMHeadModel", "GPT2DoubleHeadsModel", "GPT2Model"}) {
-    if (name == known) return;
+  // The classes for classification and question answering were trained away from predicting the next token, and
+  // others that call themselves by the family's name compute something else.
+  const auto classes = classes_of(*found);
+  if (std::find(classes.begin(), classes.end(), name) != classes.end()) return *found;
+  std::string expected;
+  for (std::size_t i = 0; i < classes.size(); ++i) {
+    expected += (i == 0 ? "" : i + 1 == classes.size() ? " or " : ", ") + classes[i];
   }
-  fields.refuse("architectures", "expected a language model: GPT2LMHeadModel, GPT2DoubleHeadsModel or GPT2Model");
+  fields.refuse("architectures", "expected a language model: " + expected);
 }
 
-Activation read_activation(const Fields& fields) {
-  const std::string name = fields.text("activation_function", "gelu_new");
-  std::string known;
-  for (const auto& [known_name, activation] : kActivations) {
-    if (name == known_name) return activation;
-    known += (known.empty() ? "" : ", ") + std::string(known_name);
+/// Fields of any family that change the computation in a way that is not computed here.
+void check_nothing_unsupported(const ConfigFields& fields) {
+  if (fields.flag("is_encoder_decoder", false)) {
+    fields.refuse("is_encoder_decoder", "expected false: encoder-decoders cannot be traced");
   }
-  fields.refuse("activation_function", "expected one of " + known);
-}
-
-/// Fields that change the computation in a way that is not computed here.
-void check_nothing_unsupported(const Fields& fields) {
   if (fields.flag("add_cross_attention", false)) {
     fields.refuse("add_cross_attention", "expected false: models that attend to an encoder cannot be traced");
+  }
+  for (const auto* name : {"num_experts", "num_local_experts", "n_routed_experts"}) {
+    if (fields.has_value(name) && fields.at(name) != 0) {
+      fields.refuse(name, "expected none: a mixture of experts cannot be traced");
+    }
+  }
+  for (const auto* name : {"use_bidirectional_attention", "alibi"}) {
+    if (fields.has_value(name) && fields.at(name) != false) fields.refuse(name, "expected false");
   }
   if (fields.has_value("pruned_heads") && !fields.at("pruned_heads").empty()) {
     fields.refuse("pruned_heads", "expected none: models with heads cut out cannot be traced");
@@ -148,24 +156,139 @@ void check_nothing_unsupported(const Fields& fields) {
     fields.refuse("quantization_config", "expected none: give the model's unquantised weights");
   }
   if (fields.has_value("transformers_weights")) {
-    fields.refuse("transformers_weights", "expected none: the weights are read from model.safetensors");
+    fields.refuse("transformers_weights", "expected none: the weights are read from files of the usual names");
   }
 }
 
-}  // namespace
+// ---- Parts that families share ----
 
-DecoderConfig read_config(const std::filesystem::path& config_json) {
-  const std::string where = label_of(config_json);
-  json values = parse_json_file(config_json);
-  if (!values.is_object()) throw Error(where + ": expected an object of fields, found " + one_line(values.dump()));
-  const Fields fields(std::move(values), where);
+void refuse_unless_divides(const ConfigFields& fields, const char* name, std::int64_t value, const char* whole_name,
+                           std::int64_t whole, const char* why) {
+  if (whole % value == 0) return;
+  fields.refuse(std::string(name) + " is " + std::to_string(value) + ", which does not divide " + whole_name + " " +
+                std::to_string(whole) + "; " + why);
+}
 
-  DecoderConfig config;
-  const std::string architecture = read_architecture(fields);
-  check_is_gpt2_language_model(fields, architecture);
-  if (!architecture.empty()) config.architecture = architecture;
-  check_nothing_unsupported(fields);
+/// Heads of equal width that make up the model's.
+void heads_share_width(const ConfigFields& fields, const char* heads_name, const char* width_name,
+                       DecoderConfig& config) {
+  refuse_unless_divides(fields, heads_name, config.heads, width_name, config.width, "all heads have the same width");
+  config.kv_heads = config.heads;
+  config.head_width = config.width / config.heads;
+  config.attention_scale = 1 / std::sqrt(static_cast<double>(config.head_width));
+}
 
+double number_in(const ConfigFields& scaling, const char* name, double fallback) {
+  return scaling.positive_or_null(name, fallback);
+}
+
+/// "rope_parameters" of newer files, "rope_scaling" of older ones.
+Rotary read_rotary(const ConfigFields& scaling, const DecoderConfig& config, double theta) {
+  Rotary rotary;
+  rotary.width = config.head_width;
+  rotary.theta = number_in(scaling, "rope_theta", theta);
+  const char* type_name = scaling.has_value("rope_type") || !scaling.has_value("type") ? "rope_type" : "type";
+  const auto type = scaling.text(type_name, "default");
+  const auto need = [&](const char* name) {
+    if (!scaling.has_value(name)) {
+      scaling.refuse("rotary positions of type " + type + " have no " + name + "; expected a number");
+    }
+    return scaling.positive_number(name, 1);
+  };
+  const auto positions = static_cast<double>(config.max_positions);
+  if (type == "linear") {
+    rotary.scaling = Rotary::Scaling::kLinear;
+    rotary.factor = need("factor");
+  } else if (type == "dynamic") {  // begins beyond max_positions, which prompts never are
+    need("factor");
+  } else if (type == "llama3") {
+    rotary.scaling = Rotary::Scaling::kLlama3;
+    rotary.factor = need("factor");
+    rotary.low_frequency = need("low_freq_factor");
+    rotary.high_frequency = need("high_freq_factor");
+    rotary.original_positions = number_in(scaling, "original_max_position_embeddings", positions);
+    if (rotary.low_frequency == rotary.high_frequency) {
+      scaling.refuse("high_freq_factor", "expected another number than low_freq_factor");
+    }
+  } else if (type == "yarn") {
+    rotary.scaling = Rotary::Scaling::kYarn;
+    rotary.original_positions = number_in(scaling, "original_max_position_embeddings", positions);
+    rotary.factor = number_in(scaling, "factor", positions / rotary.original_positions);
+    rotary.beta_fast = number_in(scaling, "beta_fast", rotary.beta_fast);
+    rotary.beta_slow = number_in(scaling, "beta_slow", rotary.beta_slow);
+    rotary.whole_pairs = scaling.flag("truncate", rotary.whole_pairs);
+    const auto magnitude = [&](double scale) {
+      return rotary.factor <= 1 ? 1.0 : 0.1 * scale * std::log(rotary.factor) + 1;
+    };
+    const bool scaled = scaling.has_value("mscale") && scaling.has_value("mscale_all_dim");
+    const auto ordinary = scaled ? magnitude(scaling.positive_number("mscale", 1)) /
+                                       magnitude(scaling.positive_number("mscale_all_dim", 1))
+                                 : magnitude(1);
+    rotary.magnitude = number_in(scaling, "attention_factor", ordinary);
+    if (rotary.theta == 1) scaling.refuse("rope_theta", "expected another number than 1");
+  } else if (type != "default") {
+    scaling.refuse(type_name, "expected default, linear, dynamic, llama3 or yarn");
+  }
+  return rotary;
+}
+
+void check_rotary_width(const ConfigFields& fields, const Rotary& rotary, const DecoderConfig& config) {
+  if (rotary.width >= 2 && rotary.width % 2 == 0 && rotary.width <= config.head_width) return;
+  fields.refuse("rotary positions would turn " + std::to_string(rotary.width) + " numbers of heads of width " +
+                std::to_string(config.head_width) + "; expected an even number of them, from 2 up");
+}
+
+/// The object that says how positions turn, or one with no fields.
+ConfigFields rotary_fields(const ConfigFields& fields) {
+  for (const auto* name : {"rope_scaling", "rope_parameters"}) {
+    if (fields.has_value(name)) return fields.object(name);
+  }
+  return {json::object(), "", ""};
+}
+
+/// Rotary positions of all layers alike, of a part of each head.
+void read_rotary(const ConfigFields& fields, const char* theta_name, double part, DecoderConfig& config) {
+  const auto scaling = rotary_fields(fields);
+  auto rotary = read_rotary(scaling, config, fields.positive_number(theta_name, 10000));
+  part = scaling.has_value("partial_rotary_factor") ? scaling.positive_number("partial_rotary_factor", part) : part;
+  if (part > 1) fields.refuse("the rotary part of a head is " + std::to_string(part) + "; expected at most 1");
+  rotary.width = static_cast<std::int64_t>(static_cast<double>(config.head_width) * part);
+  check_rotary_width(fields, rotary, config);
+  config.learned_positions = 0;
+  config.rotary = {rotary};
+}
+
+/// "layer_types" where the file has it, else what `slides` says of each layer. Layers that slide have the window.
+std::vector<bool> sliding_layers(const ConfigFields& fields, const DecoderConfig& config,
+                                 const std::function<bool(std::int64_t)>& slides) {
+  std::vector<bool> sliding;
+  if (!fields.has_value("layer_types")) {
+    for (std::int64_t layer = 0; layer < config.layers; ++layer) sliding.push_back(slides(layer));
+    return sliding;
+  }
+  const json& types = fields.at("layer_types");
+  const bool list = types.is_array() && static_cast<std::int64_t>(types.size()) == config.layers;
+  for (std::size_t i = 0; list && i < types.size(); ++i) {
+    if (types[i] == "sliding_attention" || types[i] == "full_attention") {
+      sliding.push_back(types[i] == "sliding_attention");
+    }
+  }
+  if (static_cast<std::int64_t>(sliding.size()) != config.layers) {
+    fields.refuse("layer_types", "expected a list of \"full_attention\" and \"sliding_attention\", one for each of " +
+                                     std::to_string(config.layers) + " layers");
+  }
+  return sliding;
+}
+
+void set_windows(DecoderConfig& config, const std::vector<bool>& sliding, std::int64_t window) {
+  for (std::size_t layer = 0; layer < sliding.size(); ++layer) {
+    if (sliding[layer]) config.attention[layer].window = window;
+  }
+}
+
+// ---- Families ----
+
+void read_gpt2_sizes(const ConfigFields& fields, DecoderConfig& config) {
   config.vocab_size = fields.size("vocab_size", config.vocab_size, kMaxSize);
   // The oldest files have n_ctx alone. Beside n_positions it says nothing: transformers does not read it any more.
   const std::int64_t n_ctx =
@@ -174,22 +297,365 @@ DecoderConfig read_config(const std::filesystem::path& config_json) {
   config.width = fields.size("n_embd", "hidden_size", config.width, kMaxSize);
   config.layers = fields.size("n_layer", "num_hidden_layers", config.layers, kMaxLayers);
   config.heads = fields.size("n_head", "num_attention_heads", config.heads, kMaxSize);
-  if (config.width % config.heads != 0) {
-    fields.refuse("n_head is " + std::to_string(config.heads) + ", which does not divide n_embd " +
-                  std::to_string(config.width) + "; all heads have the same width");
-  }
-  config.mlp_width = 4 * config.width;
-  if (fields.has_value("n_inner")) config.mlp_width = fields.size("n_inner", config.mlp_width, kMaxSize);
+  heads_share_width(fields, "n_head", "n_embd", config);
+  config.mlp_width = fields.size_or_null("n_inner", 4 * config.width, kMaxSize);
+  config.activation = fields.activation("activation_function", "gelu_new");
+  config.norm.epsilon = fields.positive_number("layer_norm_epsilon", 1e-5);
+}
 
-  config.activation = read_activation(fields);
-  config.layer_norm_epsilon = fields.positive_number("layer_norm_epsilon", config.layer_norm_epsilon);
-  config.scale_attn_weights = fields.flag("scale_attn_weights", config.scale_attn_weights);
-  config.scale_attn_by_inverse_layer_idx =
-      fields.flag("scale_attn_by_inverse_layer_idx", config.scale_attn_by_inverse_layer_idx);
-  config.tie_word_embeddings = fields.flag("tie_word_embeddings", config.tie_word_embeddings);
+void read_gpt2(const ConfigFields& fields, DecoderConfig& config) {
+  read_gpt2_sizes(fields, config);
+  config.learned_positions = config.max_positions;
+  if (!fields.flag("scale_attn_weights", true)) config.attention_scale = 1;
+  config.scale_attn_by_inverse_layer_idx = fields.flag("scale_attn_by_inverse_layer_idx", false);
+  config.tie_word_embeddings = fields.flag("tie_word_embeddings", true);
   // reorder_and_upcast_attn takes the scores of half-precision models in float32, as is always done here. Dropout does
   // nothing outside training; the other fields are about generation, saving and training.
+}
+
+void read_gptj(const ConfigFields& fields, DecoderConfig& config) {
+  config.vocab_size = 50400;
+  config.max_positions = 2048;
+  config.width = 4096;
+  config.layers = 28;
+  config.heads = 16;
+  read_gpt2_sizes(fields, config);
+  config.learned_positions = 0;
+  Rotary rotary;
+  rotary.width = fields.size("rotary_dim", 64, kMaxSize);
+  rotary.interleaved = true;
+  check_rotary_width(fields, rotary, config);
+  config.rotary = {rotary};
+  config.order = BlockOrder::kParallel;
+  config.one_norm = true;
+  config.query_bias = config.projection_bias = false;
+  config.head_bias = true;
+  config.tie_word_embeddings = fields.flag("tie_word_embeddings", false);
+}
+
+/// [[["global", "local"], 12]] -> which layers see a window only. Files may have the list of all layers beside it,
+/// which then counts.
+std::vector<bool> local_layers(const ConfigFields& fields, const DecoderConfig& config) {
+  if (fields.has_value("attention_layers")) {
+    const json& layers = fields.at("attention_layers");
+    std::vector<bool> local;
+    for (std::size_t i = 0; layers.is_array() && i < layers.size(); ++i) {
+      if (layers[i] == "global" || layers[i] == "local") local.push_back(layers[i] == "local");
+    }
+    if (static_cast<std::int64_t>(local.size()) == config.layers && local.size() == layers.size()) return local;
+    fields.refuse("attention_layers",
+                  "expected \"global\" or \"local\" for each of " + std::to_string(config.layers) + " layers");
+  }
+  const json types = fields.has_value("attention_types") ? fields.at("attention_types")
+                                                         : json::parse(R"([[["global", "local"], 12]])");
+  std::vector<bool> local;
+  const auto complete = [&] {
+    if (!types.is_array()) return false;
+    for (const auto& item : types) {
+      if (!item.is_array() || item.size() != 2 || !item[0].is_array() || !item[1].is_number_unsigned()) return false;
+      for (std::uint64_t i = 0; i < item[1].get<std::uint64_t>(); ++i) {
+        for (const auto& type : item[0]) {
+          if (type != "global" && type != "local") return false;
+          local.push_back(type == "local");
+          if (static_cast<std::int64_t>(local.size()) > config.layers) return false;
+        }
+        if (item[0].empty()) return false;
+      }
+    }
+    return static_cast<std::int64_t>(local.size()) == config.layers;
+  };
+  if (complete()) return local;
+  fields.refuse("attention_types is " + one_line(types.dump(), 200) +
+                "; expected [[[\"global\", \"local\"], times], ...] for " + std::to_string(config.layers) + " layers");
+}
+
+void read_gpt_neo(const ConfigFields& fields, DecoderConfig& config) {
+  config.vocab_size = fields.size("vocab_size", 50257, kMaxSize);
+  config.max_positions = fields.size("max_position_embeddings", 2048, kMaxSize);
+  config.width = fields.size("hidden_size", 2048, kMaxSize);
+  config.layers = fields.size("num_layers", "num_hidden_layers", 24, kMaxLayers);
+  config.heads = fields.size("num_heads", "num_attention_heads", 16, kMaxSize);
+  heads_share_width(fields, "num_heads", "hidden_size", config);
+  config.mlp_width = fields.size_or_null("intermediate_size", 4 * config.width, kMaxSize);
+  config.activation = fields.activation("activation_function", "gelu_new");
+  config.norm.epsilon = fields.positive_number("layer_norm_epsilon", 1e-5);
+  config.learned_positions = config.max_positions;
+  config.attention_scale = 1;
+  config.query_bias = false;
+  config.attention.resize(static_cast<std::size_t>(config.layers));
+  set_windows(config, local_layers(fields, config), fields.size("window_size", 256, kMaxSize));
+  config.tie_word_embeddings = fields.flag("tie_word_embeddings", true);
+}
+
+void read_gpt_neox(const ConfigFields& fields, DecoderConfig& config) {
+  config.vocab_size = fields.size("vocab_size", 50432, kMaxSize);
+  config.max_positions = fields.size("max_position_embeddings", 2048, kMaxSize);
+  config.width = fields.size("hidden_size", 6144, kMaxSize);
+  config.layers = fields.size("num_hidden_layers", 44, kMaxLayers);
+  config.heads = fields.size("num_attention_heads", 64, kMaxSize);
+  heads_share_width(fields, "num_attention_heads", "hidden_size", config);
+  config.mlp_width = fields.size("intermediate_size", 24576, kMaxSize);
+  config.activation = fields.activation("hidden_act", "gelu");
+  config.norm.epsilon = fields.positive_number("layer_norm_eps", 1e-5);
+  read_rotary(fields, "rotary_emb_base", fields.positive_number("rotary_pct", 0.25), config);
+  if (fields.flag("use_parallel_residual", true)) config.order = BlockOrder::kParallel;
+  config.query_bias = config.projection_bias = fields.flag("attention_bias", true);
+  config.tie_word_embeddings = fields.flag("tie_word_embeddings", false);
+}
+
+void read_opt(const ConfigFields& fields, DecoderConfig& config) {
+  config.vocab_size = fields.size("vocab_size", 50272, kMaxSize);
+  config.max_positions = fields.size("max_position_embeddings", 2048, kMaxSize);
+  config.width = fields.size("hidden_size", 768, kMaxSize);
+  config.layers = fields.size("num_hidden_layers", 12, kMaxLayers);
+  config.heads = fields.size("num_attention_heads", 12, kMaxSize);
+  heads_share_width(fields, "num_attention_heads", "hidden_size", config);
+  config.mlp_width = fields.size("ffn_dim", 3072, kMaxSize);
+  config.embedding_width = fields.size_or_null("word_embed_proj_dim", config.width, kMaxSize);
+  config.activation = fields.activation("activation_function", "relu");
+  config.norm.affine = fields.flag("layer_norm_elementwise_affine", true);
+  config.position_offset = 2;
+  config.learned_positions = config.max_positions + config.position_offset;
+  const bool before = fields.flag("do_layer_norm_before", true);
+  if (!before) config.order = BlockOrder::kPostNorm;
+  config.final_norm = before && !fields.flag("_remove_final_layer_norm", false);
+  config.query_bias = config.projection_bias = config.mlp_bias = fields.flag("enable_bias", true);
+  config.tie_word_embeddings = fields.flag("tie_word_embeddings", true);
+}
+
+/// The defaults in which the families after Llama differ.
+struct LlamaLike {
+  std::int64_t vocab_size = 32000, max_positions = 2048, width = 4096, layers = 32, heads = 32, mlp_width = 11008;
+  std::int64_t kv_heads = 0;    // 0: as many as heads
+  std::int64_t head_width = 0;  // 0: width / heads
+  const char* activation_name = "hidden_act";
+  const char* activation = "silu";
+  bool tied = false;
+};
+
+void read_llama_sizes(const ConfigFields& fields, const LlamaLike& defaults, DecoderConfig& config) {
+  config.vocab_size = fields.size("vocab_size", defaults.vocab_size, kMaxSize);
+  config.max_positions = fields.size("max_position_embeddings", defaults.max_positions, kMaxSize);
+  config.width = fields.size("hidden_size", defaults.width, kMaxSize);
+  config.layers = fields.size("num_hidden_layers", defaults.layers, kMaxLayers);
+  config.heads = fields.size("num_attention_heads", defaults.heads, kMaxSize);
+  if (defaults.head_width == 0 && !fields.has_value("head_dim")) {
+    heads_share_width(fields, "num_attention_heads", "hidden_size", config);
+  } else {
+    config.head_width = fields.size("head_dim", defaults.head_width, kMaxSize);
+  }
+  config.attention_scale = 1 / std::sqrt(static_cast<double>(config.head_width));
+  const auto kv_heads = defaults.kv_heads == 0 ? config.heads : defaults.kv_heads;
+  config.kv_heads = fields.size_or_null("num_key_value_heads", kv_heads, kMaxSize);
+  refuse_unless_divides(fields, "num_key_value_heads", config.kv_heads, "num_attention_heads", config.heads,
+                        "each serves the same number of queries' heads");
+  if (config.heads > kMaxSize / config.head_width) {
+    fields.refuse("head_dim is " + std::to_string(config.head_width) + ", too large for " +
+                  std::to_string(config.heads) + " heads");
+  }
+  config.mlp_width = fields.size("intermediate_size", defaults.mlp_width, kMaxSize);
+  config.activation = fields.activation(defaults.activation_name, defaults.activation);
+  config.gated_mlp = true;
+  config.norm = {Norm::Type::kRms, fields.positive_number("rms_norm_eps", 1e-6), true};
+  config.query_bias = config.projection_bias = config.mlp_bias = false;
+  config.tie_word_embeddings = fields.flag("tie_word_embeddings", defaults.tied);
+  config.attention.resize(static_cast<std::size_t>(config.layers));
+}
+
+void read_llama(const ConfigFields& fields, DecoderConfig& config) {
+  read_llama_sizes(fields, {}, config);
+  read_rotary(fields, "rope_theta", 1, config);
+  config.query_bias = config.projection_bias = fields.flag("attention_bias", false);
+  config.mlp_bias = fields.flag("mlp_bias", false);
+}
+
+void read_mistral(const ConfigFields& fields, DecoderConfig& config) {
+  LlamaLike defaults;
+  defaults.max_positions = 4096 * 32;
+  defaults.mlp_width = 14336;
+  defaults.kv_heads = 8;
+  if (fields.has("num_key_value_heads") && !fields.has_value("num_key_value_heads")) defaults.kv_heads = 0;
+  read_llama_sizes(fields, defaults, config);
+  read_rotary(fields, "rope_theta", 1, config);
+  if (fields.has("sliding_window") && !fields.has_value("sliding_window")) return;  // null: none
+  const auto window = fields.size("sliding_window", 4096, kMaxSize);
+  set_windows(config, std::vector<bool>(config.attention.size(), true), window);
+}
+
+void read_qwen(const ConfigFields& fields, bool third, DecoderConfig& config) {
+  LlamaLike defaults;
+  defaults.vocab_size = 151936;
+  defaults.max_positions = 32768;
+  defaults.mlp_width = 22016;
+  defaults.kv_heads = fields.has("num_key_value_heads") ? 0 : 32;
+  if (third) defaults.head_width = 128;
+  read_llama_sizes(fields, defaults, config);
+  read_rotary(fields, "rope_theta", 1, config);
+  config.query_bias = third ? fields.flag("attention_bias", false) : true;
+  config.projection_bias = third && config.query_bias;
+  config.query_key_norms = third;
+  const bool windows = fields.flag("use_sliding_window", false) &&
+                       !(fields.has("sliding_window") && !fields.has_value("sliding_window"));
+  const auto from = windows ? fields.size("max_window_layers", 28, kMaxLayers) : 0;
+  const auto sliding = sliding_layers(fields, config, [&](auto layer) { return windows && layer >= from; });
+  if (windows) set_windows(config, sliding, fields.size("sliding_window", 4096, kMaxSize));
+}
+
+void read_gemma_parts(const ConfigFields& fields, DecoderConfig& config) {
+  config.norm.type = Norm::Type::kRmsOffset;
+  config.embedding_scale = std::sqrt(static_cast<double>(config.width));
+  config.query_bias = config.projection_bias = fields.flag("attention_bias", false);
+}
+
+void read_gemma(const ConfigFields& fields, DecoderConfig& config) {
+  LlamaLike defaults;
+  defaults.vocab_size = 256000;
+  defaults.max_positions = 8192;
+  defaults.width = 3072;
+  defaults.layers = 28;
+  defaults.heads = defaults.kv_heads = 16;
+  defaults.head_width = 256;
+  defaults.mlp_width = 24576;
+  defaults.activation = "gelu_pytorch_tanh";
+  defaults.tied = true;
+  read_llama_sizes(fields, defaults, config);
+  read_gemma_parts(fields, config);
+  read_rotary(fields, "rope_theta", 1, config);
+  // The first files say "gelu" and mean the function that the models were trained with.
+  if (config.activation == Activation::kGeluErf) config.activation = Activation::kGeluTanh;
+}
+
+LlamaLike gemma2_defaults() {
+  LlamaLike defaults;
+  defaults.vocab_size = 256000;
+  defaults.max_positions = 8192;
+  defaults.width = 2304;
+  defaults.layers = 26;
+  defaults.heads = 8;
+  defaults.kv_heads = 4;
+  defaults.head_width = 256;
+  defaults.mlp_width = 9216;
+  defaults.activation_name = "hidden_activation";
+  defaults.activation = "gelu_pytorch_tanh";
+  defaults.tied = true;
+  return defaults;
+}
+
+void read_gemma2_parts(const ConfigFields& fields, DecoderConfig& config) {
+  read_gemma_parts(fields, config);
+  config.output_norms = true;
+  config.attention_scale = 1 / std::sqrt(fields.positive_number("query_pre_attn_scalar", 256));
+}
+
+void read_gemma2(const ConfigFields& fields, DecoderConfig& config) {
+  read_llama_sizes(fields, gemma2_defaults(), config);
+  read_gemma2_parts(fields, config);
+  read_rotary(fields, "rope_theta", 1, config);
+  const auto cap = [&](const char* name, double fallback) {
+    return fields.has(name) && !fields.has_value(name) ? 0 : fields.positive_number(name, fallback);
+  };
+  config.attention_softcap = cap("attn_logit_softcapping", 50);
+  config.logit_softcap = cap("final_logit_softcapping", 30);
+  set_windows(config, sliding_layers(fields, config, [](auto layer) { return layer % 2 == 0; }),
+              fields.size("sliding_window", 4096, kMaxSize));
+}
+
+void read_gemma3(const ConfigFields& fields, DecoderConfig& config) {
+  auto defaults = gemma2_defaults();
+  defaults.vocab_size = 262208;
+  defaults.max_positions = 131072;
+  read_llama_sizes(fields, defaults, config);
+  read_gemma2_parts(fields, config);
+  config.query_key_norms = true;
+  if (fields.has_value("attn_logit_softcapping")) {
+    fields.refuse("attn_logit_softcapping", "expected null: Gemma 3 has none");
+  }
+  config.logit_softcap = fields.positive_or_null("final_logit_softcapping", 0);
+  const auto pattern = fields.size("sliding_window_pattern", 6, kMaxLayers);
+  const auto sliding = sliding_layers(fields, config, [&](auto layer) { return (layer + 1) % pattern != 0; });
+  set_windows(config, sliding, fields.size("sliding_window", 4096, kMaxSize));
+
+  config.learned_positions = 0;
+  const bool by_type = fields.has_value("rope_parameters") && fields.at("rope_parameters").is_object() &&
+                       (fields.at("rope_parameters").contains("full_attention") ||
+                        fields.at("rope_parameters").contains("sliding_attention"));
+  const ConfigFields none(json::object(), "");
+  const auto of_type = [&](const char* type) {
+    const auto both = fields.object("rope_parameters");
+    return both.has_value(type) ? both.object(type) : none;
+  };
+  auto global = by_type ? of_type("full_attention") : rotary_fields(fields);
+  if (by_type && fields.has_value("rope_scaling")) global = global.with(fields.object("rope_scaling"));
+  const auto local = by_type ? of_type("sliding_attention") : none;
+  config.rotary = {read_rotary(global, config, fields.positive_number("rope_theta", 1e6)),
+                   read_rotary(local, config, fields.positive_number("rope_local_base_freq", 10000))};
+  check_rotary_width(fields, config.rotary.front(), config);
+  for (std::size_t layer = 0; layer < sliding.size(); ++layer) config.attention[layer].rotary = sliding[layer] ? 1 : 0;
+}
+
+void read_fields(const ConfigFields& fields, DecoderConfig& config) {
+  switch (config.family) {
+    case Family::kGpt2:
+      return read_gpt2(fields, config);
+    case Family::kGptJ:
+      return read_gptj(fields, config);
+    case Family::kGptNeo:
+      return read_gpt_neo(fields, config);
+    case Family::kGptNeoX:
+      return read_gpt_neox(fields, config);
+    case Family::kOpt:
+      return read_opt(fields, config);
+    case Family::kLlama:
+      return read_llama(fields, config);
+    case Family::kMistral:
+      return read_mistral(fields, config);
+    case Family::kQwen2:
+    case Family::kQwen3:
+      return read_qwen(fields, config.family == Family::kQwen3, config);
+    case Family::kGemma:
+      return read_gemma(fields, config);
+    case Family::kGemma2:
+      return read_gemma2(fields, config);
+    case Family::kGemma3:
+      return read_gemma3(fields, config);
+  }
+}
+
+}  // namespace
+
+std::string_view to_string(Family family) {
+  for (const auto& [known, name] : kFamilies) {
+    if (known == family) return name;
+  }
+  return "unknown";
+}
+
+DecoderConfig parse_config(std::string_view text, const std::string& where) {
+  json values = parse_json(text, where);
+  if (!values.is_object()) throw Error(where + ": expected an object of fields, found " + one_line(values.dump()));
+  const ConfigFields fields(std::move(values), where);
+
+  DecoderConfig config;
+  const std::string architecture = read_architecture(fields);
+  config.family = read_family(fields, architecture);
+  config.architecture = architecture.empty() ? classes_of(config.family).front() : architecture;
+  check_nothing_unsupported(fields);
+  config.embedding_width = 0;
+  // A model that sees pictures, too, has its decoder's fields in an object of their own.
+  if (config.family == Family::kGemma3 && fields.has_value("text_config")) {
+    const auto text_fields = fields.object("text_config");
+    check_nothing_unsupported(text_fields);
+    read_fields(text_fields, config);
+  } else {
+    read_fields(fields, config);
+  }
+  if (config.embedding_width == 0) config.embedding_width = config.width;
+  config.attention.resize(static_cast<std::size_t>(config.layers));
   return config;
+}
+
+DecoderConfig read_config(const std::filesystem::path& config_json) {
+  return parse_config(read_text_file(config_json), label_of(config_json));
 }
 
 }  // namespace rometrace

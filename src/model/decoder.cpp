@@ -1,115 +1,36 @@
 #include "rometrace/model/decoder.hpp"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/embedding.h>
-#include <ATen/ops/equal.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/layer_norm.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/rsqrt.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
-#include <ATen/ops/tensor.h>
+#include <ATen/ops/softmax.h>
+#include <ATen/ops/tanh.h>
 
 #include <algorithm>
-#include <cmath>
-#include <optional>
+#include <array>
+#include <limits>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
 
+#include "model/layer_stream.hpp"
+#include "model/rotary.hpp"
+#include "model/tensor_names.hpp"
 #include "rometrace/error.hpp"
+#include "rometrace/text/input_file.hpp"
 
 namespace rometrace {
 namespace {
 
-// libtorch registers modules that can be changed; here nobody does.
-template <class Module>
-std::shared_ptr<const Module> keep(torch::nn::Module& parent, const std::string& name,
-                                   std::shared_ptr<const Module> module) {
-  parent.register_module(name, std::const_pointer_cast<Module>(module));
-  return module;
-}
-
 // Columns of the head that are multiplied at once: it bounds the logits that are held.
 constexpr std::int64_t kVocabularySlice = 8192;
-
-// Reads the parameters of one checkpoint onto one device.
-class Loader {
- public:
-  Loader(std::shared_ptr<const Checkpoint> checkpoint, at::ScalarType dtype, at::Device device, Products products)
-      : checkpoint_(std::move(checkpoint)),
-        dtype_(dtype),
-        stream_dtype_(dtype == at::kDouble ? at::kDouble : at::kFloat),
-        device_(device),
-        products_(products),
-        prefix_(find_prefix(*checkpoint_)) {}
-
-  // What is added to the stream, or normalises it, in the stream's dtype.
-  at::Tensor operator()(const std::string& name, const std::vector<std::int64_t>& shape) const {
-    return get(prefix_ + name, shape, stream_dtype_);
-  }
-
-  // The token embedding and the head, each [V, D]. Where the config ties them, a file may hold either or both; both
-  // with different values are kept apart, as transformers 5 does.
-  std::pair<at::Tensor, at::Tensor> wte_and_head(const std::vector<std::int64_t>& shape, bool tied) const {
-    if (!tied) return {get(wte_name(), shape, stream_dtype_), get(kHead, shape, stream_dtype_)};
-    if (!checkpoint_->contains(kHead)) {
-      const auto wte = get(wte_name(), shape, stream_dtype_);
-      return {wte, wte};
-    }
-    const auto head = get(kHead, shape, stream_dtype_);
-    if (!checkpoint_->contains(wte_name())) return {head, head};
-    const auto wte = get(wte_name(), shape, stream_dtype_);
-    return {wte, at::equal(wte, head) ? wte : head};
-  }
-
-  // `weight` [V, D], its columns cut into slices of the vocabulary. Of the embeddings, which may be the same tensor,
-  // only a few rows will be read.
-  std::shared_ptr<const Linear> head(const at::Tensor& weight, std::vector<std::int64_t> slices) const {
-    const auto release = [checkpoint = checkpoint_, names = std::vector<std::string>{wte_name(), kHead}] {
-      for (const auto& name : names) checkpoint->release(name);
-    };
-    return std::make_shared<const Linear>(weight.t(), at::Tensor(),
-                                          Linear::Options{std::move(slices), scratch_, release, products_});
-  }
-
-  std::shared_ptr<Conv1dImpl> conv1d(const std::string& name, std::int64_t in, std::int64_t out,
-                                     std::vector<std::int64_t> widths = {}) const {
-    const auto weight = prefix_ + name + ".weight";
-    const auto release = [checkpoint = checkpoint_, weight] { checkpoint->release(weight); };
-    return std::make_shared<Conv1dImpl>(get(weight, {in, out}, dtype_), get(prefix_ + name + ".bias", {out}, dtype_),
-                                        Linear::Options{std::move(widths), scratch_, release, products_});
-  }
-
-  std::shared_ptr<LayerNormImpl> layer_norm(const std::string& name, std::int64_t width, double epsilon) const {
-    return std::make_shared<LayerNormImpl>((*this)(name + ".weight", {width}), (*this)(name + ".bias", {width}),
-                                           epsilon);
-  }
-
- private:
-  static constexpr const char* kHead = "lm_head.weight";  // never with a prefix
-  std::string wte_name() const { return prefix_ + "wte.weight"; }
-
-  // GPT2LMHeadModel writes "transformer.wte.weight", GPT2Model (and the first GPT-2 checkpoints) "wte.weight".
-  static std::string find_prefix(const Checkpoint& checkpoint) {
-    const auto names = checkpoint.names();
-    const auto has_prefix = [](const std::string& name) { return name.starts_with("transformer."); };
-    return std::any_of(names.begin(), names.end(), has_prefix) ? "transformer." : "";
-  }
-
-  at::Tensor get(const std::string& name, const std::vector<std::int64_t>& shape, at::ScalarType dtype) const {
-    const auto tensor = checkpoint_->tensor(name, shape, dtype);
-    if (device_.is_cpu()) return tensor;
-    auto copy = tensor.to(device_);
-    checkpoint_->release(name);
-    return copy;
-  }
-
-  std::shared_ptr<const Checkpoint> checkpoint_;
-  at::ScalarType dtype_;
-  at::ScalarType stream_dtype_;
-  at::Device device_;
-  Products products_;
-  std::string prefix_;
-  std::shared_ptr<PackingScratch> scratch_ = std::make_shared<PackingScratch>();
-};
 
 void refuse_unless_it_multiplies(at::ScalarType dtype, at::Device device) {
   if (!device.is_cpu()) return;
@@ -119,149 +40,583 @@ void refuse_unless_it_multiplies(at::ScalarType dtype, at::Device device) {
   }
 }
 
+at::Tensor capped(const at::Tensor& x, double softcap) {
+  return softcap > 0 ? at::tanh(x / softcap) * softcap : x;
+}
+
+// The numbers of a layer's matrices and their biases.
+std::int64_t matrix_numbers(const DecoderConfig& config) {
+  const auto D = config.width, F = config.mlp_width, A = config.mixed_width(), K = config.keys_values_width();
+  const auto product = [](std::int64_t in, std::int64_t out, bool bias) { return in * out + (bias ? out : 0); };
+  return product(D, A + K, config.query_bias) + product(A, D, config.projection_bias) +
+         (config.gated_mlp ? 2 : 1) * product(D, F, config.mlp_bias) + product(F, D, config.mlp_bias);
+}
+
 }  // namespace
 
-Conv1dImpl::Conv1dImpl(const at::Tensor& weight, const at::Tensor& bias, Options options)
-    : Linear(weight, bias, std::move(options)) {
-  if (packed()) return;
-  register_parameter("weight", weight, /*requires_grad=*/false);
-  register_parameter("bias", bias, /*requires_grad=*/false);
+// ---- A layer's parts ----
+
+NormLayer::NormLayer(Norm norm, at::Tensor weight, at::Tensor bias)
+    : norm_(norm), weight_(std::move(weight)), bias_(std::move(bias)) {}
+
+at::Tensor NormLayer::forward(const at::Tensor& x) const {
+  if (norm_.type == Norm::Type::kLayerNorm) return at::layer_norm(x, {x.size(-1)}, weight_, bias_, norm_.epsilon);
+  const auto normalised = x * at::rsqrt((x * x).mean(-1, /*keepdim=*/true) + norm_.epsilon);
+  return weight_.defined() ? normalised * weight_ : normalised;
 }
 
-LayerNormImpl::LayerNormImpl(at::Tensor weight, at::Tensor bias, double epsilon)
-    : weight_(register_parameter("weight", std::move(weight), /*requires_grad=*/false)),
-      bias_(register_parameter("bias", std::move(bias), /*requires_grad=*/false)),
-      epsilon_(epsilon) {}
-
-at::Tensor LayerNormImpl::forward(const at::Tensor& x) const {
-  return at::layer_norm(x, {x.size(-1)}, weight_, bias_, epsilon_);
-}
-
-AttentionImpl::AttentionImpl(const DecoderConfig& config, std::int64_t layer, std::shared_ptr<const Conv1dImpl> c_attn,
-                             std::shared_ptr<const Conv1dImpl> c_proj)
+Attention::Attention(const DecoderConfig& config, std::int64_t layer, Parts parts)
     : heads_(config.heads),
-      scale_(config.scale_attn_weights ? 1 / std::sqrt(static_cast<double>(config.width / config.heads)) : 1),
-      c_attn_(keep(*this, "c_attn", std::move(c_attn))),
-      c_proj_(keep(*this, "c_proj", std::move(c_proj))) {
+      kv_heads_(config.kv_heads),
+      head_width_(config.head_width),
+      scale_(config.attention_scale),
+      softcap_(config.attention_softcap),
+      window_(config.attention.at(static_cast<std::size_t>(layer)).window),
+      parts_(std::move(parts)) {
   if (config.scale_attn_by_inverse_layer_idx) scale_ /= static_cast<double>(layer + 1);
+  if (turns()) rotary_ = config.rotary[config.attention[static_cast<std::size_t>(layer)].rotary];
 }
 
-at::Tensor AttentionImpl::queries(const at::Tensor& x) const {
-  return c_attn_->product(x, 0);
+at::Tensor Attention::as_heads(const at::Tensor& rows, std::int64_t heads, const std::shared_ptr<const NormLayer>& norm,
+                               const at::Tensor& positions) const {
+  auto by_head = rows.view({-1, heads, head_width_});
+  if (norm) by_head = norm->forward(by_head);
+  if (turns())
+    by_head = turned(by_head, cosines_and_sines(parts_.frequencies, positions, rotary_.magnitude), rotary_.interleaved);
+  return by_head.reshape({-1, heads * head_width_});
 }
 
-at::Tensor AttentionImpl::keys_values(const at::Tensor& x) const {
-  return c_attn_->product(x, 1);
+at::Tensor Attention::queries(const at::Tensor& x, const at::Tensor& positions) const {
+  const auto rows = parts_.inputs->product(x, 0);
+  if (!turns() && !parts_.query_norm) return rows;
+  return as_heads(rows.to(x.scalar_type()), heads_, parts_.query_norm, positions);
 }
 
-at::Tensor AttentionImpl::project(const at::Tensor& mixed) const {
-  return c_proj_->product(mixed);
+at::Tensor Attention::keys_values(const at::Tensor& x, const at::Tensor& positions) const {
+  const auto rows = parts_.inputs->product(x, 1);
+  if (!turns() && !parts_.key_norm) return rows;
+  const auto both = rows.to(x.scalar_type()).unflatten(-1, {2, -1});
+  return at::cat({as_heads(both.select(-2, 0).contiguous(), kv_heads_, parts_.key_norm, positions), both.select(-2, 1)},
+                 -1);
 }
 
-at::Tensor AttentionImpl::mix(const at::Tensor& x, const at::Tensor& mask) const {
-  const auto B = x.size(0), T = x.size(1), D = x.size(2);
-  const auto by_head = [&](const at::Tensor& rows) {  // in the stream's dtype, as the softmax is
-    return rows.to(x.scalar_type()).view({B, T, heads_, D / heads_}).transpose(1, 2);
+at::Tensor Attention::project(const at::Tensor& mixed) const {
+  return parts_.projection->product(mixed);
+}
+
+at::Tensor Attention::mix(const at::Tensor& x, const at::Tensor& mask) const {
+  const auto B = x.size(0), T = x.size(1);
+  const auto rows = x.flatten(0, 1);
+  const auto positions = turns() ? at::arange(T, at::device(x.device()).dtype(at::kLong)).repeat({B}) : at::Tensor();
+  const auto by_head = [&](const at::Tensor& of_rows, std::int64_t heads) {  // in the stream's dtype, as the softmax is
+    return of_rows.to(x.scalar_type()).view({B, T, heads, head_width_}).transpose(1, 2);
   };
-  const auto kv = keys_values(x).view({B, T, 2, D});
+  const auto kv = keys_values(rows, positions).view({B * T, 2, -1});
+  const auto of_queries = [&](const at::Tensor& of_rows) {  // what each query's head reads
+    const auto shared = by_head(of_rows, kv_heads_);
+    return kv_heads_ == heads_ ? shared : shared.repeat_interleave(heads_ / kv_heads_, 1);
+  };
+  const auto q = by_head(queries(rows, positions), heads_), k = of_queries(kv.select(1, 0)),
+             v = of_queries(kv.select(1, 1));
+  const bool windowed = window_ > 0 && window_ < T;
   std::optional<at::Tensor> seen;
-  if (mask.defined()) seen = mask.tril();
-  const auto mixed = at::scaled_dot_product_attention(by_head(queries(x)), by_head(kv.select(2, 0)),
-                                                      by_head(kv.select(2, 1)), seen, /*dropout_p=*/0,
-                                                      /*is_causal=*/!seen, scale_);  // [B, H, T, D / H]
-  return mixed.transpose(1, 2).reshape({B, T, D});
+  if (mask.defined() || windowed || softcap_ > 0) {
+    seen = (mask.defined() ? mask : at::ones({T, T}, at::device(x.device()).dtype(at::kBool))).tril();
+    if (windowed) seen = seen->triu(1 - window_);
+  }
+  at::Tensor mixed;  // [B, H, T, d]
+  if (softcap_ > 0) {
+    const auto scores = capped(at::matmul(q, k.transpose(-1, -2)) * scale_, softcap_);
+    const auto weights =
+        at::softmax(scores.masked_fill(seen->logical_not(), -std::numeric_limits<double>::infinity()), -1);
+    mixed = at::matmul(weights, v);
+  } else {
+    mixed = at::scaled_dot_product_attention(q, k, v, seen, /*dropout_p=*/0, /*is_causal=*/!seen, scale_);
+  }
+  return mixed.transpose(1, 2).reshape({B, T, heads_ * head_width_});
 }
 
-MlpImpl::MlpImpl(Activation activation, std::shared_ptr<const Conv1dImpl> c_fc,
-                 std::shared_ptr<const Conv1dImpl> c_proj)
-    : activation_(activation),
-      c_fc_(keep(*this, "c_fc", std::move(c_fc))),
-      c_proj_(keep(*this, "c_proj", std::move(c_proj))) {}
-
-at::Tensor MlpImpl::forward(const at::Tensor& x) const {
-  return c_proj_->product(c_fc_->activated_product(x, activation_));
+void Attention::prepare() const {
+  parts_.inputs->prepare();
+  parts_.projection->prepare();
 }
 
-BlockImpl::BlockImpl(std::int64_t layer, std::shared_ptr<const LayerNormImpl> ln_1,
-                     std::shared_ptr<const AttentionImpl> attn, std::shared_ptr<const LayerNormImpl> ln_2,
-                     std::shared_ptr<const MlpImpl> mlp)
-    : layer_(layer),
-      ln_1_(keep(*this, "ln_1", std::move(ln_1))),
-      attn_(keep(*this, "attn", std::move(attn))),
-      ln_2_(keep(*this, "ln_2", std::move(ln_2))),
-      mlp_(keep(*this, "mlp", std::move(mlp))) {}
+Mlp::Mlp(const DecoderConfig& config, std::shared_ptr<const Linear> inputs, std::shared_ptr<const Linear> output)
+    : activation_(config.activation),
+      gated_(config.gated_mlp),
+      inputs_(std::move(inputs)),
+      output_(std::move(output)) {}
 
-at::Tensor BlockImpl::forward(at::Tensor x, const Tap& tap, const AttentionMask& mask) const {
-  auto mixed = attn_->mix(ln_1(x), mask ? mask(layer_) : at::Tensor());
+at::Tensor Mlp::forward(const at::Tensor& x) const {
+  const auto inner = inputs_->activated_product(x, activation_);
+  return output_->product(gated_ ? inner * inputs_->product(x, 1) : inner);
+}
+
+void Mlp::prepare() const {
+  inputs_->prepare();
+  output_->prepare();
+}
+
+Block::Block(const DecoderConfig& config, std::int64_t layer, Parts parts)
+    : layer_(layer), order_(config.order), parts_(std::move(parts)) {}
+
+at::Tensor Block::attn_input(const at::Tensor& x) const {
+  return order_ == BlockOrder::kPostNorm ? x : parts_.norm_1->forward(x);
+}
+
+at::Tensor Block::attn_output(const at::Tensor& mixed) const {
+  const auto output = parts_.attn->project(mixed);
+  return parts_.attn_norm ? parts_.attn_norm->forward(output.to(mixed.scalar_type())) : output;
+}
+
+at::Tensor Block::mlp_output(const at::Tensor& x) const {
+  const auto output = parts_.mlp->forward(order_ == BlockOrder::kPostNorm ? x : parts_.norm_2->forward(x));
+  return parts_.mlp_norm ? parts_.mlp_norm->forward(output.to(x.scalar_type())) : output;
+}
+
+at::Tensor Block::after_attn(const at::Tensor& x) const {
+  return order_ == BlockOrder::kPostNorm ? parts_.norm_1->forward(x) : x;
+}
+
+at::Tensor Block::after_mlp(const at::Tensor& x) const {
+  return order_ == BlockOrder::kPostNorm ? parts_.norm_2->forward(x) : x;
+}
+
+at::Tensor Block::after(const at::Tensor& x, const at::Tensor& attn) const {
+  const auto between = after_attn(x + attn);
+  return after_mlp(between + mlp_output(order_ == BlockOrder::kParallel ? x : between));
+}
+
+at::Tensor Block::forward(at::Tensor x, const Tap& tap, const AttentionMask& mask) const {
+  auto mixed = parts_.attn->mix(attn_input(x), mask ? mask(layer_) : at::Tensor());
   if (tap) tap(Site::kMixed, layer_, mixed);
-  auto attn = attn_->project(mixed).to(x.scalar_type());
+  auto attn = attn_output(mixed).to(x.scalar_type());
   if (tap) tap(Site::kAttn, layer_, attn);
-  x = x + attn;
+  const auto between = after_attn(x + attn);
 
-  auto mlp = mlp_output(x).to(x.scalar_type());
+  auto mlp = mlp_output(order_ == BlockOrder::kParallel ? x : between).to(x.scalar_type());
   if (tap) tap(Site::kMlp, layer_, mlp);
-  x = x + mlp;
+  x = after_mlp(between + mlp);
 
   if (tap) tap(Site::kState, layer_, x);
   return x;
 }
 
-std::shared_ptr<const Decoder> Decoder::load(const std::filesystem::path& folder, at::ScalarType dtype,
-                                             at::Device device, Products products) {
-  refuse_unless_it_multiplies(dtype, device);
+void Head::prepare() const {
+  for (const auto& slice : slices_) slice.linear()->prepare();
+}
+
+void Block::prepare() const {
+  parts_.attn->prepare();
+  parts_.mlp->prepare();
+}
+
+at::Tensor Head::logits(const at::Tensor& hidden, std::size_t part) const {
+  return capped(slices_.at(part).linear()->product(hidden), softcap_);
+}
+
+// ---- Reading them from a checkpoint ----
+
+// Makes the parts of one model of one checkpoint, on one device. Names and shapes are checked as they are made;
+// matrices are read when they are used.
+class Decoder::Loader {
+ public:
+  Loader(const DecoderConfig& config, std::shared_ptr<const Checkpoint> checkpoint, const LoadOptions& options)
+      : config_(config),
+        names_(tensor_names(config.family)),
+        checkpoint_(std::move(checkpoint)),
+        options_(options),
+        stream_dtype_(options.dtype == at::kDouble ? at::kDouble : at::kFloat),
+        prefix_(find_prefix()) {
+    find_embedding_and_head();
+    for (const auto& rotary : config_.rotary) {
+      frequencies_.push_back(rotary_frequencies(rotary).to(options_.device, stream_dtype_));
+    }
+  }
+
+  bool tied() const { return head_ == embedding_; }
+
+  // Refuses a file with weights of layers that the config does not have: the numbers would be another model's. To be
+  // called when all parts have been made.
+  void check_all_used() const {
+    constexpr std::array<std::string_view, 4> kBuffers = {".bias", ".masked_bias", ".inv_freq", ".rotary_emb.inv_freq"};
+    const auto layers = prefix_ + names_.layers;
+    for (const auto& name : checkpoint_->names()) {
+      if (!name.starts_with(layers) || used_.contains(name)) continue;
+      const auto is_buffer = [&](std::string_view ending) {  // causal masks and angles, which are computed
+        return name.ends_with(std::string(ending)) &&
+               (ending != ".bias" || name.ends_with("attn.bias") || name.ends_with("attention.bias"));
+      };
+      if (std::any_of(kBuffers.begin(), kBuffers.end(), is_buffer)) continue;
+      throw Error(label_of(checkpoint_->files().front()) + ": holds tensor " + in_quotes(name) +
+                  ", for which config.json has no use (" + std::string(to_string(config_.family)) + ", " +
+                  std::to_string(config_.layers) + " layers); do they belong to one model?");
+    }
+    checked_ = true;
+    used_.clear();
+  }
+
+  std::shared_ptr<const Block> block(std::int64_t layer) const {
+    const auto at = prefix_ + names_.layers + std::to_string(layer) + ".";
+    const auto norm_of_heads = [&](const std::string& name) {
+      return config_.query_key_norms ? norm(at + name, config_.head_width) : nullptr;
+    };
+    Attention::Parts attention;
+    attention.inputs = attention_inputs(at);
+    attention.projection =
+        linear({at + names_.projection}, config_.mixed_width(), config_.width, config_.projection_bias);
+    attention.query_norm = norm_of_heads(names_.query_norm);
+    attention.key_norm = norm_of_heads(names_.key_norm);
+    if (!frequencies_.empty()) {
+      attention.frequencies = frequencies_[config_.attention[static_cast<std::size_t>(layer)].rotary];
+    }
+
+    const auto D = config_.width, F = config_.mlp_width;
+    auto inputs = config_.gated_mlp ? linear({at + names_.mlp_gate, at + names_.mlp_in}, D, F, config_.mlp_bias)
+                                    : linear({at + names_.mlp_in}, D, F, config_.mlp_bias);
+    Block::Parts parts;
+    parts.norm_1 = norm(at + names_.norm_1, D);
+    parts.norm_2 = config_.one_norm ? parts.norm_1 : norm(at + names_.norm_2, D);
+    if (config_.output_norms) {
+      parts.attn_norm = norm(at + names_.attn_norm, D);
+      parts.mlp_norm = norm(at + names_.mlp_norm, D);
+    }
+    parts.attn = std::make_shared<const Attention>(config_, layer, std::move(attention));
+    parts.mlp =
+        std::make_shared<const Mlp>(config_, std::move(inputs), linear({at + names_.mlp_out}, F, D, config_.mlp_bias));
+    return std::make_shared<const Block>(config_, layer, std::move(parts));
+  }
+
+  // A layer whose weights are in memory already, and leave it with the last one who holds it.
+  std::shared_ptr<const Block> block_for_once(std::int64_t layer) const {
+    const auto of_layer = names_of(layer);
+    for (const auto& name : of_layer) checkpoint_->prefetch(name);
+    auto made = block(layer);
+    made->prepare();
+    return {made.get(), [made, of_layer, checkpoint = checkpoint_](const Block*) mutable {
+              made.reset();
+              for (const auto& name : of_layer) checkpoint->release(name);
+            }};
+  }
+
+  std::shared_ptr<const NormLayer> final_norm() const {
+    return config_.final_norm ? norm(prefix_ + names_.final_norm, config_.width) : nullptr;
+  }
+
+  // Position embeddings, from that of the first position on.
+  at::Tensor positions() const {
+    if (config_.learned_positions == 0) return {};
+    const auto all = vector(prefix_ + names_.positions + ".weight", {config_.learned_positions, config_.width});
+    return all.slice(0, config_.position_offset);
+  }
+
+  // Between embeddings and a stream of another width.
+  std::shared_ptr<const Linear> enter() const { return between(names_.enter, config_.embedding_width, config_.width); }
+  std::shared_ptr<const Linear> leave() const { return between(names_.leave, config_.width, config_.embedding_width); }
+
+  std::shared_ptr<const Head> head(bool streamed) const {
+    std::vector<Head::Slice> slices;
+    const auto bias = config_.head_bias ? vector(head_name_ + ".bias", {config_.vocab_size}) : at::Tensor();
+    for (std::int64_t begin = 0; begin < config_.vocab_size; begin += kVocabularySlice) {
+      const auto end = std::min(begin + kVocabularySlice, config_.vocab_size);
+      const auto make = [this, begin, end,
+                         of_slice = bias.defined() ? bias.slice(0, begin, end) : at::Tensor()](Products products) {
+        const auto read = [checkpoint = checkpoint_, name = head_, shape = table_shape(), dtype = stream_dtype_,
+                           device = options_.device, begin, end, of_slice] {
+          const auto rows = checkpoint->rows(name, shape, dtype, begin, end);
+          return std::vector<Linear::Part>{{rows.to(device).t(), of_slice}};
+        };
+        const auto release = [checkpoint = checkpoint_, name = head_, begin, end] {
+          checkpoint->release(name, begin, end);
+        };
+        return std::make_shared<const Linear>(Linear::Source{1, read, release, stream_dtype_, options_.device},
+                                              products, scratch_);
+      };
+      if (streamed) {  // used once each time: packing would not pay
+        slices.push_back({[make, checkpoint = checkpoint_, name = head_, begin, end] {
+                            auto linear = make(Products::kDifferentiable);
+                            return std::shared_ptr<const Linear>(linear.get(), [=](const Linear*) mutable {
+                              linear.reset();
+                              checkpoint->release(name, begin, end);
+                            });
+                          },
+                          end - begin});
+      } else {
+        slices.push_back({[linear = make(options_.products)] { return linear; }, end - begin});
+      }
+    }
+    return std::make_shared<const Head>(std::move(slices), config_.logit_softcap);
+  }
+
+  // Token embeddings [T, E], on the CPU: a few rows of a table that is left in the file.
+  at::Tensor embeddings(std::span<const std::int32_t> token_ids) const {
+    auto rows = at::empty({static_cast<std::int64_t>(token_ids.size()), config_.embedding_width}, stream_dtype_);
+    for (std::size_t i = 0; i < token_ids.size(); ++i) {
+      const auto id = token_ids[i];
+      rows[static_cast<std::int64_t>(i)].copy_(
+          checkpoint_->rows(embedding_, table_shape(), stream_dtype_, id, id + 1)[0]);
+    }
+    return rows;
+  }
+
+ private:
+  std::vector<std::int64_t> table_shape() const { return {config_.vocab_size, config_.embedding_width}; }
+
+  std::string find_prefix() const {
+    const auto all = checkpoint_->names();
+    for (const auto& prefix : names_.prefixes) {
+      const auto layers = prefix + names_.layers;
+      if (std::any_of(all.begin(), all.end(), [&](const auto& name) { return name.starts_with(layers); })) {
+        return prefix;
+      }
+    }
+    return names_.prefixes.front();
+  }
+
+  // Where the config ties them, a file may hold either or both; both with different values are kept apart, as
+  // transformers 5 does.
+  void find_embedding_and_head() {
+    embedding_ = prefix_ + names_.embedding + ".weight";
+    head_name_ = names_.heads.front();
+    for (const auto& name : names_.heads) {
+      if (checkpoint_->contains(name + ".weight")) head_name_ = name;
+    }
+    head_ = head_name_ + ".weight";
+    if (config_.tie_word_embeddings) {
+      if (!checkpoint_->contains(head_)) {
+        head_ = embedding_;
+      } else if (!checkpoint_->contains(embedding_)) {
+        embedding_ = head_;
+      } else if (checkpoint_->equal(embedding_, head_)) {
+        head_ = embedding_;
+      }
+    }
+    checkpoint_->check(embedding_, table_shape());
+    checkpoint_->check(head_, table_shape());
+  }
+
+  void use(const std::string& name) const {
+    if (!checked_) used_.insert(name);
+  }
+
+  // A tensor in the dtype of what is added to the stream, or normalises it.
+  at::Tensor vector(const std::string& name, const std::vector<std::int64_t>& shape) const {
+    use(name);
+    return get(name, shape, stream_dtype_);
+  }
+
+  at::Tensor get(const std::string& name, const std::vector<std::int64_t>& shape, at::ScalarType dtype) const {
+    const auto tensor = checkpoint_->tensor(name, shape, dtype);
+    if (options_.device.is_cpu()) return tensor;
+    auto copy = tensor.to(options_.device);
+    checkpoint_->release(name);
+    return copy;
+  }
+
+  std::shared_ptr<const NormLayer> norm(const std::string& name, std::int64_t width) const {
+    at::Tensor weight, bias;
+    if (config_.norm.affine) {
+      weight = vector(name + ".weight", {width});
+      if (config_.norm.type == Norm::Type::kLayerNorm) bias = vector(name + ".bias", {width});
+      if (config_.norm.type == Norm::Type::kRmsOffset) weight = weight + 1;
+    }
+    return std::make_shared<const NormLayer>(config_.norm, std::move(weight), std::move(bias));
+  }
+
+  // One matrix of a checkpoint with its bias.
+  struct Matrix {
+    std::string name;
+    std::int64_t in, out;
+    bool bias;
+  };
+
+  std::vector<std::int64_t> shape_of(const Matrix& matrix) const {
+    return names_.transposed ? std::vector{matrix.out, matrix.in} : std::vector{matrix.in, matrix.out};
+  }
+
+  Linear::Part read(const Matrix& matrix) const {
+    const auto weight = get(matrix.name + ".weight", shape_of(matrix), options_.dtype);
+    return {names_.transposed ? weight.t() : weight,
+            matrix.bias ? get(matrix.name + ".bias", {matrix.out}, options_.dtype) : at::Tensor()};
+  }
+
+  // A product with matrices that are read when it is first used; `parts` makes of what is read what is multiplied.
+  using Parts = std::function<std::vector<Linear::Part>(std::vector<Linear::Part>)>;
+  std::shared_ptr<const Linear> linear(const std::vector<Matrix>& matrices, std::size_t count, Parts parts) const {
+    std::vector<std::string> weights;
+    for (const auto& matrix : matrices) {
+      use(matrix.name + ".weight");
+      if (matrix.bias) use(matrix.name + ".bias");
+      checkpoint_->check(matrix.name + ".weight", shape_of(matrix));
+      if (matrix.bias) checkpoint_->check(matrix.name + ".bias", {matrix.out});
+      weights.push_back(matrix.name + ".weight");
+    }
+    const auto release = [checkpoint = checkpoint_, weights] {
+      for (const auto& name : weights) checkpoint->release(name);
+    };
+    const auto read_all = [this, matrices, parts = std::move(parts)] {
+      std::vector<Linear::Part> all;
+      for (const auto& matrix : matrices) all.push_back(read(matrix));
+      return parts ? parts(std::move(all)) : all;
+    };
+    return std::make_shared<const Linear>(Linear::Source{count, read_all, release, options_.dtype, options_.device},
+                                          options_.products, scratch_);
+  }
+
+  // Matrices of one shape, a part each.
+  std::shared_ptr<const Linear> linear(const std::vector<std::string>& names, std::int64_t in, std::int64_t out,
+                                       bool bias) const {
+    std::vector<Matrix> matrices;
+    for (const auto& name : names) matrices.push_back({name, in, out, bias});
+    return linear(matrices, matrices.size(), {});
+  }
+
+  // Columns of parts, side by side. Their rows are where the file has them together.
+  static Linear::Part side_by_side(const Linear::Part& one, const Linear::Part& other) {
+    return {at::cat({one.weight.t(), other.weight.t()}).t(),
+            one.bias.defined() ? at::cat({one.bias, other.bias}) : at::Tensor()};
+  }
+
+  std::shared_ptr<const Linear> attention_inputs(const std::string& at) const {
+    const auto D = config_.width, A = config_.mixed_width(), K = config_.keys_values_width();
+    const bool bias = config_.query_bias;
+    using Inputs = TensorNames::Inputs;
+    switch (names_.inputs) {
+      case Inputs::kApart:
+        return linear({{at + names_.queries, D, A, bias},
+                       {at + names_.keys, D, K / 2, bias},
+                       {at + names_.values, D, K / 2, bias}},
+                      2, [](const std::vector<Linear::Part>& all) {
+                        return std::vector{all[0], side_by_side(all[1], all[2])};
+                      });
+      case Inputs::kSideBySide:
+        return linear({{at + names_.queries, D, A + K, bias}}, 2, [A](const std::vector<Linear::Part>& all) {
+          const auto& [weight, whole_bias] = all.front();
+          return std::vector<Linear::Part>{{weight.slice(1, 0, A), whole_bias.slice(0, 0, A)},
+                                           {weight.slice(1, A), whole_bias.slice(0, A)}};
+        });
+      case Inputs::kHeadByHead:
+        return linear(
+            {{at + names_.queries, D, A + K, bias}}, 2, [heads = config_.heads](const std::vector<Linear::Part>& all) {
+              const auto of = [&](const at::Tensor& rows, std::int64_t i) {  // rows [3 A, ...]
+                return rows.unflatten(0, {heads, 3, -1}).select(1, i).flatten(0, 1);
+              };
+              std::vector<Linear::Part> apart;
+              for (std::int64_t i = 0; i < 3; ++i) {
+                const auto& [weight, whole_bias] = all.front();
+                apart.push_back({of(weight.t(), i).t(), whole_bias.defined() ? of(whole_bias, i) : at::Tensor()});
+              }
+              return std::vector{apart[0], side_by_side(apart[1], apart[2])};
+            });
+    }
+    return nullptr;
+  }
+
+  std::shared_ptr<const Linear> between(const std::string& name, std::int64_t in, std::int64_t out) const {
+    return in == out ? nullptr : linear({prefix_ + name}, in, out, /*bias=*/false);
+  }
+
+  // The tensors of one layer.
+  std::vector<std::string> names_of(std::int64_t layer) const {
+    const auto at = prefix_ + names_.layers + std::to_string(layer) + ".";
+    std::vector<std::string> found;
+    for (auto& name : checkpoint_->names()) {
+      if (name.starts_with(at)) found.push_back(std::move(name));
+    }
+    return found;
+  }
+
+  DecoderConfig config_;
+  TensorNames names_;
+  std::shared_ptr<const Checkpoint> checkpoint_;
+  LoadOptions options_;
+  at::ScalarType stream_dtype_;
+  std::string prefix_;
+  std::string embedding_, head_, head_name_;  // of tensors; the last without ".weight"
+  std::vector<at::Tensor> frequencies_;       // of config_.rotary
+  std::shared_ptr<PackingScratch> scratch_ = std::make_shared<PackingScratch>();
+  mutable std::set<std::string> used_;  // names of tensors, until all parts have been made
+  mutable bool checked_ = false;
+};
+
+// ---- The whole ----
+
+std::shared_ptr<const Decoder> Decoder::load(const std::filesystem::path& folder, const LoadOptions& options) {
+  refuse_unless_it_multiplies(options.dtype, options.device);
   auto config = read_config(folder / "config.json");
   auto checkpoint = std::make_shared<const Checkpoint>(Checkpoint::open(folder));
-  return std::shared_ptr<const Decoder>(new Decoder(std::move(config), std::move(checkpoint), dtype, device, products));
+  return std::shared_ptr<const Decoder>(new Decoder(std::move(config), std::move(checkpoint), options));
 }
 
-Decoder::Decoder(DecoderConfig config, std::shared_ptr<const Checkpoint> checkpoint, at::ScalarType dtype,
-                 at::Device device, Products products)
-    : config_(std::move(config)), dtype_(dtype), products_(products), weight_files_(checkpoint->files()) {
-  const auto D = config_.width, V = config_.vocab_size, F = config_.mlp_width;
-  const auto epsilon = config_.layer_norm_epsilon;
-  const Loader load(std::move(checkpoint), dtype, device, products);
-
-  auto transformer = std::make_shared<torch::nn::Module>("transformer");
-  const auto parameter = [](torch::nn::Module& parent, const std::string& name, at::Tensor tensor) {
-    auto module = std::make_shared<torch::nn::Module>(name);
-    parent.register_module(name, module);
-    return module->register_parameter("weight", std::move(tensor), /*requires_grad=*/false);
-  };
-  const auto [embedding, head] = load.wte_and_head({V, D}, config_.tie_word_embeddings);
-  wte_ = parameter(*transformer, "wte", embedding);
-  wpe_ = parameter(*transformer, "wpe", load("wpe.weight", {config_.max_positions, D}));
-
-  auto blocks = std::make_shared<torch::nn::Module>("h");
-  for (std::int64_t layer = 0; layer < config_.layers; ++layer) {
-    const std::string at = "h." + std::to_string(layer) + ".";
-    auto attn = std::make_shared<AttentionImpl>(config_, layer, load.conv1d(at + "attn.c_attn", D, 3 * D, {D, 2 * D}),
-                                                load.conv1d(at + "attn.c_proj", D, D));
-    auto mlp = std::make_shared<MlpImpl>(config_.activation, load.conv1d(at + "mlp.c_fc", D, F),
-                                         load.conv1d(at + "mlp.c_proj", F, D));
-    h_.push_back(std::make_shared<BlockImpl>(layer, load.layer_norm(at + "ln_1", D, epsilon), std::move(attn),
-                                             load.layer_norm(at + "ln_2", D, epsilon), std::move(mlp)));
-    blocks->register_module(std::to_string(layer), h_.back());
+Decoder::Decoder(DecoderConfig config, std::shared_ptr<const Checkpoint> checkpoint, const LoadOptions& options)
+    : config_(std::move(config)),
+      options_(options),
+      checkpoint_(std::move(checkpoint)),
+      loader_(std::make_shared<const Loader>(config_, checkpoint_, options)),
+      tied_(loader_->tied()),
+      positions_(loader_->positions()),
+      enter_(loader_->enter()),
+      leave_(loader_->leave()) {
+  for (std::int64_t layer = 0; layer < config_.layers; ++layer) blocks_.push_back(loader_->block(layer));
+  loader_->check_all_used();
+  final_norm_ = loader_->final_norm();
+  if (options_.memory && all_bytes() > *options_.memory) {
+    blocks_.clear();  // they have been checked
+    stream_ = std::make_unique<LayerStream>(
+        config_.layers, [loader = loader_](std::int64_t layer) { return loader->block_for_once(layer); });
   }
-  transformer->register_module("h", blocks);
-  ln_f_ = transformer->register_module("ln_f", load.layer_norm("ln_f", D, epsilon));
-  register_module("transformer", transformer);
-
-  std::vector<std::int64_t> slices(static_cast<std::size_t>(V / kVocabularySlice), kVocabularySlice);
-  if (V % kVocabularySlice != 0) slices.push_back(V % kVocabularySlice);
-  head_ = load.head(head, std::move(slices));
-  tied_ = head.is_same(embedding);
-  if (!tied_ && !head_->packed()) parameter(*this, "lm_head", head);
+  head_ = loader_->head(streamed());
+  if (device().is_cpu() || streamed()) return;
+  for (const auto& each : blocks_) each->prepare();  // what is free on the device is shared out after loading
+  head_->prepare();
 }
+
+Decoder::~Decoder() = default;
 
 bool Decoder::differentiable() const {
-  return products_ == Products::kDifferentiable || !(Linear::packs(dtype_, device()) || head_->packed());
+  return options_.products == Products::kDifferentiable || !Linear::packs(dtype(), device());
+}
+
+const std::vector<std::filesystem::path>& Decoder::weight_files() const {
+  return checkpoint_->files();
+}
+
+std::int64_t Decoder::held_bytes() const {
+  if (!streamed()) return all_bytes();
+  return 2 * layer_bytes() + std::min(kVocabularySlice, config_.vocab_size) * token_bytes() + other_bytes();
+}
+
+std::int64_t Decoder::all_bytes() const {
+  return config_.layers * layer_bytes() + config_.vocab_size * token_bytes() + other_bytes();
+}
+
+std::int64_t Decoder::other_bytes() const {
+  const auto inputs = std::max(config_.mixed_width() + config_.keys_values_width(),
+                               (config_.gated_mlp ? 2 : 1) * config_.mlp_width);  // of one product, before it is packed
+  return config_.width * (inputs * static_cast<std::int64_t>(c10::elementSize(dtype())) +
+                          config_.learned_positions * static_cast<std::int64_t>(c10::elementSize(stream_dtype())));
+}
+
+std::int64_t Decoder::layer_bytes() const {
+  return matrix_numbers(config_) * static_cast<std::int64_t>(c10::elementSize(dtype()));
+}
+
+std::int64_t Decoder::token_bytes() const {
+  return config_.embedding_width * static_cast<std::int64_t>(c10::elementSize(stream_dtype()));
 }
 
 std::int64_t Decoder::parameter_count() const {
-  const auto D = config_.width, F = config_.mlp_width;
-  const auto product = [](std::int64_t in, std::int64_t out) { return in * out + out; };
-  const auto layer = product(D, 3 * D) + product(D, D) + product(D, F) + product(F, D) + 4 * D;
-  return (tied_ ? 1 : 2) * config_.vocab_size * D + config_.max_positions * D + config_.layers * layer + 2 * D;
+  const auto D = config_.width, E = config_.embedding_width;
+  const auto norm = !config_.norm.affine ? 0 : config_.norm.type == Norm::Type::kLayerNorm ? 2 * D : D;
+  const auto norms = (config_.one_norm ? 1 : 2) + (config_.output_norms ? 2 : 0);
+  const auto layer = matrix_numbers(config_) + norms * norm + (config_.query_key_norms ? 2 * config_.head_width : 0);
+  return (tied_ ? 1 : 2) * config_.vocab_size * E + (config_.head_bias ? config_.vocab_size : 0) +
+         config_.learned_positions * D + (E == D ? 0 : 2 * E * D) + config_.layers * layer +
+         (config_.final_norm ? norm : 0);
+}
+
+std::shared_ptr<const Block> Decoder::block(std::int64_t layer) const {
+  return stream_ ? stream_->at(layer) : blocks_.at(static_cast<std::size_t>(layer));
 }
 
 at::Tensor Decoder::embed(std::span<const std::int32_t> token_ids) const {
@@ -271,41 +626,53 @@ at::Tensor Decoder::embed(std::span<const std::int32_t> token_ids) const {
                   std::to_string(config_.vocab_size) + "; the tokeniser does not belong to this model");
     }
   }
-  const std::vector<std::int64_t> ids(token_ids.begin(), token_ids.end());
-  return at::embedding(wte_, at::tensor(ids).to(wte_.device()));
+  auto rows = loader_->embeddings(token_ids);
+  if (config_.embedding_scale != 1) rows.mul_(config_.embedding_scale);
+  return rows.to(device());
 }
 
-void Decoder::refuse_length(std::int64_t T) const {
+at::Tensor Decoder::enter(const at::Tensor& embeddings) const {
+  const auto x = enter_ ? enter_->product(embeddings).to(embeddings.scalar_type()) : embeddings;
+  return positions_.defined() ? x + positions_.slice(0, 0, x.size(-2)) : x;
+}
+
+at::Tensor Decoder::leave(const at::Tensor& x) const {
+  const auto normalised = final_norm_ ? final_norm_->forward(x) : x;
+  return leave_ ? leave_->product(normalised).to(x.scalar_type()) : normalised;
+}
+
+void Decoder::check_length(std::int64_t T) const {
   if (T >= 1 && T <= config_.max_positions) return;
   throw Error("the prompt has " + std::to_string(T) + " tokens; this model takes 1 to " +
               std::to_string(config_.max_positions));
 }
 
-at::Tensor Decoder::run_layers(at::Tensor x, const Tap& tap, const AttentionMask& mask) const {
-  if (tap) tap(Site::kEmbedding, 0, x);
-  x = x + position_embeddings(x.size(1));
-  for (const auto& block : h_) x = block->forward(std::move(x), tap, mask);
+at::Tensor Decoder::run_layers(at::Tensor embeddings, const Tap& tap, const AttentionMask& mask) const {
+  if (tap) tap(Site::kEmbedding, 0, embeddings);
+  auto x = enter(embeddings);
+  for (std::int64_t layer = 0; layer < config_.layers; ++layer) x = block(layer)->forward(std::move(x), tap, mask);
   return x;
 }
 
 at::Tensor Decoder::forward(std::span<const std::int32_t> token_ids, std::int64_t rows, const Tap& tap,
                             const AttentionMask& mask) const {
-  refuse_length(static_cast<std::int64_t>(token_ids.size()));
-  return ln_f(run_layers(embed(token_ids).unsqueeze(0).repeat({rows, 1, 1}), tap, mask));
+  check_length(static_cast<std::int64_t>(token_ids.size()));
+  return leave(run_layers(embed(token_ids).unsqueeze(0).repeat({rows, 1, 1}), tap, mask));
 }
 
-at::Tensor Decoder::forward_prompts(std::span<const std::int32_t> token_ids, std::int64_t T, const Tap& tap) const {
-  refuse_length(T);
+at::Tensor Decoder::forward_prompts(std::span<const std::int32_t> token_ids, std::int64_t T, std::int64_t last,
+                                    const Tap& tap) const {
+  check_length(T);
   if (token_ids.empty() || static_cast<std::int64_t>(token_ids.size()) % T != 0) {
     throw Error(std::to_string(token_ids.size()) + " token ids are no prompts of " + std::to_string(T) + " tokens");
   }
-  const auto x = run_layers(embed(token_ids).view({-1, T, config_.width}), tap, {});
-  return ln_f(x.select(1, T - 1));
+  const auto x = run_layers(embed(token_ids).view({-1, T, config_.embedding_width}), tap, {});
+  return leave(x.slice(1, T - last));
 }
 
 at::Tensor Decoder::logits(const at::Tensor& hidden) const {
   std::vector<at::Tensor> slices;
-  for (std::size_t part = 0; part < head_->parts(); ++part) slices.push_back(head_->product(hidden, part));
+  for (std::size_t part = 0; part < head_->parts(); ++part) slices.push_back(head_->logits(hidden, part));
   return at::cat(slices, -1);
 }
 

@@ -105,36 +105,47 @@ bool Linear::packs(at::ScalarType dtype, at::Device device) {
   return dtype == at::kFloat || (dtype == at::kBFloat16 && multiplies_bfloat16());
 }
 
+Linear::Linear(Source source, Products products, std::shared_ptr<PackingScratch> scratch)
+    : source_(std::move(source)),
+      packed_(products == Products::kFast && packs(source_.dtype, source_.device)),
+      scratch_(scratch ? std::move(scratch) : std::make_shared<PackingScratch>()) {}
+
 Linear::Linear(const at::Tensor& weight, const at::Tensor& bias, Options options)
-    : dtype_(weight.scalar_type()),
-      packed_(options.products == Products::kFast && packs(dtype_, weight.device())),
-      scratch_(options.scratch ? std::move(options.scratch) : std::make_shared<PackingScratch>()),
-      when_packed_(packed_ ? std::move(options.packed) : nullptr) {
-  if (options.widths.empty()) options.widths = {weight.size(1)};
-  std::int64_t begin = 0;
-  for (const auto width : options.widths) {
-    parts_.push_back({weight.slice(1, begin, begin + width),
-                      bias.defined() ? bias.slice(0, begin, begin + width).clone() : at::Tensor()});
-    begin += width;
-  }
-  TORCH_INTERNAL_ASSERT(begin == weight.size(1), "the parts do not make up the whole");
-}
+    : Linear({std::max<std::size_t>(1, options.widths.size()),
+              [weight, bias, widths = options.widths] {
+                std::vector<Part> parts;
+                std::int64_t begin = 0;
+                for (const auto width : widths.empty() ? std::vector{weight.size(1)} : widths) {
+                  parts.push_back({weight.slice(1, begin, begin + width),
+                                   bias.defined() ? bias.slice(0, begin, begin + width) : at::Tensor()});
+                  begin += width;
+                }
+                TORCH_INTERNAL_ASSERT(begin == weight.size(1), "the parts do not make up the whole");
+                return parts;
+              },
+              std::move(options.packed), weight.scalar_type(), weight.device()},
+             options.products, std::move(options.scratch)) {}
 
 const Linear::Part& Linear::ready(std::size_t part) const {
-  if (packed_) {
-    std::call_once(packing_, [this] {
+  std::call_once(reading_, [this] {
+    auto parts = source_.read();
+    TORCH_INTERNAL_ASSERT(parts.size() == source_.parts, "as many parts as were promised");
+    for (auto& [weight, bias] : parts) {
+      if (bias.defined()) bias = bias.clone();  // a view would keep all of the file's tensor
+    }
+    if (packed_) {
       const std::scoped_lock lock(scratch_->mutex);
-      for (auto& each : parts_) {  // some may be packed already, if memory ran out the last time
-        if (!each.weight.is_mkldnn()) each.weight = pack(each.weight, scratch_->memory);
-      }
-      if (when_packed_) std::exchange(when_packed_, nullptr)();
-    });
-  }
+      for (auto& each : parts) each.weight = pack(each.weight, scratch_->memory);
+    }
+    parts_ = std::move(parts);
+    source_.read = nullptr;  // and what it holds
+    if (packed_ && source_.release) source_.release();
+  });
   return parts_.at(part);
 }
 
 at::Tensor Linear::convert(const at::Tensor& x) const {
-  return packed_ ? x.to(dtype_).contiguous() : x.to(dtype_);
+  return packed_ ? x.to(source_.dtype).contiguous() : x.to(source_.dtype);
 }
 
 at::Tensor Linear::product(const at::Tensor& x, std::size_t part) const {

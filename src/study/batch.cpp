@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <utility>
 #include <vector>
@@ -36,9 +37,11 @@ std::int64_t facts_together(const Decoder& model, const TracePrompt& prompt, con
 // Bytes of a clean run, which waits for the sweep of its fact.
 std::int64_t clean_run_bytes(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options) {
   const auto R = static_cast<std::int64_t>(prompt.token_ids.size()) + prompt.answer_tokens() - 1;
-  const auto outputs = static_cast<std::int64_t>(sites_of(options.kinds).size());
-  const auto distribution = model.config().vocab_size * static_cast<std::int64_t>(sizeof(double));
-  return distribution + model.config().layers * (outputs * (R - prompt.first_corrupted()) + R) * model.config().width *
+  const auto& config = model.config();
+  std::int64_t outputs = 0;  // numbers of a position
+  for (const auto site : sites_of(options.kinds)) outputs += site == Site::kMixed ? config.mixed_width() : config.width;
+  const auto distribution = config.vocab_size * static_cast<std::int64_t>(sizeof(double));
+  return distribution + config.layers * (outputs * (R - prompt.first_corrupted()) + R * config.width) *
                             static_cast<std::int64_t>(c10::elementSize(model.stream_dtype()));
 }
 
@@ -46,6 +49,7 @@ std::int64_t clean_run_bytes(const Decoder& model, const TracePrompt& prompt, co
 struct Job {
   BatchResult result;
   std::vector<std::int32_t> object_ids;  // tokens of " " + object
+  std::optional<Verdict> problem;        // told once the clean run is known
   std::unique_ptr<CleanRun> clean;       // of a fact that is still to be traced
   bool done = false;
 };
@@ -58,7 +62,7 @@ void read_prompt(const Tokenizer& tokenizer, const Decoder& model, const Fact& f
   result.prompt.subject = fact.subject;
   std::vector<Token> tokens;
   try {
-    tokens = tokenizer.encode(text, options.special_tokens);
+    tokens = tokenizer.encode_prompt(text, options.special_tokens);
   } catch (const Error& error) {
     result.verdict = Verdict::failed(Cause::kPrompt, fact.where + ": " + error.what());
     return;
@@ -120,12 +124,15 @@ class Chunk {
         jobs_(items.size()) {}
 
   bool run(const BatchSink& sink) {
-    for (std::size_t i = 0; i < items_.size(); ++i) {
-      if (control_.stop.stop_requested()) {
-        tell(sink);
-        return false;
+    for (std::size_t i = 0; i < items_.size(); ++i) read(items_[i], jobs_[i]);
+    try {
+      for (const auto& group : clean_groups()) {
+        if (control_.stop.stop_requested()) throw Interrupted();
+        run_clean_of(group);
       }
-      prepare(items_[i], jobs_[i]);
+    } catch (const Interrupted&) {
+      tell(sink);
+      return false;
     }
     tell(sink);
     for (const auto& group : groups()) {
@@ -142,8 +149,8 @@ class Chunk {
   }
 
  private:
-  void prepare(const BatchItem& item, Job& job) {
-    const Stopwatch time;
+  // All that can be known of a fact before the model has spoken.
+  void read(const BatchItem& item, Job& job) {
     auto& result = job.result;
     result.fact = reference_of(item);
     job.done = true;
@@ -163,14 +170,72 @@ class Chunk {
         return;
       }
     }
-    const auto problem = corrupt(item, result);  // told once the clean run is known
-    try {
-      result.prompt.target = answer_of(job);
-      job.clean = std::make_unique<CleanRun>(run_clean(model_, result.prompt, options_.trace));
-    } catch (const Error& error) {
-      result.verdict = Verdict::failed(Cause::kTrace, fact.where + ": " + error.what());
-      return;
+    job.problem = corrupt(item, result);
+    job.done = false;
+  }
+
+  // Facts whose clean runs go side by side: where layers are read from the disk for each run, those of one shape.
+  std::vector<std::vector<std::size_t>> clean_groups() {
+    std::vector<std::vector<std::size_t>> groups;
+    std::map<SweepKey, std::size_t> group_of;
+    for (std::size_t i = 0; i < jobs_.size(); ++i) {
+      auto& job = jobs_[i];
+      if (job.done) continue;
+      if (!model_.streamed()) {
+        groups.push_back({i});
+        continue;
+      }
+      if (!say_answer(i)) continue;
+      const auto [entry, is_new] = group_of.emplace(sweep_key(job.result.prompt, options_.trace), groups.size());
+      if (is_new) groups.emplace_back();
+      groups[entry->second].push_back(i);
     }
+    return groups;
+  }
+
+  // The answer to follow; false if there can be none, which the fact's verdict says.
+  bool say_answer(std::size_t i) {
+    auto& job = jobs_[i];
+    try {
+      job.result.prompt.target = answer_of(job);
+      return true;
+    } catch (const Interrupted&) {
+      throw;
+    } catch (const Error& error) {
+      fail(i, error);
+      return false;
+    }
+  }
+
+  void fail(std::size_t i, const Error& error) {
+    jobs_[i].done = true;
+    jobs_[i].result.verdict =
+        Verdict::failed(Cause::kTrace, std::get<Fact>(*items_[i].record).where + ": " + error.what());
+  }
+
+  void run_clean_of(const std::vector<std::size_t>& group) {
+    const Stopwatch time;
+    if (!model_.streamed() && !say_answer(group.front())) return;
+    std::vector<const TracePrompt*> prompts;
+    for (const auto i : group) prompts.push_back(&jobs_[i].result.prompt);
+    auto runs = run_clean_together(model_, prompts, options_.trace, control_.stop);
+    for (std::size_t k = 0; k < group.size(); ++k) {
+      const auto i = group[k];
+      if (const auto* error = std::get_if<Error>(&runs[k])) {
+        fail(i, *error);
+        continue;
+      }
+      jobs_[i].clean = std::make_unique<CleanRun>(std::get<CleanRun>(std::move(runs[k])));
+      judge(items_[i], jobs_[i]);
+      jobs_[i].result.seconds = time.seconds() / static_cast<double>(group.size());
+    }
+  }
+
+  // What becomes of a fact whose clean run is known.
+  void judge(const BatchItem& item, Job& job) {
+    auto& result = job.result;
+    const auto& fact = std::get<Fact>(*item.record);
+    job.done = true;
     result.trace = job.clean->trace;
     const auto& said = result.trace.answer_ids;
     if (result.trace.prediction_id >= tokenizer_.size() ||
@@ -181,8 +246,7 @@ class Chunk {
                                                           ", which its tokeniser does not have");
       return;
     }
-    result.verdict = item.verdict ? *item.verdict : problem ? *problem : verdict_of(fact, job);
-    result.seconds = time.seconds();
+    result.verdict = item.verdict ? *item.verdict : job.problem ? *job.problem : verdict_of(fact, job);
     job.done = result.verdict.status != Status::kTraced;
     if (job.done) job.clean.reset();
   }
@@ -216,8 +280,8 @@ class Chunk {
   std::vector<std::int32_t> answer_of(const Job& job) const {
     if (options_.follow == Follow::kObject) return job.object_ids;
     if (options_.answer.which == AnswerRule::Which::kToken) return {};
-    return say(model_, tokenizer_, job.result.prompt, options_.answer,
-               static_cast<std::int64_t>(job.object_ids.size()));
+    return say(model_, tokenizer_, job.result.prompt, options_.answer, static_cast<std::int64_t>(job.object_ids.size()),
+               control_.stop);
   }
 
   Verdict verdict_of(const Fact& fact, const Job& job) const {
@@ -400,15 +464,17 @@ std::int64_t least_memory(const Decoder& model, std::span<const TracePrompt> sha
 
 std::int64_t batch_chunk(const Decoder& model, std::span<const TracePrompt> shapes, const BatchOptions& options,
                          const RunControl& control) {
-  constexpr std::int64_t kSweeps = 8, kMost = 128;  // a chunk's results wait for its first one
-  constexpr std::int64_t kCleanRuns = std::int64_t{256} << 20;
+  constexpr std::int64_t kSweeps = 8;
+  const std::int64_t most = model.streamed() ? 512 : 128;  // a chunk's results wait for its first one
+  // Where layers are read for each chunk, it is worth more memory, beside control.memory.
+  const auto clean_runs = std::max(std::int64_t{256} << 20, model.streamed() ? control.memory / 4 : 0);
   std::int64_t together = 1, largest = 1;
   for (const auto& shape : shapes) {
     together = std::max(together, facts_together(model, shape, options, control));
     largest = std::max(largest, clean_run_bytes(model, shape, options.trace));
   }
   if (together == 1) return 1;
-  return std::clamp<std::int64_t>(kCleanRuns / largest, 1, std::max(together, std::min(kMost, kSweeps * together)));
+  return std::clamp<std::int64_t>(clean_runs / largest, 1, std::max(together, std::min(most, kSweeps * together)));
 }
 
 }  // namespace rometrace

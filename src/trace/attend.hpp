@@ -21,20 +21,23 @@ struct AttentionSegment {
 
 /// Causal attention of a block of rows over their own keys and the prefix that they share with another run.
 struct AttentionBlock {
-  at::Tensor queries;      ///< [queries, D], float32 or float64, of all segments: [segment][draw][asking ..]
-  at::Tensor keys_values;  ///< [rows, 2 D] of all segments: [segment][draw][row]
-  at::Tensor runs;         ///< [runs, R, 2 D]: keys and values of the runs that prefixes are of
+  at::Tensor queries;      ///< [queries, A], float32 or float64, of all segments: [segment][draw][asking ..]
+  at::Tensor keys_values;  ///< [rows, K] of all segments: [segment][draw][row]
+  at::Tensor runs;         ///< [runs, R, K]: keys and values of the runs that prefixes are of
   std::int64_t draws = 1;
   std::vector<std::int64_t> base_runs;   ///< [draws]: the base run of each draw, a place in `runs`
   std::vector<std::int64_t> other_runs;  ///< [draws]: the other run of each
   std::vector<AttentionSegment> segments;
   std::int64_t heads = 1;
-  double scale = 1;  ///< of the scores, before the softmax
+  std::int64_t kv_heads = 1;  ///< head h reads keys and values h / (heads / kv_heads)
+  double scale = 1;           ///< of the scores, before the softmax
+  double softcap = 0;         ///< c tanh(score / c) of the scaled scores where it is above 0
+  std::int64_t window = 0;    ///< positions that a query sees, its own among them; 0: all before it
 
   const std::vector<std::int64_t>& prefix_runs(bool other) const { return other ? other_runs : base_runs; }
 };
 
-/// Values mixed by the softmax of the scores, [queries, D]. On the CPU by a kernel of our own, which reads the prefix
+/// Values mixed by the softmax of the scores, [queries, A]. On the CPU by a kernel of our own, which reads the prefix
 /// where it lies; elsewhere as attend_by_products.
 at::Tensor attend(const AttentionBlock& block);
 

@@ -17,6 +17,9 @@
 namespace rometrace {
 namespace {
 
+// Logits that are held at once, [rows, K, V]: 32 MB in float32.
+constexpr std::int64_t kLogits = std::int64_t{8} << 20;
+
 void refuse_unless_known(const Decoder& model, std::int32_t id, const char* what) {
   const auto V = model.config().vocab_size;
   if (id >= 0 && id < V) return;
@@ -24,43 +27,49 @@ void refuse_unless_known(const Decoder& model, std::int32_t id, const char* what
               std::to_string(V) + "; the tokeniser does not belong to this model");
 }
 
-// What the engines will read of the clean run.
-Recorder recorder(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options, std::int64_t tokens) {
+// What the engines will read of the clean runs of `rows` prompts.
+Recorder recorder(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options, std::int64_t tokens,
+                  std::int64_t rows) {
   const bool noising = options.direction == Direction::kNoising;
   const auto has = [&](Kind kind) {
     return std::find(options.kinds.begin(), options.kinds.end(), kind) != options.kinds.end();
   };
   Recorder::Shape shape;
+  shape.rows = rows;
   shape.tokens = tokens;
   shape.first = prompt.first_corrupted();
   shape.inputs = has(Kind::kKnockout) ? tokens : shape.first + 1;
   return {model, shape, noising ? severed_sites(options.kinds) : sites_of(options.kinds)};
 }
 
-}  // namespace
+// One row of a recording of several, S = 1.
+Recording row_of(const Recording& all, std::int64_t row) {
+  Recording one;
+  one.first = all.first;
+  one.inputs = all.inputs.narrow(1, row, 1);
+  for (const auto& [site, outputs] : all.outputs) one.outputs.emplace(site, outputs.narrow(1, row, 1));
+  return one;
+}
 
-CleanRun run_clean(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options, std::stop_token stop) {
-  const at::NoGradGuard no_grad;
+// The tokens that are run. Throws Error.
+std::vector<std::int32_t> tokens_of(const Decoder& model, const TracePrompt& prompt) {
   for (const auto id : prompt.target) refuse_unless_known(model, id, "the target's");
   for (const auto id : prompt.other_targets) refuse_unless_known(model, id, "a target's");
   if (prompt.foil) refuse_unless_known(model, *prompt.foil, "the foil's");
-  CleanRun run;
-  run.token_ids = prompt.token_ids;
-  if (!prompt.target.empty()) {
-    run.token_ids.insert(run.token_ids.end(), prompt.target.begin(), prompt.target.end() - 1);
-  }
   const auto T = static_cast<std::int64_t>(prompt.token_ids.size()), K = prompt.answer_tokens();
   if (K > 1 && T + K - 1 > model.config().max_positions) {
     throw Error("the prompt has " + std::to_string(T) + " tokens and the answer " + std::to_string(K) +
                 "; this model takes " + std::to_string(model.config().max_positions + 1) + " together");
   }
-  auto record = recorder(model, prompt, options, T + K - 1);
-  const auto hidden = model.forward(run.token_ids, 1, [&](Site site, std::int64_t layer, at::Tensor& value) {
-    if (stop.stop_requested()) throw Interrupted();
-    record(site, layer, value);
-  });
-  run.recording = record.recording();
-  const auto logits = model.logits(hidden.slice(1, T - 1));  // [1, K, V]
+  auto ids = prompt.token_ids;
+  model.check_length(T);
+  if (!prompt.target.empty()) ids.insert(ids.end(), prompt.target.begin(), prompt.target.end() - 1);
+  return ids;
+}
+
+// What is read of the logits [1, K, V] that say the answer. Throws Error.
+void read_answer(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options, const at::Tensor& logits,
+                 CleanRun& run) {
   const auto log_p = at::log_softmax(logits[0][0], -1, at::kDouble);
   if (!std::isfinite(log_p.exp().sum().item<double>())) {
     throw Error(
@@ -79,9 +88,64 @@ CleanRun run_clean(const Decoder& model, const TracePrompt& prompt, const TraceO
     trace.measured.push_back({readings[i], values[i + 1], kNone, kNone});
   }
   trace.low_score = trace.low_standard_error = trace.largest_error = kNone;
-  trace.tokens = T;
+  trace.tokens = static_cast<std::int64_t>(prompt.token_ids.size());
   trace.layers = model.config().layers;
-  return run;
+}
+
+}  // namespace
+
+std::vector<std::variant<CleanRun, Error>> run_clean_together(const Decoder& model,
+                                                              std::span<const TracePrompt* const> prompts,
+                                                              const TraceOptions& options, std::stop_token stop) {
+  const at::NoGradGuard no_grad;
+  std::vector<std::variant<CleanRun, Error>> runs;
+  std::vector<std::int32_t> ids;    // of those that are run
+  std::vector<std::size_t> places;  // of these in `runs`
+  for (const auto* prompt : prompts) {
+    try {
+      const auto refused = [&](auto id) { return id < 0 || id >= model.config().vocab_size; };
+      const auto own = tokens_of(model, *prompt);
+      if (std::any_of(own.begin(), own.end(), refused)) model.embed(own);  // says which
+      CleanRun run;
+      run.token_ids = own;
+      places.push_back(runs.size());
+      runs.emplace_back(std::move(run));
+      ids.insert(ids.end(), own.begin(), own.end());
+    } catch (const Error& error) {
+      runs.emplace_back(error);
+    }
+  }
+  if (places.empty()) return runs;
+  const auto rows = static_cast<std::int64_t>(places.size()), R = static_cast<std::int64_t>(ids.size()) / rows;
+  const auto& first = *prompts[places.front()];
+  auto record = recorder(model, first, options, R, rows);
+  const auto tap = [&](Site site, std::int64_t layer, at::Tensor& value) {
+    if (stop.stop_requested()) throw Interrupted();
+    record(site, layer, value);
+  };
+  const auto K = first.answer_tokens();
+  const auto hidden = model.forward_prompts(ids, R, K, tap);
+  const auto at_once = std::max<std::int64_t>(1, kLogits / (K * model.config().vocab_size));
+  at::Tensor logits;
+  for (std::int64_t row = 0; row < rows; ++row) {
+    if (row % at_once == 0) logits = model.logits(hidden.slice(0, row, row + at_once));
+    const auto place = places[static_cast<std::size_t>(row)];
+    auto& run = std::get<CleanRun>(runs[place]);
+    run.recording = row_of(record.recording(), row);
+    try {
+      read_answer(model, *prompts[place], options, logits.narrow(0, row % at_once, 1), run);
+    } catch (const Error& error) {
+      runs[place] = error;
+    }
+  }
+  return runs;
+}
+
+CleanRun run_clean(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options, std::stop_token stop) {
+  const TracePrompt* one = &prompt;
+  auto run = std::move(run_clean_together(model, {&one, 1}, options, std::move(stop)).front());
+  if (const auto* error = std::get_if<Error>(&run)) throw *error;
+  return std::get<CleanRun>(std::move(run));
 }
 
 std::vector<std::int32_t> greedy_answer(const Decoder& model, const TracePrompt& prompt, std::int64_t most,
@@ -92,10 +156,10 @@ std::vector<std::int32_t> greedy_answer(const Decoder& model, const TracePrompt&
   while (static_cast<std::int64_t>(answer.size()) < most) {
     const auto T = static_cast<std::int64_t>(token_ids.size());
     if (!answer.empty() && T > model.config().max_positions) break;
-    const auto hidden = model.forward_prompts(token_ids, T, [&](Site, std::int64_t, at::Tensor&) {
+    const auto hidden = model.forward_prompts(token_ids, T, 1, [&](Site, std::int64_t, at::Tensor&) {
       if (stop.stop_requested()) throw Interrupted();
     });
-    const auto next = model.logits(hidden[0]).argmax().item<std::int32_t>();
+    const auto next = model.logits(hidden[0][0]).argmax().item<std::int32_t>();
     if (!answer.empty() && ends(next)) break;
     answer.push_back(next);
     token_ids.push_back(next);

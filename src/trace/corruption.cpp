@@ -56,7 +56,7 @@ std::size_t first_corrupted(TokenRange subject, std::span<const std::int32_t> to
 Corruption::Corruption(const Decoder& model, const CorruptionOptions& options, TokenRange subject,
                        std::span<const std::int32_t> counter_ids, std::int64_t first_draw, std::int64_t draws)
     : range_(subject), added_(options.method == CorruptionMethod::kNoise && !options.replace) {
-  const auto D = model.config().width;
+  const auto D = model.config().embedding_width;
   switch (options.method) {
     case CorruptionMethod::kNoise:
       values_ = noise_of(options, first_draw, draws, static_cast<std::int64_t>(subject.end - subject.begin), D);

@@ -60,7 +60,7 @@ void for_each_block(const Decoder& model, TokenCounts& text, Use&& use) {
 }
 
 at::Tensor mean_of(const Decoder& model, TokenCounts& text) {
-  auto sum = at::zeros({model.config().width}, at::kDouble);
+  auto sum = at::zeros({model.config().embedding_width}, at::kDouble);
   for_each_block(model, text, [&](const at::Tensor& rows, const at::Tensor& counts) {
     sum += at::matmul(counts.to(at::kDouble), rows.to(at::kDouble));
   });
@@ -68,7 +68,7 @@ at::Tensor mean_of(const Decoder& model, TokenCounts& text) {
 }
 
 at::Tensor covariance_of(const Decoder& model, TokenCounts& text, const at::Tensor& mean) {
-  const auto D = model.config().width;
+  const auto D = model.config().embedding_width;
   auto sum = at::zeros({D, D}, at::kDouble);
   for_each_block(model, text, [&](const at::Tensor& rows, const at::Tensor& counts) {
     const auto weighted = (rows.to(at::kDouble) - mean) * counts.to(at::kDouble).sqrt().unsqueeze(1);
@@ -117,7 +117,7 @@ std::span<const std::byte> bytes_of(const at::Tensor& tensor) {
 std::string key_of(const Decoder& model, TokenCounts& text) {
   Sha256 hash;
   const std::string head =
-      "rometrace embedding moments, version 1, width " + std::to_string(model.config().width) + '\n';
+      "rometrace embedding moments, version 1, width " + std::to_string(model.config().embedding_width) + '\n';
   hash.update(std::as_bytes(std::span(head)));
   hash.update(std::as_bytes(std::span(text.ids)));
   hash.update(std::as_bytes(std::span(text.counts)));
@@ -199,7 +199,7 @@ EmbeddingMoments cached_embedding_moments(const Decoder& model, std::span<const 
   if (cache_dir.empty()) return moments_of(model, text);
   const auto key = key_of(model, text);
   const auto path = cache_dir / ("moments-" + key + ".safetensors");
-  if (auto known = read_cache(path, key, model.config().width)) {
+  if (auto known = read_cache(path, key, model.config().embedding_width)) {
     known->tokens = text.total;
     return *known;
   }

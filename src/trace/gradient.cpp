@@ -46,7 +46,7 @@ std::int64_t draws_at_once(const Decoder& model, std::int64_t tokens, std::int64
   const auto number = static_cast<std::int64_t>(at::elementSize(model.stream_dtype()));
   // What a layer keeps of a token for the backward, outputs of the sites and their gradients among it; and of an
   // answer's token logits, their log-softmax and gradients in double.
-  const auto layer = (16 * config.width + config.mlp_width) * number;
+  const auto layer = (16 * config.width + (config.gated_mlp ? 3 : 1) * config.mlp_width) * number;
   const auto head = 4 * config.vocab_size * static_cast<std::int64_t>(sizeof(double));
   const auto draw = config.layers * tokens * layer + answer_tokens * head;
   return std::max<std::int64_t>(1, memory / draw);
@@ -91,13 +91,13 @@ class Runs {
   std::map<Site, at::Tensor> effects(const Recording& other, const Differentiated& run) const {
     std::map<Site, at::Tensor> effects;
     for (const Site site : sites_) {
-      const auto G = site == Site::kMixed ? model_.config().heads : 1, D = model_.config().width;
+      const auto G = site == Site::kMixed ? model_.config().heads : 1;
       std::vector<at::Tensor> layers;
       for (std::size_t layer = 0; layer < run.outputs.at(site).size(); ++layer) {
         const auto put_in = of_prompt(other.outputs.at(site)[static_cast<std::int64_t>(layer)], other.first);
         const auto change = put_in.to(at::kDouble) - run.outputs.at(site)[layer].to(at::kDouble);
         const auto products = change * run.derivatives.at(site)[layer].to(at::kDouble);
-        layers.push_back(products.reshape({products.size(0), products.size(1), G, D / G}).sum(-1));
+        layers.push_back(products.unflatten(-1, {G, -1}).sum(-1));
       }
       effects[site] = (at::stack(layers, 1) * run.probability.view({-1, 1, 1, 1})).cpu();
     }

@@ -46,7 +46,7 @@ VocabularyRows read_rows(const Decoder& model, const at::Tensor& rows, const at:
   auto in_slice = ids;  // counted from the slice's first token
   std::int64_t first = 0;
   for (std::size_t part = 0; part < head.parts(); ++part) {
-    auto logits = head.product(rows, part);  // [R, width]
+    auto logits = head.logits(rows, part);  // [R, width]
     const auto width = logits.size(1);
     const auto candidates = logits.gather(1, in_slice.clamp(0, width - 1)).to(at::kDouble);  // logits will change
     found = at::where((in_slice >= 0).logical_and(in_slice < width), candidates, found);
@@ -71,7 +71,7 @@ at::Tensor count_larger(const Decoder& model, const at::Tensor& rows, const at::
   const auto& head = model.head();
   auto count = at::zeros({rows.size(0)}, at::device(rows.device()).dtype(at::kLong));
   for (std::size_t part = 0; part < head.parts(); ++part) {
-    count += (head.product(rows, part).to(at::kDouble) > logits.unsqueeze(1)).sum(1);
+    count += (head.logits(rows, part).to(at::kDouble) > logits.unsqueeze(1)).sum(1);
   }
   return count;
 }

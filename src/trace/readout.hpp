@@ -24,9 +24,9 @@ struct Question {
   Question(const TracePrompt& prompt, const CleanRun& clean);
 };
 
-/// Reads the head. `hidden` [R, K, D], after ln_f, holds the positions of R runs that say the answer; `questions[
-/// question_of[r]]` is the question of run r, all of the same K and with the same number of other targets. The result,
-/// [R, 1 + readings]: of each run the answer's probability, then the readings.
+/// Reads the head. `hidden` [R, K, D], as leave() gives it, holds the positions of R runs that say the answer;
+/// `questions[ question_of[r]]` is the question of run r, all of the same K and with the same number of other targets.
+/// The result, [R, 1 + readings]: of each run the answer's probability, then the readings.
 ///
 /// Logits are taken slice by slice of the vocabulary, so that no [R, V] is stored.
 std::vector<double> read_out(const Decoder& model, const at::Tensor& hidden, std::span<const Question> questions,

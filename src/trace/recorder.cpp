@@ -6,19 +6,23 @@
 namespace rometrace {
 
 Recorder::Recorder(const Decoder& model, const Shape& shape, const std::vector<Site>& sites) : model_(model) {
-  const auto of_each_layer = [&](std::int64_t positions) {
-    return at::empty({model.config().layers, shape.rows, positions, model.config().width},
+  const auto& config = model.config();
+  const auto of_each_layer = [&](std::int64_t positions, std::int64_t width) {
+    return at::empty({config.layers, shape.rows, positions, width},
                      at::device(model.device()).dtype(model.stream_dtype()));
   };
   recording_.first = shape.first;
-  recording_.inputs = of_each_layer(shape.inputs);
-  for (const Site site : sites) recording_.outputs.emplace(site, of_each_layer(shape.tokens - shape.first));
+  recording_.inputs = of_each_layer(shape.inputs, config.width);
+  for (const Site site : sites) {
+    const auto width = site == Site::kMixed ? config.mixed_width() : config.width;
+    recording_.outputs.emplace(site, of_each_layer(shape.tokens - shape.first, width));
+  }
 }
 
 void Recorder::operator()(Site site, std::int64_t layer, const at::Tensor& value) {
   auto& inputs = recording_.inputs;
   const auto up_to = value.slice(1, 0, inputs.size(2));
-  if (site == Site::kEmbedding) inputs[0].copy_(up_to + model_.position_embeddings(inputs.size(2)));
+  if (site == Site::kEmbedding) inputs[0].copy_(model_.enter(up_to));
   if (site == Site::kState && layer + 1 < inputs.size(0)) inputs[layer + 1].copy_(up_to);
   if (const auto found = recording_.outputs.find(site); found != recording_.outputs.end()) {
     found->second[layer].copy_(value.slice(1, recording_.first));

@@ -42,20 +42,20 @@ class Step {
  public:
   Step(const Decoder& model, std::span<const SweepFact> facts, const SweepShape& shape, const TraceOptions& options,
        std::int64_t first_draw, const std::stop_token& stop) {
-    base_ = at::empty({shape.J, shape.N, shape.R, model.config().width},
-                      at::device(model.device()).dtype(model.stream_dtype()));
+    auto base = at::empty({shape.J, shape.N, shape.R, model.config().embedding_width},
+                          at::device(model.device()).dtype(model.stream_dtype()));
     for (std::int64_t j = 0; j < shape.J; ++j) {
       const auto& [prompt, clean] = facts[static_cast<std::size_t>(j)];
-      base_[j].copy_(model.embed(clean->token_ids));
+      base[j].copy_(model.embed(clean->token_ids));
       const Corruption corruption(model, options.corruption, prompt->subject_range, prompt->counter_ids, first_draw,
                                   shape.N);
       if (shape.noising) {
         corrupted_.push_back(corrupted_run(model, *prompt, *clean, shape, options, corruption, stop));
       } else {
-        corruption.apply(base_[j]);
+        corruption.apply(base[j]);
       }
     }
-    base_ = base_.add_(model.position_embeddings(shape.R)).flatten(0, 1);
+    base_ = model.enter(base).flatten(0, 1);
     std::vector<const Recording*> others;
     for (std::size_t j = 0; j < facts.size(); ++j) {
       others.push_back(shape.noising ? &corrupted_[j].recording : &facts[j].clean->recording);
@@ -129,10 +129,12 @@ std::vector<std::vector<std::size_t>> passes_of(const std::vector<PatchCells>& p
 }  // namespace
 
 double TokenLayers::flops(const DecoderConfig& config) const {
-  const auto D = static_cast<double>(config.width), F = static_cast<double>(config.mlp_width),
-             V = static_cast<double>(config.vocab_size);
-  return 2 * (static_cast<double>(keys_values) * 2 * D * D + static_cast<double>(attention) * 2 * D * D +
-              static_cast<double>(mlp) * 2 * D * F + static_cast<double>(answers) * D * V);
+  const auto number = [](std::int64_t value) { return static_cast<double>(value); };
+  const auto D = number(config.width), F = number(config.mlp_width);
+  return 2 *
+         (number(keys_values) * D * number(config.keys_values_width()) +
+          number(attention) * 2 * D * number(config.mixed_width()) + number(mlp) * (config.gated_mlp ? 3 : 2) * D * F +
+          number(answers) * number(config.embedding_width) * number(config.vocab_size));
 }
 
 std::int64_t least_memory(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options) {
@@ -154,6 +156,7 @@ std::int64_t facts_per_sweep(const Decoder& model, const TracePrompt& prompt, co
   // Measured on a CPU: of the time that it takes alone, a fact in company takes 0.4 to 0.8 with fewer than 100 rows in
   // a layer, 0.9 to 1 with some 500, and little less than all with a block of rows. Elsewhere the rule is a guess.
   constexpr std::int64_t kMost = 16;  // more was not measured, and a stop waits for all
+  constexpr std::int64_t kMostStreamed = 64;
   const SweepShape shape(prompt, options, model.config().layers);
   const auto patches = patches_of(cells_of(prompt, options, model.config()));
   std::vector<const Patch*> to_run;
@@ -162,6 +165,8 @@ std::int64_t facts_per_sweep(const Decoder& model, const TracePrompt& prompt, co
   }
   const SweepPlan plan(shape, std::move(to_run));
   const auto in_one_pass = control.memory / (plan.rows * row_bytes(model));
+  // Where layers are read for each pass, company saves the reading.
+  if (model.streamed()) return std::clamp<std::int64_t>(in_one_pass, 1, kMostStreamed);
   const auto rows = std::max<std::int64_t>(1, plan.token_layers / shape.L);  // in a layer, on average
   const auto to_fill_a_block = (block_rows(control, model.device()) + rows - 1) / rows;
   return std::clamp<std::int64_t>(std::min(in_one_pass, to_fill_a_block), 1, kMost);

@@ -1,6 +1,7 @@
 #include "trace/sweep_pass.hpp"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -40,7 +41,10 @@ class Pass {
     const auto D = model.config().width;
     const auto like = at::device(model.device()).dtype(model.stream_dtype());
     rows_ = at::empty({plan_.rows, D}, like);
-    runs_ = at::empty({other_count() + shape_.draws(), shape_.R, 2 * D}, like);
+    runs_ = at::empty({other_count() + shape_.draws(), shape_.R, model.config().keys_values_width()}, like);
+    if (model.config().rotary.empty()) return;
+    positions_ = at::empty({plan_.rows}, rows_.options().dtype(at::kLong));
+    number_positions(segments_[0]);
   }
 
   std::vector<RunValues> run(const at::Tensor& base_embeddings, std::span<const Question> questions,
@@ -48,6 +52,7 @@ class Pass {
     rows_of(segments_[0]).copy_(base_embeddings.slice(1, shape_.b));
     for (std::int64_t layer = 0; layer < shape_.L; ++layer) {
       for (const auto index : plan_.before[static_cast<std::size_t>(layer)]) admit_before(layer, index);
+      block_ = model_.block(layer);
       fill_runs(layer);
       remember_for_admission(layer);
       for (const auto& block : blocks()) {
@@ -55,13 +60,14 @@ class Pass {
         after_block_();
       }
       admit(layer);
+      block_.reset();
     }
     return read(questions, readings);
   }
 
  private:
   // Successive rows: either segments whole, or some draws of a single one.
-  struct Block {
+  struct Rows {
     std::size_t begin_segment, end_segment;
     std::int64_t first_draw, draws;
     std::int64_t row, rows;
@@ -93,18 +99,30 @@ class Pass {
   // Rows [J N ..] or positions of them as [J, N, ..], a view.
   at::Tensor by_fact(const at::Tensor& draws) const { return draws.unflatten(0, {shape_.J, shape_.N}); }
 
+  // Where a segment's rows stand in their texts: first .. R - 1, again for each draw.
+  void number_positions(const Segment& segment) {
+    if (!positions_.defined()) return;
+    const auto one = at::arange(segment.first, shape_.R, positions_.options());
+    positions_.slice(0, segment.row, segment.row + shape_.rows(segment)).view({-1, segment.length}).copy_(one);
+  }
+
   at::Tensor indices(const std::vector<std::int64_t>& numbers) const { return at::tensor(numbers).to(rows_.device()); }
 
   // The keys and values that patches share: of the other runs' first positions, and of the base runs.
   void fill_runs(std::int64_t layer) {
-    const auto& block = model_.block(layer);
     const auto others = other_count(), positions = plan_.other_rows, width = runs_.size(2);
     const auto base = rows_.slice(0, 0, shape_.rows(segments_[0]));
     const auto stream = at::cat({other_.inputs[layer].slice(2, 0, positions).flatten(0, 2), base});
+    at::Tensor places;
+    if (positions_.defined()) {
+      places =
+          at::cat({at::arange(positions, positions_.options()).repeat({others}), positions_.slice(0, 0, base.size(0))});
+    }
     const auto keys_values = at::empty({stream.size(0), width}, runs_.options());
     for (std::int64_t begin = 0; begin < stream.size(0); begin += block_rows_) {
-      const auto some = stream.slice(0, begin, begin + block_rows_);
-      keys_values.slice(0, begin, begin + block_rows_).copy_(block.attn().keys_values(block.ln_1(some)));
+      const auto part = [&](const at::Tensor& rows) { return rows.slice(0, begin, begin + block_rows_); };
+      const auto input = block_->attn_input(part(stream));
+      part(keys_values).copy_(block_->attn().keys_values(input, places.defined() ? part(places) : places));
     }
     const auto other = keys_values.slice(0, 0, others * positions).view({others, positions, width});
     runs_.slice(0, 0, others).slice(1, 0, positions).copy_(other);
@@ -123,13 +141,14 @@ class Pass {
     const auto base = rows_.slice(0, 0, shape_.rows(segments_[0]));
     const auto begins = [&](Site site) { return !plan_.admitted_at(layer, site).empty(); };
     if (begins(Site::kAttn) || begins(Site::kMixed)) base_layer_.before_attention = base.clone();
-    if (begins(Site::kMixed)) base_layer_.mixed = at::empty_like(base);
+    if (begins(Site::kMixed))
+      base_layer_.mixed = at::empty({base.size(0), model_.config().mixed_width()}, base.options());
     if (begins(Site::kMlp)) base_layer_.before_mlp = at::empty_like(base);
     for (const auto site : plan_.held) base_layer_.outputs[site] = at::empty_like(base);
   }
 
-  std::vector<Block> blocks() const {
-    std::vector<Block> blocks;
+  std::vector<Rows> blocks() const {
+    std::vector<Rows> blocks;
     for (std::size_t i = 0; i < segments_.size(); ++i) {
       const auto& segment = segments_[i];
       const auto rows = shape_.rows(segment), of_segment = shape_.J * segment.draws_of_a_fact;
@@ -158,7 +177,7 @@ class Pass {
   }
 
   // Those rows of a block, counted from the block's first; nothing if they are all rows.
-  std::optional<at::Tensor> used_rows(const Block& block, Site site, std::int64_t layer) const {
+  std::optional<at::Tensor> used_rows(const Rows& block, Site site, std::int64_t layer) const {
     std::vector<std::int64_t> used;
     used.reserve(static_cast<std::size_t>(block.rows));
     std::int64_t row = 0;
@@ -173,19 +192,21 @@ class Pass {
   }
 
   // Keeps what the base run has in some of its rows.
-  void keep(at::Tensor& kept, const Block& block, const std::optional<at::Tensor>& used, const at::Tensor& values) {
+  void keep(at::Tensor& kept, const Rows& block, const std::optional<at::Tensor>& used, const at::Tensor& values) {
     if (block.begin_segment != 0 || !kept.defined()) return;
     const auto rows = kept.slice(0, block.row, block.row + block.rows);
     used ? rows.index_copy_(0, *used, values.to(rows.scalar_type())) : rows.copy_(values);
   }
 
   // Takes a block of rows through one layer, in place.
-  void advance(std::int64_t layer, const Block& block) {
-    const auto& weights = model_.block(layer);
+  void advance(std::int64_t layer, const Rows& block) {
+    const auto& weights = *block_;
     const auto select = [](const at::Tensor& rows, const std::optional<at::Tensor>& used) {
       return used ? rows.index_select(0, *used) : rows;
     };
-    const auto x = rows_.slice(0, block.row, block.row + block.rows);
+    const auto of_block = [&](const at::Tensor& rows) { return rows.slice(0, block.row, block.row + block.rows); };
+    const auto x = of_block(rows_);
+    const auto places = positions_.defined() ? of_block(positions_) : at::Tensor();
     const auto add = [&](Site site, const std::optional<at::Tensor>& used, const at::Tensor& output) {
       if (const auto held = base_layer_.outputs.find(site); held != base_layer_.outputs.end()) {
         keep(held->second, block, used, output);
@@ -194,10 +215,12 @@ class Pass {
     };
 
     const auto asking = used_rows(block, Site::kAttn, layer);
-    const auto normalised = weights.ln_1(x);
+    const auto input = weights.attn_input(x);
     AttentionBlock attention;
-    attention.queries = weights.attn().queries(select(normalised, asking)).to(x.scalar_type());
-    attention.keys_values = own_keys_values(layer, block, normalised);
+    attention.queries = weights.attn()
+                            .queries(select(input, asking), places.defined() ? select(places, asking) : places)
+                            .to(x.scalar_type());
+    attention.keys_values = own_keys_values(block, input, places);
     attention.runs = runs_;
     attention.draws = block.draws;
     for (std::int64_t draw = 0; draw < block.draws; ++draw) {
@@ -211,31 +234,44 @@ class Pass {
                                     segment.other_prefix, segment.cut_at(layer)});
     }
     attention.heads = weights.attn().heads();
+    attention.kv_heads = weights.attn().kv_heads();
     attention.scale = weights.attn().scale();
+    attention.softcap = weights.attn().softcap();
+    attention.window = weights.attn().window();
+    // A parallel MLP reads what attention reads.
+    const bool parallel = weights.order() == BlockOrder::kParallel;
+    const auto used = used_rows(block, Site::kMlp, layer);
+    const auto run_mlp = [&] {
+      const auto into_mlp = select(x, used);
+      work_.mlp += into_mlp.size(0);
+      return into_mlp.size(0) > 0 ? weights.mlp_output(into_mlp) : at::Tensor();
+    };
+    const auto beside = parallel ? run_mlp() : at::Tensor();
     work_.attention += attention.queries.size(0);
     if (attention.queries.size(0) > 0) {
       const auto mixed = attend(attention);
       keep(base_layer_.mixed, block, asking, mixed);
       put_heads(layer, block, attention.segments, mixed);
-      add(Site::kAttn, asking, weights.attn().project(mixed));
+      add(Site::kAttn, asking, weights.attn_output(mixed));
     }
     put_back(layer, Site::kAttn, block);
+    const bool norms_after = weights.order() == BlockOrder::kPostNorm;
+    if (norms_after) x.copy_(weights.after_attn(x));
 
     keep(base_layer_.before_mlp, block, {}, x);
-    const auto used = used_rows(block, Site::kMlp, layer);
-    const auto into_mlp = select(x, used);
-    work_.mlp += into_mlp.size(0);
-    if (into_mlp.size(0) > 0) add(Site::kMlp, used, weights.mlp_output(into_mlp));
+    const auto output = parallel ? beside : run_mlp();
+    if (output.defined()) add(Site::kMlp, used, output);
     put_back(layer, Site::kMlp, block);
+    if (norms_after) x.copy_(weights.after_mlp(x));
   }
 
-  at::Tensor own_keys_values(std::int64_t layer, const Block& block, const at::Tensor& normalised) {
+  at::Tensor own_keys_values(const Rows& block, const at::Tensor& input, const at::Tensor& places) {
     if (block.begin_segment == 0) {
       const auto first_run = other_count() + block.first_draw;
       return runs_.slice(0, first_run, first_run + block.draws).slice(1, shape_.b).reshape({block.rows, runs_.size(2)});
     }
     work_.keys_values += block.rows;
-    return model_.block(layer).attn().keys_values(normalised).to(normalised.scalar_type());
+    return block_->attn().keys_values(input, places).to(input.scalar_type());
   }
 
   // The other runs' outputs of `site`, [J S (R - b), D], and the place there of a draw's row at a segment's position.
@@ -245,9 +281,9 @@ class Pass {
   }
 
   // Writes the other run's slices of heads over those of the first row of each draw, where a window goes on.
-  void put_heads(std::int64_t layer, const Block& block, const std::vector<AttentionSegment>& asked,
+  void put_heads(std::int64_t layer, const Rows& block, const std::vector<AttentionSegment>& asked,
                  const at::Tensor& mixed) const {
-    const auto width = mixed.size(1) / model_.block(layer).attn().heads();
+    const auto width = block_->attn().head_width();
     std::map<std::int64_t, std::pair<std::vector<std::int64_t>, std::vector<std::int64_t>>> by_head;  // rows, places
     std::int64_t row = 0;
     for (auto i = block.begin_segment; i < block.end_segment; ++i) {
@@ -270,7 +306,7 @@ class Pass {
   }
 
   // Adds the outputs that take the place of those that were left out.
-  void put_back(std::int64_t layer, Site site, const Block& block) {
+  void put_back(std::int64_t layer, Site site, const Rows& block) {
     struct Places {
       std::vector<std::int64_t> rows, outputs;
     } other, base;
@@ -304,6 +340,7 @@ class Pass {
     segment.row = segments_.back().row + shape_.rows(segments_.back());
     segment_of_patch_[patch] = segments_.size();
     segments_.push_back(segment);
+    number_positions(segment);
     return rows_of(segment);
   }
 
@@ -346,7 +383,7 @@ class Pass {
         for (std::size_t i = 0; i < count; ++i) patched[some[i]] = rows[static_cast<std::int64_t>(i)];
       }
     };
-    const auto& block = model_.block(layer);
+    const auto& block = *block_;
     const auto at_positions = [&](const at::Tensor& base, std::span<const std::size_t> of) {  // [patches, J N, D]
       const auto rows = base.view({shape_.draws(), base_positions(), -1});
       std::vector<at::Tensor> list;
@@ -357,26 +394,27 @@ class Pass {
       const auto outputs = other_.outputs.at(site)[layer].expand({-1, shape_.N, -1, -1}).flatten(0, 1);
       return at_positions(outputs.reshape({-1, outputs.size(2)}), of);
     };
-    const auto with_mlp = [&](const at::Tensor& rows) {
-      work_.mlp += rows.size(0) * rows.size(1);
-      return rows + block.mlp_output(rows);
+    const auto after = [&](const at::Tensor& before, const at::Tensor& attn) {
+      work_.mlp += before.size(0) * before.size(1);
+      return block.after(before, attn);
     };
     using Some = std::span<const std::size_t>;
     add(Site::kState, [&](Some some) { return others(Site::kState, some); });
-    add(Site::kMlp, [&](Some some) { return at_positions(base_layer_.before_mlp, some) + others(Site::kMlp, some); });
-    add(Site::kAttn, [&](Some some) {
-      return with_mlp(at_positions(base_layer_.before_attention, some) + others(Site::kAttn, some));
+    add(Site::kMlp, [&](Some some) {
+      return block.after_mlp(at_positions(base_layer_.before_mlp, some) + others(Site::kMlp, some));
     });
+    add(Site::kAttn,
+        [&](Some some) { return after(at_positions(base_layer_.before_attention, some), others(Site::kAttn, some)); });
     add(Site::kMixed, [&](Some some) {
       const auto mixed = at_positions(base_layer_.mixed, some), other = others(Site::kMixed, some);
-      const auto width = mixed.size(2) / block.attn().heads();
+      const auto width = block.attn().head_width();
       for (std::size_t i = 0; i < some.size(); ++i) {
         const auto first = *plan_.patches[some[i]]->changes.front().head * width;
         const auto row = static_cast<std::int64_t>(i);
         mixed[row].slice(1, first, first + width).copy_(other[row].slice(1, first, first + width));
       }
       work_.attention += mixed.size(0) * mixed.size(1);
-      return with_mlp(at_positions(base_layer_.before_attention, some) + block.attn().project(mixed));
+      return after(at_positions(base_layer_.before_attention, some), block.attn_output(mixed));
     });
     return patched;
   }
@@ -399,7 +437,7 @@ class Pass {
     const auto at_once = std::max<std::int64_t>(1, block_rows_ / shape_.K);
     for (std::int64_t begin = 0; begin < index.size(0); begin += at_once) {
       const auto some = index.slice(0, begin, begin + at_once);
-      const auto hidden = model_.ln_f(rows_.index_select(0, some.flatten())).view({some.size(0), shape_.K, -1});
+      const auto hidden = model_.leave(rows_.index_select(0, some.flatten())).view({some.size(0), shape_.K, -1});
       const auto of_rows =
           std::span(question_of).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(hidden.size(0)));
       const auto found = read_out(model_, hidden, questions, of_rows, readings);
@@ -426,8 +464,10 @@ class Pass {
   TokenLayers& work_;
   std::vector<Segment> segments_;  // the base run, then patches in the order of their admission
   std::vector<std::size_t> segment_of_patch_;
-  at::Tensor rows_;  // [rows of all segments, D]: the residual stream
-  at::Tensor runs_;  // [J S + J N, R, 2 D]: this layer's keys and values of the other and the base runs
+  at::Tensor rows_;                     // [rows of all segments, D]: the residual stream
+  at::Tensor positions_;                // [rows of all segments], where positions matter to a layer
+  std::shared_ptr<const Block> block_;  // the layer at hand
+  at::Tensor runs_;  // [J S + J N, R, K]: this layer's keys and values of the other and the base runs
   BaseLayer base_layer_;
 };
 

@@ -9,15 +9,10 @@
 #include <utility>
 
 #include "rometrace/error.hpp"
+#include "text/size_text.hpp"
 
 namespace rometrace {
 namespace {
-
-// In bytes or KiB, rounded up; either reads back as a --memory that is enough.
-std::string size_text(std::int64_t bytes) {
-  constexpr std::int64_t kKibi = 1024;
-  return bytes < kKibi ? std::to_string(bytes) + "B" : std::to_string((bytes + kKibi - 1) / kKibi) + "K";
-}
 
 bool cuts(const Patch& patch) {
   return patch.changes.front().source == Change::Source::kCut;

@@ -1,5 +1,6 @@
 #include "rometrace/model/config.hpp"
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
@@ -38,8 +39,8 @@ TEST_CASE("fields that are absent have transformers' defaults") {
   CHECK(config.heads == 12);
   CHECK(config.mlp_width == 3072);
   CHECK(config.activation == Activation::kGeluTanh);
-  CHECK(config.layer_norm_epsilon == 1e-5);
-  CHECK(config.scale_attn_weights);
+  CHECK(config.norm.epsilon == 1e-5);
+  CHECK(config.attention_scale == 0.125);
   CHECK_FALSE(config.scale_attn_by_inverse_layer_idx);
   CHECK(config.tie_word_embeddings);
   CHECK(config.architecture == "GPT2LMHeadModel");
@@ -66,8 +67,8 @@ TEST_CASE("every field that changes the computation is read") {
   CHECK(config.heads == 6);
   CHECK(config.mlp_width == 100);
   CHECK(config.activation == Activation::kRelu);
-  CHECK(config.layer_norm_epsilon == 1e-12);
-  CHECK_FALSE(config.scale_attn_weights);
+  CHECK(config.norm.epsilon == 1e-12);
+  CHECK(config.attention_scale == 1);
   CHECK(config.scale_attn_by_inverse_layer_idx);
   CHECK_FALSE(config.tie_word_embeddings);
   CHECK(config.architecture == "GPT2Model");
@@ -137,9 +138,16 @@ TEST_CASE("a language model is known by model_type, or by its class where that i
 
 TEST_CASE("a field that cannot be honoured is refused by name, with the value found") {
   const std::vector<std::pair<json, const char*>> cases = {
-      {{{"model_type", "llama"}}, "model_type is \"llama\"; only GPT-2 models"},
-      {{{"model_type", 2}}, "model_type is 2; only GPT-2 models"},
-      {{{"model_type", nullptr}, {"architectures", {"BertModel"}}}, "model_type is absent; only GPT-2 models"},
+      {{{"model_type", "mixtral"}}, "model_type is \"mixtral\" (a mixture of experts); only dense decoders"},
+      {{{"model_type", "qwen3_moe"}}, "model_type is \"qwen3_moe\" (a mixture of experts); only"},
+      {{{"model_type", "t5"}}, "model_type is \"t5\" (an encoder-decoder); only dense decoders"},
+      {{{"model_type", "bert"}}, "model_type is \"bert\" (an encoder); only dense decoders"},
+      {{{"model_type", "falcon"}},
+       "model_type is \"falcon\"; only dense decoders of these families can be traced: gpt2, "},
+      {{{"model_type", 2}}, "model_type is 2; only dense decoders"},
+      {{{"model_type", nullptr}, {"architectures", {"BertModel"}}}, "model_type is absent; only dense decoders"},
+      {{{"is_encoder_decoder", true}}, "is_encoder_decoder is true; expected false"},
+      {{{"num_local_experts", 8}}, "num_local_experts is 8; expected none: a mixture of experts"},
       {{{"architectures", {"GPT2ForSequenceClassification"}}}, "GPT2ForSequenceClassification\"]; expected a language"},
       {{{"architectures", {"GPT2LMHeadCustomModel"}}}, "architectures is [\"GPT2LMHeadCustomModel\"]; expected"},
       {{{"architectures", "GPT2LMHeadModel"}}, "architectures is \"GPT2LMHeadModel\"; expected a list"},
@@ -200,8 +208,155 @@ TEST_CASE("a trained model's config.json gives its shape") {
   CHECK(config.layers == 4);
   CHECK(config.heads == 4);
   CHECK(config.mlp_width == 512);
-  const std::filesystem::path other = ROMETRACE_SOURCE_DIR "/../shared/models/stories260K-hf/config.json";
-  CHECK(message_of<Error>([&] { read_config(other); }) == Contains("model_type is \"llama\""));
+  const DecoderConfig other = read_config(ROMETRACE_SOURCE_DIR "/../shared/models/stories260K-hf/config.json");
+  CHECK(to_string(other.family) == "llama");
+  CHECK(other.layers == 5);
+  CHECK(other.heads == 8);
+  CHECK(other.kv_heads == 4);
+  CHECK(other.head_width == 8);
+}
+
+// ---- Other families: what the goldens of whole models cannot tell apart, or do not reach ----
+
+json fields_of(const char* model_type, const json& changes = json::object()) {
+  json fields = {{"model_type", model_type}};
+  fields.update(changes);
+  return fields;
+}
+
+TEST_CASE("the sizes of a family's first checkpoint are its defaults") {
+  struct Sizes {
+    const char* family;
+    std::int64_t layers, width, heads, kv_heads, head_width, mlp_width, vocab_size;
+  };
+  const std::vector<Sizes> cases = {
+      {"gptj", 28, 4096, 16, 16, 256, 16384, 50400},      {"gpt_neo", 24, 2048, 16, 16, 128, 8192, 50257},
+      {"gpt_neox", 44, 6144, 64, 64, 96, 24576, 50432},   {"opt", 12, 768, 12, 12, 64, 3072, 50272},
+      {"llama", 32, 4096, 32, 32, 128, 11008, 32000},     {"mistral", 32, 4096, 32, 8, 128, 14336, 32000},
+      {"qwen2", 32, 4096, 32, 32, 128, 22016, 151936},    {"qwen3", 32, 4096, 32, 32, 128, 22016, 151936},
+      {"gemma", 28, 3072, 16, 16, 256, 24576, 256000},    {"gemma2", 26, 2304, 8, 4, 256, 9216, 256000},
+      {"gemma3_text", 26, 2304, 8, 4, 256, 9216, 262208},
+  };
+  for (const auto& sizes : cases) {
+    CAPTURE(sizes.family);
+    const auto config = read(fields_of(sizes.family));
+    CHECK(to_string(config.family) == sizes.family);
+    CHECK(config.layers == sizes.layers);
+    CHECK(config.width == sizes.width);
+    CHECK(config.embedding_width == sizes.width);
+    CHECK(config.heads == sizes.heads);
+    CHECK(config.kv_heads == sizes.kv_heads);
+    CHECK(config.head_width == sizes.head_width);
+    CHECK(config.mlp_width == sizes.mlp_width);
+    CHECK(config.vocab_size == sizes.vocab_size);
+    CHECK(config.attention.size() == static_cast<std::size_t>(sizes.layers));
+  }
+}
+
+std::vector<std::int64_t> windows(const DecoderConfig& config) {
+  std::vector<std::int64_t> all;
+  for (const auto& layer : config.attention) all.push_back(layer.window);
+  return all;
+}
+
+TEST_CASE("the layers that see a window are those that transformers gives one") {
+  using Windows = std::vector<std::int64_t>;
+  const json four = {{"num_hidden_layers", 4}, {"sliding_window", 9}};
+  const auto with = [&](json changes) {
+    json fields = four;
+    fields.update(changes);
+    return fields;
+  };
+  CHECK(windows(read(fields_of("mistral", four))) == Windows{9, 9, 9, 9});
+  CHECK(windows(read(fields_of("mistral", with({{"sliding_window", nullptr}})))) == Windows{0, 0, 0, 0});
+  CHECK(windows(read(fields_of("mistral", {{"num_hidden_layers", 1}}))) == Windows{4096});
+  CHECK(windows(read(fields_of("qwen2", four))) == Windows{0, 0, 0, 0});
+  CHECK(windows(read(fields_of("qwen2", with({{"use_sliding_window", true}, {"max_window_layers", 3}})))) ==
+        Windows{0, 0, 0, 9});
+  CHECK(windows(read(fields_of("gemma2", four))) == Windows{9, 0, 9, 0});
+  CHECK(windows(read(fields_of("gemma3_text", with({{"sliding_window_pattern", 2}})))) == Windows{9, 0, 9, 0});
+  const json types = {"full_attention", "sliding_attention", "full_attention", "full_attention"};
+  CHECK(windows(read(fields_of("gemma3_text", with({{"layer_types", types}})))) == Windows{0, 9, 0, 0});
+  const json listed = {{"num_layers", 2}, {"attention_layers", {"local", "global"}}, {"window_size", 5}};
+  CHECK(windows(read(fields_of("gpt_neo", listed))) == Windows{5, 0});
+  const json neo = {{"num_layers", 3}, {"attention_types", {{{"global"}, 1}, {{"local"}, 2}}}, {"window_size", 5}};
+  CHECK(windows(read(fields_of("gpt_neo", neo))) == Windows{0, 5, 5});
+}
+
+TEST_CASE("rotary positions are read from the fields of older and of newer files alike") {
+  const auto rotary = [](const json& changes) { return read(fields_of("llama", changes)).rotary.at(0); };
+  CHECK(rotary(json::object()).theta == 10000);
+  CHECK(rotary({{"rope_theta", 5e5}}) ==
+        rotary({{"rope_parameters", {{"rope_type", "default"}, {"rope_theta", 5e5}}}}));
+  const json llama3 = {
+      {"factor", 8.0}, {"low_freq_factor", 1.0}, {"high_freq_factor", 4.0}, {"original_max_position_embeddings", 8192}};
+  json older = llama3, newer = llama3;
+  older["rope_type"] = newer["rope_type"] = "llama3";
+  newer["rope_theta"] = 5e5;
+  const auto scaled = rotary({{"rope_theta", 5e5}, {"rope_scaling", older}});
+  CHECK(scaled == rotary({{"rope_parameters", newer}}));
+  CHECK(scaled.scaling == Rotary::Scaling::kLlama3);
+  CHECK(scaled.factor == 8);
+  CHECK(rotary({{"rope_scaling", {{"type", "linear"}, {"factor", 2.0}}}}).scaling == Rotary::Scaling::kLinear);
+  const auto yarn = rotary({{"max_position_embeddings", 4096},
+                            {"rope_scaling", {{"type", "yarn"}, {"original_max_position_embeddings", 1024}}}});
+  CHECK(yarn.factor == 4);
+  CHECK(yarn.magnitude == doctest::Approx(0.1 * std::log(4.0) + 1));
+  CHECK(read(fields_of("gpt_neox")).rotary.at(0).width == 24);
+  CHECK(read(fields_of("gpt_neox", {{"rotary_pct", 1.0}, {"rotary_emb_base", 500}})).rotary.at(0).theta == 500);
+  const auto gemma3 = read(fields_of("gemma3_text", {{"rope_scaling", {{"rope_type", "linear"}, {"factor", 8.0}}}}));
+  CHECK(gemma3.rotary.at(0).theta == 1e6);
+  CHECK(gemma3.rotary.at(0).factor == 8);
+  CHECK(gemma3.rotary.at(1).theta == 1e4);
+  CHECK(gemma3.rotary.at(1).factor == 1);
+  CHECK(gemma3.attention.at(4).rotary == 1);
+  CHECK(gemma3.attention.at(5).rotary == 0);
+}
+
+TEST_CASE("Gemma 3's config with pictures gives its decoder's") {
+  const auto config = read({{"model_type", "gemma3"},
+                            {"architectures", {"Gemma3ForConditionalGeneration"}},
+                            {"vision_config", {{"hidden_size", 1152}}},
+                            {"text_config", {{"hidden_size", 2560}, {"num_hidden_layers", 34}}}});
+  CHECK(config.width == 2560);
+  CHECK(config.layers == 34);
+  CHECK(message_of<Error>([] {
+          read({{"model_type", "gemma3"}, {"text_config", {{"hidden_size", 0}}}});
+        }) == Contains("text_config.hidden_size is 0; expected"));
+}
+
+TEST_CASE("what a family's checkpoints may say and is not computed is refused by name") {
+  struct Refusal {
+    const char* family;
+    json changes;
+    const char* expected;
+  };
+  const std::vector<Refusal> cases = {
+      {"llama", {{"architectures", {"LlamaForSequenceClassification"}}}, "expected a language model: LlamaForCausalLM"},
+      {"llama", {{"rope_scaling", {{"type", "longrope"}}}}, "rope_scaling.type is \"longrope\"; expected default"},
+      {"llama", {{"rope_scaling", {{"type", "linear"}}}}, "rotary positions of type linear have no factor"},
+      {"llama", {{"rope_scaling", 2}}, "rope_scaling is 2; expected an object"},
+      {"llama", {{"num_key_value_heads", 5}}, "num_key_value_heads is 5, which does not divide num_attention_heads 32"},
+      {"llama", {{"num_attention_heads", 33}}, "num_attention_heads is 33, which does not divide hidden_size 4096"},
+      {"llama", {{"head_dim", 7}}, "rotary positions would turn 7 numbers of heads of width 7; expected an even"},
+      {"llama", {{"hidden_act", "mish"}}, "hidden_act is \"mish\"; expected one of"},
+      {"llama", {{"rms_norm_eps", -1}}, "rms_norm_eps is -1; expected a number above 0"},
+      {"gptj", {{"rotary_dim", 300}}, "rotary positions would turn 300 numbers of heads of width 256"},
+      {"gpt_neo", {{"num_layers", 3}}, "attention_types is [[[\"global\",\"local\"],12]]; expected"},
+      {"gpt_neo", {{"attention_layers", {"local"}}}, "attention_layers is [\"local\"]; expected \"global\" or"},
+      {"gpt_neo", {{"attention_types", {{{"banded"}, 24}}}}, "attention_types is [[[\"banded\"],24]]; expected"},
+      {"gemma", {{"use_bidirectional_attention", true}}, "use_bidirectional_attention is true; expected false"},
+      {"gemma3_text", {{"attn_logit_softcapping", 50.0}}, "attn_logit_softcapping is 50.0; expected null"},
+      {"qwen2", {{"layer_types", {"full_attention"}}}, "layer_types is [\"full_attention\"]; expected a list"},
+      {"qwen2", {{"num_experts", 60}}, "num_experts is 60; expected none: a mixture of experts"},
+      {"opt", {{"word_embed_proj_dim", 0}}, "word_embed_proj_dim is 0; expected a whole number"},
+  };
+  for (const auto& [family, changes, expected] : cases) {
+    CAPTURE(expected);
+    const std::string message = message_of<Error>([&] { read(fields_of(family, changes)); });
+    CHECK(message == Contains(expected));
+    CHECK(testing::is_one_line(message));
+  }
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include "checks.hpp"
 #include "closeness.hpp"
+#include "files.hpp"
 #include "golden_models.hpp"
 #include "rometrace/error.hpp"
 
@@ -64,7 +65,7 @@ TEST_CASE("prompts that run side by side give the last states that each gives al
   const std::vector<std::vector<std::int32_t>> prompts = {{1, 2, 3}, {3, 2, 1}, {2, 2, 2}};
   std::vector<std::int32_t> all;
   for (const auto& prompt : prompts) all.insert(all.end(), prompt.begin(), prompt.end());
-  const auto together = model->forward_prompts(all, 3);
+  const auto together = model->forward_prompts(all, 3).select(1, 0);
   REQUIRE(together.sizes() == at::IntArrayRef({3, model->config().width}));
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     const auto alone = model->forward(prompts[i], 1)[0][2];
@@ -105,6 +106,25 @@ TEST_CASE("an allocation that fails is an exception, not the end of the program"
   CHECK_THROWS_AS(at::empty({std::int64_t{1} << 50}, at::kByte), c10::Error);
 }
 #endif
+
+TEST_CASE("weights that the config has no use for are refused by name, buffers are not") {
+  const testing::TemporaryFolder folder;
+  const auto with = [&](const char* model, const nlohmann::json& changes) {
+    const auto golden = std::filesystem::path(ROMETRACE_SOURCE_DIR) / "tests/goldens/models" / model;
+    auto config = testing::read_golden(golden / "config.json");
+    config.update(changes);
+    folder.write("config.json", config.dump());
+    std::filesystem::copy_file(golden / "model.safetensors", folder.path() / "model.safetensors",
+                               std::filesystem::copy_options::overwrite_existing);
+    return testing::message_of<Error>([&] { Decoder::load(folder.path()); });
+  };
+  CHECK(with("llama", {{"num_hidden_layers", 1}}) ==
+        testing::Contains("holds tensor \"model.layers.1.input_layernorm.weight\", for which config.json has no use"));
+  CHECK(with("qwen2", {{"model_type", "llama"}, {"architectures", {"LlamaForCausalLM"}}}) ==
+        testing::Contains("self_attn.k_proj.bias\", for which config.json has no use (llama, 2 layers)"));
+  CHECK_NOTHROW(Decoder::load(std::filesystem::path(ROMETRACE_SOURCE_DIR) / "tests/goldens/models/old_buffers"));
+  CHECK_NOTHROW(Decoder::load(std::filesystem::path(ROMETRACE_SOURCE_DIR) / "tests/goldens/models/gptj_old_buffers"));
+}
 
 TEST_CASE("a prompt the model cannot take is refused") {
   const auto model = Decoder::load(golden_models().front().folder);

@@ -15,11 +15,12 @@ import pytest
 import torch
 
 import make_goldens
-from agreement import TOLERANCES, Live, Traced, compare
+from agreement import Live, Traced, compare
 from test_against_transformers import model_folder, write_letter_tokenizer
 
-ALL = ("--noise", "1.5", "--samples", "3", "--window", "2", "--kinds", "state,mlp,attn,head,knockout")
-ALL += ("--sever", "mlp,attn", "--knockout-window", "1", "--measures", "log_probability,kl,rank")
+EVERYTHING = ("--window", "2", "--kinds", "state,mlp,attn,head,knockout")
+EVERYTHING += ("--sever", "mlp,attn", "--knockout-window", "1", "--measures", "log_probability,kl,rank")
+ALL = ("--noise", "1.5", "--samples", "3", *EVERYTHING)
 CASES = (
     ("gptj", Live("", "ab cdef", "cd", ALL)),
     ("gpt_neo", Live("", "abcdef gh", "ef", (*ALL, "--direction", "noising"))),
@@ -28,8 +29,8 @@ CASES = (
     ("opt", Live("", "the tower", "the", (*ALL, "--answer", "greedy:3"))),
     ("opt_norm_after", Live("", "ab cdef", "b c", (*ALL, "--direction", "noising"))),
     ("llama_grouped", Live("", "abc abd", "c a", (*ALL, "--answer", "greedy:2"))),
-    ("llama_llama3", Live("", "ab cdef", "ab", (*ALL, "--counter-subject", "xy"))),
-    ("llama_yarn", Live("", "ab cdef", "f", (*ALL, "--corrupt", "zero"))),
+    ("llama_llama3", Live("", "ab cdef", "ab", (*EVERYTHING, "--counter-subject", "xy"))),
+    ("llama_yarn", Live("", "ab cdef", "f", (*EVERYTHING, "--corrupt", "zero"))),
     ("mistral", Live("", "abcdef gh", "ef", ALL)),
     ("qwen2_sliding", Live("", "abcdef gh", "bc", (*ALL, "--direction", "noising"))),
     ("qwen3_sliding", Live("", "abcdef gh", "bc", (*ALL, "--answer", "greedy:2"))),
@@ -70,7 +71,7 @@ def test_each_family_agrees_in_float64(
     compare(traced, random_model(name), live, "float64")
 
 
-@pytest.mark.parametrize(("name", "live"), CASES[::3], ids=[name for name, _ in CASES[::3]])
+@pytest.mark.parametrize(("name", "live"), CASES[::4], ids=[name for name, _ in CASES[::4]])
 def test_families_agree_with_transformers_own_float32(
     traced: Traced, random_model: Callable[[str], Path], name: str, live: Live
 ) -> None:
@@ -83,15 +84,17 @@ STORY = "Once upon a time, there was a little girl named"
 FEW = ("--samples", "3", "--window", "2")
 STORY_CASES = (
     Live("the subject in the middle", STORY, "little girl", ("--noise", "0.5", *FEW)),
-    Live("the subject first, behind the beginning of the text", STORY, "Once upon", ("--noise", "1", *FEW)),
-    Live("the subject in bytes that are no piece", "The cat 東京 saw", "東", ("--noise", "1", *FEW)),
-    Live("heads and knockout", STORY, "girl", ("--noise", "0.5", "--kinds", "head,knockout", "--positions", "subject")),
+    Live("the subject behind the beginning of the text", STORY, "Once", ("--noise", "1", "--kinds", "state", *FEW)),
+    Live("the subject in bytes that are no piece", "cat 東京 saw", "東", ("--noise", "1", "--kinds", "mlp", *FEW)),
+    Live("heads and knockout", STORY, "girl", (*FEW, "--kinds", "head,knockout", "--positions", "subject-last")),
     Live("sigma of the facts", STORY, "little girl", ("--kinds", "state", "--positions", "last")),
 )
 
 
-@pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("live", STORY_CASES, ids=lambda live: live.claim)
-def test_stories_agree(traced: Traced, shared: Path, live: Live, dtype: str) -> None:
-    pytest.importorskip("sentencepiece")
-    compare(traced, model_folder(shared, "stories260K-hf"), live, dtype)
+def test_stories_agree_in_float64(traced: Traced, shared: Path, live: Live) -> None:
+    compare(traced, model_folder(shared, "stories260K-hf"), live, "float64")
+
+
+def test_stories_agree_with_transformers_own_float32(traced: Traced, shared: Path) -> None:
+    compare(traced, model_folder(shared, "stories260K-hf"), STORY_CASES[0], "float32")

@@ -225,6 +225,17 @@ def test_norms_and_rotary_angles_of_a_float64_model_have_its_precision(model: An
                 np.testing.assert_allclose(cosines[0], torch.cat([angles, angles], dim=1).cos(), rtol=1e-14)
 
 
+def test_gptjs_table_of_sines_has_the_precision_of_a_float64_model(repository: Path) -> None:
+    folder = repository / "tests/goldens/models/gptj"
+    single, double = (
+        load_model(folder, dtype).transformer.h[1].attn.embed_positions for dtype in (torch.float32, torch.float64)
+    )
+    np.testing.assert_allclose(double, single, atol=1e-6)
+    sines, cosines = double.chunk(2, dim=1)
+    np.testing.assert_allclose(sines.square() + cosines.square(), 1, rtol=1e-15)
+    assert sines[1, 0] == np.sin(1.0)
+
+
 # --- Tokenisers -------------------------------------------------------------------------------------------------
 
 TEXT = ["the tower of the town is in the north", "a dog and a cat in the house", "Tim said: no, not the tower!"] * 20

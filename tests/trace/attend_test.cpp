@@ -3,8 +3,11 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/matmul.h>
 #include <ATen/ops/randn.h>
-#include <ATen/ops/scaled_dot_product_attention.h>
+#include <ATen/ops/softmax.h>
+#include <ATen/ops/tanh.h>
+#include <ATen/ops/tensor.h>
 #include <c10/util/Exception.h>
 
 #include "checks.hpp"
@@ -21,8 +24,14 @@ struct Draws {
   std::int64_t facts, first, count;
 };
 
+struct Heads {
+  std::int64_t heads, kv_heads, width;
+  double softcap;
+  std::int64_t window;
+};
+
 // A block with segments of every kind: from the first position, with a clean prefix, of one row, with few queries.
-AttentionBlock an_example(at::ScalarType dtype, std::int64_t heads, std::int64_t width, Draws draws) {
+AttentionBlock an_example(at::ScalarType dtype, const Heads& heads, Draws draws) {
   constexpr std::int64_t T = 6;
   AttentionBlock block;
   block.draws = draws.count;
@@ -31,8 +40,11 @@ AttentionBlock an_example(at::ScalarType dtype, std::int64_t heads, std::int64_t
     block.base_runs.push_back(draws.facts + of_all);
     block.other_runs.push_back(of_all / kDrawsOfEach);
   }
-  block.heads = heads;
+  block.heads = heads.heads;
+  block.kv_heads = heads.kv_heads;
   block.scale = 0.37;
+  block.softcap = heads.softcap;
+  block.window = heads.window;
   block.segments = {{0, 6, 0, false, {}},     {2, 4, 1, true, {}},     {2, 4, 0, false, {}},
                     {5, 1, 0, false, {}},     {5, 1, 1, false, {}},    {2, 4, 3, false, {}},
                     {2, 4, 0, false, {}},     {1, 5, 0, true, {}},     {5, 1, 0, true, {1, 3}},
@@ -42,16 +54,16 @@ AttentionBlock an_example(at::ScalarType dtype, std::int64_t heads, std::int64_t
     rows += block.draws * segment.length;
     queries += block.draws * (segment.length - segment.asking);
   }
-  const auto D = heads * width;
-  block.queries = at::randn({queries, D}, dtype);
-  block.keys_values = at::randn({rows, 2 * D}, dtype);
-  block.runs = at::randn({draws.facts * (1 + kDrawsOfEach), T, 2 * D}, dtype);
+  const auto K = 2 * heads.kv_heads * heads.width;
+  block.queries = at::randn({queries, heads.heads * heads.width}, dtype);
+  block.keys_values = at::randn({rows, K}, dtype);
+  block.runs = at::randn({draws.facts * (1 + kDrawsOfEach), T, K}, dtype);
   return block;
 }
 
 // One query at a time, over all keys that it sees, copied together: those of its fact.
 at::Tensor attend_one_by_one(const AttentionBlock& block) {
-  const auto D = block.queries.size(1), H = block.heads;
+  const auto A = block.queries.size(1), K = block.runs.size(2), H = block.heads, d = A / H;
   std::vector<at::Tensor> results;
   std::int64_t row = 0;
   for (const auto& segment : block.segments) {
@@ -59,33 +71,43 @@ at::Tensor attend_one_by_one(const AttentionBlock& block) {
       const auto run = block.runs[block.prefix_runs(segment.other_prefix)[static_cast<std::size_t>(draw)]];
       for (auto asking = segment.asking; asking < segment.length; ++asking) {
         const auto all = at::cat({run.slice(0, 0, segment.first), block.keys_values.slice(0, row, row + asking + 1)});
-        const auto seen = at::cat({all.slice(0, 0, segment.cut.begin), all.slice(0, segment.cut.end)});
-        const auto heads = [&](const at::Tensor& rows) { return rows.reshape({-1, H, D / H}).transpose(0, 1); };
-        const auto query = block.queries[static_cast<std::int64_t>(results.size())];
-        results.push_back(at::scaled_dot_product_attention(heads(query), heads(seen.slice(1, 0, D)),
-                                                           heads(seen.slice(1, D)), {}, 0, false, block.scale)
-                              .transpose(0, 1)
-                              .reshape({1, D}));
+        std::vector<std::int64_t> places;
+        for (std::int64_t place = 0; place < all.size(0); ++place) {
+          const bool cut = segment.cut.begin <= place && place < segment.cut.end;
+          const bool old = block.window > 0 && place < all.size(0) - block.window;
+          if (!cut && !old) places.push_back(place);
+        }
+        const auto seen = all.index_select(0, at::tensor(places));
+        const auto heads = [&](const at::Tensor& rows) {  // [H, rows, d]
+          const auto apart = rows.reshape({rows.size(0), -1, d}).transpose(0, 1);
+          return apart.repeat_interleave(H / apart.size(0), 0);
+        };
+        const auto query = block.queries[static_cast<std::int64_t>(results.size())].unsqueeze(0);
+        auto scores = at::matmul(heads(query), heads(seen.slice(1, 0, K / 2)).transpose(1, 2)) * block.scale;
+        if (block.softcap > 0) scores = at::tanh(scores / block.softcap) * block.softcap;
+        results.push_back(
+            at::matmul(at::softmax(scores, -1), heads(seen.slice(1, K / 2))).transpose(0, 1).reshape({1, A}));
       }
     }
   }
   return at::cat(results);
 }
 
-TEST_CASE("attention over own rows and a shared prefix is libtorch's, query by query") {
+TEST_CASE("attention over own rows and a shared prefix is that of each query alone") {
   const at::NoGradGuard no_grad;
-  for (const auto& [heads, width] : {std::pair<std::int64_t, std::int64_t>{1, 1}, {2, 3}, {3, 64}, {1, 40}}) {
-    CAPTURE(width);
+  for (const auto& heads : {Heads{1, 1, 1, 0, 0}, Heads{2, 2, 3, 0, 0}, Heads{3, 3, 64, 0, 0}, Heads{1, 1, 40, 0, 0},
+                            Heads{6, 2, 5, 0, 0}, Heads{4, 1, 8, 0, 3}, Heads{2, 2, 4, 0.7, 0}, Heads{6, 3, 3, 2, 4}}) {
+    CAPTURE(heads.width);
     // Of one fact; of several all draws, some of one, and some of two with the ends of both cut off.
     for (const auto draws :
          {Draws{1, 1, 3}, Draws{kFacts, 0, kFacts * kDrawsOfEach}, Draws{kFacts, 6, 3}, Draws{kFacts, 3, 4}}) {
       CAPTURE(draws.first);
       CAPTURE(draws.count);
       // Sums of a few products of order 1: rounding at the last digits.
-      const auto in_double = an_example(at::kDouble, heads, width, draws);
+      const auto in_double = an_example(at::kDouble, heads, draws);
       CHECK(largest_difference(attend(in_double), attend_one_by_one(in_double)) < 1e-13);
       CHECK(largest_difference(attend_by_products(in_double), attend_one_by_one(in_double)) < 1e-13);
-      const auto in_float = an_example(at::kFloat, heads, width, draws);
+      const auto in_float = an_example(at::kFloat, heads, draws);
       CHECK(largest_difference(attend(in_float), attend_one_by_one(in_float)) < 1e-5);
       CHECK(largest_difference(attend_by_products(in_float), attend_one_by_one(in_float)) < 1e-5);
     }

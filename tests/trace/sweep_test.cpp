@@ -116,7 +116,20 @@ class Example {
     model_.scale_by_layer = chance(0.3);
     model_.tied = chance(0.7);
     write_random_model(folder_, model_, engine_);
+    path_ = folder_.path();
+    draw(seed);
+  }
 
+  // Of a model that is there already.
+  Example(unsigned seed, const testing::GoldenModel& golden) : engine_(seed), path_(golden.folder) {
+    const auto config = read_config(path_ / "config.json");
+    model_.layers = config.layers;
+    model_.vocab = config.vocab_size;
+    model_.positions = std::min<std::int64_t>(10, config.max_positions);
+    draw(seed);
+  }
+
+  void draw(unsigned seed) {
     const auto T = chance(0.2) ? model_.positions : whole(1, model_.positions);
     for (std::int64_t i = 0; i < T; ++i) {
       prompt.token_ids.push_back(static_cast<std::int32_t>(whole(0, model_.vocab - 1)));
@@ -214,7 +227,14 @@ class Example {
     return prompts;
   }
 
-  std::shared_ptr<const Decoder> load(at::ScalarType dtype) const { return Decoder::load(folder_.path(), dtype); }
+  std::shared_ptr<const Decoder> load(at::ScalarType dtype) const { return Decoder::load(path_, dtype); }
+  // Each layer is read when it is used.
+  std::shared_ptr<const Decoder> load_streamed(at::ScalarType dtype) const {
+    LoadOptions how;
+    how.dtype = dtype;
+    how.memory = 0;
+    return Decoder::load(path_, how);
+  }
 
   TracePrompt prompt;
   TraceOptions options;
@@ -234,6 +254,7 @@ class Example {
   std::mt19937 engine_;
   RandomModel model_;
   TemporaryFolder folder_;
+  std::filesystem::path path_;
 };
 
 TEST_CASE("sweep = plain for random models, prompts, options, memory budgets and sizes of blocks") {
@@ -259,6 +280,46 @@ TEST_CASE("sweep = plain for random models, prompts, options, memory budgets and
     several_passes += cut.passes > 1 ? 1 : 0;
   }
   CHECK(several_passes > kExamples / 4);
+}
+
+TEST_CASE("sweep = plain for models of every family, whatever is asked of them") {
+  constexpr unsigned kOfEach = 6;
+  for (const auto& golden : golden_models()) {
+    CAPTURE(golden.name);
+    for (unsigned seed = 0; seed < kOfEach; ++seed) {
+      CAPTURE(seed);
+      Example example(seed, golden);
+      example.widen();
+      CAPTURE(example.description());
+      const auto model = example.load(at::kDouble);
+      RunControl tight;
+      tight.memory = example.memory_rows * model->config().width * 8;
+      tight.block_rows = example.block_rows;
+      const auto clean = run_clean(*model, example.prompt, example.options);
+      const auto plain = trace_plain(*model, example.prompt, example.options, clean);
+      compare(trace_sweep(*model, example.prompt, example.options, clean).trace, plain, kDouble);
+      compare(trace_sweep(*model, example.prompt, example.options, clean, tight).trace, plain, kDouble);
+    }
+  }
+}
+
+TEST_CASE("layers that are read each time that they are used give what layers in memory give, in every family") {
+  for (const auto& golden : golden_models()) {
+    CAPTURE(golden.name);
+    for (const auto dtype : {at::kFloat, at::kDouble}) {
+      Example example(7, golden);
+      example.widen();
+      CAPTURE(example.description());
+      const auto held = example.load(dtype), streamed = example.load_streamed(dtype);
+      REQUIRE(streamed->streamed());
+      CHECK(streamed->all_bytes() == held->held_bytes());
+      const auto clean = run_clean(*held, example.prompt, example.options);
+      const auto again = run_clean(*streamed, example.prompt, example.options);
+      CHECK(again.trace.high_score == doctest::Approx(clean.trace.high_score).epsilon(1e-6));
+      compare(trace_sweep(*streamed, example.prompt, example.options, clean).trace,
+              trace_sweep(*held, example.prompt, example.options, clean).trace, tolerances_of(dtype));
+    }
+  }
 }
 
 TEST_CASE("sweep = plain for kinds, directions, answers, corruptions and measures of all sorts") {
@@ -364,6 +425,35 @@ TEST_CASE("facts that share a sweep have the scores that each has alone") {
   CHECK(several_passes > kExamples / 4);
   CHECK(several_answers > kExamples / 2);
   CHECK(several_ends > kExamples / 2);
+}
+
+TEST_CASE("clean runs side by side are what each is alone, and one that is refused says why alone") {
+  for (unsigned seed = 0; seed < 30; ++seed) {
+    CAPTURE(seed);
+    Example example(seed);
+    const auto model = example.load(at::kDouble);
+    auto prompts = example.prompts_of_its_shape(4);
+    prompts[1].token_ids.front() = -1;
+    std::vector<const TracePrompt*> list;
+    for (const auto& prompt : prompts) list.push_back(&prompt);
+    const auto together = run_clean_together(*model, list, example.options);
+    REQUIRE(together.size() == prompts.size());
+    for (std::size_t i = 0; i < prompts.size(); ++i) {
+      const auto run = [&] { return run_clean(*model, prompts[i], example.options); };
+      if (i == 1) {
+        CHECK(message_of<Error>(run) == std::get<Error>(together[i]).what());
+        continue;
+      }
+      const auto alone = run();
+      const auto& beside = std::get<CleanRun>(together[i]);
+      CHECK(beside.trace.high_score == doctest::Approx(alone.trace.high_score).epsilon(1e-9));
+      CHECK((beside.recording.inputs - alone.recording.inputs).abs().max().item<double>() < 1e-9);
+      for (const auto& [site, outputs] : alone.recording.outputs) {
+        CHECK((beside.recording.outputs.at(site) - outputs).abs().max().item<double>() < 1e-9);
+      }
+      CHECK((beside.log_probabilities - alone.log_probabilities).abs().max().item<double>() < 1e-9);
+    }
+  }
 }
 
 TEST_CASE("a fact whose output is not a number is the only one of its sweep to fail") {

@@ -1,35 +1,126 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
+#include <vector>
 
 namespace rometrace {
 
-/// GPT-2's activation functions, by transformers' names (several names may mean the same function).
+/// Activation functions, by transformers' names (several names may mean the same function).
 enum class Activation { kGeluTanh, kGeluErf, kGeluQuick, kRelu, kSilu, kTanh, kSigmoid };
 
-/// The fields of a GPT-2 config.json that change the computation; defaults are transformers' (GPT2Config). The sizes
-/// are at least 1 and small enough that a tensor's bytes can be counted in 64 bits.
-struct DecoderConfig {
-  std::int64_t vocab_size = 50257;                ///< V
-  std::int64_t max_positions = 1024;              ///< longest prompt, in tokens
-  std::int64_t width = 768;                       ///< D
-  std::int64_t layers = 12;                       ///< L
-  std::int64_t heads = 12;                        ///< H; D is a multiple of it
-  std::int64_t mlp_width = 4 * 768;               ///< width of the MLP; config null or absent: 4 D
-  Activation activation = Activation::kGeluTanh;  ///< activation_function
-  double layer_norm_epsilon = 1e-5;
-  bool scale_attn_weights = true;                ///< scores divided by sqrt(D / H)
-  bool scale_attn_by_inverse_layer_idx = false;  ///< scores of layer l divided by l + 1 as well
-  bool tie_word_embeddings = true;               ///< the head is wte
-  std::string architecture = "GPT2LMHeadModel";  ///< as written in the file; for the record
+/// The families whose checkpoints are understood; a family is what config.json calls model_type.
+enum class Family { kGpt2, kGptJ, kGptNeo, kGptNeoX, kOpt, kLlama, kMistral, kQwen2, kQwen3, kGemma, kGemma2, kGemma3 };
+
+/// How attention and MLP of a layer are put together.
+enum class BlockOrder {
+  kSequential,  ///< x + attention(norm(x)), then x + mlp(norm(x)): GPT-2, Llama and most others
+  kParallel,    ///< x + attention(norm(x)) + mlp(norm(x)), both of the stream that enters the layer: GPT-J, GPT-NeoX
+  kPostNorm,    ///< norm(x + attention(x)), then norm(x + mlp(x)): OPT-350m
 };
 
-/// Reads config.json; transformers' second names of the sizes (hidden_size, ...) and the old n_ctx are understood,
-/// fields that do not change the computation ignored. Throws Error: unreadable, not JSON, not a GPT-2 language model, a
-/// field of the wrong type or range, or a field that changes the computation in a way not supported (named, with the
-/// value found).
+/// How a stream is normalised.
+struct Norm {
+  enum class Type {
+    kLayerNorm,  ///< mean and variance; weight and bias
+    kRms,        ///< root of the mean square (arXiv 1910.07467); weight
+    kRmsOffset,  ///< the same with 1 + weight: Gemma
+  };
+  Type type = Type::kLayerNorm;
+  double epsilon = 1e-5;
+  bool affine = true;  ///< whether the file has weights for it
+};
+
+/// Rotary position embedding (arXiv 2104.09864): pairs of a head's numbers are turned by angles that grow with the
+/// position; pair i of `width` / 2 by theta^(-2 i / width) radians a position, which a scaling for longer texts
+/// changes.
+struct Rotary {
+  enum class Scaling {
+    kNone,
+    kLinear,  ///< all angles divided by `factor`
+    kLlama3,  ///< those of long wavelengths divided by `factor`, others not, with a ramp between
+    kYarn,    ///< the same idea by another ramp (arXiv 2309.00071)
+  };
+  std::int64_t width = 0;  ///< numbers of a head that are turned, the first ones; even
+  double theta = 10000;
+  bool interleaved = false;  ///< pairs are neighbours (GPT-J); else number i and i + width / 2
+  Scaling scaling = Scaling::kNone;
+  double factor = 1;
+  double original_positions = 0;                 ///< of the training before the scaling; kLlama3, kYarn
+  double low_frequency = 1, high_frequency = 4;  ///< ends of the ramp, turns in the original positions; kLlama3
+  double beta_fast = 32, beta_slow = 1;          ///< likewise; kYarn
+  bool whole_pairs = true;                       ///< the ramp begins and ends at a pair; kYarn ("truncate")
+  double magnitude = 1;                          ///< of the turned numbers; kYarn ("attention_factor")
+
+  friend bool operator==(const Rotary&, const Rotary&) = default;
+};
+
+/// What distinguishes a layer's attention from that of others.
+struct LayerAttention {
+  std::int64_t window = 0;  ///< positions that a query sees, its own among them; 0: all before it
+  std::size_t rotary = 0;   ///< in DecoderConfig::rotary
+};
+
+/// A decoder, as its config.json describes it: what all families share, and their differences as data. The sizes are at
+/// least 1 and small enough that a tensor's bytes can be counted in 64 bits. The defaults are GPT-2's.
+struct DecoderConfig {
+  Family family = Family::kGpt2;
+  std::string architecture = "GPT2LMHeadModel";  ///< as written in the file; for the record
+
+  std::int64_t vocab_size = 50257;     ///< V
+  std::int64_t max_positions = 1024;   ///< longest prompt, in tokens
+  std::int64_t width = 768;            ///< D
+  std::int64_t embedding_width = 768;  ///< of the token embeddings and of what the head reads; D but for OPT-350m
+  std::int64_t layers = 12;            ///< L
+  std::int64_t heads = 12;             ///< H, of queries
+  std::int64_t kv_heads = 12;          ///< of keys and values; H is a multiple of it
+  std::int64_t head_width = 64;        ///< d; H d need not be D
+  std::int64_t mlp_width = 4 * 768;    ///< F
+
+  Norm norm;  ///< all norms of the model
+  BlockOrder order = BlockOrder::kSequential;
+  bool output_norms = false;  ///< outputs of attention and MLP are normalised before they are added: Gemma 2, 3
+  bool one_norm = false;      ///< attention and MLP read the same norm's output: GPT-J
+  bool final_norm = true;
+
+  Activation activation = Activation::kGeluTanh;
+  bool gated_mlp = false;  ///< down(activation(gate(x)) * up(x)); else out(activation(in(x)))
+
+  std::int64_t learned_positions = 1024;  ///< rows of the position embedding, 0: none
+  std::int64_t position_offset = 0;       ///< the row of the first position
+  std::vector<Rotary> rotary;             ///< none, or those that layers refer to
+  std::vector<LayerAttention> attention;  ///< [L]
+  bool query_key_norms = false;    ///< each head's query and key are normalised before they are turned: Qwen 3, Gemma 3
+  double attention_scale = 0.125;  ///< of the scores, before the softmax
+  bool scale_attn_by_inverse_layer_idx = false;  ///< scores of layer l divided by l + 1 as well
+  double attention_softcap = 0;                  ///< c tanh(score / c) where it is above 0: Gemma 2
+
+  bool query_bias = true;       ///< products of queries, keys and values have a bias
+  bool projection_bias = true;  ///< likewise that of attention's output
+  bool mlp_bias = true;
+  bool head_bias = false;
+  double embedding_scale = 1;       ///< of token embeddings: Gemma's sqrt(D). Embeddings are corrupted after it
+  bool tie_word_embeddings = true;  ///< the head is the token embedding
+  double logit_softcap = 0;         ///< c tanh(logit / c) where it is above 0: Gemma 2
+
+  std::int64_t mixed_width() const { return heads * head_width; }               ///< what a layer's attention mixes, H d
+  std::int64_t keys_values_width() const { return 2 * kv_heads * head_width; }  ///< keys, then values, of a position
+};
+
+/// The name of a family as config.json has it, such as "gpt_neox".
+std::string_view to_string(Family family);
+
+/// Reads config.json; the fields that change the computation are those that transformers reads, with its defaults,
+/// second names (hidden_size, n_embd) and the forms of older files; fields that do not change it are ignored.
+/// Throws Error: unreadable, not JSON, not a language model of a family above (a mixture of experts, an
+/// encoder-decoder), a field of the wrong type or range, or a field that changes the computation in a way not supported
+/// (named, with the value found).
 DecoderConfig read_config(const std::filesystem::path& config_json);
+
+/// The same from the file's text; `where` opens the messages.
+DecoderConfig parse_config(std::string_view text, const std::string& where);
 
 }  // namespace rometrace

@@ -1,12 +1,12 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <torch/nn/module.h>
 
 #include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -15,165 +15,247 @@
 #include "rometrace/model/linear.hpp"
 
 // Letters used for shapes everywhere: N noise draws, B rows of a batch, T tokens, L layers, D width, H heads,
-// V vocabulary, F width of the MLP.
+// V vocabulary, F width of the MLP; and E width of the token embeddings (D but for OPT-350m), A = H d width of what
+// attention mixes and K = 2 H' d of keys and values (d width of a head, H' heads of keys and values: D and 2 D in
+// GPT-2).
 
 namespace rometrace {
 
 /// A place in the forward pass whose value can be read and changed.
 enum class Site {
-  kEmbedding,  ///< token embedding, before the position embedding is added; once, with layer 0
-  kMixed,      ///< values mixed by a layer's attention, heads side by side, before c_proj
-  kAttn,       ///< output of a layer's attention, after c_proj, before it is added to the stream
-  kMlp,        ///< output of a layer's MLP, likewise
+  kEmbedding,  ///< token embedding, before positions are added; once, with layer 0
+  kMixed,      ///< values mixed by a layer's attention, heads side by side, before the output projection
+  kAttn,       ///< what a layer's attention adds to the stream
+  kMlp,        ///< what a layer's MLP adds to the stream
   kState,      ///< output of a layer: the residual stream after both
 };
 
-/// Called at each site with the value there, [B, T, D]; what it writes into the value in place is what the rest of the
-/// forward pass sees.
+/// Called at each site with the value there, [B, T, D] (E for kEmbedding, A for kMixed); what it writes into the value
+/// in place is what the rest of the forward pass sees.
 using Tap = std::function<void(Site site, std::int64_t layer, at::Tensor& value)>;
 
 /// Which keys each query of a layer sees: bool [T, T], queries by keys, within what is causal; undefined: all of that.
 using AttentionMask = std::function<at::Tensor(std::int64_t layer)>;
 
-/// A product as GPT-2's checkpoints hold it ("Conv1D"). Weight and bias are its parameters unless they get packed.
-class Conv1dImpl : public torch::nn::Module, public Linear {
+class NormLayer {
  public:
-  Conv1dImpl(const at::Tensor& weight, const at::Tensor& bias, Options options);
-};
-
-class LayerNormImpl : public torch::nn::Module {
- public:
-  LayerNormImpl(at::Tensor weight, at::Tensor bias, double epsilon);
+  /// `weight` [D], with 1 added where the type says so, and `bias` [D]; each may be undefined.
+  NormLayer(Norm norm, at::Tensor weight, at::Tensor bias);
   at::Tensor forward(const at::Tensor& x) const;  ///< [..., D] -> [..., D]
 
  private:
-  at::Tensor weight_;  // [D]
-  at::Tensor bias_;    // [D]
-  double epsilon_;
+  Norm norm_;
+  at::Tensor weight_;
+  at::Tensor bias_;
 };
 
 /// Causal self-attention, in pieces for engines that mix rows of different runs, and as a whole.
-class AttentionImpl : public torch::nn::Module {
+class Attention {
  public:
-  /// `c_attn` in two parts: queries (D columns), keys and values (2 D).
-  AttentionImpl(const DecoderConfig& config, std::int64_t layer, std::shared_ptr<const Conv1dImpl> c_attn,
-                std::shared_ptr<const Conv1dImpl> c_proj);
+  struct Parts {
+    std::shared_ptr<const Linear> inputs;                   ///< D -> two parts: queries (A), keys and values (K)
+    std::shared_ptr<const Linear> projection;               ///< A -> D
+    std::shared_ptr<const NormLayer> query_norm, key_norm;  ///< of each head, or none
+    at::Tensor frequencies;  ///< [pairs], of rotary positions in the stream's dtype, or undefined
+  };
+  Attention(const DecoderConfig& config, std::int64_t layer, Parts parts);
 
-  at::Tensor queries(const at::Tensor& x) const;      ///< [..., D] -> [..., D], heads side by side
-  at::Tensor keys_values(const at::Tensor& x) const;  ///< [..., D] -> [..., 2 D]: keys of all heads, then values
-  at::Tensor project(const at::Tensor& mixed) const;  ///< values mixed by the softmax [..., D] -> output [..., D]
+  /// [rows, D] -> [rows, A], heads side by side. `positions` [rows], int64: where each row stands in its text;
+  /// needed where turns() holds.
+  at::Tensor queries(const at::Tensor& x, const at::Tensor& positions = {}) const;
+  /// Likewise [rows, D] -> [rows, K]: keys of all heads, then values.
+  at::Tensor keys_values(const at::Tensor& x, const at::Tensor& positions = {}) const;
+  at::Tensor project(const at::Tensor& mixed) const;  ///< values mixed by the softmax [..., A] -> output [..., D]
 
+  bool turns() const { return parts_.frequencies.defined(); }  ///< whether queries and keys depend on their positions
   std::int64_t heads() const { return heads_; }
-  double scale() const { return scale_; }  ///< of the scores, before the softmax
+  std::int64_t kv_heads() const { return kv_heads_; }  ///< head h reads keys and values h / (heads() / kv_heads())
+  std::int64_t head_width() const { return head_width_; }
+  double scale() const { return scale_; }          ///< of the scores, before the softmax
+  double softcap() const { return softcap_; }      ///< c tanh(score / c) of the scaled scores where it is above 0
+  std::int64_t window() const { return window_; }  ///< positions that a query sees, its own among them; 0: all
 
-  /// All positions of each row of a batch, to what project() takes: [B, T, D] -> [B, T, D]. `mask` as AttentionMask
+  /// All positions of each row of a batch, to what project() takes: [B, T, D] -> [B, T, A]. `mask` as AttentionMask
   /// gives it.
   at::Tensor mix(const at::Tensor& x, const at::Tensor& mask = {}) const;
 
+  void prepare() const;
+
  private:
-  std::int64_t heads_;
-  double scale_;
-  std::shared_ptr<const Conv1dImpl> c_attn_;
-  std::shared_ptr<const Conv1dImpl> c_proj_;
+  at::Tensor as_heads(const at::Tensor& rows, std::int64_t heads, const std::shared_ptr<const NormLayer>& norm,
+                      const at::Tensor& positions) const;
+
+  std::int64_t heads_, kv_heads_, head_width_;
+  double scale_, softcap_;
+  std::int64_t window_;
+  Rotary rotary_;
+  Parts parts_;
 };
 
-class MlpImpl : public torch::nn::Module {
+class Mlp {
  public:
-  MlpImpl(Activation activation, std::shared_ptr<const Conv1dImpl> c_fc, std::shared_ptr<const Conv1dImpl> c_proj);
+  /// `inputs`: D -> F, or to two parts where the MLP is gated: gate (F), up (F); `output`: F -> D.
+  Mlp(const DecoderConfig& config, std::shared_ptr<const Linear> inputs, std::shared_ptr<const Linear> output);
   at::Tensor forward(const at::Tensor& x) const;  ///< [..., D] -> [..., D]
+  void prepare() const;
 
  private:
   Activation activation_;
-  std::shared_ptr<const Conv1dImpl> c_fc_;    // D -> F
-  std::shared_ptr<const Conv1dImpl> c_proj_;  // F -> D
+  bool gated_;
+  std::shared_ptr<const Linear> inputs_;
+  std::shared_ptr<const Linear> output_;
 };
 
-/// One layer: attention, then MLP, each read from a LayerNorm of the stream and added to it.
-class BlockImpl : public torch::nn::Module {
+/// One layer: attention and MLP, put together in one of the orders of BlockOrder.
+class Block {
  public:
-  BlockImpl(std::int64_t layer, std::shared_ptr<const LayerNormImpl> ln_1, std::shared_ptr<const AttentionImpl> attn,
-            std::shared_ptr<const LayerNormImpl> ln_2, std::shared_ptr<const MlpImpl> mlp);
+  struct Parts {
+    std::shared_ptr<const NormLayer> norm_1, norm_2;       ///< norm_2 may be norm_1 (GPT-J)
+    std::shared_ptr<const NormLayer> attn_norm, mlp_norm;  ///< of the outputs (Gemma 2, 3), or none
+    std::shared_ptr<const Attention> attn;
+    std::shared_ptr<const Mlp> mlp;
+  };
+  Block(const DecoderConfig& config, std::int64_t layer, Parts parts);
 
-  const AttentionImpl& attn() const { return *attn_; }
-  const MlpImpl& mlp() const { return *mlp_; }
+  const Attention& attn() const { return *parts_.attn; }
+  const Mlp& mlp() const { return *parts_.mlp; }
+  BlockOrder order() const { return order_; }
 
-  /// What attention and MLP read of the stream: [..., D] -> [..., D].
-  at::Tensor ln_1(const at::Tensor& x) const { return ln_1_->forward(x); }
-  /// What the MLP adds to a stream [..., D] that holds the attention's output already.
-  at::Tensor mlp_output(const at::Tensor& x) const { return mlp_->forward(ln_2_->forward(x)); }
+  /// What attention reads of the stream that enters the layer: [..., D] -> [..., D].
+  at::Tensor attn_input(const at::Tensor& x) const;
+  /// What attention adds to the stream: mixed [..., A] -> [..., D].
+  at::Tensor attn_output(const at::Tensor& mixed) const;
+  /// What the MLP adds, [..., D] -> [..., D]. It reads the stream after attention or, where the order is kParallel, the
+  /// one that enters the layer.
+  at::Tensor mlp_output(const at::Tensor& x) const;
+  /// The stream that goes on, once attention's or the MLP's output has been added: itself but for kPostNorm.
+  at::Tensor after_attn(const at::Tensor& x) const;
+  at::Tensor after_mlp(const at::Tensor& x) const;
+  /// The layer's output of streams that enter it, and what attention adds to them; both [..., D].
+  at::Tensor after(const at::Tensor& x, const at::Tensor& attn) const;
 
   at::Tensor forward(at::Tensor x, const Tap& tap, const AttentionMask& mask) const;  ///< [B, T, D] -> [B, T, D]
 
+  /// Reads the layer's weights, and packs them, now.
+  void prepare() const;
+
  private:
   std::int64_t layer_;
-  std::shared_ptr<const LayerNormImpl> ln_1_;
-  std::shared_ptr<const AttentionImpl> attn_;
-  std::shared_ptr<const LayerNormImpl> ln_2_;
-  std::shared_ptr<const MlpImpl> mlp_;
+  BlockOrder order_;
+  Parts parts_;
 };
 
-/// GPT-2 with its language-model head, for inference. Immutable once loaded. Products are computed in `dtype`; the
-/// residual stream, LayerNorm, softmax and head in `stream_dtype`.
-class Decoder : public torch::nn::Module {
+/// The scores of every token of the vocabulary, in slices.
+class Head {
  public:
-  /// Loads a folder in Hugging Face layout (config.json and safetensors weights; names with or without the prefix
-  /// "transformer."; buffers such as attn.bias are ignored). Weights may be views of the mapped file; those that are
-  /// packed (see Linear) are copied when they are first used, and the file's pages then let go, so that both are never
-  /// held whole. Throws Error, also for a dtype that the device cannot multiply in (float16 on a CPU, bfloat16 on an
-  /// old one).
+  struct Slice {
+    std::function<std::shared_ptr<const Linear>()> linear;  ///< E -> tokens of the slice
+    std::int64_t width = 0;
+  };
+  Head(std::vector<Slice> slices, double softcap) : slices_(std::move(slices)), softcap_(softcap) {}
+
+  std::size_t parts() const { return slices_.size(); }
+  at::Tensor logits(const at::Tensor& hidden, std::size_t part) const;  ///< [..., E] -> [..., width of the slice], new
+  void prepare() const;                                                 ///< reads the weights, and packs them, now
+
+ private:
+  std::vector<Slice> slices_;
+  double softcap_;
+};
+
+class LayerStream;
+
+/// How a model is loaded.
+struct LoadOptions {
+  at::ScalarType dtype =
+      at::kFloat;  ///< of products; the residual stream, norms, softmax and head are float64 for it, else float32
+  at::Device device = at::kCPU;
+  Products products = Products::kFast;
+  /// Bytes that weights may take; where they need more, layers are read from the files each time that they are used
+  /// and let go again, two of them held at a time. None: all are kept.
+  std::optional<std::int64_t> memory;
+};
+
+/// A decoder with its language-model head, for inference. Immutable once loaded; safe to use from several threads, but
+/// one at a time where layers are streamed: others would have their layers read again and again.
+class Decoder {
+ public:
+  /// Loads a folder in Hugging Face layout: config.json and weights as Checkpoint reads them, whose names and shapes
+  /// are checked; matrices are read when they are first used, on a GPU now. They may be views of the mapped file; those
+  /// that are packed (see Linear) are copied, and the file's pages then let go, so that both are never held whole.
+  /// Buffers such as attn.bias are ignored. Throws Error, also for a dtype that the device cannot multiply in (float16
+  /// on a CPU, bfloat16 on an old one).
+  static std::shared_ptr<const Decoder> load(const std::filesystem::path& folder, const LoadOptions& options);
   static std::shared_ptr<const Decoder> load(const std::filesystem::path& folder, at::ScalarType dtype = at::kFloat,
-                                             at::Device device = at::kCPU, Products products = Products::kFast);
+                                             at::Device device = at::kCPU, Products products = Products::kFast) {
+    return load(folder, LoadOptions{dtype, device, products, std::nullopt});
+  }
+  ~Decoder();
 
   const DecoderConfig& config() const { return config_; }
-  at::ScalarType dtype() const { return dtype_; }
-  at::ScalarType stream_dtype() const { return wte_.scalar_type(); }  ///< float64 for float64, else float32
-  at::Device device() const { return wte_.device(); }
+  at::ScalarType dtype() const { return options_.dtype; }
+  at::ScalarType stream_dtype() const { return options_.dtype == at::kDouble ? at::kDouble : at::kFloat; }
+  at::Device device() const { return options_.device; }
   /// Whether autograd reaches through all products: always when loaded for it, else where none are packed.
   bool differentiable() const;
   std::int64_t parameter_count() const;  ///< a tied head is counted once
-  const std::vector<std::filesystem::path>& weight_files() const { return weight_files_; }
-  const BlockImpl& block(std::int64_t layer) const { return *h_.at(static_cast<std::size_t>(layer)); }
+  const std::vector<std::filesystem::path>& weight_files() const;
 
-  /// Runs `rows` copies of one prompt. `token_ids` [T], 1 <= T <= n_positions, each below V (throws Error).
-  /// Returns the last layer's state after the final LayerNorm, [B, T, D].
+  bool streamed() const { return stream_ != nullptr; }  ///< whether layers are read each time that they are used
+  /// Bytes of weights in memory, at most: matrices, what reading one takes for a moment, embeddings of positions.
+  std::int64_t held_bytes() const;
+  std::int64_t all_bytes() const;  ///< likewise, if none were streamed
+
+  /// A layer. Where layers are streamed it is read now, unless it is the one that was asked for last or the one that
+  /// follows (which is read ahead); it is let go when nobody holds it. Nobody may change the files meanwhile.
+  std::shared_ptr<const Block> block(std::int64_t layer) const;
+
+  /// Throws Error unless 1 <= T <= max_positions.
+  void check_length(std::int64_t T) const;
+
+  /// Runs `rows` copies of one prompt. `token_ids` [T], 1 <= T <= max_positions, each below V (throws Error).
+  /// Returns what the head reads, [B, T, E].
   at::Tensor forward(std::span<const std::int32_t> token_ids, std::int64_t rows, const Tap& tap = {},
                      const AttentionMask& mask = {}) const;
 
-  /// Runs B prompts of one length T side by side: `token_ids` [B, T], row by row; B and T at least 1, T <= n_positions,
-  /// ids below V (throws Error). Returns the last position's state after the final LayerNorm, [B, D]: what `logits`
-  /// turns into the scores of the next token.
-  at::Tensor forward_prompts(std::span<const std::int32_t> token_ids, std::int64_t T, const Tap& tap = {}) const;
+  /// Runs B prompts of one length T side by side: `token_ids` [B, T], row by row; B and T at least 1, T <=
+  /// max_positions, ids below V (throws Error). Returns what the head reads at the last `last` positions,
+  /// [B, last, E]: what `logits` turns into the scores of the next token.
+  at::Tensor forward_prompts(std::span<const std::int32_t> token_ids, std::int64_t T, std::int64_t last = 1,
+                             const Tap& tap = {}) const;
 
-  /// Token embeddings of `token_ids` [T] -> [T, D]. Throws Error for an id outside the vocabulary.
+  /// Token embeddings of `token_ids` [T] -> [T, E], scaled where the family does that. Throws Error for an id outside
+  /// the vocabulary.
   at::Tensor embed(std::span<const std::int32_t> token_ids) const;
-  /// Position embeddings of the first T positions, [T, D].
-  at::Tensor position_embeddings(std::int64_t T) const { return wpe_.slice(0, 0, T); }
-  /// The final LayerNorm: [..., D] -> [..., D].
-  at::Tensor ln_f(const at::Tensor& x) const { return ln_f_->forward(x); }
+  /// The stream that enters the first layer: embeddings [..., T, E] of a text's first T tokens -> [..., T, D].
+  at::Tensor enter(const at::Tensor& embeddings) const;
+  /// The final norm, and what follows it before the head: [..., D] -> [..., E].
+  at::Tensor leave(const at::Tensor& x) const;
 
-  /// Scores of every token of the vocabulary: hidden, after ln_f, [..., D] -> [..., V].
+  /// Scores of every token of the vocabulary: what leave() gives [..., E] -> [..., V].
   at::Tensor logits(const at::Tensor& hidden) const;
-  /// The head, [D, V], in parts that are slices of the vocabulary.
-  const Linear& head() const { return *head_; }
+  const Head& head() const { return *head_; }
 
  private:
-  Decoder(DecoderConfig config, std::shared_ptr<const Checkpoint> checkpoint, at::ScalarType dtype, at::Device device,
-          Products products);
+  class Loader;
+  Decoder(DecoderConfig config, std::shared_ptr<const Checkpoint> checkpoint, const LoadOptions& options);
 
-  void refuse_length(std::int64_t T) const;  // throws Error unless 1 <= T <= n_positions
-  // Token embeddings [B, T, D] -> what ln_f reads.
-  at::Tensor run_layers(at::Tensor x, const Tap& tap, const AttentionMask& mask) const;
+  std::int64_t layer_bytes() const;  // of a layer's matrices
+  std::int64_t token_bytes() const;  // of a token's row of the head
+  std::int64_t other_bytes() const;
+  at::Tensor run_layers(at::Tensor embeddings, const Tap& tap, const AttentionMask& mask) const;
 
   DecoderConfig config_;
-  at::ScalarType dtype_;
-  Products products_;
-  std::vector<std::filesystem::path> weight_files_;
-  at::Tensor wte_;  // [V, D]
-  at::Tensor wpe_;  // [n_positions, D]
+  LoadOptions options_;
+  std::shared_ptr<const Checkpoint> checkpoint_;
+  std::shared_ptr<const Loader> loader_;
   bool tied_ = true;
-  std::shared_ptr<const Linear> head_;
-  std::vector<std::shared_ptr<BlockImpl>> h_;
-  std::shared_ptr<const LayerNormImpl> ln_f_;
+  at::Tensor positions_;                         // [learned_positions, D] or undefined
+  std::shared_ptr<const Linear> enter_, leave_;  // E -> D and D -> E, or none
+  std::shared_ptr<const Head> head_;
+  std::vector<std::shared_ptr<const Block>> blocks_;  // none where they are streamed
+  std::unique_ptr<LayerStream> stream_;
+  std::shared_ptr<const NormLayer> final_norm_;
 };
 
 }  // namespace rometrace

@@ -6,7 +6,6 @@
 #include <functional>
 #include <memory>
 #include <mutex>
-#include <span>
 #include <vector>
 
 #include "rometrace/model/config.hpp"
@@ -29,10 +28,23 @@ enum class Products {
 /// own layout, which serves products of any number of rows, and stays for good. Otherwise, and where products are to be
 /// differentiable, it is used as it is. Safe to use from several threads.
 ///
-/// The columns of W may be divided into parts that are multiplied apart (queries | keys and values; slices of the
-/// vocabulary).
+/// The columns of W may be divided into parts that are multiplied apart (queries | keys and values; gate | up).
 class Linear {
  public:
+  struct Part {
+    at::Tensor weight;  ///< [in, out] with any strides
+    at::Tensor bias;    ///< [out] or undefined, of the same dtype and device
+  };
+
+  /// Where the weights come from, when they are first used.
+  struct Source {
+    std::size_t parts = 1;
+    std::function<std::vector<Part>()> read;  ///< called once, or again where it threw
+    std::function<void()> release;            ///< none, or called once they have been packed and are no longer read
+    at::ScalarType dtype = at::kFloat;
+    at::Device device = at::kCPU;
+  };
+
   struct Options {
     std::vector<std::int64_t> widths;         ///< columns of each part; none: one part
     std::shared_ptr<PackingScratch> scratch;  ///< none: one of its own
@@ -40,7 +52,9 @@ class Linear {
     Products products = Products::kFast;
   };
 
-  /// `weight` [in, out] with any strides; `bias` [out] or undefined, of the same dtype and device.
+  Linear(Source source, Products products, std::shared_ptr<PackingScratch> scratch);
+
+  /// Weights that are in memory: `weight` [in, out] with any strides; `bias` [out] or undefined.
   Linear(const at::Tensor& weight, const at::Tensor& bias, Options options);
   Linear(const at::Tensor& weight, const at::Tensor& bias) : Linear(weight, bias, Options()) {}
 
@@ -50,7 +64,10 @@ class Linear {
   /// Whether this one is packed, or will be.
   bool packed() const { return packed_; }
 
-  std::size_t parts() const { return parts_.size(); }
+  std::size_t parts() const { return source_.parts; }
+
+  /// Reads the weights, and packs them, now.
+  void prepare() const { ready(0); }
 
   /// [..., in] -> [..., width of the part], in the weight's dtype, whatever x's. Throws c10::Error where memory for the
   /// result, or for packing, is not to be had; it may be tried again.
@@ -60,20 +77,14 @@ class Linear {
   at::Tensor activated_product(const at::Tensor& x, Activation activation, std::size_t part = 0) const;
 
  private:
-  struct Part {
-    at::Tensor weight;  // a view of [in, out], or packed [out, in]
-    at::Tensor bias;    // [out] or undefined
-  };
-
   const Part& ready(std::size_t part) const;
   at::Tensor convert(const at::Tensor& x) const;  // to the weight's dtype
 
-  at::ScalarType dtype_;
+  mutable Source source_;
   bool packed_;
   std::shared_ptr<PackingScratch> scratch_;
-  mutable std::function<void()> when_packed_;
-  mutable std::once_flag packing_;
-  mutable std::vector<Part> parts_;
+  mutable std::once_flag reading_;
+  mutable std::vector<Part> parts_;  // once read: weights [in, out], or packed [out, in]
 };
 
 }  // namespace rometrace

@@ -5,9 +5,12 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <span>
 #include <stop_token>
+#include <variant>
 #include <vector>
 
+#include "rometrace/error.hpp"
 #include "rometrace/model/decoder.hpp"
 #include "rometrace/trace/trace.hpp"
 
@@ -50,6 +53,13 @@ struct CleanRun {
 /// not a number; Interrupted when `stop` is requested (looked at several times a layer).
 CleanRun run_clean(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options,
                    std::stop_token stop = {});
+
+/// The same of several prompts that have one length, one first corrupted position and one number of answer tokens, side
+/// by side: each layer's weights are used once for all of them. A prompt that run_clean() would refuse has its error.
+/// Throws Interrupted.
+std::vector<std::variant<CleanRun, Error>> run_clean_together(const Decoder& model,
+                                                              std::span<const TracePrompt* const> prompts,
+                                                              const TraceOptions& options, std::stop_token stop = {});
 
 /// The tokens that the model says after the prompt, one after the other: the first one, and up to `most` while `ends`
 /// does not hold for the next one. Throws as run_clean() does; the text ends where the model takes no more tokens.

@@ -15,10 +15,10 @@ namespace rometrace {
 
 /// What a sweep computed, in rows of the residual stream times layers: how many went through each group of products.
 struct TokenLayers {
-  std::int64_t keys_values = 0;  ///< D -> 2 D: every row, as later rows attend to it
-  std::int64_t attention = 0;    ///< query and projection, 2 (D -> D): rows whose attention output is used
-  std::int64_t mlp = 0;          ///< D -> F -> D: rows whose MLP output is used
-  std::int64_t answers = 0;      ///< rows of the head, D -> V; once, not for each layer
+  std::int64_t keys_values = 0;  ///< D -> K: every row, as later rows attend to it
+  std::int64_t attention = 0;    ///< query and projection, D -> A -> D: rows whose attention output is used
+  std::int64_t mlp = 0;          ///< D -> F -> D, twice D -> F where it is gated: rows whose MLP output is used
+  std::int64_t answers = 0;      ///< rows of the head, E -> V; once, not for each layer
 
   /// Floating-point operations of these products, two for each multiply-add.
   double flops(const DecoderConfig& config) const;
@@ -79,8 +79,8 @@ SharedSweep trace_sweeps(const Decoder& model, std::span<const SweepFact> facts,
 
 /// How many facts with this one's key should share a sweep, at least 1: more where one alone has
 /// fewer rows in a layer than the device takes together (`control.block_rows`), but no more than `control.memory` holds
-/// in a single pass. It depends on the model, the key, `options` and `control` alone, so that a batch is grouped in
-/// the same way each time.
+/// in a single pass; where layers are streamed, as many as that holds. It depends on the model, the key, `options` and
+/// `control` alone, so that a batch is grouped in the same way each time.
 std::int64_t facts_per_sweep(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options,
                              const RunControl& control = {});
 

@@ -1,0 +1,156 @@
+#include "model/tensor_names.hpp"
+
+namespace rometrace {
+namespace {
+
+// GPT2LMHeadModel writes "transformer.wte.weight", GPT2Model (and the first GPT-2 checkpoints) "wte.weight".
+TensorNames gpt2_like() {
+  TensorNames names;
+  names.prefixes = {"transformer.", ""};
+  names.heads = {"lm_head"};
+  names.embedding = "wte";
+  names.positions = "wpe";
+  names.final_norm = "ln_f";
+  names.layers = "h.";
+  names.norm_1 = "ln_1";
+  names.norm_2 = "ln_2";
+  return names;
+}
+
+TensorNames gpt2() {
+  auto names = gpt2_like();
+  names.transposed = false;
+  names.inputs = TensorNames::Inputs::kSideBySide;
+  names.queries = "attn.c_attn";
+  names.projection = "attn.c_proj";
+  names.mlp_in = "mlp.c_fc";
+  names.mlp_out = "mlp.c_proj";
+  return names;
+}
+
+TensorNames gptj() {
+  auto names = gpt2_like();
+  names.positions = names.norm_2 = "";
+  names.queries = "attn.q_proj";
+  names.keys = "attn.k_proj";
+  names.values = "attn.v_proj";
+  names.projection = "attn.out_proj";
+  names.mlp_in = "mlp.fc_in";
+  names.mlp_out = "mlp.fc_out";
+  return names;
+}
+
+TensorNames gpt_neo() {
+  auto names = gpt2_like();
+  names.queries = "attn.attention.q_proj";
+  names.keys = "attn.attention.k_proj";
+  names.values = "attn.attention.v_proj";
+  names.projection = "attn.attention.out_proj";
+  names.mlp_in = "mlp.c_fc";
+  names.mlp_out = "mlp.c_proj";
+  return names;
+}
+
+TensorNames gpt_neox() {
+  TensorNames names;
+  names.prefixes = {"gpt_neox.", ""};
+  names.heads = {"embed_out", "lm_head"};
+  names.embedding = "embed_in";
+  names.final_norm = "final_layer_norm";
+  names.layers = "layers.";
+  names.inputs = TensorNames::Inputs::kHeadByHead;
+  names.norm_1 = "input_layernorm";
+  names.norm_2 = "post_attention_layernorm";
+  names.queries = "attention.query_key_value";
+  names.projection = "attention.dense";
+  names.mlp_in = "mlp.dense_h_to_4h";
+  names.mlp_out = "mlp.dense_4h_to_h";
+  return names;
+}
+
+TensorNames opt() {
+  TensorNames names;
+  names.prefixes = {"model.decoder.", "decoder."};
+  names.heads = {"lm_head"};
+  names.embedding = "embed_tokens";
+  names.positions = "embed_positions";
+  names.final_norm = "final_layer_norm";
+  names.enter = "project_in";
+  names.leave = "project_out";
+  names.layers = "layers.";
+  names.queries = "self_attn.q_proj";
+  names.keys = "self_attn.k_proj";
+  names.values = "self_attn.v_proj";
+  names.projection = "self_attn.out_proj";
+  names.norm_1 = "self_attn_layer_norm";
+  names.norm_2 = "final_layer_norm";
+  names.mlp_in = "fc1";
+  names.mlp_out = "fc2";
+  return names;
+}
+
+TensorNames llama() {
+  TensorNames names;
+  names.prefixes = {"model.", ""};
+  names.heads = {"lm_head"};
+  names.embedding = "embed_tokens";
+  names.final_norm = "norm";
+  names.layers = "layers.";
+  names.queries = "self_attn.q_proj";
+  names.keys = "self_attn.k_proj";
+  names.values = "self_attn.v_proj";
+  names.projection = "self_attn.o_proj";
+  names.query_norm = "self_attn.q_norm";
+  names.key_norm = "self_attn.k_norm";
+  names.norm_1 = "input_layernorm";
+  names.norm_2 = "post_attention_layernorm";
+  names.mlp_gate = "mlp.gate_proj";
+  names.mlp_in = "mlp.up_proj";
+  names.mlp_out = "mlp.down_proj";
+  return names;
+}
+
+TensorNames gemma2() {
+  auto names = llama();
+  names.attn_norm = "post_attention_layernorm";
+  names.norm_2 = "pre_feedforward_layernorm";
+  names.mlp_norm = "post_feedforward_layernorm";
+  return names;
+}
+
+TensorNames gemma3() {
+  auto names = gemma2();  // with pictures, older and newer files
+  names.prefixes = {"model.", "language_model.model.", "model.language_model.", ""};
+  names.heads = {"lm_head", "language_model.lm_head"};
+  return names;
+}
+
+}  // namespace
+
+TensorNames tensor_names(Family family) {
+  switch (family) {
+    case Family::kGpt2:
+      return gpt2();
+    case Family::kGptJ:
+      return gptj();
+    case Family::kGptNeo:
+      return gpt_neo();
+    case Family::kGptNeoX:
+      return gpt_neox();
+    case Family::kOpt:
+      return opt();
+    case Family::kLlama:
+    case Family::kMistral:
+    case Family::kQwen2:
+    case Family::kQwen3:
+    case Family::kGemma:
+      return llama();
+    case Family::kGemma2:
+      return gemma2();
+    case Family::kGemma3:
+      return gemma3();
+  }
+  return {};
+}
+
+}  // namespace rometrace

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "rometrace/model/config.hpp"
+
+namespace rometrace {
+
+/// How a checkpoint of a family names its tensors, and lays out its matrices. A name that is empty: there is none.
+struct TensorNames {
+  /// What a layer's attention multiplies with to have queries, keys and values.
+  enum class Inputs {
+    kApart,       ///< three matrices
+    kSideBySide,  ///< one: queries, then keys, then values (GPT-2)
+    kHeadByHead,  ///< one: query, key and value of the first head, then of the next (GPT-NeoX)
+  };
+
+  std::vector<std::string> prefixes;  ///< of all names but the head's: whichever the file has
+  std::vector<std::string> heads;     ///< names of the head, whichever the file has; without ".weight"
+  std::string embedding, positions, final_norm, enter, leave;
+  std::string layers;      ///< before the layer's number
+  bool transposed = true;  ///< matrices are [out, in], as torch.nn.Linear has them; GPT-2's are [in, out]
+
+  // Within a layer.
+  Inputs inputs = Inputs::kApart;
+  std::string queries, keys, values;  ///< or `queries` alone, of all three
+  std::string projection, query_norm, key_norm;
+  std::string norm_1, norm_2, attn_norm, mlp_norm;
+  std::string mlp_gate, mlp_in, mlp_out;
+};
+
+TensorNames tensor_names(Family family);
+
+}  // namespace rometrace
