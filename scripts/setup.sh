@@ -6,7 +6,7 @@ build=$root/build/release
 log=$root/build/setup.log
 
 debian_packages=(g++ cmake ninja-build pkg-config python3-venv libsentencepiece-dev libcli11-dev nlohmann-json3-dev
-  libspdlog-dev libjemalloc-dev libpcre2-dev libcsv-dev libssl-dev doctest-dev)
+  libspdlog-dev libjemalloc-dev libpcre2-dev libicu-dev libcsv-dev libssl-dev libcurl4-openssl-dev doctest-dev)
 
 say() { printf 'rometrace setup: %s\n' "$*" >&2; }
 fail() {

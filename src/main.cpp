@@ -11,8 +11,11 @@
 #include "cli/batch_command.hpp"
 #include "cli/calibrate_command.hpp"
 #include "cli/exit_status.hpp"
+#include "cli/fetch_command.hpp"
+#include "cli/models_command.hpp"
 #include "cli/options.hpp"
 #include "cli/process.hpp"
+#include "cli/self_check_command.hpp"
 #include "cli/trace_command.hpp"
 #include "rometrace/error.hpp"
 
@@ -35,6 +38,7 @@ int run(int status, const std::stop_token&) {
 
 int run(const Options& options, const std::stop_token& stop) {
   spdlog::set_level(log_level(options));
+  if (options.self_check) return run_self_check(options, stop);
   return options.facts ? run_batch(options, stop) : run_trace(options, stop);
 }
 
@@ -49,6 +53,15 @@ int run(const MergeOptions& options, const std::stop_token& stop) {
 int run(const CalibrateOptions& options, const std::stop_token& stop) {
   spdlog::set_level(log_level(options.trace));
   return run_calibrate(options, stop);
+}
+
+int run(const FetchModelsOptions& options, const std::stop_token& stop) {
+  spdlog::set_level(options.quiet ? spdlog::level::err : spdlog::level::info);
+  return run_fetch(options, stop);
+}
+
+int run(const ModelsOptions& options, const std::stop_token& stop) {
+  return run_models(options, stop);
 }
 
 // The first line of a message: libtorch's errors go on with a C++ stack.

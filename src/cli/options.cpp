@@ -110,6 +110,30 @@ CLI::App* add_merge(CLI::App& app, MergeOptions& options) {
   return command;
 }
 
+CLI::App* add_fetch(CLI::App& app, FetchModelsOptions& options) {
+  auto* command = app.add_subcommand(
+      "fetch", "Gets models by name (gpt2-xl) from the Hugging Face hub into its local cache, and says where they are");
+  command->footer(
+      "Environment: HF_ENDPOINT (another hub), HF_TOKEN (for models that need one), HF_HUB_CACHE and HF_HOME (where "
+      "to\n"
+      "put them), HF_HUB_OFFLINE, HF_HUB_DOWNLOAD_TIMEOUT (seconds of silence), ROMETRACE_RETRY_SECONDS (the first\n"
+      "pause), https_proxy and CURL_CA_BUNDLE as for curl.");
+  command->add_option("models", options.models, "Names, such as openai-community/gpt2-xl")
+      ->required()
+      ->type_name("MODEL");
+  command->add_option("--revision", options.revision, "Branch, tag or commit")->type_name("REV")->capture_default_str();
+  command->add_flag("-q,--quiet", options.quiet, "Say nothing on stderr but errors");
+  return command;
+}
+
+CLI::App* add_models(CLI::App& app, ModelsOptions& options) {
+  auto* command = app.add_subcommand("models",
+                                     "Lists the models in the local Hugging Face cache, and which of them can "
+                                     "be traced");
+  command->add_flag("--json", options.json, "Write JSON instead of a table");
+  return command;
+}
+
 }  // namespace
 
 Command parse_options(int argc, char** argv) {
@@ -120,7 +144,7 @@ Command parse_options(int argc, char** argv) {
   MethodOptions method;
 
   CLI::App app(
-      "Causal tracing: where in a GPT-2 model does the answer to a prompt come from? Corrupts the subject's\n"
+      "Causal tracing: where in a language model does the answer to a prompt come from? Corrupts the subject's\n"
       "embeddings with noise, restores clean hidden states one place at a time, and reports which bring the\n"
       "answer back (arXiv 2202.05262).\n"
       "Result: JSON on stdout where it is piped, heat maps where it is a terminal.\n",
@@ -191,6 +215,15 @@ Command parse_options(int argc, char** argv) {
   of_batch(value("--only", only, "known: trace only what is known by --known-by")->type_name("WHAT"))->excludes(probe);
 
   add_run_options(app, options);
+  auto* self_check =
+      app.add_flag(
+             "--self-check", options.self_check,
+             "Trace nothing: check on the model at hand what must hold of any, and of gpt2-xl the paper's numbers; "
+             "exit status 1 where something does not")
+          ->group("Run")
+          ->excludes(files)
+          ->excludes(prompt)
+          ->excludes(subject);
 
   value("-o,--output", options.output, "Write the JSON to this file instead of stdout; - is stdout")
       ->type_name("FILE")
@@ -206,11 +239,17 @@ Command parse_options(int argc, char** argv) {
   auto* merge_command = add_merge(app, merge);
   CalibrateOptions calibrate;
   auto* calibrate_command = add_calibrate(app, calibrate);
+  FetchModelsOptions fetch;
+  auto* fetch_command = add_fetch(app, fetch);
+  ModelsOptions models;
+  auto* models_command = add_models(app, models);
 
   try {
     app.parse(reversed_words(argc, argv));
     if (*summary_command) return summary;
     if (*merge_command) return merge;
+    if (*fetch_command) return fetch;
+    if (*models_command) return models;
     if (*calibrate_command) {
       check_calibrate(app, calibrate);
       return calibrate;
@@ -218,11 +257,14 @@ Command parse_options(int argc, char** argv) {
     if (*files) {
       complete_batch(facts, options, shard, only, known_by, known_by_option->count() > 0, all);
       options.facts = std::move(facts);
-    } else if (!*prompt || !*subject) {
+    } else if (!*self_check && (!*prompt || !*subject)) {
       throw CLI::RequiredError(*prompt ? "--subject" : *subject ? "--prompt" : "--prompt and --subject, or --facts");
     }
     method.complete(options);
     check_run_options(options);
+    if (*self_check && options.engine == Engine::kGradient) {
+      throw CLI::ValidationError("--self-check", "checks the exact engines; leave out --engine");
+    }
   } catch (const CLI::Success& success) {
     return app.exit(success);
   } catch (const CLI::ParseError& error) {

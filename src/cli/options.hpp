@@ -6,7 +6,9 @@
 #include <variant>
 #include <vector>
 
+#include "cli/fetch_command.hpp"
 #include "cli/merge_command.hpp"
+#include "cli/models_command.hpp"
 #include "cli/summary_command.hpp"
 #include "rometrace/study/answer_rule.hpp"
 #include "rometrace/study/batch.hpp"
@@ -39,6 +41,7 @@ struct Options {
   std::string subject;
   std::optional<std::string> model;  ///< folder or name; none: ROMETRACE_MODEL, else the demo model
   std::string revision = "main";
+  bool download = false;  ///< fetch a model that is not in the cache
   std::vector<Kind> kinds;
   PositionRule positions;
   std::int64_t window = 10;
@@ -63,13 +66,14 @@ struct Options {
   std::optional<std::string> expect;
   bool special_tokens = false;
   Engine engine = Engine::kSweep;
-  std::optional<std::int64_t> memory;  ///< bytes of rows the sweep may hold; none: of what is free
+  std::optional<std::int64_t> memory;  ///< bytes of weights and rows together; none: of what is free
   std::string device = "cpu";
   std::string dtype = "float32";
   bool tf32 = false;
   int threads = 0;                    ///< 0: one a core, or one for small models
   std::optional<std::string> output;  ///< file; none or "-": stdout
   bool json = false;
+  bool self_check = false;  ///< laws on the model instead of a trace
   bool verbose = false;
   bool quiet = false;
 };
@@ -82,7 +86,8 @@ struct CalibrateOptions {
 
 /// What to do, or the exit status if the command line has been dealt with (--help, --version, an error: one line
 /// printed).
-using Command = std::variant<Options, SummaryOptions, MergeOptions, CalibrateOptions, int>;
+using Command =
+    std::variant<Options, SummaryOptions, MergeOptions, CalibrateOptions, FetchModelsOptions, ModelsOptions, int>;
 Command parse_options(int argc, char** argv);
 
 }  // namespace rometrace::cli
