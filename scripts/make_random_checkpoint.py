@@ -1,59 +1,37 @@
 #!/usr/bin/env python3
-"""Makes a GPT-2 checkpoint with random weights: a real model's shape without its download, for benchmarks and tests.
+"""Makes a checkpoint with random weights: a real model's shape without its download, for benchmarks and tests.
 
     scripts/make_random_checkpoint.py FOLDER --shape gpt2-xl --tokenizer FOLDER_WITH_VOCAB_AND_MERGES
+    scripts/make_random_checkpoint.py FOLDER --shape llama-3-8b --layers 4 --dtype BF16 --shards 2
+    scripts/make_random_checkpoint.py FOLDER --shape pythia-160m --format bin
     scripts/make_random_checkpoint.py FOLDER --layers 2 --width 64 --heads 4 --vocab 300 --positions 32 --dtype BF16
 
-The folder is one that transformers loads: config.json, model.safetensors (or shards and their index), vocab.json,
-merges.txt. Weights are drawn as for a model before training (matrices N(0, 0.02), LayerNorm gains near 1, small biases)
-and depend on --seed and the shape alone, not on --dtype (but for rounding) or --shards. Tensors are drawn and written
-block by block: GPT-2 XL needs some 100 MB of memory, not 6 GB. Needs NumPy only.
+The folder is one that transformers loads: config.json, model.safetensors (or shards and their index), the tokeniser's
+files. Weights are drawn as for a model before training (matrices N(0, 0.02), gains of norms near 1, small biases) and
+depend on --seed and the shape alone, not on --dtype (but for rounding), --shards or --format. Tensors are drawn and
+written block by block: GPT-2 XL needs some 100 MB of memory, not 6 GB, and so does GPT-NeoX 20B. `--format bin` writes
+what torch.save does, pytorch_model.bin. Needs NumPy only.
 """
 
 import argparse
 import json
 import pathlib
+import pickle
 import shutil
 import struct
 import sys
+import zipfile
 import zlib
 
 import numpy as np
 
-# name: layers, width, heads
-SHAPES = {
-    "gpt2": (12, 768, 12),
-    "gpt2-medium": (24, 1024, 16),
-    "gpt2-large": (36, 1280, 20),
-    "gpt2-xl": (48, 1600, 25),
-}
+from checkpoint_shapes import NAMES_OF_SIZES, SHAPES, field_of, tensors_of, with_size
+
 BYTES_OF_DTYPE = {"F32": 4, "F16": 2, "BF16": 2}
 TORCH_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+STORAGES = {"F32": "FloatStorage", "F16": "HalfStorage", "BF16": "BFloat16Storage"}
 END_OF_TEXT = "<|endoftext|>"
 BLOCK = 1 << 22  # elements drawn at a time
-
-
-def tensors_of(layers, width, vocab, positions):
-    """(name, shape, mean, deviation) of each tensor. Matrices are [in, out], as transformers' Conv1D has them."""
-    yield "transformer.wte.weight", (vocab, width), 0.0, 0.02
-    yield "transformer.wpe.weight", (positions, width), 0.0, 0.01
-    for layer in range(layers):
-        block = f"transformer.h.{layer}"
-        for norm in ("ln_1", "ln_2"):
-            yield f"{block}.{norm}.weight", (width,), 1.0, 0.02
-            yield f"{block}.{norm}.bias", (width,), 0.0, 0.02
-        # GPT-2's own rule: what is added to the residual stream is scaled down with the depth.
-        residual = 0.02 / np.sqrt(2.0 * layers)
-        for name, rows, columns, deviation in (
-            ("attn.c_attn", width, 3 * width, 0.02),
-            ("attn.c_proj", width, width, residual),
-            ("mlp.c_fc", width, 4 * width, 0.02),
-            ("mlp.c_proj", 4 * width, width, residual),
-        ):
-            yield f"{block}.{name}.weight", (rows, columns), 0.0, deviation
-            yield f"{block}.{name}.bias", (columns,), 0.0, 0.02
-    yield "transformer.ln_f.weight", (width,), 1.0, 0.02
-    yield "transformer.ln_f.bias", (width,), 0.0, 0.02
 
 
 def encode(values, dtype):
@@ -96,6 +74,96 @@ def write_safetensors(path, tensors, dtype, seed):
     return end
 
 
+# --- What torch.save writes -------------------------------------------------------------------------------------
+
+
+class Global:
+    """A name of PyTorch's in a pickle, which is written without importing it."""
+
+    def __init__(self, module, name):
+        self.module, self.name = module, name
+
+
+class TensorPickler(pickle._Pickler):  # the one in Python, whose opcodes can be written one by one
+    """Pickles tensors as torch.save does: each refers to a file of numbers beside the pickle."""
+
+    def save_global_name(self, value):
+        self.write(pickle.GLOBAL + f"{value.module}\n{value.name}\n".encode())
+
+    def save_stored(self, stored):
+        """A tensor: a call of PyTorch's function that puts it together."""
+        stride, strides = 1, []
+        for size in reversed(stored.shape):
+            strides.insert(0, stride)
+            stride *= size
+        self.save_global_name(Global("torch._utils", "_rebuild_tensor_v2"))
+        self.write(pickle.MARK)
+        self.write(pickle.MARK)
+        self.save("storage")
+        self.save_global_name(Global("torch", stored.storage))
+        for value in (stored.file, "cpu", stride):
+            self.save(value)
+        self.write(pickle.TUPLE + pickle.BINPERSID)
+        for value in (0, tuple(stored.shape), tuple(strides), False):
+            self.save(value)
+        self.save_global_name(Global("collections", "OrderedDict"))
+        self.write(pickle.EMPTY_TUPLE + pickle.REDUCE)  # no backward hooks
+        self.write(pickle.TUPLE + pickle.REDUCE)
+
+    def dump_state(self, entries):
+        """An ordered dictionary of the (name, Stored)."""
+        self.write(pickle.PROTO + bytes([2]))
+        self.save_global_name(Global("collections", "OrderedDict"))
+        self.write(pickle.EMPTY_TUPLE + pickle.REDUCE + pickle.MARK)
+        for name, stored in entries:
+            self.save(name)
+            self.save_stored(stored)
+        self.write(pickle.SETITEMS + pickle.STOP)
+
+
+class Stored:
+    """Where a tensor's numbers are."""
+
+    def __init__(self, shape, storage, file):
+        self.shape, self.storage, self.file = shape, storage, file
+
+
+def open_aligned(archive, name):
+    """A file in the archive whose bytes begin at a multiple of 64, as in those of torch.save."""
+    entry = zipfile.ZipInfo(name)
+    header = 30 + len(name) + 20 + 4  # of the entry, of its size in 64 bits, and of the padding itself
+    padding = -(archive.fp.tell() + header) % 64
+    entry.extra = struct.pack("<HH", 0x4246, padding) + b"Z" * padding
+    return archive.open(entry, "w", force_zip64=True)
+
+
+def write_bin(path, tensors, dtype, seed):
+    partial = path.with_name(path.name + ".partial")
+    root = path.stem
+    with zipfile.ZipFile(partial, "w") as archive:
+        with open_aligned(archive, f"{root}/data.pkl") as file:
+            names = [(name, Stored(shape, STORAGES[dtype], str(n))) for n, (name, shape, _, _) in enumerate(tensors)]
+            TensorPickler(file, protocol=2).dump_state(names)
+        with open_aligned(archive, f"{root}/byteorder") as file:
+            file.write(b"little")
+        for number, (name, shape, mean, deviation) in enumerate(tensors):
+            with open_aligned(archive, f"{root}/data/{number}") as file:
+                write_tensor(file, name, shape, mean, deviation, dtype, seed)
+        with open_aligned(archive, f"{root}/version") as file:
+            file.write(b"3\n")
+    partial.replace(path)
+    return sum(int(np.prod(shape, dtype=np.int64)) for _, shape, _, _ in tensors) * BYTES_OF_DTYPE[dtype]
+
+
+# --- Folders ----------------------------------------------------------------------------------------------------
+
+# Name of the files, their ending, and what writes one.
+FORMATS = {
+    "safetensors": ("model", "safetensors", write_safetensors),
+    "bin": ("pytorch_model", "bin", write_bin),
+}
+
+
 def split(tensors, shards):
     """The tensors in order, in `shards` runs of about the same number of elements, none of them empty."""
     sizes = [int(np.prod(shape, dtype=np.int64)) for _, shape, _, _ in tensors]
@@ -112,18 +180,20 @@ def split(tensors, shards):
     return runs
 
 
-def write_weights(folder, tensors, dtype, shards, seed):
-    for old in [*folder.glob("model*.safetensors"), *folder.glob("model.safetensors.index.json")]:
-        old.unlink()  # a single file left beside an index would be the one that is read
+def write_weights(folder, tensors, file_format, dtype, shards, seed):
+    for stem, ending, _ in FORMATS.values():
+        for old in [*folder.glob(f"{stem}*.{ending}"), *folder.glob(f"{stem}.{ending}.index.json")]:
+            old.unlink()  # a single file left beside an index would be the one that is read
+    stem, ending, write = FORMATS[file_format]
     if shards == 1:
-        return write_safetensors(folder / "model.safetensors", tensors, dtype, seed)
+        return write(folder / f"{stem}.{ending}", tensors, dtype, seed)
     weight_map, total = {}, 0
     for number, run in enumerate(split(tensors, shards), start=1):
-        file = f"model-{number:05}-of-{shards:05}.safetensors"
-        total += write_safetensors(folder / file, run, dtype, seed)
+        file = f"{stem}-{number:05}-of-{shards:05}.{ending}"
+        total += write(folder / file, run, dtype, seed)
         weight_map.update({name: file for name, _, _, _ in run})
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+    (folder / f"{stem}.{ending}.index.json").write_text(json.dumps(index, indent=2) + "\n")
     return total
 
 
@@ -134,40 +204,47 @@ def byte_alphabet():
     return [chr(byte) for byte in printable] + [chr(256 + i) for i in range(len(others))]
 
 
+TOKENIZER_FILES = (
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+)
+
+
 def read_vocabulary(source):
-    """Token -> id of the source's vocab.json; without a source, the 256 bytes and <|endoftext|>."""
+    """Token -> id of the source's vocab.json, None if it has another kind of tokeniser; without a source, the 256 bytes
+    and <|endoftext|>."""
     if source is None:
         return {token: index for index, token in enumerate([*byte_alphabet(), END_OF_TEXT])}
-    return json.loads((source / "vocab.json").read_text(encoding="utf-8"))
+    path = source / "vocab.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def write_tokenizer(folder, source):
     if source is not None:
-        for name in ("vocab.json", "merges.txt"):
-            shutil.copyfile(source / name, folder / name)
+        for name in TOKENIZER_FILES:
+            if (source / name).is_file():
+                shutil.copyfile(source / name, folder / name)
         return
     text = json.dumps(read_vocabulary(None), ensure_ascii=False)
     (folder / "vocab.json").write_text(text, encoding="utf-8")
     (folder / "merges.txt").write_text("#version: 0.2\n")
 
 
-def config_of(layers, width, heads, vocab, positions, dtype, end_of_text):
-    return {
-        "activation_function": "gelu_new",
-        "architectures": ["GPT2LMHeadModel"],
-        "bos_token_id": end_of_text,
-        "eos_token_id": end_of_text,
-        "layer_norm_epsilon": 1e-05,
-        "model_type": "gpt2",
-        "n_embd": width,
-        "n_head": heads,
-        "n_inner": None,
-        "n_layer": layers,
-        "n_positions": positions,
-        "tie_word_embeddings": True,
-        "torch_dtype": TORCH_DTYPES[dtype],
-        "vocab_size": vocab,
-    }
+def config_of(arguments):
+    """config.json of the shape, with the sizes that are asked for."""
+    config = SHAPES[arguments.shape]
+    for size in NAMES_OF_SIZES:
+        value = getattr(arguments, size)
+        if value is not None:
+            config = with_size(config, size, value)
+    if config["model_type"] == "gpt2" and arguments.vocabulary:
+        end_of_text = arguments.vocabulary.get(END_OF_TEXT)
+        config = config | {"bos_token_id": end_of_text, "eos_token_id": end_of_text}
+    return config | {"torch_dtype": TORCH_DTYPES[arguments.dtype]}
 
 
 def parse_arguments():
@@ -181,47 +258,48 @@ def parse_arguments():
     parser.add_argument("folder", type=pathlib.Path, help="made if it is not there; weights in it are replaced")
     parser.add_argument("--shape", choices=SHAPES, default="gpt2", help="a real model's shape (default: gpt2)")
     parser.add_argument("--layers", type=positive, help="instead of the shape's")
-    parser.add_argument("--width", type=positive, help="instead of the shape's")
-    parser.add_argument("--heads", type=positive, help="instead of the shape's")
-    parser.add_argument("--vocab", type=positive, default=50257, help="tokens (default: 50257)")
-    parser.add_argument("--positions", type=positive, default=1024, help="longest prompt in tokens (default: 1024)")
+    parser.add_argument("--width", type=positive, help="instead of the shape's, of GPT-2's shapes")
+    parser.add_argument("--heads", type=positive, help="instead of the shape's, of GPT-2's shapes")
+    parser.add_argument("--vocab", type=positive, help="tokens, instead of the shape's")
+    parser.add_argument("--positions", type=positive, help="longest prompt in tokens, instead of the shape's")
     parser.add_argument("--dtype", choices=BYTES_OF_DTYPE, default="F32")
+    parser.add_argument("--format", choices=FORMATS, default="safetensors")
     parser.add_argument("--shards", type=positive, default=1, help="number of weight files (default: 1)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tokenizer", type=pathlib.Path, help="folder whose vocab.json and merges.txt are copied")
+    parser.add_argument("--tokenizer", type=pathlib.Path, help="folder whose tokeniser is copied")
     arguments = parser.parse_args()
 
-    layers, width, heads = SHAPES[arguments.shape]
-    arguments.layers = arguments.layers or layers
-    arguments.width = arguments.width or width
-    arguments.heads = arguments.heads or heads
-    if arguments.width % arguments.heads != 0:
-        parser.error(f"--heads {arguments.heads} does not divide the width {arguments.width}")
+    if SHAPES[arguments.shape]["model_type"] != "gpt2" and (arguments.width or arguments.heads):
+        parser.error(f"--width and --heads are for the shapes of GPT-2, and --shape is {arguments.shape}")
     if arguments.seed < 0:
         parser.error("--seed: expected 0 or more")
-    if arguments.shards > 12 * arguments.layers + 4:
-        parser.error(f"--shards {arguments.shards}: the model has {12 * arguments.layers + 4} tensors")
-    for name in ("vocab.json", "merges.txt") if arguments.tokenizer else ():
-        if not (arguments.tokenizer / name).is_file():
-            parser.error(f"--tokenizer: {arguments.tokenizer / name}: no such file")
+    if arguments.tokenizer and not any((arguments.tokenizer / name).is_file() for name in TOKENIZER_FILES):
+        parser.error(f"--tokenizer: {arguments.tokenizer} has none of {', '.join(TOKENIZER_FILES)}")
+    if arguments.tokenizer and (arguments.tokenizer / "vocab.json").is_file():
+        if not (arguments.tokenizer / "merges.txt").is_file():
+            parser.error(f"--tokenizer: {arguments.tokenizer / 'merges.txt'}: no such file")
     arguments.vocabulary = read_vocabulary(arguments.tokenizer)
-    needed = max(arguments.vocabulary.values()) + 1
-    if needed > arguments.vocab:
-        parser.error(f"--vocab {arguments.vocab}: the tokeniser has {needed} tokens")
+    arguments.config = config_of(arguments)
+    arguments.tensors = tensors_of(arguments.config)
+    width, heads, vocab = (arguments.config[field_of(arguments.config, size)] for size in ("width", "heads", "vocab"))
+    if SHAPES[arguments.shape]["model_type"] == "gpt2" and width % heads != 0:
+        parser.error(f"--heads {heads} does not divide the width {width}")
+    if arguments.shards > len(arguments.tensors):
+        parser.error(f"--shards {arguments.shards}: the model has {len(arguments.tensors)} tensors")
+    needed = max(arguments.vocabulary.values()) + 1 if arguments.vocabulary else 0
+    if needed > vocab:
+        parser.error(f"--vocab {vocab}: the tokeniser has {needed} tokens")
     return arguments
 
 
 def main():
     arguments = parse_arguments()
-    layers, width, vocab, positions = arguments.layers, arguments.width, arguments.vocab, arguments.positions
-    arguments.folder.mkdir(parents=True, exist_ok=True)
-    end_of_text = arguments.vocabulary.get(END_OF_TEXT)
-    config = config_of(layers, width, arguments.heads, vocab, positions, arguments.dtype, end_of_text)
-    (arguments.folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    write_tokenizer(arguments.folder, arguments.tokenizer)
-    tensors = list(tensors_of(layers, width, vocab, positions))
-    size = write_weights(arguments.folder, tensors, arguments.dtype, arguments.shards, arguments.seed)
-    print(f"{arguments.folder}: {len(tensors)} tensors, {size / 1e6:.1f} MB of {arguments.dtype}", file=sys.stderr)
+    folder, tensors = arguments.folder, arguments.tensors
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(arguments.config, indent=2) + "\n")
+    write_tokenizer(folder, arguments.tokenizer)
+    size = write_weights(folder, tensors, arguments.format, arguments.dtype, arguments.shards, arguments.seed)
+    print(f"{folder}: {len(tensors)} tensors, {size / 1e6:.1f} MB of {arguments.dtype}", file=sys.stderr)
 
 
 if __name__ == "__main__":

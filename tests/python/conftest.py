@@ -89,3 +89,12 @@ def validate(repository: Path) -> Callable[[dict[str, Any]], None]:
         if (schema := json.loads(path.read_text()))
     }
     return lambda record: schemas[record["schema"]].validate(record)
+
+
+@pytest.fixture(scope="session")
+def tool(bin_dir: Path) -> Path:
+    """The program that tokenises the texts it is given."""
+    path = bin_dir / "rometrace_tokenize"
+    if not path.exists():
+        pytest.skip(f"{path} is not there; build first: cmake --workflow --preset release")
+    return path

@@ -73,7 +73,7 @@ def test_each_record_gets_a_line_after_the_header(
 
 
 @pytest.mark.parametrize("options", [(), ("--facts-per-sweep", "1"), ("--facts-per-sweep", "7"), ("--threads", "2"),
-                                     ("--memory", "200K"), ("--engine", "plain")], ids=" ".join)
+                                     ("--memory", "3M"), ("--engine", "plain")], ids=" ".join)
 def test_a_fact_has_the_scores_that_it_has_alone(
     batch: Callable[..., list[dict[str, Any]]], traced: Callable[..., dict[str, Any]], shipped: Path, options: tuple[str, ...]
 ) -> None:

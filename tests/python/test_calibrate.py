@@ -181,7 +181,7 @@ def test_without_a_traced_fact_it_is_said_why(bin_dir: Path, tmp_path: Path) -> 
         (("--target", "subject"), ("--target", "expected object")),
         (("--all", "--target", "object"), ("--all",)),
         (("--sample", "0"), ("--sample", "expected a whole number")),
-        (("--memory", "1K"), ("--memory", "does not hold the largest fact")),
+        (("--memory", "1K"), ("--memory", "does not hold two layers")),
         (("--dtype", "int8"), ("--dtype", "expected float32")),
         (("--noise-facts", "missing.json"), ("--noise-facts", "missing.json")),
     ],

@@ -139,8 +139,32 @@ def largest_difference(found, expected):
 
 def test_engines_memory_and_threads_change_no_score(rometrace):
     expected = grids_of(rometrace(*MILES, "--engine", "plain"))
-    for options in ((), ("--memory", "60K"), ("--memory", "0.3MiB"), ("--threads", "2")):
+    streamed = ("--memory", "2.9M")
+    for options in ((), streamed, (*streamed, "--engine", "plain"), ("--memory", "12MiB"), ("--threads", "2")):
         assert largest_difference(grids_of(rometrace(*MILES, *options)), expected) < 1e-6, options
+
+
+def test_weights_that_do_not_fit_are_streamed_and_that_is_said(rometrace):
+    said = "each layer is read from the files when it is used"
+    assert said in rometrace(*MILES, "--memory", "2.9M").stderr
+    assert said not in rometrace(*MILES, "--memory", "12M").stderr
+    assert said not in rometrace(*MILES).stderr
+    refused(rometrace(*MILES, "-q", "--memory", "2M"), "two layers", "expected at least 2")
+
+
+def test_a_model_checks_itself(rometrace):
+    result = rometrace("--self-check")
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[-1] == "all that was checked holds"
+    assert sum(line.startswith("holds ") for line in lines) >= 10
+    assert not any(line.startswith("FAILS") for line in lines)
+    assert any("GPT-2 XL" in line and line.startswith("not checked") for line in lines)
+    streamed = rometrace("--self-check", "--memory", "4M")
+    assert streamed.returncode == 0, streamed.stderr
+    assert "the plain engine would read all weights for each cell" in streamed.stdout
+    for words in (("--prompt", "x"), ("--facts", "x"), ("--engine", "gradient")):
+        refused(rometrace("--self-check", *words), "--self-check")
 
 
 def test_the_engine_is_in_the_result_and_its_work_in_the_verbose_log(rometrace):
@@ -233,7 +257,7 @@ def test_special_tokens_are_text_unless_asked_for(rometrace):
         ((*QUICK, "--target", ""), ["--target", "empty"]),
         ((*QUICK, "--noise-facts", "/nonexistent/facts.json"), ["/nonexistent/facts.json"]),
         ((*QUICK, "--model", "/nonexistent/model"), ["/nonexistent/model"]),
-        ((*QUICK, "--model", "nobody/nothing"), ["nobody/nothing", "hf download"]),
+        ((*QUICK, "--model", "nobody/nothing"), ["nobody/nothing", "rometrace fetch nobody/nothing"]),
         (("--subject", "Miles"), ["--prompt"]),
         (("--prompt", "Miles \udcff Davis", "--subject", "Miles"), ["UTF-8"]),
     ],
@@ -392,7 +416,8 @@ def vocabulary_without_the_space(folder: Path) -> None:
         (configure(activation_function="swiglu"), ["activation_function", "swiglu"]),
         (configure(n_head=7), ["n_head", "7"]),
         (configure(n_layer="8"), ["n_layer"]),
-        (configure(model_type="llama"), ["llama"]),
+        (configure(model_type="bert"), ["bert", "encoder"]),
+        (configure(model_type="mixtral"), ["mixtral", "mixture of experts"]),
         (configure(vocab_size=10), ["wte"]),
         (remove("vocab.json"), ["vocab.json"]),
         (rewrite("vocab.json", "{}"), ["vocab.json"]),

@@ -1,0 +1,449 @@
+"""Shapes of public checkpoints by name: the config.json of each, and the tensors that its weight files hold.
+
+Configs have the fields that decide what is computed, as the checkpoints on the Hub write them. Tensors are named and
+ordered as transformers saves them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Iterator
+
+Config = dict[str, Any]
+Tensor = tuple[str, tuple[int, ...], float, float]
+"""Name, shape, mean and standard deviation."""
+
+DEVIATION = 0.02
+
+
+# --- Configs ----------------------------------------------------------------------------------------------------
+
+
+def gpt2(layers: int, width: int, heads: int) -> Config:
+    return {
+        "activation_function": "gelu_new",
+        "architectures": ["GPT2LMHeadModel"],
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "layer_norm_epsilon": 1e-05,
+        "model_type": "gpt2",
+        "n_embd": width,
+        "n_head": heads,
+        "n_inner": None,
+        "n_layer": layers,
+        "n_positions": 1024,
+        "tie_word_embeddings": True,
+        "vocab_size": 50257,
+    }
+
+
+def gptj(layers: int, width: int, heads: int) -> Config:
+    return {
+        "activation_function": "gelu_new",
+        "architectures": ["GPTJForCausalLM"],
+        "bos_token_id": 50256,
+        "eos_token_id": 50256,
+        "layer_norm_epsilon": 1e-05,
+        "model_type": "gptj",
+        "n_embd": width,
+        "n_head": heads,
+        "n_inner": None,
+        "n_layer": layers,
+        "n_positions": 2048,
+        "rotary": True,
+        "rotary_dim": 64,
+        "tie_word_embeddings": False,
+        "vocab_size": 50400,
+    }
+
+
+def gpt_neo(layers: int, width: int, heads: int) -> Config:
+    return {
+        "activation_function": "gelu_new",
+        "architectures": ["GPTNeoForCausalLM"],
+        "attention_types": [[["global", "local"], layers // 2]],
+        "bos_token_id": 50256,
+        "eos_token_id": 50256,
+        "hidden_size": width,
+        "intermediate_size": None,
+        "layer_norm_epsilon": 1e-05,
+        "max_position_embeddings": 2048,
+        "model_type": "gpt_neo",
+        "num_heads": heads,
+        "num_layers": layers,
+        "vocab_size": 50257,
+        "window_size": 256,
+    }
+
+
+def gpt_neox(layers: int, width: int, heads: int, vocab: int = 50304, activation: str = "gelu") -> Config:
+    return {
+        "architectures": ["GPTNeoXForCausalLM"],
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "hidden_act": activation,
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "layer_norm_eps": 1e-05,
+        "max_position_embeddings": 2048,
+        "model_type": "gpt_neox",
+        "num_attention_heads": heads,
+        "num_hidden_layers": layers,
+        "rotary_emb_base": 10000,
+        "rotary_pct": 0.25,
+        "tie_word_embeddings": False,
+        "use_parallel_residual": True,
+        "vocab_size": vocab,
+    }
+
+
+def opt(layers: int, width: int, heads: int, embedding: int | None = None) -> Config:
+    """`embedding`: width of the token embeddings, if it is another one; such a model has its norms behind."""
+    return {
+        "_remove_final_layer_norm": False,
+        "activation_function": "relu",
+        "architectures": ["OPTForCausalLM"],
+        "bos_token_id": 2,
+        "do_layer_norm_before": embedding is None,
+        "eos_token_id": 2,
+        "ffn_dim": 4 * width,
+        "hidden_size": width,
+        "max_position_embeddings": 2048,
+        "model_type": "opt",
+        "num_attention_heads": heads,
+        "num_hidden_layers": layers,
+        "pad_token_id": 1,
+        "vocab_size": 50272,
+        "word_embed_proj_dim": embedding or width,
+    }
+
+
+def gated(model_type: str, name: str, sizes: tuple[int, int, int, int, int, int], **more: Any) -> Config:
+    """Llama and what came after it; sizes: layers, width, heads, pairs of keys and values, inner width, vocabulary."""
+    layers, width, heads, pairs, inner, vocab = sizes
+    return {
+        "architectures": [name],
+        "model_type": model_type,
+        "hidden_act": "silu",
+        "hidden_size": width,
+        "intermediate_size": inner,
+        "num_attention_heads": heads,
+        "num_hidden_layers": layers,
+        "num_key_value_heads": pairs,
+        "rms_norm_eps": 1e-05,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": False,
+        "vocab_size": vocab,
+    } | more
+
+
+def llama(layers: int, width: int, heads: int, pairs: int, inner: int, vocab: int, **more: Any) -> Config:
+    bos, eos = (128000, 128001) if vocab == 128256 else (1, 2)  # Llama 3's own vocabulary, or that of the first two
+    ends = {"bos_token_id": bos, "eos_token_id": eos}
+    return gated("llama", "LlamaForCausalLM", (layers, width, heads, pairs, inner, vocab), **ends | more)
+
+
+def llama_3_2(layers: int, width: int, heads: int, inner: int, head: int) -> Config:
+    scaling = {
+        "factor": 32.0,
+        "high_freq_factor": 4.0,
+        "low_freq_factor": 1.0,
+        "original_max_position_embeddings": 8192,
+        "rope_type": "llama3",
+    }
+    more = {"head_dim": head, "max_position_embeddings": 131072, "rope_scaling": scaling, "rope_theta": 500000.0}
+    return llama(layers, width, heads, 8, inner, 128256, **more, tie_word_embeddings=True)
+
+
+def qwen2(layers: int, width: int, heads: int, pairs: int, inner: int, vocab: int, tied: bool) -> Config:
+    return gated(
+        "qwen2",
+        "Qwen2ForCausalLM",
+        (layers, width, heads, pairs, inner, vocab),
+        eos_token_id=151643,
+        max_position_embeddings=131072,
+        max_window_layers=layers,
+        rms_norm_eps=1e-06,
+        rope_theta=1000000.0,
+        sliding_window=131072,
+        tie_word_embeddings=tied,
+        use_sliding_window=False,
+    )
+
+
+def qwen3(layers: int, width: int, heads: int, inner: int, tied: bool) -> Config:
+    return gated(
+        "qwen3",
+        "Qwen3ForCausalLM",
+        (layers, width, heads, 8, inner, 151936),
+        attention_bias=False,
+        eos_token_id=151645,
+        head_dim=128,
+        max_position_embeddings=40960,
+        rms_norm_eps=1e-06,
+        rope_theta=1000000,
+        tie_word_embeddings=tied,
+        use_sliding_window=False,
+    )
+
+
+def any_gemma(model_type: str, name: str, sizes: tuple[int, int, int, int, int, int], **more: Any) -> Config:
+    common = {"bos_token_id": 2, "eos_token_id": 1, "head_dim": 256, "pad_token_id": 0, "rms_norm_eps": 1e-06}
+    config = gated(model_type, name, sizes, **common, max_position_embeddings=8192, **more)
+    return config | {"hidden_act": "gelu_pytorch_tanh", "tie_word_embeddings": True}
+
+
+def gemma2(layers: int, width: int, heads: int, pairs: int, inner: int) -> Config:
+    return any_gemma(
+        "gemma2",
+        "Gemma2ForCausalLM",
+        (layers, width, heads, pairs, inner, 256000),
+        attn_logit_softcapping=50.0,
+        final_logit_softcapping=30.0,
+        hidden_activation="gelu_pytorch_tanh",
+        query_pre_attn_scalar=256,
+        sliding_window=4096,
+    )
+
+
+def gemma3(layers: int, width: int, heads: int, pairs: int, inner: int) -> Config:
+    return any_gemma(
+        "gemma3_text",
+        "Gemma3ForCausalLM",
+        (layers, width, heads, pairs, inner, 262144),
+        hidden_activation="gelu_pytorch_tanh",
+        query_pre_attn_scalar=256,
+        rope_local_base_freq=10000,
+        sliding_window=512,
+        sliding_window_pattern=6,
+    ) | {"rope_theta": 1000000, "max_position_embeddings": 32768}
+
+
+MISTRAL = (32, 4096, 32, 8, 14336)
+SHAPES: dict[str, Config] = {
+    "gpt2": gpt2(12, 768, 12),
+    "gpt2-medium": gpt2(24, 1024, 16),
+    "gpt2-large": gpt2(36, 1280, 20),
+    "gpt2-xl": gpt2(48, 1600, 25),
+    "gpt-j-6b": gptj(28, 4096, 16),
+    "gpt-neo-125m": gpt_neo(12, 768, 12),
+    "gpt-neo-1.3b": gpt_neo(24, 2048, 16),
+    "gpt-neo-2.7b": gpt_neo(32, 2560, 20),
+    "pythia-70m": gpt_neox(6, 512, 8),
+    "pythia-160m": gpt_neox(12, 768, 12),
+    "pythia-410m": gpt_neox(24, 1024, 16),
+    "pythia-1b": gpt_neox(16, 2048, 8),
+    "pythia-1.4b": gpt_neox(24, 2048, 16),
+    "pythia-2.8b": gpt_neox(32, 2560, 32),
+    "pythia-6.9b": gpt_neox(32, 4096, 32, vocab=50432),
+    "pythia-12b": gpt_neox(36, 5120, 40, vocab=50688),
+    "gpt-neox-20b": gpt_neox(44, 6144, 64, vocab=50432, activation="gelu_fast"),
+    "opt-125m": opt(12, 768, 12),
+    "opt-350m": opt(24, 1024, 16, embedding=512),
+    "opt-1.3b": opt(24, 2048, 32),
+    "opt-2.7b": opt(32, 2560, 32),
+    "opt-6.7b": opt(32, 4096, 32),
+    "opt-13b": opt(40, 5120, 40),
+    "llama-7b": llama(32, 4096, 32, 32, 11008, 32000, max_position_embeddings=2048, rms_norm_eps=1e-06),
+    "llama-2-7b": llama(32, 4096, 32, 32, 11008, 32000, max_position_embeddings=4096),
+    "llama-2-13b": llama(40, 5120, 40, 40, 13824, 32000, max_position_embeddings=4096),
+    "llama-3-8b": llama(32, 4096, 32, 8, 14336, 128256, max_position_embeddings=8192, rope_theta=500000.0),
+    "llama-3.2-1b": llama_3_2(16, 2048, 32, 8192, head=64),
+    "llama-3.2-3b": llama_3_2(28, 3072, 24, 8192, head=128),
+    "mistral-7b": gated(
+        "mistral",
+        "MistralForCausalLM",
+        (*MISTRAL, 32000),
+        bos_token_id=1,
+        eos_token_id=2,
+        max_position_embeddings=32768,
+        sliding_window=4096,
+    ),
+    "qwen2-0.5b": qwen2(24, 896, 14, 2, 4864, 151936, tied=True),
+    "qwen2-1.5b": qwen2(28, 1536, 12, 2, 8960, 151936, tied=True),
+    "qwen2-7b": qwen2(28, 3584, 28, 4, 18944, 152064, tied=False),
+    "qwen3-0.6b": qwen3(28, 1024, 16, 3072, tied=True),
+    "qwen3-1.7b": qwen3(28, 2048, 16, 6144, tied=True),
+    "qwen3-4b": qwen3(36, 2560, 32, 9728, tied=True),
+    "qwen3-8b": qwen3(36, 4096, 32, 12288, tied=False),
+    "gemma-2b": any_gemma("gemma", "GemmaForCausalLM", (18, 2048, 8, 1, 16384, 256000)),
+    "gemma-7b": any_gemma("gemma", "GemmaForCausalLM", (28, 3072, 16, 16, 24576, 256000)),
+    "gemma-2-2b": gemma2(26, 2304, 8, 4, 9216),
+    "gemma-2-9b": gemma2(42, 3584, 16, 8, 14336),
+    "gemma-3-1b": gemma3(26, 1152, 4, 1, 6912),
+}
+
+NAMES_OF_SIZES = {
+    "layers": ("n_layer", "num_layers", "num_hidden_layers"),
+    "width": ("n_embd", "hidden_size"),
+    "heads": ("n_head", "num_heads", "num_attention_heads"),
+    "positions": ("n_positions", "max_position_embeddings"),
+    "vocab": ("vocab_size",),
+}
+
+
+def field_of(config: Config, size: str) -> str:
+    """What the family calls "layers", "width", "heads", "positions" or "vocab"."""
+    return next(name for name in NAMES_OF_SIZES[size] if name in config)
+
+
+def with_size(config: Config, size: str, value: int) -> Config:
+    """The config with another number of layers and so on."""
+    changed = config | {field_of(config, size): value}
+    if size == "layers" and config["model_type"] == "gpt_neo":
+        pairs = [[["global", "local"], value // 2]] if value > 1 else []
+        changed["attention_types"] = pairs + ([[["global"], 1]] if value % 2 else [])
+    return changed
+
+
+# --- Tensors ----------------------------------------------------------------------------------------------------
+
+
+def linear(name: str, outputs: int, inputs: int, bias: bool, deviation: float = DEVIATION) -> Iterator[Tensor]:
+    yield f"{name}.weight", (outputs, inputs), 0.0, deviation
+    if bias:
+        yield f"{name}.bias", (outputs,), 0.0, DEVIATION
+
+
+def layer_norm(name: str, width: int) -> Iterator[Tensor]:
+    yield f"{name}.weight", (width,), 1.0, DEVIATION
+    yield f"{name}.bias", (width,), 0.0, DEVIATION
+
+
+def gpt2_tensors(config: Config, residual: float) -> Iterator[Tensor]:
+    width = config["n_embd"]
+    yield "transformer.wte.weight", (config["vocab_size"], width), 0.0, DEVIATION
+    yield "transformer.wpe.weight", (config["n_positions"], width), 0.0, 0.01
+    for layer in range(config["n_layer"]):
+        block = f"transformer.h.{layer}"
+        for norm in ("ln_1", "ln_2"):
+            yield from layer_norm(f"{block}.{norm}", width)
+        # Conv1D has its matrices [inputs, outputs].
+        for name, inputs, outputs, deviation in (
+            ("attn.c_attn", width, 3 * width, DEVIATION),
+            ("attn.c_proj", width, width, residual),
+            ("mlp.c_fc", width, 4 * width, DEVIATION),
+            ("mlp.c_proj", 4 * width, width, residual),
+        ):
+            yield f"{block}.{name}.weight", (inputs, outputs), 0.0, deviation
+            yield f"{block}.{name}.bias", (outputs,), 0.0, DEVIATION
+    yield from layer_norm("transformer.ln_f", width)
+
+
+def gptj_tensors(config: Config, residual: float) -> Iterator[Tensor]:
+    width, vocab = config["n_embd"], config["vocab_size"]
+    yield "transformer.wte.weight", (vocab, width), 0.0, DEVIATION
+    for layer in range(config["n_layer"]):
+        block = f"transformer.h.{layer}"
+        yield from layer_norm(f"{block}.ln_1", width)
+        for name in ("k_proj", "v_proj", "q_proj"):
+            yield from linear(f"{block}.attn.{name}", width, width, bias=False)
+        yield from linear(f"{block}.attn.out_proj", width, width, bias=False, deviation=residual)
+        yield from linear(f"{block}.mlp.fc_in", 4 * width, width, bias=True)
+        yield from linear(f"{block}.mlp.fc_out", width, 4 * width, bias=True, deviation=residual)
+    yield from layer_norm("transformer.ln_f", width)
+    yield from linear("lm_head", vocab, width, bias=True)
+
+
+def gpt_neo_tensors(config: Config, residual: float) -> Iterator[Tensor]:
+    width = config["hidden_size"]
+    yield "transformer.wte.weight", (config["vocab_size"], width), 0.0, DEVIATION
+    yield "transformer.wpe.weight", (config["max_position_embeddings"], width), 0.0, 0.01
+    for layer in range(config["num_layers"]):
+        block = f"transformer.h.{layer}"
+        yield from layer_norm(f"{block}.ln_1", width)
+        for name in ("k_proj", "v_proj", "q_proj"):
+            yield from linear(f"{block}.attn.attention.{name}", width, width, bias=False)
+        yield from linear(f"{block}.attn.attention.out_proj", width, width, bias=True, deviation=residual)
+        yield from layer_norm(f"{block}.ln_2", width)
+        yield from linear(f"{block}.mlp.c_fc", 4 * width, width, bias=True)
+        yield from linear(f"{block}.mlp.c_proj", width, 4 * width, bias=True, deviation=residual)
+    yield from layer_norm("transformer.ln_f", width)
+
+
+def gpt_neox_tensors(config: Config, residual: float) -> Iterator[Tensor]:
+    width, inner, vocab = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
+    yield "gpt_neox.embed_in.weight", (vocab, width), 0.0, DEVIATION
+    for layer in range(config["num_hidden_layers"]):
+        block = f"gpt_neox.layers.{layer}"
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            yield from layer_norm(f"{block}.{norm}", width)
+        yield from linear(f"{block}.attention.query_key_value", 3 * width, width, bias=True)
+        yield from linear(f"{block}.attention.dense", width, width, bias=True, deviation=residual)
+        yield from linear(f"{block}.mlp.dense_h_to_4h", inner, width, bias=True)
+        yield from linear(f"{block}.mlp.dense_4h_to_h", width, inner, bias=True, deviation=residual)
+    yield from layer_norm("gpt_neox.final_layer_norm", width)
+    yield from linear("embed_out", vocab, width, bias=False)
+
+
+def opt_tensors(config: Config, residual: float) -> Iterator[Tensor]:
+    width, inner, embedding = config["hidden_size"], config["ffn_dim"], config["word_embed_proj_dim"]
+    decoder = "model.decoder"
+    yield f"{decoder}.embed_tokens.weight", (config["vocab_size"], embedding), 0.0, DEVIATION
+    # The first two rows are left from padding: positions count from 2.
+    yield f"{decoder}.embed_positions.weight", (config["max_position_embeddings"] + 2, width), 0.0, 0.01
+    if embedding != width:
+        yield from linear(f"{decoder}.project_out", embedding, width, bias=False)
+        yield from linear(f"{decoder}.project_in", width, embedding, bias=False)
+    if config["do_layer_norm_before"]:
+        yield from layer_norm(f"{decoder}.final_layer_norm", width)
+    for layer in range(config["num_hidden_layers"]):
+        block = f"{decoder}.layers.{layer}"
+        for name in ("k_proj", "v_proj", "q_proj"):
+            yield from linear(f"{block}.self_attn.{name}", width, width, bias=True)
+        yield from linear(f"{block}.self_attn.out_proj", width, width, bias=True, deviation=residual)
+        yield from layer_norm(f"{block}.self_attn_layer_norm", width)
+        yield from linear(f"{block}.fc1", inner, width, bias=True)
+        yield from linear(f"{block}.fc2", width, inner, bias=True, deviation=residual)
+        yield from layer_norm(f"{block}.final_layer_norm", width)
+
+
+NORMS_OF_BLOCKS = {"gemma2": 4, "gemma3_text": 4}
+BLOCK_NORMS = (
+    "input_layernorm",
+    "post_attention_layernorm",
+    "pre_feedforward_layernorm",
+    "post_feedforward_layernorm",
+)
+
+
+def gated_tensors(config: Config, residual: float) -> Iterator[Tensor]:
+    family, width, inner = config["model_type"], config["hidden_size"], config["intermediate_size"]
+    head = config.get("head_dim") or width // config["num_attention_heads"]
+    queries, pairs = config["num_attention_heads"] * head, config["num_key_value_heads"] * head
+    gain = 0.0 if family.startswith("gemma") else 1.0  # Gemma stores what its gains have beyond 1
+    yield "model.embed_tokens.weight", (config["vocab_size"], width), 0.0, DEVIATION
+    for layer in range(config["num_hidden_layers"]):
+        block = f"model.layers.{layer}"
+        for name, outputs in (("q_proj", queries), ("k_proj", pairs), ("v_proj", pairs)):
+            yield from linear(f"{block}.self_attn.{name}", outputs, width, bias=family == "qwen2")
+        yield from linear(f"{block}.self_attn.o_proj", width, queries, bias=False, deviation=residual)
+        if family in ("qwen3", "gemma3_text"):
+            for norm in ("q_norm", "k_norm"):
+                yield f"{block}.self_attn.{norm}.weight", (head,), gain, DEVIATION
+        for name in ("gate_proj", "up_proj"):
+            yield from linear(f"{block}.mlp.{name}", inner, width, bias=False)
+        yield from linear(f"{block}.mlp.down_proj", width, inner, bias=False, deviation=residual)
+        for norm in BLOCK_NORMS[: NORMS_OF_BLOCKS.get(family, 2)]:
+            yield f"{block}.{norm}.weight", (width,), gain, DEVIATION
+    yield "model.norm.weight", (width,), gain, DEVIATION
+    if not config["tie_word_embeddings"]:
+        yield from linear("lm_head", config["vocab_size"], width, bias=False)
+
+
+TENSORS_OF_FAMILIES = {
+    "gpt2": gpt2_tensors,
+    "gptj": gptj_tensors,
+    "gpt_neo": gpt_neo_tensors,
+    "gpt_neox": gpt_neox_tensors,
+    "opt": opt_tensors,
+}
+
+
+def tensors_of(config: Config) -> list[Tensor]:
+    """All tensors, as for a model before training: matrices N(0, 0.02), gains near 1, small biases.
+
+    What is added to the residual stream is scaled down with the depth, which is GPT-2's own rule.
+    """
+    residual = DEVIATION / math.sqrt(2.0 * config[field_of(config, "layers")])
+    return list(TENSORS_OF_FAMILIES.get(config["model_type"], gated_tensors)(config, residual))
