@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
@@ -68,6 +69,9 @@ class Case:
 
 
 def config_json(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """The config.json of the base with the changes: NULL is null there, None leaves a field out."""
+    """The config.json of the base with the changes: NULL is null there, None leaves a field out.
+
+    Nothing in it is shared with the case: transformers writes into the rope_scaling that it is given.
+    """
     config = {name: value for name, value in (base | changes).items() if value is not None or name not in changes}
-    return {name: None if value is NULL else value for name, value in config.items()}
+    return {name: None if value is NULL else deepcopy(value) for name, value in config.items()}

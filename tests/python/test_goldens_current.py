@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,9 @@ def test_the_options_of_the_goldens_are_spread_over_all_values(repository: Path)
 def test_making_a_case_again_gives_the_same_weights_and_numbers(repository: Path, tmp_path: Path, name: str) -> None:
     committed = repository / "tests/goldens/models" / name
     (case,) = (case for case in make_goldens.CASES if case.name == name)
+    described = deepcopy(case.config)
     golden = make_goldens.make_case(case, tmp_path)
+    assert case.config == described
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in committed.iterdir())
     for path in committed.glob("*.safetensors"):
         found, expected = load_file(tmp_path / path.name), load_file(path)
