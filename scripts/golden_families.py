@@ -575,6 +575,24 @@ FAMILY_CASES = (
         counts=({"rope_scaling": None},),
     ),
     family_case(
+        "llama_original_positions",
+        "llama",
+        "original_max_position_embeddings beside rope_scaling, which comes before the one in it",
+        {
+            "head_dim": 16,
+            "original_max_position_embeddings": 4,
+            "rope_scaling": {
+                "factor": 8.0,
+                "high_freq_factor": 4.0,
+                "low_freq_factor": 1.0,
+                "original_max_position_embeddings": 32,
+                "rope_type": "llama3",
+            },
+            "rope_theta": 500.0,
+        },
+        counts=({"original_max_position_embeddings": None},),
+    ),
+    family_case(
         "llama_rope_parameters",
         "llama",
         "fields of transformers 5: rope_parameters",
@@ -635,6 +653,13 @@ FAMILY_CASES = (
         {"use_sliding_window": True, "tie_word_embeddings": False},
         traces=OTHER_TRACES,
         counts=({"max_window_layers": 0}, {"max_window_layers": 2}),
+    ),
+    family_case(
+        "qwen2_all_slide",
+        "qwen2",
+        "every layer slides: max_window_layers 0",
+        {"max_window_layers": 0, "num_hidden_layers": 3, "sliding_window": 4, "use_sliding_window": True},
+        counts=({"max_window_layers": 1}, {"use_sliding_window": False}),
     ),
     family_case(
         "qwen2_layer_types",

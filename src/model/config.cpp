@@ -20,50 +20,19 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::array<std::pair<Family, std::string_view>, 12> kFamilies{{
-    {Family::kGpt2, "gpt2"},
-    {Family::kGptJ, "gptj"},
-    {Family::kGptNeo, "gpt_neo"},
-    {Family::kGptNeoX, "gpt_neox"},
-    {Family::kOpt, "opt"},
-    {Family::kLlama, "llama"},
-    {Family::kMistral, "mistral"},
-    {Family::kQwen2, "qwen2"},
-    {Family::kQwen3, "qwen3"},
-    {Family::kGemma, "gemma"},
-    {Family::kGemma2, "gemma2"},
-    {Family::kGemma3, "gemma3_text"},
-}};
+/// One family: its name in config.json, the classes whose weights are a language model's (without "TF" or "Flax" in
+/// front), and who reads its fields.
+struct FamilyEntry {
+  Family family;
+  std::string_view name;
+  std::vector<std::string_view> classes;
+  void (*read)(const ConfigFields&, DecoderConfig&);
+};
 
-/// The classes whose weights are a language model's, without "TF" or "Flax" in front.
-std::vector<std::string> classes_of(Family family) {
-  switch (family) {
-    case Family::kGpt2:  // GPT2Model is the body alone: its head is the embedding
-      return {"GPT2LMHeadModel", "GPT2DoubleHeadsModel", "GPT2Model"};
-    case Family::kGptJ:
-      return {"GPTJForCausalLM"};
-    case Family::kGptNeo:
-      return {"GPTNeoForCausalLM", "GPTNeoModel"};
-    case Family::kGptNeoX:
-      return {"GPTNeoXForCausalLM"};
-    case Family::kOpt:
-      return {"OPTForCausalLM", "OPTModel"};
-    case Family::kLlama:
-      return {"LlamaForCausalLM", "LLaMAForCausalLM"};
-    case Family::kMistral:
-      return {"MistralForCausalLM"};
-    case Family::kQwen2:
-      return {"Qwen2ForCausalLM"};
-    case Family::kQwen3:
-      return {"Qwen3ForCausalLM"};
-    case Family::kGemma:
-      return {"GemmaForCausalLM"};
-    case Family::kGemma2:
-      return {"Gemma2ForCausalLM"};
-    case Family::kGemma3:
-      return {"Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"};
-  }
-  return {};
+const std::vector<FamilyEntry>& families();
+
+const FamilyEntry& entry_of(Family family) {
+  return *std::ranges::find(families(), family, &FamilyEntry::family);
 }
 
 // ---- What kind of model it is ----
@@ -95,15 +64,15 @@ std::string what_it_is(const std::string& model_type) {
 
 std::string family_names() {
   std::string names;
-  for (const auto& [family, name] : kFamilies) names += (names.empty() ? "" : ", ") + std::string(name);
+  for (const auto& entry : families()) names += (names.empty() ? "" : ", ") + std::string(entry.name);
   return names;
 }
 
 Family read_family(const ConfigFields& fields, const std::string& architecture) {
   std::optional<Family> found;
   if (fields.has_value("model_type")) {
-    for (const auto& [family, name] : kFamilies) {
-      if (fields.at("model_type") == name) found = family;
+    for (const auto& entry : families()) {
+      if (fields.at("model_type") == entry.name) found = entry.family;
     }
     if (fields.at("model_type") == "gemma3") found = Family::kGemma3;  // with pictures; the text's part is traced
   } else if (architecture.find("GPT2") != std::string::npos) {
@@ -124,11 +93,11 @@ Family read_family(const ConfigFields& fields, const std::string& architecture) 
   }
   // The classes for classification and question answering were trained away from predicting the next token, and
   // others that call themselves by the family's name compute something else.
-  const auto classes = classes_of(*found);
-  if (std::find(classes.begin(), classes.end(), name) != classes.end()) return *found;
+  const auto& classes = entry_of(*found).classes;
+  if (std::ranges::find(classes, name) != classes.end()) return *found;
   std::string expected;
   for (std::size_t i = 0; i < classes.size(); ++i) {
-    expected += (i == 0 ? "" : i + 1 == classes.size() ? " or " : ", ") + classes[i];
+    expected += (i == 0 ? "" : i + 1 == classes.size() ? " or " : ", ") + std::string(classes[i]);
   }
   fields.refuse("architectures", "expected a language model: " + expected);
 }
@@ -178,15 +147,13 @@ void heads_share_width(const ConfigFields& fields, const char* heads_name, const
   config.attention_scale = 1 / std::sqrt(static_cast<double>(config.head_width));
 }
 
-double number_in(const ConfigFields& scaling, const char* name, double fallback) {
-  return scaling.positive_or_null(name, fallback);
-}
-
-/// "rope_parameters" of newer files, "rope_scaling" of older ones.
-Rotary read_rotary(const ConfigFields& scaling, const DecoderConfig& config, double theta) {
+/// "rope_parameters" of newer files, "rope_scaling" of older ones. `trained_positions`: what is said outside of them of
+/// the positions before scaling; it comes before what they say themselves.
+Rotary read_rotary(const ConfigFields& scaling, const DecoderConfig& config, double theta,
+                   std::optional<double> trained_positions = std::nullopt) {
   Rotary rotary;
   rotary.width = config.head_width;
-  rotary.theta = number_in(scaling, "rope_theta", theta);
+  rotary.theta = scaling.positive_or_null("rope_theta", theta);
   const char* type_name = scaling.has_value("rope_type") || !scaling.has_value("type") ? "rope_type" : "type";
   const auto type = scaling.text(type_name, "default");
   const auto need = [&](const char* name) {
@@ -196,6 +163,9 @@ Rotary read_rotary(const ConfigFields& scaling, const DecoderConfig& config, dou
     return scaling.positive_number(name, 1);
   };
   const auto positions = static_cast<double>(config.max_positions);
+  const auto original = [&] {
+    return trained_positions.value_or(scaling.positive_or_null("original_max_position_embeddings", positions));
+  };
   if (type == "linear") {
     rotary.scaling = Rotary::Scaling::kLinear;
     rotary.factor = need("factor");
@@ -206,16 +176,16 @@ Rotary read_rotary(const ConfigFields& scaling, const DecoderConfig& config, dou
     rotary.factor = need("factor");
     rotary.low_frequency = need("low_freq_factor");
     rotary.high_frequency = need("high_freq_factor");
-    rotary.original_positions = number_in(scaling, "original_max_position_embeddings", positions);
+    rotary.original_positions = original();
     if (rotary.low_frequency == rotary.high_frequency) {
       scaling.refuse("high_freq_factor", "expected another number than low_freq_factor");
     }
   } else if (type == "yarn") {
     rotary.scaling = Rotary::Scaling::kYarn;
-    rotary.original_positions = number_in(scaling, "original_max_position_embeddings", positions);
-    rotary.factor = number_in(scaling, "factor", positions / rotary.original_positions);
-    rotary.beta_fast = number_in(scaling, "beta_fast", rotary.beta_fast);
-    rotary.beta_slow = number_in(scaling, "beta_slow", rotary.beta_slow);
+    rotary.original_positions = original();
+    rotary.factor = scaling.positive_or_null("factor", positions / rotary.original_positions);
+    rotary.beta_fast = scaling.positive_or_null("beta_fast", rotary.beta_fast);
+    rotary.beta_slow = scaling.positive_or_null("beta_slow", rotary.beta_slow);
     rotary.whole_pairs = scaling.flag("truncate", rotary.whole_pairs);
     const auto magnitude = [&](double scale) {
       return rotary.factor <= 1 ? 1.0 : 0.1 * scale * std::log(rotary.factor) + 1;
@@ -224,7 +194,7 @@ Rotary read_rotary(const ConfigFields& scaling, const DecoderConfig& config, dou
     const auto ordinary = scaled ? magnitude(scaling.positive_number("mscale", 1)) /
                                        magnitude(scaling.positive_number("mscale_all_dim", 1))
                                  : magnitude(1);
-    rotary.magnitude = number_in(scaling, "attention_factor", ordinary);
+    rotary.magnitude = scaling.positive_or_null("attention_factor", ordinary);
     if (rotary.theta == 1) scaling.refuse("rope_theta", "expected another number than 1");
   } else if (type != "default") {
     scaling.refuse(type_name, "expected default, linear, dynamic, llama3 or yarn");
@@ -246,12 +216,26 @@ ConfigFields rotary_fields(const ConfigFields& fields) {
   return {json::object(), "", ""};
 }
 
+/// The part of each head that turns: GPT-NeoX's alone is not all of it.
+double rotary_part(const ConfigFields& fields, const ConfigFields& scaling, double part, const DecoderConfig& config) {
+  part = scaling.positive_or_null("partial_rotary_factor", part);
+  if (part > 1) fields.refuse("the rotary part of a head is " + std::to_string(part) + "; expected at most 1");
+  if (part != 1 && config.family != Family::kGptNeoX) {
+    scaling.refuse("partial_rotary_factor",
+                   "expected 1: " + std::string(to_string(config.family)) + " turns whole heads");
+  }
+  return part;
+}
+
 /// Rotary positions of all layers alike, of a part of each head.
 void read_rotary(const ConfigFields& fields, const char* theta_name, double part, DecoderConfig& config) {
   const auto scaling = rotary_fields(fields);
-  auto rotary = read_rotary(scaling, config, fields.positive_number(theta_name, 10000));
-  part = scaling.has_value("partial_rotary_factor") ? scaling.positive_number("partial_rotary_factor", part) : part;
-  if (part > 1) fields.refuse("the rotary part of a head is " + std::to_string(part) + "; expected at most 1");
+  std::optional<double> trained_positions;
+  if (fields.has_value("original_max_position_embeddings")) {
+    trained_positions = fields.positive_number("original_max_position_embeddings", 1);
+  }
+  auto rotary = read_rotary(scaling, config, fields.positive_number(theta_name, 10000), trained_positions);
+  part = rotary_part(fields, scaling, part, config);
   rotary.width = static_cast<std::int64_t>(static_cast<double>(config.head_width) * part);
   check_rotary_width(fields, rotary, config);
   config.learned_positions = 0;
@@ -496,9 +480,18 @@ void read_qwen(const ConfigFields& fields, bool third, DecoderConfig& config) {
   config.query_key_norms = third;
   const bool windows = fields.flag("use_sliding_window", false) &&
                        !(fields.has("sliding_window") && !fields.has_value("sliding_window"));
-  const auto from = windows ? fields.size("max_window_layers", 28, kMaxLayers) : 0;
-  const auto sliding = sliding_layers(fields, config, [&](auto layer) { return windows && layer >= from; });
+  const auto sliding = sliding_layers(fields, config, [&](auto layer) {
+    return windows && layer >= fields.count("max_window_layers", 28, kMaxLayers);
+  });
   if (windows) set_windows(config, sliding, fields.size("sliding_window", 4096, kMaxSize));
+}
+
+void read_qwen2(const ConfigFields& fields, DecoderConfig& config) {
+  read_qwen(fields, /*third=*/false, config);
+}
+
+void read_qwen3(const ConfigFields& fields, DecoderConfig& config) {
+  read_qwen(fields, /*third=*/true, config);
 }
 
 void read_gemma_parts(const ConfigFields& fields, DecoderConfig& config) {
@@ -576,16 +569,18 @@ void read_gemma3(const ConfigFields& fields, DecoderConfig& config) {
   set_windows(config, sliding, fields.size("sliding_window", 4096, kMaxSize));
 
   config.learned_positions = 0;
-  const bool by_type = fields.has_value("rope_parameters") && fields.at("rope_parameters").is_object() &&
-                       (fields.at("rope_parameters").contains("full_attention") ||
-                        fields.at("rope_parameters").contains("sliding_attention"));
+  const bool by_type = fields.has_value("rope_parameters");
   const ConfigFields none(json::object(), "");
   const auto of_type = [&](const char* type) {
     const auto both = fields.object("rope_parameters");
+    for (const auto* of_all : {"rope_type", "type", "rope_theta", "factor"}) {
+      if (both.has_value(of_all))
+        both.refuse(of_all, "expected none here, but in full_attention and sliding_attention");
+    }
     return both.has_value(type) ? both.object(type) : none;
   };
-  auto global = by_type ? of_type("full_attention") : rotary_fields(fields);
-  if (by_type && fields.has_value("rope_scaling")) global = global.with(fields.object("rope_scaling"));
+  auto global = by_type ? of_type("full_attention") : none;
+  if (fields.has_value("rope_scaling")) global = global.with(fields.object("rope_scaling"));
   const auto local = by_type ? of_type("sliding_attention") : none;
   config.rotary = {read_rotary(global, config, fields.positive_number("rope_theta", 1e6)),
                    read_rotary(local, config, fields.positive_number("rope_local_base_freq", 10000))};
@@ -593,41 +588,29 @@ void read_gemma3(const ConfigFields& fields, DecoderConfig& config) {
   for (std::size_t layer = 0; layer < sliding.size(); ++layer) config.attention[layer].rotary = sliding[layer] ? 1 : 0;
 }
 
-void read_fields(const ConfigFields& fields, DecoderConfig& config) {
-  switch (config.family) {
-    case Family::kGpt2:
-      return read_gpt2(fields, config);
-    case Family::kGptJ:
-      return read_gptj(fields, config);
-    case Family::kGptNeo:
-      return read_gpt_neo(fields, config);
-    case Family::kGptNeoX:
-      return read_gpt_neox(fields, config);
-    case Family::kOpt:
-      return read_opt(fields, config);
-    case Family::kLlama:
-      return read_llama(fields, config);
-    case Family::kMistral:
-      return read_mistral(fields, config);
-    case Family::kQwen2:
-    case Family::kQwen3:
-      return read_qwen(fields, config.family == Family::kQwen3, config);
-    case Family::kGemma:
-      return read_gemma(fields, config);
-    case Family::kGemma2:
-      return read_gemma2(fields, config);
-    case Family::kGemma3:
-      return read_gemma3(fields, config);
-  }
+const std::vector<FamilyEntry>& families() {
+  static const std::vector<FamilyEntry> all{
+      // GPT2Model is the body alone: its head is the embedding.
+      {Family::kGpt2, "gpt2", {"GPT2LMHeadModel", "GPT2DoubleHeadsModel", "GPT2Model"}, read_gpt2},
+      {Family::kGptJ, "gptj", {"GPTJForCausalLM"}, read_gptj},
+      {Family::kGptNeo, "gpt_neo", {"GPTNeoForCausalLM", "GPTNeoModel"}, read_gpt_neo},
+      {Family::kGptNeoX, "gpt_neox", {"GPTNeoXForCausalLM"}, read_gpt_neox},
+      {Family::kOpt, "opt", {"OPTForCausalLM", "OPTModel"}, read_opt},
+      {Family::kLlama, "llama", {"LlamaForCausalLM", "LLaMAForCausalLM"}, read_llama},
+      {Family::kMistral, "mistral", {"MistralForCausalLM"}, read_mistral},
+      {Family::kQwen2, "qwen2", {"Qwen2ForCausalLM"}, read_qwen2},
+      {Family::kQwen3, "qwen3", {"Qwen3ForCausalLM"}, read_qwen3},
+      {Family::kGemma, "gemma", {"GemmaForCausalLM"}, read_gemma},
+      {Family::kGemma2, "gemma2", {"Gemma2ForCausalLM"}, read_gemma2},
+      {Family::kGemma3, "gemma3_text", {"Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"}, read_gemma3},
+  };
+  return all;
 }
 
 }  // namespace
 
 std::string_view to_string(Family family) {
-  for (const auto& [known, name] : kFamilies) {
-    if (known == family) return name;
-  }
-  return "unknown";
+  return entry_of(family).name;
 }
 
 DecoderConfig parse_config(std::string_view text, const std::string& where) {
@@ -638,16 +621,17 @@ DecoderConfig parse_config(std::string_view text, const std::string& where) {
   DecoderConfig config;
   const std::string architecture = read_architecture(fields);
   config.family = read_family(fields, architecture);
-  config.architecture = architecture.empty() ? classes_of(config.family).front() : architecture;
+  const auto& entry = entry_of(config.family);
+  config.architecture = architecture.empty() ? std::string(entry.classes.front()) : architecture;
   check_nothing_unsupported(fields);
   config.embedding_width = 0;
   // A model that sees pictures, too, has its decoder's fields in an object of their own.
   if (config.family == Family::kGemma3 && fields.has_value("text_config")) {
     const auto text_fields = fields.object("text_config");
     check_nothing_unsupported(text_fields);
-    read_fields(text_fields, config);
+    entry.read(text_fields, config);
   } else {
-    read_fields(fields, config);
+    entry.read(fields, config);
   }
   if (config.embedding_width == 0) config.embedding_width = config.width;
   config.attention.resize(static_cast<std::size_t>(config.layers));

@@ -52,15 +52,22 @@ void ConfigFields::refuse(const char* name, const std::string& expected) const {
   refuse(prefix_ + name + " is " + one_line(at(name).dump()) + "; " + expected);
 }
 
-std::int64_t ConfigFields::size(const char* name, std::int64_t fallback, std::int64_t maximum) const {
-  if (!has(name)) return fallback;
+std::int64_t ConfigFields::whole_number(const char* name, std::int64_t least, std::int64_t most) const {
   const json& value = at(name);
   // A number too large for 64 bits is a float by now.
-  if (value.is_number_unsigned() && value.get<std::uint64_t>() >= 1 &&
-      value.get<std::uint64_t>() <= static_cast<std::uint64_t>(maximum)) {
+  if (value.is_number_unsigned() && value.get<std::uint64_t>() >= static_cast<std::uint64_t>(least) &&
+      value.get<std::uint64_t>() <= static_cast<std::uint64_t>(most)) {
     return value.get<std::int64_t>();
   }
-  refuse(name, "expected a whole number from 1 to " + std::to_string(maximum));
+  refuse(name, "expected a whole number from " + std::to_string(least) + " to " + std::to_string(most));
+}
+
+std::int64_t ConfigFields::size(const char* name, std::int64_t fallback, std::int64_t maximum) const {
+  return has(name) ? whole_number(name, 1, maximum) : fallback;
+}
+
+std::int64_t ConfigFields::count(const char* name, std::int64_t fallback, std::int64_t maximum) const {
+  return has(name) ? whole_number(name, 0, maximum) : fallback;
 }
 
 std::int64_t ConfigFields::size(const char* name, const char* other_name, std::int64_t fallback,

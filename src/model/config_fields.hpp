@@ -33,10 +33,12 @@ class ConfigFields {
 
   /// A whole number from 1 to `maximum`.
   std::int64_t size(const char* name, std::int64_t fallback, std::int64_t maximum) const;
-  /// One that goes by two names.
+  /// A size that goes by two names.
   std::int64_t size(const char* name, const char* other_name, std::int64_t fallback, std::int64_t maximum) const;
   /// Nothing said: a field that is null counts as absent.
   std::int64_t size_or_null(const char* name, std::int64_t fallback, std::int64_t maximum) const;
+  /// A whole number from 0 to `maximum`.
+  std::int64_t count(const char* name, std::int64_t fallback, std::int64_t maximum) const;
 
   bool flag(const char* name, bool fallback) const;
   double positive_number(const char* name, double fallback) const;
@@ -47,6 +49,8 @@ class ConfigFields {
   Activation activation(const char* name, std::string_view fallback) const;
 
  private:
+  std::int64_t whole_number(const char* name, std::int64_t least, std::int64_t most) const;
+
   nlohmann::json values_;
   std::string where_;
   std::string prefix_;

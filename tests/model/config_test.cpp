@@ -304,6 +304,9 @@ TEST_CASE("rotary positions are read from the fields of older and of newer files
   CHECK(yarn.magnitude == doctest::Approx(0.1 * std::log(4.0) + 1));
   CHECK(read(fields_of("gpt_neox")).rotary.at(0).width == 24);
   CHECK(read(fields_of("gpt_neox", {{"rotary_pct", 1.0}, {"rotary_emb_base", 500}})).rotary.at(0).theta == 500);
+  const json outside = {{"original_max_position_embeddings", 2048}, {"rope_scaling", older}};
+  CHECK(rotary(outside).original_positions == 2048);
+  CHECK(rotary({{"rope_scaling", older}}).original_positions == 8192);
   const auto gemma3 = read(fields_of("gemma3_text", {{"rope_scaling", {{"rope_type", "linear"}, {"factor", 8.0}}}}));
   CHECK(gemma3.rotary.at(0).theta == 1e6);
   CHECK(gemma3.rotary.at(0).factor == 8);
@@ -349,6 +352,15 @@ TEST_CASE("what a family's checkpoints may say and is not computed is refused by
       {"gemma3_text", {{"attn_logit_softcapping", 50.0}}, "attn_logit_softcapping is 50.0; expected null"},
       {"qwen2", {{"layer_types", {"full_attention"}}}, "layer_types is [\"full_attention\"]; expected a list"},
       {"qwen2", {{"num_experts", 60}}, "num_experts is 60; expected none: a mixture of experts"},
+      {"qwen2",
+       {{"use_sliding_window", true}, {"max_window_layers", -1}},
+       "max_window_layers is -1; expected a whole number from 0"},
+      {"llama",
+       {{"rope_parameters", {{"rope_type", "default"}, {"partial_rotary_factor", 0.5}}}},
+       "rope_parameters.partial_rotary_factor is 0.5; expected 1"},
+      {"gemma3_text",
+       {{"rope_parameters", {{"rope_type", "linear"}, {"factor", 8.0}}}},
+       "rope_parameters.rope_type is \"linear\"; expected none here, but in full_attention"},
       {"opt", {{"word_embed_proj_dim", 0}}, "word_embed_proj_dim is 0; expected a whole number"},
   };
   for (const auto& [family, changes, expected] : cases) {
