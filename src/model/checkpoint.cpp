@@ -313,7 +313,8 @@ bool Checkpoint::equal(std::string_view name, std::string_view other) const {
   const auto& [other_file, second] = impl_->find(other);
   if (first->bytes.size() != second->bytes.size()) return false;
   if (first->dtype != second->dtype || first->shape != second->shape || first->strides != second->strides) return false;
-  constexpr std::size_t kStep = std::size_t{1} << 24;  // bytes; the pages are let go after each
+  if (first->bytes.data() == second->bytes.data()) return true;  // one storage under two names
+  constexpr std::size_t kStep = std::size_t{1} << 24;            // bytes; the pages are let go after each
   for (std::size_t begin = 0; begin < first->bytes.size(); begin += kStep) {
     const auto length = std::min(kStep, first->bytes.size() - begin);
     const auto some = first->bytes.subspan(begin, length), same = second->bytes.subspan(begin, length);
@@ -336,8 +337,9 @@ void Checkpoint::release(std::string_view name) const {
 }
 
 void Checkpoint::release(std::string_view name, std::int64_t begin, std::int64_t end) const {
-  const auto& [file, source] = impl_->find(name);
-  file->release(rows_of(*source, begin, end).bytes);
+  const auto found = impl_->places.find(name);
+  if (found == impl_->places.end()) return;
+  found->second.file->release(rows_of(*found->second.tensor, begin, end).bytes);
 }
 
 std::vector<std::string> Checkpoint::names() const {

@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <limits>
 #include <set>
 #include <string>
@@ -132,6 +133,9 @@ at::Tensor Attention::mix(const at::Tensor& x, const at::Tensor& mask) const {
     mixed = at::matmul(weights, v);
   } else {
     mixed = at::scaled_dot_product_attention(q, k, v, seen, /*dropout_p=*/0, /*is_causal=*/!seen, scale_);
+    // Of scores that are no numbers libtorch's fused attention makes zeros, and a damaged model would look sound. What
+    // is added is 0, or NaN where queries or keys are not finite or their products may not be.
+    mixed = mixed + 0 * (q.abs().amax({1, 2, 3}, true) * k.abs().amax({1, 2, 3}, true));
   }
   return mixed.transpose(1, 2).reshape({B, T, heads_ * head_width_});
 }
@@ -217,6 +221,38 @@ at::Tensor Head::logits(const at::Tensor& hidden, std::size_t part) const {
 
 // ---- Reading them from a checkpoint ----
 
+// A matrix of a checkpoint and, where it has one, its bias.
+struct Matrix {
+  std::string name;  // without ".weight"
+  std::int64_t in, out;
+  bool bias;
+};
+
+// Reads tensors as a model wants them. A copy of its own goes with each product that reads its matrices later.
+struct TensorReader {
+  std::shared_ptr<const Checkpoint> checkpoint;
+  bool transposed;  // matrices lie in the file as [out, in]
+  LoadOptions options;
+
+  at::Tensor get(const std::string& name, const std::vector<std::int64_t>& shape, at::ScalarType dtype) const {
+    const auto tensor = checkpoint->tensor(name, shape, dtype);
+    if (options.device.is_cpu()) return tensor;
+    auto copy = tensor.to(options.device);
+    checkpoint->release(name);
+    return copy;
+  }
+
+  std::vector<std::int64_t> shape_of(const Matrix& matrix) const {
+    return transposed ? std::vector{matrix.out, matrix.in} : std::vector{matrix.in, matrix.out};
+  }
+
+  Linear::Part read(const Matrix& matrix) const {
+    const auto weight = get(matrix.name + ".weight", shape_of(matrix), options.dtype);
+    return {transposed ? weight.t() : weight,
+            matrix.bias ? get(matrix.name + ".bias", {matrix.out}, options.dtype) : at::Tensor()};
+  }
+};
+
 // Makes the parts of one model of one checkpoint, on one device. Names and shapes are checked as they are made;
 // matrices are read when they are used.
 class Decoder::Loader {
@@ -226,11 +262,12 @@ class Decoder::Loader {
         names_(tensor_names(config.family)),
         checkpoint_(std::move(checkpoint)),
         options_(options),
+        reader_{checkpoint_, names_.transposed, options_},
         stream_dtype_(options.dtype == at::kDouble ? at::kDouble : at::kFloat),
         prefix_(find_prefix()) {
     find_embedding_and_head();
     for (const auto& rotary : config_.rotary) {
-      frequencies_.push_back(rotary_frequencies(rotary).to(options_.device, stream_dtype_));
+      frequencies_.push_back(finite_frequencies(rotary).to(options_.device, stream_dtype_));
     }
   }
 
@@ -239,7 +276,7 @@ class Decoder::Loader {
   // Refuses a file with weights of layers that the config does not have: the numbers would be another model's. To be
   // called when all parts have been made.
   void check_all_used() const {
-    constexpr std::array<std::string_view, 4> kBuffers = {".bias", ".masked_bias", ".inv_freq", ".rotary_emb.inv_freq"};
+    constexpr std::array<std::string_view, 3> kBuffers = {".bias", ".masked_bias", ".inv_freq"};
     const auto layers = prefix_ + names_.layers;
     for (const auto& name : checkpoint_->names()) {
       if (!name.starts_with(layers) || used_.contains(name)) continue;
@@ -360,6 +397,17 @@ class Decoder::Loader {
   }
 
  private:
+  // Throws Error, where the numbers of config.json are so far off that angles or cosines are not numbers.
+  at::Tensor finite_frequencies(const Rotary& rotary) const {
+    const auto frequencies = rotary_frequencies(rotary);
+    const auto largest_angle = frequencies.abs().amax().item<float>() * static_cast<float>(config_.max_positions);
+    if (std::isfinite(largest_angle) && std::isfinite(static_cast<float>(rotary.magnitude))) return frequencies;
+    throw Error(
+        label_of(checkpoint_->files().front().parent_path() / "config.json") +
+        ": its rotary positions turn by angles that are not finite; expected other values of rope_theta, factor "
+        "and the other fields of rope_scaling or rope_parameters");
+  }
+
   std::vector<std::int64_t> table_shape() const { return {config_.vocab_size, config_.embedding_width}; }
 
   std::string find_prefix() const {
@@ -402,15 +450,7 @@ class Decoder::Loader {
   // A tensor in the dtype of what is added to the stream, or normalises it.
   at::Tensor vector(const std::string& name, const std::vector<std::int64_t>& shape) const {
     use(name);
-    return get(name, shape, stream_dtype_);
-  }
-
-  at::Tensor get(const std::string& name, const std::vector<std::int64_t>& shape, at::ScalarType dtype) const {
-    const auto tensor = checkpoint_->tensor(name, shape, dtype);
-    if (options_.device.is_cpu()) return tensor;
-    auto copy = tensor.to(options_.device);
-    checkpoint_->release(name);
-    return copy;
+    return reader_.get(name, shape, stream_dtype_);
   }
 
   std::shared_ptr<const NormLayer> norm(const std::string& name, std::int64_t width) const {
@@ -424,21 +464,6 @@ class Decoder::Loader {
   }
 
   // One matrix of a checkpoint with its bias.
-  struct Matrix {
-    std::string name;
-    std::int64_t in, out;
-    bool bias;
-  };
-
-  std::vector<std::int64_t> shape_of(const Matrix& matrix) const {
-    return names_.transposed ? std::vector{matrix.out, matrix.in} : std::vector{matrix.in, matrix.out};
-  }
-
-  Linear::Part read(const Matrix& matrix) const {
-    const auto weight = get(matrix.name + ".weight", shape_of(matrix), options_.dtype);
-    return {names_.transposed ? weight.t() : weight,
-            matrix.bias ? get(matrix.name + ".bias", {matrix.out}, options_.dtype) : at::Tensor()};
-  }
 
   // A product with matrices that are read when it is first used; `parts` makes of what is read what is multiplied.
   using Parts = std::function<std::vector<Linear::Part>(std::vector<Linear::Part>)>;
@@ -447,16 +472,16 @@ class Decoder::Loader {
     for (const auto& matrix : matrices) {
       use(matrix.name + ".weight");
       if (matrix.bias) use(matrix.name + ".bias");
-      checkpoint_->check(matrix.name + ".weight", shape_of(matrix));
+      checkpoint_->check(matrix.name + ".weight", reader_.shape_of(matrix));
       if (matrix.bias) checkpoint_->check(matrix.name + ".bias", {matrix.out});
       weights.push_back(matrix.name + ".weight");
     }
     const auto release = [checkpoint = checkpoint_, weights] {
       for (const auto& name : weights) checkpoint->release(name);
     };
-    const auto read_all = [this, matrices, parts = std::move(parts)] {
+    const auto read_all = [reader = reader_, matrices, parts = std::move(parts)] {
       std::vector<Linear::Part> all;
-      for (const auto& matrix : matrices) all.push_back(read(matrix));
+      for (const auto& matrix : matrices) all.push_back(reader.read(matrix));
       return parts ? parts(std::move(all)) : all;
     };
     return std::make_shared<const Linear>(Linear::Source{count, read_all, release, options_.dtype, options_.device},
@@ -530,6 +555,7 @@ class Decoder::Loader {
   TensorNames names_;
   std::shared_ptr<const Checkpoint> checkpoint_;
   LoadOptions options_;
+  TensorReader reader_;
   at::ScalarType stream_dtype_;
   std::string prefix_;
   std::string embedding_, head_, head_name_;  // of tensors; the last without ".weight"

@@ -1,7 +1,7 @@
 #include "model/pickle.hpp"
 
 #include <array>
-#include <unordered_map>
+#include <map>
 #include <utility>
 
 #include "model/little_endian.hpp"
@@ -489,7 +489,7 @@ class PickleMachine {
   std::vector<PickleValue*> stack_;
   std::vector<std::size_t> marks_;
   std::size_t item_count_ = 0;
-  std::unordered_map<std::uint64_t, PickleValue*> memo_;
+  std::map<std::uint64_t, PickleValue*> memo_;  // not hashed: the file chooses the numbers
   Pickle pickle_;
 };
 

@@ -72,17 +72,27 @@ std::vector<Token> encode_answer(const Tokenizer& tokenizer, std::string_view te
   return tokens;
 }
 
-std::vector<std::int32_t> say(const Decoder& model, const Tokenizer& tokenizer, const TracePrompt& prompt,
-                              const AnswerRule& rule, std::int64_t object_tokens, std::stop_token stop) {
+std::vector<std::vector<std::int32_t>> say_together(const Decoder& model, const Tokenizer& tokenizer,
+                                                    std::span<const TracePrompt* const> prompts, const AnswerRule& rule,
+                                                    std::span<const std::int64_t> object_tokens, std::stop_token stop) {
   const bool word = rule.which == AnswerRule::Which::kWord;
-  const auto most = word                                       ? AnswerRule::kLongestWord
-                    : rule.which == AnswerRule::Which::kGreedy ? rule.tokens
-                    : rule.which == AnswerRule::Which::kObject ? std::max<std::int64_t>(1, object_tokens)
-                                                               : 1;
+  std::vector<std::int64_t> most;
+  for (const auto of_object : object_tokens) {
+    most.push_back(word                                       ? AnswerRule::kLongestWord
+                   : rule.which == AnswerRule::Which::kGreedy ? rule.tokens
+                   : rule.which == AnswerRule::Which::kObject ? std::max<std::int64_t>(1, of_object)
+                                                              : 1);
+  }
   const auto ends = [&](std::int32_t id) {
     return id >= tokenizer.size() || is_special(tokenizer, id) || (word && begins_anew(tokenizer, id));
   };
-  return greedy_answer(model, prompt, most, ends, std::move(stop));
+  return greedy_answers(model, prompts, most, ends, std::move(stop));
+}
+
+std::vector<std::int32_t> say(const Decoder& model, const Tokenizer& tokenizer, const TracePrompt& prompt,
+                              const AnswerRule& rule, std::int64_t object_tokens, std::stop_token stop) {
+  const TracePrompt* one = &prompt;
+  return say_together(model, tokenizer, {&one, 1}, rule, {&object_tokens, 1}, std::move(stop)).front();
 }
 
 }  // namespace rometrace

@@ -3,6 +3,7 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -126,6 +127,7 @@ class Chunk {
   bool run(const BatchSink& sink) {
     for (std::size_t i = 0; i < items_.size(); ++i) read(items_[i], jobs_[i]);
     try {
+      for (const auto& group : groups_to_say()) say_answers(group);
       for (const auto& group : clean_groups()) {
         if (control_.stop.stop_requested()) throw Interrupted();
         run_clean_of(group);
@@ -174,37 +176,63 @@ class Chunk {
     job.done = false;
   }
 
-  // Facts whose clean runs go side by side: where layers are read from the disk for each run, those of one shape.
-  std::vector<std::vector<std::size_t>> clean_groups() {
+  // Jobs that still go on, with those of one key side by side where layers are read from the disk for each run; else
+  // each alone.
+  template <typename Key>
+  std::vector<std::vector<std::size_t>> side_by_side(const std::function<Key(const Job&)>& key) const {
     std::vector<std::vector<std::size_t>> groups;
-    std::map<SweepKey, std::size_t> group_of;
+    std::map<Key, std::size_t> group_of;
     for (std::size_t i = 0; i < jobs_.size(); ++i) {
-      auto& job = jobs_[i];
-      if (job.done) continue;
-      if (!model_.streamed()) {
-        groups.push_back({i});
-        continue;
-      }
-      if (!say_answer(i)) continue;
-      const auto [entry, is_new] = group_of.emplace(sweep_key(job.result.prompt, options_.trace), groups.size());
-      if (is_new) groups.emplace_back();
-      groups[entry->second].push_back(i);
+      if (jobs_[i].done) continue;
+      auto group = groups.size();
+      if (model_.streamed()) group = group_of.emplace(key(jobs_[i]), group).first->second;
+      if (group == groups.size()) groups.emplace_back();
+      groups[group].push_back(i);
     }
     return groups;
   }
 
-  // The answer to follow; false if there can be none, which the fact's verdict says.
-  bool say_answer(std::size_t i) {
-    auto& job = jobs_[i];
+  // Facts for whose answers of several tokens the model is asked first.
+  std::vector<std::vector<std::size_t>> groups_to_say() {
+    if (options_.follow == Follow::kObject) {
+      for (auto& job : jobs_) {
+        if (!job.done) job.result.prompt.target = job.object_ids;
+      }
+      return {};
+    }
+    if (options_.answer.which == AnswerRule::Which::kToken) return {};
+    return side_by_side<std::size_t>([](const Job& job) { return job.result.prompt.token_ids.size(); });
+  }
+
+  std::vector<std::vector<std::size_t>> clean_groups() const {
+    return side_by_side<SweepKey>([&](const Job& job) { return sweep_key(job.result.prompt, options_.trace); });
+  }
+
+  // The answers to follow. Where there can be none the fact's verdict says so.
+  void say_answers(const std::vector<std::size_t>& group) {
+    const Stopwatch time;
+    std::vector<const TracePrompt*> prompts;
+    std::vector<std::int64_t> object_tokens;
+    for (const auto i : group) {
+      prompts.push_back(&jobs_[i].result.prompt);
+      object_tokens.push_back(static_cast<std::int64_t>(jobs_[i].object_ids.size()));
+    }
     try {
-      job.result.prompt.target = answer_of(job);
-      return true;
+      auto answers = say_together(model_, tokenizer_, prompts, options_.answer, object_tokens, control_.stop);
+      for (std::size_t k = 0; k < group.size(); ++k) jobs_[group[k]].result.prompt.target = std::move(answers[k]);
     } catch (const Interrupted&) {
       throw;
     } catch (const Error& error) {
-      fail(i, error);
-      return false;
+      if (group.size() == 1) return fail(group.front(), error);
+      for (const auto i : group) say_answers({i});  // whose it is
+      return;
     }
+    add_seconds(group, time);
+  }
+
+  // An equal share to each.
+  void add_seconds(const std::vector<std::size_t>& group, const Stopwatch& time) {
+    for (const auto i : group) jobs_[i].result.seconds += time.seconds() / static_cast<double>(group.size());
   }
 
   void fail(std::size_t i, const Error& error) {
@@ -215,7 +243,6 @@ class Chunk {
 
   void run_clean_of(const std::vector<std::size_t>& group) {
     const Stopwatch time;
-    if (!model_.streamed() && !say_answer(group.front())) return;
     std::vector<const TracePrompt*> prompts;
     for (const auto i : group) prompts.push_back(&jobs_[i].result.prompt);
     auto runs = run_clean_together(model_, prompts, options_.trace, control_.stop);
@@ -227,8 +254,8 @@ class Chunk {
       }
       jobs_[i].clean = std::make_unique<CleanRun>(std::get<CleanRun>(std::move(runs[k])));
       judge(items_[i], jobs_[i]);
-      jobs_[i].result.seconds = time.seconds() / static_cast<double>(group.size());
     }
+    add_seconds(group, time);
   }
 
   // What becomes of a fact whose clean run is known.
@@ -273,15 +300,6 @@ class Chunk {
     result.counter.reset();
     return Verdict::skipped(Cause::kNoPartner, "the object of its partner, " + in_quotes(partner->subject) +
                                                    ", has no token to be the foil");
-    return std::nullopt;
-  }
-
-  // The answer to follow; none: the model's, of one token.
-  std::vector<std::int32_t> answer_of(const Job& job) const {
-    if (options_.follow == Follow::kObject) return job.object_ids;
-    if (options_.answer.which == AnswerRule::Which::kToken) return {};
-    return say(model_, tokenizer_, job.result.prompt, options_.answer, static_cast<std::int64_t>(job.object_ids.size()),
-               control_.stop);
   }
 
   Verdict verdict_of(const Fact& fact, const Job& job) const {
@@ -343,7 +361,7 @@ class Chunk {
       auto sweep = trace_shared(group.front(), facts, control);
       for (std::size_t k = 0; k < group.size(); ++k) settle(jobs_[group[k]], std::move(sweep.outcomes[k]));
     }
-    for (const auto i : group) jobs_[i].result.seconds += time.seconds() / static_cast<double>(group.size());
+    add_seconds(group, time);
   }
 
   SharedSweep trace_shared(std::size_t first, std::span<const SweepFact> facts, const RunControl& control) const {

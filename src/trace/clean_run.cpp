@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <string>
 
 #include "rometrace/error.hpp"
@@ -20,10 +21,10 @@ namespace {
 // Logits that are held at once, [rows, K, V]: 32 MB in float32.
 constexpr std::int64_t kLogits = std::int64_t{8} << 20;
 
-void refuse_unless_known(const Decoder& model, std::int32_t id, const char* what) {
+void refuse_unless_known(const Decoder& model, std::int32_t id, const char* whose) {
   const auto V = model.config().vocab_size;
   if (id >= 0 && id < V) return;
-  throw Error(std::string(what) + " token id " + std::to_string(id) + " is outside the model's vocabulary of " +
+  throw Error(std::string(whose) + "token id " + std::to_string(id) + " is outside the model's vocabulary of " +
               std::to_string(V) + "; the tokeniser does not belong to this model");
 }
 
@@ -43,19 +44,12 @@ Recorder recorder(const Decoder& model, const TracePrompt& prompt, const TraceOp
 }
 
 // One row of a recording of several, S = 1.
-Recording row_of(const Recording& all, std::int64_t row) {
-  Recording one;
-  one.first = all.first;
-  one.inputs = all.inputs.narrow(1, row, 1);
-  for (const auto& [site, outputs] : all.outputs) one.outputs.emplace(site, outputs.narrow(1, row, 1));
-  return one;
-}
-
 // The tokens that are run. Throws Error.
 std::vector<std::int32_t> tokens_of(const Decoder& model, const TracePrompt& prompt) {
-  for (const auto id : prompt.target) refuse_unless_known(model, id, "the target's");
-  for (const auto id : prompt.other_targets) refuse_unless_known(model, id, "a target's");
-  if (prompt.foil) refuse_unless_known(model, *prompt.foil, "the foil's");
+  for (const auto id : prompt.token_ids) refuse_unless_known(model, id, "");
+  for (const auto id : prompt.target) refuse_unless_known(model, id, "the target's ");
+  for (const auto id : prompt.other_targets) refuse_unless_known(model, id, "a target's ");
+  if (prompt.foil) refuse_unless_known(model, *prompt.foil, "the foil's ");
   const auto T = static_cast<std::int64_t>(prompt.token_ids.size()), K = prompt.answer_tokens();
   if (K > 1 && T + K - 1 > model.config().max_positions) {
     throw Error("the prompt has " + std::to_string(T) + " tokens and the answer " + std::to_string(K) +
@@ -92,7 +86,26 @@ void read_answer(const Decoder& model, const TracePrompt& prompt, const TraceOpt
   trace.layers = model.config().layers;
 }
 
+// The most probable token after each of the last states [R, D].
+std::vector<std::int32_t> most_probable(const Decoder& model, const at::Tensor& hidden) {
+  std::vector<std::int32_t> ids;
+  const auto at_once = std::max<std::int64_t>(1, kLogits / model.config().vocab_size);
+  for (std::int64_t begin = 0; begin < hidden.size(0); begin += at_once) {
+    const auto best = model.logits(hidden.slice(0, begin, begin + at_once)).argmax(-1).cpu();
+    for (std::int64_t i = 0; i < best.size(0); ++i) ids.push_back(best[i].item<std::int32_t>());
+  }
+  return ids;
+}
+
 }  // namespace
+
+Recording Recording::rows(std::int64_t begin, std::int64_t count) const {
+  Recording some;
+  some.first = first;
+  some.inputs = inputs.narrow(1, begin, count);
+  for (const auto& [site, all] : outputs) some.outputs.emplace(site, all.narrow(1, begin, count));
+  return some;
+}
 
 std::vector<std::variant<CleanRun, Error>> run_clean_together(const Decoder& model,
                                                               std::span<const TracePrompt* const> prompts,
@@ -103,9 +116,7 @@ std::vector<std::variant<CleanRun, Error>> run_clean_together(const Decoder& mod
   std::vector<std::size_t> places;  // of these in `runs`
   for (const auto* prompt : prompts) {
     try {
-      const auto refused = [&](auto id) { return id < 0 || id >= model.config().vocab_size; };
       const auto own = tokens_of(model, *prompt);
-      if (std::any_of(own.begin(), own.end(), refused)) model.embed(own);  // says which
       CleanRun run;
       run.token_ids = own;
       places.push_back(runs.size());
@@ -131,7 +142,7 @@ std::vector<std::variant<CleanRun, Error>> run_clean_together(const Decoder& mod
     if (row % at_once == 0) logits = model.logits(hidden.slice(0, row, row + at_once));
     const auto place = places[static_cast<std::size_t>(row)];
     auto& run = std::get<CleanRun>(runs[place]);
-    run.recording = row_of(record.recording(), row);
+    run.recording = record.recording().rows(row, 1);
     try {
       read_answer(model, *prompts[place], options, logits.narrow(0, row % at_once, 1), run);
     } catch (const Error& error) {
@@ -148,23 +159,34 @@ CleanRun run_clean(const Decoder& model, const TracePrompt& prompt, const TraceO
   return std::get<CleanRun>(std::move(run));
 }
 
-std::vector<std::int32_t> greedy_answer(const Decoder& model, const TracePrompt& prompt, std::int64_t most,
-                                        const std::function<bool(std::int32_t)>& ends, std::stop_token stop) {
+std::vector<std::vector<std::int32_t>> greedy_answers(const Decoder& model, std::span<const TracePrompt* const> prompts,
+                                                      std::span<const std::int64_t> most,
+                                                      const std::function<bool(std::int32_t)>& ends,
+                                                      std::stop_token stop) {
   const at::NoGradGuard no_grad;
-  auto token_ids = prompt.token_ids;
-  std::vector<std::int32_t> answer;
-  while (static_cast<std::int64_t>(answer.size()) < most) {
-    const auto T = static_cast<std::int64_t>(token_ids.size());
-    if (!answer.empty() && T > model.config().max_positions) break;
+  std::vector<std::vector<std::int32_t>> answers(prompts.size());
+  std::vector<std::size_t> open(prompts.size());  // prompts whose answer goes on
+  std::iota(open.begin(), open.end(), std::size_t{0});
+  for (std::int64_t said = 0;; ++said) {
+    std::erase_if(
+        open, [&](std::size_t i) { return said >= most[i] || static_cast<std::int64_t>(answers[i].size()) < said; });
+    if (open.empty()) return answers;
+    const auto T = static_cast<std::int64_t>(prompts.front()->token_ids.size()) + said;
+    if (said > 0 && T > model.config().max_positions) return answers;
+    std::vector<std::int32_t> token_ids;
+    for (const auto i : open) {
+      const auto& prompt = prompts[i]->token_ids;
+      token_ids.insert(token_ids.end(), prompt.begin(), prompt.end());
+      token_ids.insert(token_ids.end(), answers[i].begin(), answers[i].end());
+    }
     const auto hidden = model.forward_prompts(token_ids, T, 1, [&](Site, std::int64_t, at::Tensor&) {
       if (stop.stop_requested()) throw Interrupted();
     });
-    const auto next = model.logits(hidden[0][0]).argmax().item<std::int32_t>();
-    if (!answer.empty() && ends(next)) break;
-    answer.push_back(next);
-    token_ids.push_back(next);
+    const auto next = most_probable(model, hidden.select(1, 0));
+    for (std::size_t k = 0; k < open.size(); ++k) {
+      if (said == 0 || !ends(next[k])) answers[open[k]].push_back(next[k]);
+    }
   }
-  return answer;
 }
 
 }  // namespace rometrace

@@ -41,24 +41,24 @@ std::int64_t row_bytes(const Decoder& model) {
 class Step {
  public:
   Step(const Decoder& model, std::span<const SweepFact> facts, const SweepShape& shape, const TraceOptions& options,
-       std::int64_t first_draw, const std::stop_token& stop) {
+       std::int64_t first_draw, const std::stop_token& stop)
+      : facts_(facts.size()) {
     auto base = at::empty({shape.J, shape.N, shape.R, model.config().embedding_width},
                           at::device(model.device()).dtype(model.stream_dtype()));
+    std::vector<Corruption> corruptions;
     for (std::int64_t j = 0; j < shape.J; ++j) {
       const auto& [prompt, clean] = facts[static_cast<std::size_t>(j)];
       base[j].copy_(model.embed(clean->token_ids));
-      const Corruption corruption(model, options.corruption, prompt->subject_range, prompt->counter_ids, first_draw,
-                                  shape.N);
-      if (shape.noising) {
-        corrupted_.push_back(corrupted_run(model, *prompt, *clean, shape, options, corruption, stop));
-      } else {
-        corruption.apply(base[j]);
-      }
+      corruptions.emplace_back(model, options.corruption, prompt->subject_range, prompt->counter_ids, first_draw,
+                               shape.N);
+      if (!shape.noising) corruptions.back().apply(base[j]);
     }
     base_ = model.enter(base).flatten(0, 1);
+    std::vector<Recording> corrupted;
+    if (shape.noising) corrupted = corrupted_runs(model, facts, shape, options, corruptions, stop);
     std::vector<const Recording*> others;
     for (std::size_t j = 0; j < facts.size(); ++j) {
-      others.push_back(shape.noising ? &corrupted_[j].recording : &facts[j].clean->recording);
+      others.push_back(shape.noising ? &corrupted[j] : &facts[j].clean->recording);
     }
     other_.emplace(others);
   }
@@ -66,31 +66,45 @@ class Step {
   const at::Tensor& base_embeddings() const { return base_; }  // [J N, R, D]
   const OtherRuns& other() const { return *other_; }
   // [N, 1 + readings] of a fact; when noising only, where no pass reads the corrupted run.
-  const std::vector<double>& corrupted(std::size_t fact) const { return corrupted_[fact].values; }
+  std::span<const double> corrupted(std::size_t fact) const {
+    const auto count = corrupted_.size() / facts_;
+    return std::span(corrupted_).subspan(fact * count, count);
+  }
 
  private:
-  struct CorruptedRun {
-    Recording recording;
-    std::vector<double> values;
-  };
-
-  static CorruptedRun corrupted_run(const Decoder& model, const TracePrompt& prompt, const CleanRun& clean,
-                                    const SweepShape& shape, const TraceOptions& options, const Corruption& corruption,
-                                    const std::stop_token& stop) {
-    Recorder record(model, {shape.N, shape.R, shape.b, shape.b + 1}, sites_of(options.kinds));
-    const auto hidden = model.forward(clean.token_ids, shape.N, [&](Site site, std::int64_t layer, at::Tensor& value) {
+  // All facts' side by side: a layer that is read for them is read once.
+  std::vector<Recording> corrupted_runs(const Decoder& model, std::span<const SweepFact> facts, const SweepShape& shape,
+                                        const TraceOptions& options, const std::vector<Corruption>& corruptions,
+                                        const std::stop_token& stop) {
+    Recorder record(model, {shape.J * shape.N, shape.R, shape.b, shape.b + 1}, sites_of(options.kinds));
+    std::vector<std::int32_t> token_ids;
+    std::vector<Question> questions;
+    std::vector<std::int64_t> question_of;
+    for (const auto& [prompt, clean] : facts) {
+      for (std::int64_t n = 0; n < shape.N; ++n) {
+        token_ids.insert(token_ids.end(), clean->token_ids.begin(), clean->token_ids.end());
+        question_of.push_back(static_cast<std::int64_t>(questions.size()));
+      }
+      questions.emplace_back(*prompt, *clean);
+    }
+    const auto tap = [&](Site site, std::int64_t layer, at::Tensor& value) {
       if (stop.stop_requested()) throw Interrupted();
-      if (site == Site::kEmbedding) corruption.apply(value);
+      for (std::int64_t j = 0; site == Site::kEmbedding && j < shape.J; ++j) {
+        auto draws = value.narrow(0, j * shape.N, shape.N);
+        corruptions[static_cast<std::size_t>(j)].apply(draws);
+      }
       record(site, layer, value);
-    });
-    const std::vector<Question> question = {Question(prompt, clean)};
-    const std::vector<std::int64_t> question_of(static_cast<std::size_t>(shape.N));
-    return {record.recording(),
-            read_out(model, hidden.slice(1, shape.last), question, question_of, readings_of(prompt, options))};
+    };
+    const auto hidden = model.forward_prompts(token_ids, shape.R, shape.R - shape.last, tap);
+    corrupted_ = read_out(model, hidden, questions, question_of, readings_of(*facts.front().prompt, options));
+    std::vector<Recording> runs;
+    for (std::int64_t j = 0; j < shape.J; ++j) runs.push_back(record.recording().rows(j * shape.N, shape.N));
+    return runs;
   }
 
   at::Tensor base_;
-  std::vector<CorruptedRun> corrupted_;
+  std::vector<double> corrupted_;  // [J, N, 1 + readings]
+  std::size_t facts_;
   std::optional<OtherRuns> other_;
 };
 
@@ -156,6 +170,9 @@ std::int64_t facts_per_sweep(const Decoder& model, const TracePrompt& prompt, co
   // Measured on a CPU: of the time that it takes alone, a fact in company takes 0.4 to 0.8 with fewer than 100 rows in
   // a layer, 0.9 to 1 with some 500, and little less than all with a block of rows. Elsewhere the rule is a guess.
   constexpr std::int64_t kMost = 16;  // more was not measured, and a stop waits for all
+  // A layer that is read for each pass is worth so many rows: with fewer the products may wait for a slow disk (0.1
+  // GB/s beside 160 GFLOP/s), with more a stop waits for longer and nothing is saved.
+  constexpr std::int64_t kStreamedRows = 2048, kStreamedRowsElsewhere = 32 * kStreamedRows;
   constexpr std::int64_t kMostStreamed = 64;
   const SweepShape shape(prompt, options, model.config().layers);
   const auto patches = patches_of(cells_of(prompt, options, model.config()));
@@ -165,11 +182,14 @@ std::int64_t facts_per_sweep(const Decoder& model, const TracePrompt& prompt, co
   }
   const SweepPlan plan(shape, std::move(to_run));
   const auto in_one_pass = control.memory / (plan.rows * row_bytes(model));
-  // Where layers are read for each pass, company saves the reading.
-  if (model.streamed()) return std::clamp<std::int64_t>(in_one_pass, 1, kMostStreamed);
   const auto rows = std::max<std::int64_t>(1, plan.token_layers / shape.L);  // in a layer, on average
-  const auto to_fill_a_block = (block_rows(control, model.device()) + rows - 1) / rows;
-  return std::clamp<std::int64_t>(std::min(in_one_pass, to_fill_a_block), 1, kMost);
+  const auto facts_with = [&](std::int64_t wanted, std::int64_t most) {
+    return std::clamp<std::int64_t>(std::min(in_one_pass, (wanted + rows - 1) / rows), 1, most);
+  };
+  if (model.streamed()) {
+    return facts_with(model.device().is_cpu() ? kStreamedRows : kStreamedRowsElsewhere, kMostStreamed);
+  }
+  return facts_with(block_rows(control, model.device()), kMost);
 }
 
 SweepKey sweep_key(const TracePrompt& prompt, const TraceOptions& options) {

@@ -3,6 +3,9 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 
+#include <fstream>
+#include <nlohmann/json.hpp>
+
 #include "checks.hpp"
 #include "closeness.hpp"
 #include "files.hpp"
@@ -46,6 +49,25 @@ TEST_CASE("logits in float64 are those of transformers in float64") {
 TEST_CASE("logits in float32 are those of transformers in float64 up to float32's rounding") {
   // A logit is a sum of terms of order 1 to 10: single rounding errors are 1e-6, and near-zero sums keep them whole.
   compare_logits(at::kFloat, {1e-5, 2e-5});
+}
+
+TEST_CASE("rotary positions that turn by no finite angle are refused, and the message names the file") {
+  std::ifstream file(std::filesystem::path(ROMETRACE_SOURCE_DIR) / "tests/goldens/models/llama/config.json");
+  const auto config = nlohmann::json::parse(file);
+  const nlohmann::json yarn = {{"type", "yarn"}, {"factor", 2.0}, {"attention_factor", 1e300}};
+  const std::vector<nlohmann::json> cases = {
+      {{"rope_theta", 1e-300}}, {{"rope_scaling", {{"type", "linear"}, {"factor", 1e-300}}}}, {{"rope_scaling", yarn}}};
+  for (const auto& changes : cases) {
+    CAPTURE(changes.dump());
+    auto changed = config;
+    changed.update(changes);
+    const testing::TemporaryFolder folder;
+    folder.write("config.json", changed.dump());
+    std::filesystem::copy(std::filesystem::path(ROMETRACE_SOURCE_DIR) / "tests/goldens/models/llama/model.safetensors",
+                          folder.path());
+    CHECK(testing::message_of<Error>([&] { Decoder::load(folder.path()); }) ==
+          testing::Contains("config.json: its rotary positions turn by angles that are not finite"));
+  }
 }
 
 TEST_CASE("rows of a batch are computed alike") {

@@ -91,6 +91,21 @@ def test_a_fact_has_the_scores_that_it_has_alone(
     assert compared >= 10
 
 
+@pytest.mark.parametrize("options", [("--direction", "noising"), ("--answer", "word"), ("--answer", "greedy:2", "--direction", "noising")],
+                         ids=" ".join)
+def test_facts_that_share_the_reading_of_streamed_layers_have_the_scores_of_layers_in_memory(
+    batch: Callable[..., list[dict[str, Any]]], shipped: Path, options: tuple[str, ...]
+) -> None:
+    arguments = ("--facts", shipped, "--sample", "10", "--all", "--samples", "2", "--kinds", "state,mlp", "--window", "2", *options)
+    _, *held = batch(*arguments)
+    _, *streamed = batch(*arguments, "--memory", "3M")
+    assert len({line["answer"] for line in held}) > 3
+    for line, expected in zip(streamed, held, strict=True):
+        assert line["status"] == expected["status"] == "traced"
+        assert line["answer"] == expected["answer"]
+        assert_same_numbers(line, expected)
+
+
 def test_a_fact_whose_answer_is_not_its_object_is_skipped_unless_all_are_wanted(
     batch: Callable[..., list[dict[str, Any]]], tmp_path: Path
 ) -> None:

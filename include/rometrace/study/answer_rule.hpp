@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <stop_token>
 #include <string>
 #include <string_view>
@@ -34,7 +35,14 @@ std::string to_string(const AnswerRule& rule);  ///< reads back
 /// SentencePiece models) take " trumpet" and "trumpet" for the same. Throws Error as Tokenizer::encode does.
 std::vector<Token> encode_answer(const Tokenizer& tokenizer, std::string_view text);
 
-/// The answer that the model gives by the rule, `object_tokens` being those of kObject (0: none).
+/// The answers that the model gives by the rule to prompts of one length, `object_tokens` of each being those of
+/// kObject (0: none). Throws as greedy_answers() does.
+std::vector<std::vector<std::int32_t>> say_together(const Decoder& model, const Tokenizer& tokenizer,
+                                                    std::span<const TracePrompt* const> prompts, const AnswerRule& rule,
+                                                    std::span<const std::int64_t> object_tokens,
+                                                    std::stop_token stop = {});
+
+/// The same of one prompt.
 std::vector<std::int32_t> say(const Decoder& model, const Tokenizer& tokenizer, const TracePrompt& prompt,
                               const AnswerRule& rule, std::int64_t object_tokens = 0, std::stop_token stop = {});
 

@@ -31,6 +31,9 @@ struct Recording {
   at::Tensor output(Site site, std::int64_t layer, std::int64_t position) const {
     return outputs.at(site)[layer].select(1, position - first);
   }
+
+  /// Some of the runs, S = count; a view.
+  Recording rows(std::int64_t begin, std::int64_t count) const;
 };
 
 /// The clean run of one prompt: the answer, and what restorations will put back. Run once; every engine starts from it.
@@ -61,9 +64,13 @@ std::vector<std::variant<CleanRun, Error>> run_clean_together(const Decoder& mod
                                                               std::span<const TracePrompt* const> prompts,
                                                               const TraceOptions& options, std::stop_token stop = {});
 
-/// The tokens that the model says after the prompt, one after the other: the first one, and up to `most` while `ends`
-/// does not hold for the next one. Throws as run_clean() does; the text ends where the model takes no more tokens.
-std::vector<std::int32_t> greedy_answer(const Decoder& model, const TracePrompt& prompt, std::int64_t most,
-                                        const std::function<bool(std::int32_t)>& ends, std::stop_token stop = {});
+/// The tokens that the model says after each of the prompts, one after the other: the first one, and up to `most[i]`
+/// while `ends` does not hold for the next one; the text ends where the model takes no more tokens. The prompts have
+/// one length, and each layer's weights are used once for a token of all of them. Throws Error for an id outside the
+/// vocabulary or more tokens than the model takes, whichever prompt has them; Interrupted.
+std::vector<std::vector<std::int32_t>> greedy_answers(const Decoder& model, std::span<const TracePrompt* const> prompts,
+                                                      std::span<const std::int64_t> most,
+                                                      const std::function<bool(std::int32_t)>& ends,
+                                                      std::stop_token stop = {});
 
 }  // namespace rometrace
