@@ -110,22 +110,6 @@ Linear::Linear(Source source, Products products, std::shared_ptr<PackingScratch>
       packed_(products == Products::kFast && packs(source_.dtype, source_.device)),
       scratch_(scratch ? std::move(scratch) : std::make_shared<PackingScratch>()) {}
 
-Linear::Linear(const at::Tensor& weight, const at::Tensor& bias, Options options)
-    : Linear({std::max<std::size_t>(1, options.widths.size()),
-              [weight, bias, widths = options.widths] {
-                std::vector<Part> parts;
-                std::int64_t begin = 0;
-                for (const auto width : widths.empty() ? std::vector{weight.size(1)} : widths) {
-                  parts.push_back({weight.slice(1, begin, begin + width),
-                                   bias.defined() ? bias.slice(0, begin, begin + width) : at::Tensor()});
-                  begin += width;
-                }
-                TORCH_INTERNAL_ASSERT(begin == weight.size(1), "the parts do not make up the whole");
-                return parts;
-              },
-              std::move(options.packed), weight.scalar_type(), weight.device()},
-             options.products, std::move(options.scratch)) {}
-
 const Linear::Part& Linear::ready(std::size_t part) const {
   std::call_once(reading_, [this] {
     auto parts = source_.read();

@@ -11,7 +11,9 @@
 #include <ATen/ops/silu.h>
 #include <ATen/ops/tanh.h>
 
+#include <functional>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "checks.hpp"
@@ -22,10 +24,21 @@ namespace {
 
 using testing::largest_difference;
 
-Linear::Options in_parts(std::vector<std::int64_t> widths) {
-  Linear::Options options;
-  options.widths = std::move(widths);
-  return options;
+/// A product with a weight [in, out] and a bias [out] or none that are in memory, its columns in parts of these widths.
+Linear in_memory(const at::Tensor& weight, const at::Tensor& bias, std::vector<std::int64_t> widths = {},
+                 Products products = Products::kFast, std::function<void()> released = {}) {
+  if (widths.empty()) widths = {weight.size(1)};
+  const auto read = [weight, bias, widths] {
+    std::vector<Linear::Part> parts;
+    std::int64_t begin = 0;
+    for (const auto width : widths) {
+      parts.push_back(
+          {weight.slice(1, begin, begin + width), bias.defined() ? bias.slice(0, begin, begin + width) : at::Tensor()});
+      begin += width;
+    }
+    return parts;
+  };
+  return {{widths.size(), read, std::move(released), weight.scalar_type(), weight.device()}, products, nullptr};
 }
 
 TEST_CASE("products, whole and in parts, are x W + b in every dtype that a CPU multiplies in") {
@@ -35,12 +48,12 @@ TEST_CASE("products, whole and in parts, are x W + b in every dtype that a CPU m
     if (dtype == at::kBFloat16 && !Linear::packs(dtype, at::kCPU)) continue;
     const auto weight = at::randn({70, 300}, dtype), bias = at::randn({300}, dtype), x = at::randn({33, 70}, dtype);
     const auto expected = at::matmul(x.to(at::kDouble), weight.to(at::kDouble)) + bias.to(at::kDouble);
-    CHECK(largest_difference(Linear(weight, bias).product(x), expected) < tolerance);
-    CHECK(largest_difference(Linear(weight, at::Tensor()).product(x), expected - bias) < tolerance);
+    CHECK(largest_difference(in_memory(weight, bias).product(x), expected) < tolerance);
+    CHECK(largest_difference(in_memory(weight, at::Tensor()).product(x), expected - bias) < tolerance);
     // The head's weight comes transposed, rows in three dimensions.
-    CHECK(largest_difference(Linear(weight.t().contiguous().t(), bias).product(x.view({3, 11, 70})),
+    CHECK(largest_difference(in_memory(weight.t().contiguous().t(), bias).product(x.view({3, 11, 70})),
                              expected.view({3, 11, 300})) < tolerance);
-    const Linear parts(weight, bias, in_parts({100, 1, 199}));
+    const Linear parts = in_memory(weight, bias, {100, 1, 199});
     REQUIRE(parts.parts() == 3);
     CHECK(largest_difference(at::cat({parts.product(x, 0), parts.product(x, 1), parts.product(x, 2)}, 1), expected) <
           tolerance);
@@ -52,7 +65,7 @@ TEST_CASE("products, whole and in parts, are x W + b in every dtype that a CPU m
 TEST_CASE("activations, fused into the product or not, are libtorch's") {
   const at::NoGradGuard no_grad;
   const auto weight = at::randn({20, 50}) / 4, bias = at::randn({50}), x = at::randn({9, 20});
-  const Linear linear(weight, bias);
+  const Linear linear = in_memory(weight, bias);
   const auto y = linear.product(x);
   const std::vector<std::pair<Activation, at::Tensor>> cases = {{Activation::kGeluTanh, at::gelu(y, "tanh")},
                                                                 {Activation::kGeluErf, at::gelu(y)},
@@ -70,9 +83,7 @@ TEST_CASE("a weight is packed once, at its first product, whichever thread asks 
   const at::NoGradGuard no_grad;
   const auto weight = at::randn({64, 64}), x = at::randn({5, 64});
   int packed = 0;
-  Linear::Options options;
-  options.packed = [&] { ++packed; };
-  const Linear linear(weight, at::Tensor(), options);
+  const Linear linear = in_memory(weight, at::Tensor(), {}, Products::kFast, [&] { ++packed; });
   CHECK(packed == 0);
   std::vector<at::Tensor> results(8);
   std::vector<std::thread> threads;
@@ -89,12 +100,8 @@ TEST_CASE("a weight is packed once, at its first product, whichever thread asks 
 
 TEST_CASE("differentiable products are not packed, and autograd reaches what is multiplied") {
   const auto weight = at::randn({20, 50}) / 4, bias = at::randn({50});
-  Linear::Options options;
-  options.widths = {30, 20};
-  options.products = Products::kDifferentiable;
   bool packed = false;
-  options.packed = [&] { packed = true; };
-  const Linear linear(weight, bias, options);
+  const Linear linear = in_memory(weight, bias, {30, 20}, Products::kDifferentiable, [&] { packed = true; });
   CHECK_FALSE(linear.packed());
   const auto x = at::randn({9, 20}).requires_grad_();
   linear.product(x, 1).sum().backward();

@@ -312,7 +312,6 @@ TEST_CASE("layers that are read each time that they are used give what layers in
       CAPTURE(example.description());
       const auto held = example.load(dtype), streamed = example.load_streamed(dtype);
       REQUIRE(streamed->streamed());
-      CHECK(streamed->all_bytes() == held->held_bytes());
       const auto clean = run_clean(*held, example.prompt, example.options);
       const auto again = run_clean(*streamed, example.prompt, example.options);
       CHECK(again.trace.high_score == doctest::Approx(clean.trace.high_score).epsilon(1e-6));

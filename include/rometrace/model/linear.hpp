@@ -45,18 +45,8 @@ class Linear {
     at::Device device = at::kCPU;
   };
 
-  struct Options {
-    std::vector<std::int64_t> widths;         ///< columns of each part; none: one part
-    std::shared_ptr<PackingScratch> scratch;  ///< none: one of its own
-    std::function<void()> packed;             ///< called once the weight has been packed and is no longer read
-    Products products = Products::kFast;
-  };
-
+  /// `scratch` may be shared by the products of a model; none: one of its own.
   Linear(Source source, Products products, std::shared_ptr<PackingScratch> scratch);
-
-  /// Weights that are in memory: `weight` [in, out] with any strides; `bias` [out] or undefined.
-  Linear(const at::Tensor& weight, const at::Tensor& bias, Options options);
-  Linear(const at::Tensor& weight, const at::Tensor& bias) : Linear(weight, bias, Options()) {}
 
   /// Whether weights of this dtype on this device are packed, unless products are to be differentiable.
   static bool packs(at::ScalarType dtype, at::Device device);
