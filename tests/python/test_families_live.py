@@ -9,14 +9,18 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 import make_goldens
 from agreement import Live, Traced, compare
+from reference_tracer import load_tokenizer, prefix_ids
 from test_against_transformers import model_folder, write_letter_tokenizer
+
+Rometrace = Callable[..., Any]
 
 EVERYTHING = ("--window", "2", "--kinds", "state,mlp,attn,head,knockout")
 EVERYTHING += ("--sever", "mlp,attn", "--knockout-window", "1", "--measures", "log_probability,kl,rank")
@@ -87,6 +91,7 @@ STORY_CASES = (
     Live("the subject behind the beginning of the text", STORY, "Once", ("--noise", "1", "--kinds", "state", *FEW)),
     Live("the subject in bytes that are no piece", "cat 東京 saw", "東", ("--noise", "1", "--kinds", "mlp", *FEW)),
     Live("heads and knockout", STORY, "girl", (*FEW, "--kinds", "head,knockout", "--positions", "subject-last")),
+    Live("another subject in its place", STORY, "little girl", ("--counter-subject", "little boy", "--window", "2")),
     Live("sigma of the facts", STORY, "little girl", ("--kinds", "state", "--positions", "last")),
 )
 
@@ -98,3 +103,25 @@ def test_stories_agree_in_float64(traced: Traced, shared: Path, live: Live) -> N
 
 def test_stories_agree_with_transformers_own_float32(traced: Traced, shared: Path) -> None:
     compare(traced, model_folder(shared, "stories260K-hf"), STORY_CASES[0], "float32")
+
+
+def test_stories_are_probed_behind_the_begin_of_text_token(rometrace: Rometrace, shared: Path, tmp_path: Path) -> None:
+    folder = model_folder(shared, "stories260K-hf")
+    texts = ("Once upon a time, there was a {}", "The {}", "{} saw a")
+    relation = {"name": "goes on", "prompt_templates": list(texts), "samples": [{"subject": "little girl", "object": "named"}]}
+    facts = tmp_path / "facts.json"
+    facts.write_text(json.dumps(relation))
+    output = tmp_path / "probe.jsonl"
+    done = rometrace("--model", folder, "--facts", facts, "--probe", "-o", output)
+    assert done.returncode == 0, done.stderr
+    _, line = (json.loads(text) for text in output.read_text().splitlines())
+    tokenizer, model = load_tokenizer(folder), AutoModelForCausalLM.from_pretrained(folder).eval()
+    beginning = prefix_ids(folder, tokenizer)
+    assert beginning == [model.config.bos_token_id]
+    assert [wording["prompt"] for wording in line["wordings"]] == [text.format("little girl") for text in texts]
+    for wording in line["wordings"]:
+        ids = beginning + tokenizer.encode(wording["prompt"]).ids
+        with torch.inference_mode():
+            p = model(torch.tensor([ids])).logits[0, -1].double().softmax(-1)
+        assert wording["probability"] == pytest.approx(p[line["object_token_id"]].item(), abs=1e-5)
+        assert wording["answer_id"] == p.argmax().item()
