@@ -463,8 +463,6 @@ class Decoder::Loader {
     return std::make_shared<const NormLayer>(config_.norm, std::move(weight), std::move(bias));
   }
 
-  // One matrix of a checkpoint with its bias.
-
   // A product with matrices that are read when it is first used; `parts` makes of what is read what is multiplied.
   using Parts = std::function<std::vector<Linear::Part>(std::vector<Linear::Part>)>;
   std::shared_ptr<const Linear> linear(const std::vector<Matrix>& matrices, std::size_t count, Parts parts) const {
