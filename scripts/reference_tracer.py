@@ -261,7 +261,8 @@ def prefix_ids(folder: Path, tokenizer: Any) -> list[int]:
     if isinstance(tokenizer, SentencePieces):
         # Those of transformers' LlamaTokenizer and GemmaTokenizer, which need protobuf to read these files.
         begins = settings.get("add_bos_token", config["model_type"] in ("llama", "mistral", *GEMMAS))
-        return [config.get("text_config", config)["bos_token_id"]] if begins else []
+        # A config names only what differs from its class: Gemma 3's has no bos_token_id at all.
+        return [AutoConfig.from_pretrained(folder).get_text_config().bos_token_id] if begins else []
     if not (settings or (folder / "tokenizer.json").exists()):
         return []
     whole = AutoTokenizer.from_pretrained(folder)

@@ -272,6 +272,21 @@ def test_a_space_that_sentencepiece_puts_before_a_text_is_none_of_its_bytes(piec
         assert subject.encode() not in b"".join(pieces[begin : end - 1])
 
 
+@pytest.mark.parametrize(
+    "config, expected",
+    [
+        ({"model_type": "gemma3", "text_config": {"model_type": "gemma3_text", "hidden_size": 8}}, [2]),
+        ({"model_type": "gemma3", "text_config": {"bos_token_id": 7}}, [7]),
+        ({"model_type": "mistral"}, [1]),
+    ],
+)
+def test_a_begin_of_text_token_that_a_config_does_not_name_is_its_classs(
+    pieces_folder: Path, tmp_path: Path, config: dict[str, Any], expected: list[int]
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert prefix_ids(tmp_path, load_tokenizer(pieces_folder)) == expected
+
+
 def test_a_prompt_begins_as_the_tokenisers_settings_say(pieces_folder: Path, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(pieces_folder)
     assert prefix_ids(pieces_folder, tokenizer) == [1]
