@@ -2,12 +2,14 @@
 """Traces with weights that do not fit in memory, beside the same with weights that do, and beside the disk.
 
     scripts/make_random_checkpoint.py BIG --shape pythia-6.9b --dtype BF16 --tokenizer FOLDER
-    scripts/benchmark_streaming.py BIG --memory 3G --facts-per-batch 8
+    scripts/benchmark_streaming.py BIG --memory 3G --facts-per-batch 8 --alone 2
 
 Prints, for one prompt and for a batch of facts of one shape: seconds, the bytes that were read from the disk and their
 rate beside that of reading the weights from the first byte to the last, peak memory, and the largest difference of any
-score from the run that holds all weights. --limit sets a hard limit of memory by a control group (version 1 or 2), with
-the page cache counted; it needs the right to make one.
+score from the run that holds all weights. With --alone it also traces that many of the batch's facts in runs of their
+own, streamed as well: what a fact costs when it does not share the reading. --no-held leaves out the runs that hold all
+weights, where these do not fit. --limit sets a hard limit of memory for streamed runs by a control group (version 1 or
+2), with the page cache counted; it needs the right to make one.
 """
 
 from __future__ import annotations
@@ -83,7 +85,9 @@ class Group:
 class Run:
     seconds: float
     read: int
+    """Bytes from the disk."""
     peak: int
+    """Bytes of this program, whatever ran before it."""
     records: list[dict[str, Any]]
 
 
@@ -101,32 +105,39 @@ def read_bytes(pid: int) -> int:
         return 0
 
 
-def run(arguments: argparse.Namespace, options: list[str], limit: int | None) -> Run:
+def measure(command: list[Any], group: Group | None = None) -> tuple[int, float, int, int]:
+    """Runs a program. Gives its status, seconds, the bytes that it read from the disk, and the bytes of its peak."""
+    begin = time.perf_counter()
+    process = subprocess.Popen(command, stdout=sys.stderr, preexec_fn=group.enter if group else None)
+    try:
+        # It has ended, but its numbers are there until it is waited for.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        seconds = time.perf_counter() - begin
+        read = read_bytes(process.pid)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    return process.returncode, seconds, read, usage.ru_maxrss * 1024
+
+
+def run(arguments: argparse.Namespace, options: list[Any], limit: int | None) -> Run:
     """One run of the program from a cold cache."""
     drop_from_cache(arguments.folder)
     group = Group(limit) if limit else None
-    with tempfile.TemporaryDirectory() as scratch:
-        output = Path(scratch) / "results.json"
-        command = [arguments.program, "--model", arguments.folder, "-q", "-o", output, *options]
-        begin = time.perf_counter()
-        process = subprocess.Popen(command, stdout=sys.stderr, preexec_fn=group.enter if group else None)
-        read = 0
-        while process.poll() is None:
-            read = max(read, read_bytes(process.pid))
-            time.sleep(0.05)
-        seconds = time.perf_counter() - begin
-        if process.returncode not in (0, 1):
-            sys.exit(f"rometrace ended with status {process.returncode}: {' '.join(map(str, command))}")
-        records = lines_of(output)
-    if group:
-        group.remove()
-    return Run(seconds, read, peak_of_children(), records)
-
-
-def peak_of_children() -> int:
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            output = Path(scratch) / "results.json"
+            command = [arguments.program, "--model", arguments.folder, "-q", "-o", output, *options]
+            status, seconds, read, peak = measure(command, group)
+            if status not in (0, 1):
+                sys.exit(f"rometrace ended with status {status}: {' '.join(map(str, command))}")
+            return Run(seconds, read, peak, lines_of(output))
+    finally:
+        if group:
+            group.remove()
 
 
 def scores(record: dict[str, Any]) -> Iterator[float]:
@@ -142,67 +153,118 @@ def scores(record: dict[str, Any]) -> Iterator[float]:
         yield from numbers(grid["scores"])
 
 
-def largest_difference(one: Run, other: Run) -> float:
-    assert len(one.records) == len(other.records) > 0
+def largest_difference(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> float:
+    assert len(one) == len(other) > 0
     return max(
         abs(a - b)
-        for left, right in zip(one.records, other.records, strict=True)
+        for left, right in zip(one, other, strict=True)
         for a, b in zip(scores(left), scores(right), strict=True)
     )
 
 
-def report(name: str, streamed: Run, held: Run, disk: float, facts: int) -> None:
-    rate = streamed.read / streamed.seconds
+def made_facts(count: int) -> list[dict[str, Any]]:
+    """Facts of as many tokens each, wherever words are tokens. No two have one prompt."""
+    endings = [(verb, word) for word in WORDS for verb in VERBS]
+    return [
+        {"id": i, "subject": "Miles Davis", "prompt": f"Miles Davis {verb} {word}"}
+        for i, (verb, word) in enumerate(endings[:count])
+    ]
+
+
+def write_facts(folder: str, facts: list[dict[str, Any]]) -> Path:
+    path = Path(folder) / "facts.jsonl"
+    path.write_text("".join(json.dumps(fact) + "\n" for fact in facts))
+    return path
+
+
+def run_facts(arguments: argparse.Namespace, facts: list[dict[str, Any]], options: list[str], limit: int | None) -> Run:
+    """A batch of them, all of which must be traced."""
+    with tempfile.TemporaryDirectory() as scratch:
+        done = run(arguments, ["--facts", write_facts(scratch, facts), "--all", *options], limit)
+    if len(done.records) != len(facts):
+        sys.exit(f"{len(done.records)} of {len(facts)} facts were traced; expected all of them")
+    return done
+
+
+def report(name: str, done: Run, disk: float) -> None:
+    facts = len(done.records)
     print(
-        f"{name}: streamed {streamed.seconds:.1f} s ({streamed.seconds / facts:.2f} s a fact), "
-        f"read {streamed.read / 2**30:.2f} GiB at {rate / 1e9:.2f} GB/s (the disk: {disk / 1e9:.2f} GB/s), "
-        f"peak {streamed.peak / 2**30:.2f} GiB; held {held.seconds:.1f} s; "
-        f"largest difference {largest_difference(streamed, held):.2g}",
+        f"{name}: {done.seconds:.1f} s ({done.seconds / facts:.2f} s a fact), read {done.read / 2**30:.3f} GiB "
+        f"({done.read / facts / 2**30:.3f} GiB a fact) at {done.read / done.seconds / 1e9:.2f} GB/s "
+        f"(the disk: {disk / 1e9:.2f} GB/s), peak {done.peak / 2**30:.2f} GiB",
         flush=True,
     )
 
 
-def main() -> int:
+def compare(what: str, one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
+    print(f"{what}: largest difference of a score {largest_difference(one, other):.2g}", flush=True)
+
+
+def together(runs: list[Run]) -> Run:
+    """Runs one after the other, as one."""
+    records = [record for done in runs for record in done.records]
+    return Run(
+        sum(done.seconds for done in runs), sum(done.read for done in runs), max(done.peak for done in runs), records
+    )
+
+
+def compare_with_held(name: str, streamed: Run, held: Run, disk: float) -> None:
+    report(f"{name}, held", held, disk)
+    compare(f"{name}, streamed and held", streamed.records, held.records)
+
+
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="a model folder")
     parser.add_argument("--memory", default="2G", help="rometrace's --memory (default: 2G)")
-    parser.add_argument("--limit", type=size, help="hard limit of the streamed run, by a control group")
+    parser.add_argument("--limit", type=size, help="hard limit of streamed runs, by a control group")
     parser.add_argument("--samples", default="3", help="draws of noise (default: 3)")
-    parser.add_argument("--facts-per-batch", type=int, default=8, help="facts of the batch; 0: none")
+    parser.add_argument("--facts-per-batch", type=int, default=8, help="facts of the batch (default: 8); 0: none")
+    parser.add_argument("--alone", type=int, default=0, help="of these, how many to trace in runs of their own as well")
+    parser.add_argument("--no-held", action="store_true", help="no runs that hold all weights")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--program", type=Path, default=REPOSITORY / "build/release/bin/rometrace")
     arguments = parser.parse_args()
+    most = len(VERBS) * len(WORDS)
+    if not 0 <= arguments.facts_per_batch <= most:
+        parser.error(f"--facts-per-batch: {arguments.facts_per_batch}; expected 0 to {most}, as many as are made up here")
+    if not 0 <= arguments.alone <= arguments.facts_per_batch:
+        parser.error(f"--alone: {arguments.alone}; expected 0 to the {arguments.facts_per_batch} facts of the batch")
+    return arguments
 
-    total = sum(path.stat().st_size for path in weight_files(arguments.folder))
+
+def main() -> int:
+    arguments = parse_arguments()
+    files = weight_files(arguments.folder)
+    total = sum(path.stat().st_size for path in files)
     seconds = read_through(arguments.folder)
     disk = total / seconds
-    print(f"weights: {total / 2**30:.2f} GiB in {len(weight_files(arguments.folder))} files; read once in {seconds:.1f} s")
+    print(f"weights: {total / 2**30:.3f} GiB in {len(files)} files; read once in {seconds:.1f} s")
     common = ["--samples", arguments.samples, "--dtype", arguments.dtype, "--noise", "0.1"]
-    streamed = ["--memory", arguments.memory]
-    held: list[str] = []
+    streamed = [*common, "--memory", arguments.memory]
 
-    one = ["--prompt", "Miles Davis plays the", "--subject", "Miles Davis", *common]
-    # The streamed run first: the peak of children never falls.
-    small, large = run(arguments, [*one, *streamed], arguments.limit), run(arguments, [*one, *held], None)
-    if arguments.facts_per_batch > 0:
-        with tempfile.TemporaryDirectory() as scratch:
-            facts = Path(scratch) / "facts.jsonl"
-            facts.write_text(
-                "".join(
-                    json.dumps({"id": i, "subject": "Miles Davis", "prompt": f"Miles Davis {verb} the"}) + "\n"
-                    for i, verb in zip(range(arguments.facts_per_batch), VERBS)
-                )
-            )
-            batch = ["--facts", facts, "--all", *common]
-            many = run(arguments, [*batch, *streamed], arguments.limit)
-            report("one prompt", small, large, disk, 1)
-            report(f"{len(many.records)} facts", many, run(arguments, [*batch, *held], None), disk, len(many.records))
-    else:
-        report("one prompt", small, large, disk, 1)
+    one = ["--prompt", "Miles Davis plays the", "--subject", "Miles Davis"]
+    small = run(arguments, [*one, *streamed], arguments.limit)
+    report("one prompt, streamed", small, disk)
+    if not arguments.no_held:
+        compare_with_held("one prompt", small, run(arguments, [*one, *common], None), disk)
+    if arguments.facts_per_batch == 0:
+        return 0
+
+    facts = made_facts(arguments.facts_per_batch)
+    batch = run_facts(arguments, facts, streamed, arguments.limit)
+    report(f"{len(facts)} facts together, streamed", batch, disk)
+    if arguments.alone > 0:
+        apart = together([run_facts(arguments, [fact], streamed, arguments.limit) for fact in facts[: arguments.alone]])
+        report(f"{arguments.alone} of them alone, streamed", apart, disk)
+        compare("together and alone", batch.records[: arguments.alone], apart.records)
+    if not arguments.no_held:
+        compare_with_held(f"{len(facts)} facts", batch, run_facts(arguments, facts, common, None), disk)
     return 0
 
 
 VERBS = ["plays", "sees", "takes", "loves", "makes", "finds", "knows", "wants", "needs", "gives", "calls", "holds"]
+WORDS = ["the", "a", "this", "his", "that", "my", "our", "their"]
 
 if __name__ == "__main__":
     sys.exit(main())
