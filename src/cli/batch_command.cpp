@@ -36,8 +36,6 @@
 namespace rometrace::cli {
 namespace {
 
-constexpr std::int64_t kFailuresShown = 20;
-
 // --strict: what can be seen of prompts without running the model.
 void check_prompts(const Decoder& model, const Tokenizer& tokenizer, const Work& work, const BatchOptions& options) {
   for (const auto& item : work.items) {
@@ -52,10 +50,6 @@ ObjectChoices object_choices(const Tokenizer& tokenizer, const Facts& facts) {
     if (const auto* fact = std::get_if<Fact>(&record)) choices.add(*fact);
   }
   return choices;
-}
-
-void count(BatchCounts& counts, Status status) {
-  (status == Status::kTraced ? counts.traced : status == Status::kSkipped ? counts.skipped : counts.failed) += 1;
 }
 
 // Appends results, counts them and says how far the batch is.
@@ -77,14 +71,7 @@ class Writer {
     file_.append(line, file_.resumes() ? std::stop_token() : stop_);
     count(counts_, status);
     if (!cause.empty()) ++causes_[std::string(cause)];
-    if (status == Status::kFailed && ++failures_ <= kFailuresShown + 1) {
-      progress_.clear();
-      if (failures_ > kFailuresShown) {
-        spdlog::warn("further failures are in the results only");
-      } else {
-        spdlog::warn("failed: {}", reason);
-      }
-    }
+    if (status == Status::kFailed) failures_.add(progress_, reason);
     if (status == Status::kSkipped) spdlog::debug("skipped fact {}: {}", item.order, reason);
     progress_.update(counts_);
   }
@@ -112,7 +99,7 @@ class Writer {
   BatchProgress progress_;
   BatchCounts counts_;
   std::map<std::string, std::int64_t> causes_;
-  std::int64_t failures_ = 0;
+  FailureNotes failures_{"in the results only"};
 };
 
 // Everything that lines are made of.

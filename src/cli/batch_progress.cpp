@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <string>
 
 #include "cli/terminal_info.hpp"
@@ -11,6 +12,7 @@ namespace rometrace::cli {
 namespace {
 
 constexpr double kFirstPlain = 10, kPlainInterval = 60, kRedrawInterval = 0.1;  // seconds
+constexpr std::int64_t kFailuresTold = 20;
 
 }  // namespace
 
@@ -57,6 +59,24 @@ void BatchProgress::show() {
     spdlog::info(batch_progress_text(before_, counts_, total_, part_, now));
     next_plain_ = now + kPlainInterval;
   }
+}
+
+void count(BatchCounts& counts, Status status) {
+  (status == Status::kTraced ? counts.traced : status == Status::kSkipped ? counts.skipped : counts.failed) += 1;
+}
+
+void FailureNotes::add(BatchProgress& progress, const std::string& reason) {
+  if (++failures_ > kFailuresTold + 1) return;
+  progress.clear();
+  if (failures_ > kFailuresTold) {
+    spdlog::warn("further failures are {}", others_);
+  } else {
+    spdlog::warn("failed: {}", reason);
+  }
+}
+
+std::int64_t FailureNotes::untold() const {
+  return std::max<std::int64_t>(0, failures_ - kFailuresTold);
 }
 
 }  // namespace rometrace::cli

@@ -1,10 +1,13 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <string_view>
 
 #include "cli/progress_bar.hpp"
 #include "rometrace/report/terminal.hpp"
 #include "rometrace/stopwatch.hpp"
+#include "rometrace/study/verdict.hpp"
 #include "rometrace/trace/trace.hpp"
 
 namespace rometrace::cli {
@@ -43,6 +46,24 @@ class BatchProgress {
   Stopwatch watch_;
   double shown_ = -1;  ///< seconds, when it was shown last; negative: not on the terminal now
   double next_plain_;
+};
+
+/// Counts a fact by what became of it.
+void count(BatchCounts& counts, Status status);
+
+/// Warnings of the first facts of a batch that failed, on stderr. Of the others one warning says where they are found.
+class FailureNotes {
+ public:
+  /// `others`: where further failures are, as in "further failures are in the results only".
+  explicit FailureNotes(std::string_view others) : others_(others) {}
+
+  void add(BatchProgress& progress, const std::string& reason);
+  /// Failures of which no warning told why.
+  std::int64_t untold() const;
+
+ private:
+  std::string others_;
+  std::int64_t failures_ = 0;
 };
 
 }  // namespace rometrace::cli

@@ -46,14 +46,21 @@ class Calibrator {
   }
 
   CalibrationResult run() {
-    for (std::size_t factor = 0; factor < options_.factors.size(); ++factor) {
-      trace_with(factor);
-      if (factor == 0) keep_traced();
+    trace_all();
+    if (const auto more = failures_.untold(); more > 0) {
+      spdlog::warn("{} {} counted only", count_of(more, "further failure"), more == 1 ? "was" : "were");
     }
     return calibration_.result();
   }
 
  private:
+  void trace_all() {
+    for (std::size_t factor = 0; factor < options_.factors.size(); ++factor) {
+      trace_with(factor);
+      if (factor == 0) keep_traced();
+    }
+  }
+
   void trace_with(std::size_t factor) {
     const auto count = options_.factors.size();
     BatchCounts counts;
@@ -74,8 +81,9 @@ class Calibrator {
 
   void take(std::size_t factor, std::size_t place, BatchResult&& result, BatchCounts& counts, BatchProgress& progress) {
     const auto status = result.verdict.status;
-    (status == Status::kTraced ? counts.traced : status == Status::kSkipped ? counts.skipped : counts.failed) += 1;
-    if (status != Status::kTraced) tell_not_traced(result, progress);
+    count(counts, status);
+    if (status == Status::kSkipped) spdlog::debug("skipped fact {}: {}", result.fact.order, result.verdict.reason);
+    if (status == Status::kFailed) failures_.add(progress, result.verdict.reason);
     if (factor == 0) {
       if (status == Status::kTraced) traced_.push_back(place);
       if (status != Status::kTraced) ++causes_[std::string(to_string(*result.verdict.cause))];
@@ -84,16 +92,6 @@ class Calibrator {
     const auto record = trace_record(batch_, tokenizer_, std::move(result));
     calibration_.add(factor, parse_summary_line(to_line(to_json(record)), where));
     progress.update(counts);
-  }
-
-  void tell_not_traced(const BatchResult& result, BatchProgress& progress) {
-    constexpr std::int64_t kFailuresShown = 20;
-    if (result.verdict.status == Status::kSkipped) {
-      spdlog::debug("skipped fact {}: {}", result.fact.order, result.verdict.reason);
-    } else if (++failures_ <= kFailuresShown) {
-      progress.clear();
-      spdlog::warn("failed: {}", result.verdict.reason);
-    }
   }
 
   // The clean runs decide which facts are traced, so the other factors need no more than these.
@@ -121,7 +119,7 @@ class Calibrator {
   std::size_t chunk_ = 1;
   std::vector<std::size_t> traced_;             // places in items_, of the first factor
   std::map<std::string, std::int64_t> causes_;  // likewise
-  std::int64_t failures_ = 0;
+  FailureNotes failures_{"counted only"};
 };
 
 }  // namespace

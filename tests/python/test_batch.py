@@ -156,6 +156,7 @@ def test_bad_records_are_named_and_do_not_stop_the_rest(
     for line in lines[1:]:
         assert f"rometrace: failed: {line['reason']}\n" in done.stderr
     assert "4 facts: 1 traced, 3 failed" in done.stderr
+    assert "further" not in done.stderr
 
     strict = tmp_path / "strict.jsonl"
     done = rometrace("--facts", facts, *QUICK, "-o", strict, "--strict")
@@ -163,6 +164,16 @@ def test_bad_records_are_named_and_do_not_stop_the_rest(
     assert len(done.stderr.splitlines()) == 1
     assert "facts.csv, line 3" in done.stderr
     assert not strict.exists()
+
+
+def test_of_many_failures_the_first_are_told_and_the_rest_are_in_the_results(rometrace: Rometrace, tmp_path: Path) -> None:
+    bad = [fact(subject="Chopin", prompt="Miles Davis plays the", id=str(i)) for i in range(23)]
+    output = tmp_path / "results.jsonl"
+    done = rometrace("--facts", write_facts(tmp_path / "facts.json", [fact(), *bad]), *QUICK, "-o", output)
+    assert done.returncode == 1
+    assert done.stderr.count("failed: ") == 20
+    assert done.stderr.count("rometrace: further failures are in the results only\n") == 1
+    assert sum('"status":"failed"' in line.replace(" ", "") for line in output.read_text().splitlines()) == 23
 
 
 def test_strict_finds_a_prompt_that_is_too_long_before_it_traces(rometrace: Rometrace, tmp_path: Path) -> None:

@@ -161,6 +161,23 @@ def test_a_bad_record_is_named_and_the_status_is_one(rometrace: Rometrace, tmp_p
     assert json.loads(done.stdout)["status"] == {"traced": 1, "skipped": 0, "failed": 1}
 
 
+@pytest.mark.parametrize("more, said", [(0, []), (1, ["1 further failure was"]), (3, ["3 further failures were"])])
+def test_of_many_failures_the_first_are_told_and_the_rest_are_counted(
+    rometrace: Rometrace, tmp_path: Path, more: int, said: list[str]
+) -> None:
+    facts = tmp_path / "facts.json"
+    good = {"id": "a", "subject": "Miles Davis", "prompt": "Miles Davis plays the"}
+    facts.write_text(json.dumps([good, *({**good, "id": str(i), "subject": "Chopin"} for i in range(20 + more))]))
+    done = rometrace("calibrate", "--facts", facts, "--factors", "1,3", "--samples", 2)
+    assert done.returncode == 1
+    assert done.stderr.count("failed: ") == 20
+    assert done.stderr.count("further failures are counted only") == len(said)
+    assert [line for line in done.stderr.splitlines() if line.endswith(" counted only") and " are " not in line] == [
+        f"rometrace: {words} counted only" for words in said
+    ]
+    assert json.loads(done.stdout)["status"]["failed"] == 20 + more
+
+
 def test_without_a_traced_fact_it_is_said_why(bin_dir: Path, tmp_path: Path) -> None:
     facts = some_facts(tmp_path / "facts.json", "violin", "piano")
     target = tmp_path / "out.json"
