@@ -13,6 +13,11 @@
 #include "rometrace/report/models_text.hpp"
 
 namespace rometrace::cli {
+namespace {
+
+constexpr int kUnbounded = 100'000;
+
+}  // namespace
 
 int run_models(const ModelsOptions& options, const std::stop_token& stop) {
   const auto models = cached_models(stop);
@@ -21,7 +26,9 @@ int run_models(const ModelsOptions& options, const std::stop_token& stop) {
   } else if (models.empty()) {
     spdlog::info("no models in the cache; rometrace fetch NAME gets one");
   } else {
-    write_stdout(render_models(models, terminal_style(STDOUT_FILENO)), stop);
+    auto style = terminal_style(STDOUT_FILENO);
+    if (!is_terminal(STDOUT_FILENO)) style.columns = kUnbounded;  // a pipe's reader looks for whole names
+    write_stdout(render_models(models, style), stop);
   }
   return kDone;
 }

@@ -1,12 +1,11 @@
 #include "rometrace/report/probe_text.hpp"
 
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "checks.hpp"
 #include "files.hpp"
 #include "probe_records.hpp"
-#include "report/display_text.hpp"
+#include "report/widest_line.hpp"
 
 namespace rometrace {
 namespace {
@@ -14,18 +13,12 @@ namespace {
 using testing::Contains;
 using testing::failed_probe_record;
 using testing::probe_record;
+using testing::widest_line;
 
 ProbeSummary summary_of(const std::vector<ProbeRecord>& records) {
   ProbeSummary summary;
   for (const auto& record : records) summary.add(nlohmann::json::parse(to_line(to_json(record))), "probe.jsonl");
   return summary;
-}
-
-int widest_line(const std::string& text) {
-  int widest = 0;
-  std::istringstream lines(text);
-  for (std::string line; std::getline(lines, line);) widest = std::max(widest, columns_of(line));
-  return widest;
 }
 
 TEST_CASE("the summary of a probe is this table") {

@@ -4,7 +4,7 @@
 
 #include "checks.hpp"
 #include "files.hpp"
-#include "report/display_text.hpp"
+#include "report/widest_line.hpp"
 #include "rometrace/report/json.hpp"
 #include "rometrace/report/summary_json.hpp"
 #include "study/summary_lines.hpp"
@@ -52,12 +52,13 @@ TEST_CASE("a summary says what was counted, and the means in percent") {
 
 TEST_CASE("no line of a summary is wider than the terminal or holds a control character of a file's") {
   for (const int columns : {80, 100}) {
-    std::istringstream lines(render_summary(example(), {columns, false, false, true}));
+    const auto text = render_summary(example(), {columns, false, false, true});
+    CHECK(widest_line(text) <= columns);
+    std::istringstream lines(text);
     std::string line;
     while (std::getline(lines, line)) {
       CAPTURE(line);
       CHECK(is_one_line(line));
-      CHECK(columns_of(line) <= columns);
       CHECK_FALSE(line.ends_with(' '));
     }
   }
@@ -66,7 +67,7 @@ TEST_CASE("no line of a summary is wider than the terminal or holds a control ch
 TEST_CASE("a summary tells gaps with their caveat, heads, and knockouts") {
   auto line = whole_line(3, {2, 4});
   line["knockout"]["groups"]["subject"]["relative_change"] = {-1, 2.5};
-  auto text = render_summary(summary_of({whole_line(1, {2, 4}), whole_line(2, {2}), line}), kPlain);
+  const auto text = render_summary(summary_of({whole_line(1, {2, 4}), whole_line(2, {2}), line}), kPlain);
   CHECK(text == Contains("\nhead: one attention head's output restored at one layer\n"));
   CHECK(text == Contains("  last subject token         3    6.00  [  6.00,   6.00]  1.0      100 %\n"));
   CHECK(text == Contains("\nstate_mlp_severed: the block's output, MLP severed, restored at one layer\n"));
@@ -82,8 +83,7 @@ TEST_CASE("a summary tells gaps with their caveat, heads, and knockouts") {
   CHECK(text == Contains("\n  subject                    3   -50.00  [-100.00, -25.00]      0\n"));
   CHECK(text == Contains("\n  before the subject         0\n"));
   CHECK(text == Contains("\n  last token                 3   -50.00  [-50.00, -50.00]       1\n"));
-  std::istringstream lines(text);
-  while (std::getline(lines, text)) CHECK(columns_of(text) <= 80);
+  CHECK(widest_line(text) <= 80);
 }
 
 TEST_CASE("the settings in words name direction, corruption, precision and approximation") {

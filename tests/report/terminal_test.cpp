@@ -4,17 +4,18 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
-#include <sstream>
 #include <string>
 #include <vector>
 
 #include "checks.hpp"
-#include "report/display_text.hpp"
+#include "report/widest_line.hpp"
 #include "rometrace/text/utf8.hpp"
 
 namespace rometrace {
 
 namespace {
+
+using testing::widest_line;
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
@@ -117,15 +118,6 @@ std::string without_colors(const std::string& text) {
   return plain;
 }
 
-std::vector<std::string> lines_of(const std::string& text) {
-  std::vector<std::string> lines;
-  std::istringstream stream(text);
-  for (std::string line; std::getline(stream, line);) {
-    lines.push_back(line);
-  }
-  return lines;
-}
-
 bool has(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;
 }
@@ -144,11 +136,7 @@ void check_sound(const std::string& text, const TerminalStyle& style) {
   }
   CHECK_FALSE(has(plain, "nan"));
   CHECK_FALSE(has(plain, "inf"));
-  int widest = 0;
-  for (const auto& line : lines_of(plain)) {
-    widest = std::max(widest, columns_of(line));
-  }
-  CHECK(widest <= std::max(20, style.columns));
+  CHECK(widest_line(plain) <= std::max(20, style.columns));
 }
 
 }  // namespace
@@ -623,7 +611,7 @@ TEST_CASE("progress fits its width and tells the time that is left") {
   CHECK(render_progress(0, 0, 0, wide).ends_with("0 %"));
   CHECK(render_progress(5, 10, kNan, wide).ends_with("50 %"));
   for (int columns = -1; columns < 90; ++columns) {
-    CHECK(columns_of(render_progress(7, 1000, 1e9, {.columns = columns})) <= std::max(1, columns - 1));
+    CHECK(widest_line(render_progress(7, 1000, 1e9, {.columns = columns})) <= std::max(1, columns - 1));
   }
 }
 
