@@ -6,6 +6,7 @@
 #include <functional>
 #include <iostream>
 #include <limits>
+#include <set>
 #include <utility>
 
 #include "cli/calibrate_options.hpp"
@@ -132,6 +133,24 @@ CLI::App* add_models(CLI::App& app, ModelsOptions& options) {
                                      "be traced");
   command->add_flag("--json", options.json, "Write JSON instead of a table");
   return command;
+}
+
+/// Refuses what a self-check would leave aside.
+void check_self_check(const CLI::App& app, const Options& options) {
+  const std::set<std::string> used = {"--self-check", "--model",       "--revision", "--download",
+                                      "--memory",     "--device",      "--dtype",    "--threads",
+                                      "--noise",      "--noise-facts", "--verbose",  "--quiet"};
+  for (const auto* option : app.get_options()) {
+    const auto name = option->get_name();
+    if (option->count() == 0 || used.contains(name)) continue;
+    throw CLI::ValidationError(name,
+                               "has no effect beside --self-check, which writes lines of text to stdout; leave "
+                               "it out");
+  }
+  if (options.noise.distribution != NoiseRule::Distribution::kGaussian) {
+    throw CLI::ValidationError(
+        "--noise", in_quotes(options.noise_text) + "; --self-check takes Gaussian noise: expected a number, or s<k>");
+  }
 }
 
 }  // namespace
@@ -262,9 +281,7 @@ Command parse_options(int argc, char** argv) {
     }
     method.complete(options);
     check_run_options(options);
-    if (*self_check && options.engine == Engine::kGradient) {
-      throw CLI::ValidationError("--self-check", "checks the exact engines; leave out --engine");
-    }
+    if (*self_check) check_self_check(app, options);
   } catch (const CLI::Success& success) {
     return app.exit(success);
   } catch (const CLI::ParseError& error) {

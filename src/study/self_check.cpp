@@ -4,9 +4,11 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
+#include <span>
 #include <utility>
 
 #include "rometrace/error.hpp"
+#include "rometrace/text/sha256.hpp"
 #include "rometrace/text/subject.hpp"
 #include "rometrace/trace/clean_run.hpp"
 #include "rometrace/trace/plain.hpp"
@@ -16,31 +18,30 @@
 namespace rometrace {
 namespace {
 
-// The published numbers, of GPT-2 XL in float32 with the facts of the paper.
-constexpr double kSigma = 0.13462981581687927;
-constexpr std::int32_t kSeattle = 7312;
-constexpr double kHighScore = 0.97638, kLowScore = 0.026176;
+constexpr std::int32_t kSeattle = 7312;  // " Seattle"
+constexpr double kPaperSigma = 0.13462981581687927;
 
 constexpr std::array<std::pair<const char*, const char*>, 2> kPrompts{{
     {"The Space Needle is in downtown", "The Space Needle"},  // at the beginning of its prompt
     {"The trumpet player Miles Davis plays the", "Miles Davis"},
 }};
 
-std::string text(double value) {
+std::string text(double value, int precision = 6) {
   std::array<char, 32> digits{};
-  std::snprintf(digits.data(), digits.size(), "%.6g", value);
+  std::snprintf(digits.data(), digits.size(), "%.*g", precision, value);
   return digits.data();
 }
 
-// The largest of some differences, and how many values there were.
+// The largest of some differences, each as a part of the larger value, and how many there were.
 struct Difference {
   double largest = 0;
   std::int64_t values = 0;
 
   void add(double value, double expected) {
-    const auto difference = std::abs(value - expected);
-    // Not `>`: a NaN stays.
-    if (!(difference <= largest)) largest = difference;
+    constexpr double kLeast = 1e-30;  // below it float32 has fewer digits
+    const auto difference = std::abs(value - expected) / std::max({std::abs(value), std::abs(expected), kLeast});
+    // No comparison with a NaN is true, so one that has come must be kept by name.
+    if (!std::isnan(largest) && !(difference <= largest)) largest = difference;
     ++values;
   }
 };
@@ -82,26 +83,26 @@ class Checker {
   }
 
   Trace sweep(const TracePrompt& prompt, const TraceOptions& options, const RunControl& control) const {
-    const auto clean = run_clean(check_.model, prompt, options, check_.control.stop);
-    return trace_sweep(check_.model, prompt, options, clean, control).trace;
+    return check_.engines.sweep(check_.model, prompt, options, control);
   }
 
-  // Of probabilities: what rounding in the dtype of the products may change.
-  double tolerance() const {
-    if (check_.model.dtype() == at::kDouble) return 1e-9;
-    return check_.model.dtype() == at::kFloat ? 1e-4 : 0.05;
+  void tell(const Finding& finding) {
+    all_hold_ = all_hold_ && finding.outcome != Finding::Outcome::kFails;
+    tell_(finding);
   }
 
   void find(const std::string& claim, const Difference& difference) {
-    const bool holds = difference.largest <= tolerance();
-    all_hold_ = all_hold_ && holds;
-    tell_({where_ + claim, holds ? Finding::Outcome::kHolds : Finding::Outcome::kFails,
-           std::to_string(difference.values) + (difference.values == 1 ? " score" : " scores") +
-               ", largest difference " + text(difference.largest)});
+    const auto bound = rounding_bound(check_.model.dtype());
+    const bool holds = difference.largest <= bound;
+    const auto found = std::isnan(difference.largest) ? "at least one is not a number"
+                                                      : "largest difference " + text(difference.largest, 2) +
+                                                            " of a score, allowed " + text(bound);
+    tell({where_ + claim, holds ? Finding::Outcome::kHolds : Finding::Outcome::kFails,
+          std::to_string(difference.values) + (difference.values == 1 ? " score, " : " scores, ") + found});
   }
 
   void skip(const std::string& claim, const std::string& why) {
-    tell_({where_ + claim, Finding::Outcome::kNotChecked, why});
+    tell({where_ + claim, Finding::Outcome::kNotChecked, why});
   }
 
   void check_no_noise() {
@@ -131,8 +132,8 @@ class Checker {
     find("the last token's state after the last layer gives back the clean score", last);
     find("other tokens' states after the last layer change nothing", others);
     if (begin > 0) find("states before the subject change nothing", before);
-    tell_({where_ + "the answer's probability", Finding::Outcome::kFound,
-           text(trace.high_score) + ", with noise " + text(trace.low_score)});
+    tell({where_ + "the answer's probability", Finding::Outcome::kFound,
+          text(trace.high_score) + ", with noise " + text(trace.low_score)});
   }
 
   void check_engines() {
@@ -149,9 +150,8 @@ class Checker {
       return;
     }
     traced.kinds = {Kind::kState, Kind::kMlp};
-    const auto clean = run_clean(check_.model, prompt_, traced, check_.control.stop);
     compare(claim, sweep(prompt_, traced, check_.control),
-            trace_plain(check_.model, prompt_, traced, clean, check_.control));
+            check_.engines.plain(check_.model, prompt_, traced, check_.control));
   }
 
   void compare(const std::string& claim, const Trace& one, const Trace& other) {
@@ -159,7 +159,8 @@ class Checker {
     difference.add(one.low_score, other.low_score);
     for (std::size_t grid = 0; grid < one.grids.size(); ++grid) {
       const auto& scores = one.grids[grid].scores;
-      for (std::size_t i = 0; i < scores.size(); ++i) difference.add(scores[i], other.grids[grid].scores[i]);
+      const auto& others = other.grids.at(grid).scores;
+      for (std::size_t i = 0; i < scores.size(); ++i) difference.add(scores[i], others.at(i));
     }
     find(claim, difference);
   }
@@ -174,32 +175,31 @@ class Checker {
       skip("the paper's numbers of GPT-2 XL", "this is another model");
       return;
     }
-    const std::string sigma_claim = "s3 over the paper's facts is " + text(kSigma);
-    if (check_.paper_subjects) {
-      const auto sigma = 3 * subject_embedding_std(check_.model, check_.tokenizer, *check_.paper_subjects);
-      published(sigma_claim, sigma, kSigma, 1e-9);
+    PaperNumbers found;
+    found.sigma = measure_sigma();
+    if (check_.model.dtype() == at::kFloat || check_.model.dtype() == at::kDouble) {
+      auto prompt = read(kPrompts[0].first, kPrompts[0].second);
+      prompt.target = {kSeattle};
+      auto once = options(kPaperSigma, {Kind::kState});
+      once.samples = 1;
+      once.positions.which = PositionRule::Which::kLast;
+      const auto trace = sweep(prompt, once, check_.control);
+      found.high_score.value = trace.high_score;
+      found.low_score.value = trace.low_score;
     } else {
-      skip(sigma_claim, "it is over the subjects of known_1000.json; give that file with --noise-facts");
+      found.high_score.why_not = found.low_score.why_not = "products of fewer digits than float32's change it";
     }
-    auto prompt = read(kPrompts[0].first, kPrompts[0].second);
-    prompt.target = {kSeattle};
-    auto once = options(kSigma, {Kind::kState});
-    once.samples = 1;
-    once.positions.which = PositionRule::Which::kLast;
-    const auto trace = sweep(prompt, once, check_.control);
-    published("p(\" Seattle\") after \"The Space Needle is in downtown\" is " + text(kHighScore), trace.high_score,
-              kHighScore, 1e-5);
-    published("with one draw of noise it is " + text(kLowScore), trace.low_score, kLowScore, 1e-6);
+    for (const auto& finding : compare_with_paper(found, check_.published_weights)) tell(finding);
   }
 
-  // A number that is printed with so many digits; products of fewer digits have theirs.
-  void published(const std::string& claim, double found, double expected, double resolution) {
-    const auto allowed = check_.model.dtype() == at::kFloat || check_.model.dtype() == at::kDouble
-                             ? std::max(resolution, 1e-4 * expected)
-                             : std::max(resolution, 0.05);
-    const bool holds = std::abs(found - expected) <= allowed;
-    all_hold_ = all_hold_ && holds;
-    tell_({claim, holds ? Finding::Outcome::kHolds : Finding::Outcome::kFails, "found " + text(found)});
+  MeasuredNumber measure_sigma() const {
+    if (!check_.subjects) {
+      return {{}, "it is over the subjects of known_1000.json; give that file with --noise-facts"};
+    }
+    if (!are_paper_subjects(*check_.subjects)) {
+      return {{}, "it is over the subjects of known_1000.json, and the file given with --noise-facts has others"};
+    }
+    return {3 * subject_embedding_std(check_.model, check_.tokenizer, *check_.subjects)};
   }
 
   const SelfCheck& check_;
@@ -209,10 +209,78 @@ class Checker {
   bool all_hold_ = true;
 };
 
+// A published number, and how near it another right implementation comes.
+struct Published {
+  std::string claim;
+  double value;
+  double allowed;
+};
+
+// Of a probability printed to `last_digit`: half of that, and what float32 leaves of the logits.
+Published probability(const std::string& claim, double value, double last_digit) {
+  const auto rounding = rounding_bound(at::kFloat) * value * (1 - value);
+  return {claim + text(value), value, last_digit / 2 + rounding};
+}
+
+bool agrees(const MeasuredNumber& found, const Published& expected) {
+  return found.value && std::abs(*found.value - expected.value) <= expected.allowed;
+}
+
+Finding judge(const MeasuredNumber& found, const Published& expected, bool right_weights) {
+  if (!found.value) return {expected.claim, Finding::Outcome::kNotChecked, found.why_not};
+  const auto detail = "found " + text(*found.value, 9) + ", allowed difference " + text(expected.allowed, 2);
+  if (agrees(found, expected)) return {expected.claim, Finding::Outcome::kHolds, detail};
+  if (right_weights) return {expected.claim, Finding::Outcome::kFails, detail};
+  return {expected.claim, Finding::Outcome::kNotChecked,
+          "found " + text(*found.value, 9) +
+              ", but nothing shows that these are the published weights of GPT-2 XL, and others give other numbers"};
+}
+
 }  // namespace
+
+CheckedEngines::CheckedEngines()
+    : sweep(
+          [](const Decoder& model, const TracePrompt& prompt, const TraceOptions& options, const RunControl& control) {
+            return trace_sweep(model, prompt, options, run_clean(model, prompt, options, control.stop), control).trace;
+          }),
+      plain(
+          [](const Decoder& model, const TracePrompt& prompt, const TraceOptions& options, const RunControl& control) {
+            return trace_plain(model, prompt, options, run_clean(model, prompt, options, control.stop), control);
+          }) {}
 
 bool self_check(const SelfCheck& check, const std::function<void(const Finding&)>& tell) {
   return Checker(check, tell).run();
+}
+
+double rounding_bound(c10::ScalarType dtype) {
+  switch (dtype) {
+    case at::kDouble:
+      return 1e-9;
+    case at::kFloat:
+      return 2e-4;
+    case at::kHalf:  // 11 bits
+      return 0.02;
+    default:  // bfloat16: 8 bits
+      return 0.1;
+  }
+}
+
+std::vector<Finding> compare_with_paper(const PaperNumbers& found, bool published_weights) {
+  // Of the embeddings alone, read in float32 whatever the products' dtype: what another order of additions changes.
+  const Published sigma{"s3 over the paper's facts is " + text(kPaperSigma, 9), kPaperSigma, 1e-5 * kPaperSigma};
+  const auto high = probability("p(\" Seattle\") after \"The Space Needle is in downtown\" is ", 0.97638, 1e-5);
+  const auto low = probability("with one draw of noise it is ", 0.026176, 1e-6);
+  const bool right = published_weights || agrees(found.high_score, high) || agrees(found.low_score, low);
+  return {judge(found.sigma, sigma, right), judge(found.high_score, high, right), judge(found.low_score, low, right)};
+}
+
+bool are_paper_subjects(std::span<const std::string> subjects) {
+  Sha256 hash;
+  for (const auto& subject : subjects) {
+    const auto line = subject + "\n";
+    hash.update(std::as_bytes(std::span(line)));
+  }
+  return hash.hex_digest() == "91cdea234d8ad18815c547c202186a0a8f73a2a9513f603810a33964843b0257";
 }
 
 }  // namespace rometrace

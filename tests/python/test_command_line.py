@@ -163,8 +163,31 @@ def test_a_model_checks_itself(rometrace):
     streamed = rometrace("--self-check", "--memory", "4M")
     assert streamed.returncode == 0, streamed.stderr
     assert "the plain engine would read all weights for each cell" in streamed.stdout
-    for words in (("--prompt", "x"), ("--facts", "x"), ("--engine", "gradient")):
-        refused(rometrace("--self-check", *words), "--self-check")
+
+
+def test_a_self_check_refuses_what_it_would_leave_aside(rometrace, tmp_path):
+    refused(rometrace("--self-check", "--facts", "x"), "--self-check")
+    for words in (
+        ("--prompt", "x"),
+        ("--engine", "gradient"),
+        ("--engine", "plain"),
+        ("--kinds", "mlp"),
+        ("--samples", "4"),
+        ("--window", "3"),
+        ("--json",),
+        ("-o", tmp_path / "x"),
+        ("-o", "/nonexistent/x"),
+        ("--noise", "u0.5"),
+    ):
+        refused(rometrace("--self-check", *words), "--self-check", words[0].replace("-o", "--output"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_self_check_that_cannot_be_written_is_an_error(executable):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([executable, "--self-check"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert "no space left" in done.stderr
 
 
 def test_the_engine_is_in_the_result_and_its_work_in_the_verbose_log(rometrace):
