@@ -227,7 +227,7 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     most = len(VERBS) * len(WORDS)
     if not 0 <= arguments.facts_per_batch <= most:
-        parser.error(f"--facts-per-batch: {arguments.facts_per_batch}; expected 0 to {most}, as many as are made up here")
+        parser.error(f"--facts-per-batch: {arguments.facts_per_batch}; expected 0 to {most}, which are made up here")
     if not 0 <= arguments.alone <= arguments.facts_per_batch:
         parser.error(f"--alone: {arguments.alone}; expected 0 to the {arguments.facts_per_batch} facts of the batch")
     return arguments

@@ -64,7 +64,8 @@ def test_a_failure_leaves_no_control_group_behind(monkeypatch, tmp_path: Path):
 def test_a_batch_has_as_many_facts_as_are_asked_for_and_no_prompt_twice(monkeypatch, capsys):
     facts = benchmark_streaming.made_facts(96)
     assert len({fact["prompt"] for fact in facts}) == len({fact["id"] for fact in facts}) == 96
-    for options, message in ((("--facts-per-batch", "97"), "expected 0 to 96"), (("--alone", "9"), "expected 0 to the 8")):
+    refusals = {("--facts-per-batch", "97"): "expected 0 to 96", ("--alone", "9"): "expected 0 to the 8"}
+    for options, message in refusals.items():
         monkeypatch.setattr(sys, "argv", ["benchmark_streaming.py", "folder", *options])
         with pytest.raises(SystemExit):
             benchmark_streaming.parse_arguments()
