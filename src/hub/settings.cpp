@@ -11,8 +11,10 @@
 
 #include "hub/names.hpp"
 #include "rometrace/error.hpp"
+#include "rometrace/text/ascii_case.hpp"
 #include "rometrace/text/input_file.hpp"
 #include "rometrace/text/json_file.hpp"
+#include "rometrace/text/strip.hpp"
 
 // huggingface_hub's constants.py, rule by rule.
 
@@ -74,31 +76,28 @@ fs::path hub_home() {
   return expand(environment("HF_HOME").value_or((caches / "huggingface").native()));
 }
 
-/// Python's str.strip, of a variable that counts only if something is left.
-std::string stripped(const std::string& text) {
-  constexpr std::string_view kSpace = " \t\r\n\v\f";
-  const std::size_t begin = text.find_first_not_of(kSpace);
-  return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(kSpace) - begin + 1);
-}
-
 std::string value_of(const std::string& name) {
   return environment(name).value_or("");
 }
 
-bool is_true(std::string value) {
-  std::transform(value.begin(), value.end(), value.begin(),
-                 [](char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c; });
-  return value == "1" || value == "ON" || value == "YES" || value == "TRUE";
+/// Of a variable that counts only if something is left; Python's str.strip.
+std::string stripped_value(const std::string& name) {
+  return std::string(strip(value_of(name)));
+}
+
+bool is_true(const std::string& value) {
+  const std::string lower = ascii_lower(value);
+  return lower == "1" || lower == "on" || lower == "yes" || lower == "true";
 }
 
 /// huggingface_hub's utils/_auth.py, without what belongs to notebooks and CI services.
 std::optional<std::string> find_token() {
   if (is_true(value_of("HF_HUB_DISABLE_IMPLICIT_TOKEN"))) return std::nullopt;
   std::string where = "HF_TOKEN";
-  std::string token = stripped(value_of("HF_TOKEN"));
+  std::string token = stripped_value("HF_TOKEN");
   if (token.empty()) {
     where = "HUGGING_FACE_HUB_TOKEN";
-    token = stripped(value_of("HUGGING_FACE_HUB_TOKEN"));
+    token = stripped_value("HUGGING_FACE_HUB_TOKEN");
   }
   if (token.empty()) {
     const auto path = environment("HF_TOKEN_PATH");
@@ -106,7 +105,7 @@ std::optional<std::string> find_token() {
     std::error_code ignored;
     if (!fs::is_regular_file(file, ignored) || fs::file_size(file, ignored) == 0) return std::nullopt;
     where = label_of(file);
-    token = stripped(read_text_file(file));
+    token = strip(read_text_file(file));
   }
   if (token.empty()) return std::nullopt;
   const auto fits = [](char c) { return c > ' ' && c < 0x7F; };  // anything else could end the header's line
@@ -117,7 +116,7 @@ std::optional<std::string> find_token() {
 }
 
 double seconds_of(const std::string& name, double otherwise) {
-  const std::string text = stripped(value_of(name));
+  const std::string text = stripped_value(name);
   if (text.empty()) return otherwise;
   double value = 0;
   const char* end = text.data() + text.size();
@@ -150,7 +149,7 @@ std::optional<std::string> offline_setting() {
 
 HubSettings read_hub_settings() {
   HubSettings settings;
-  if (const std::string endpoint = stripped(value_of("HF_ENDPOINT")); !endpoint.empty()) settings.endpoint = endpoint;
+  if (const std::string endpoint = stripped_value("HF_ENDPOINT"); !endpoint.empty()) settings.endpoint = endpoint;
   while (settings.endpoint.ends_with('/')) settings.endpoint.pop_back();
   settings.token = find_token();
   settings.retry_seconds = seconds_of("ROMETRACE_RETRY_SECONDS", settings.retry_seconds);

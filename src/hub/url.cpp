@@ -2,12 +2,12 @@
 
 #include <curl/curl.h>
 
-#include <algorithm>
 #include <memory>
 #include <new>
 #include <optional>
 
 #include "rometrace/error.hpp"
+#include "rometrace/text/ascii_case.hpp"
 #include "rometrace/text/input_file.hpp"
 
 namespace rometrace {
@@ -39,19 +39,13 @@ class ParsedUrl {
   std::unique_ptr<CURLU, decltype(&curl_url_cleanup)> url_;
 };
 
-std::string lower_case(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
-  return text;
-}
-
 }  // namespace
 
 Origin origin_of(const std::string& url, std::string_view what) {
   ParsedUrl parsed;
   if (url.find("://") != std::string::npos && parsed.set(url)) {
-    Origin origin{lower_case(parsed.get(CURLUPART_SCHEME).value_or("")),
-                  lower_case(parsed.get(CURLUPART_HOST).value_or("")), parsed.get(CURLUPART_PORT).value_or("")};
+    Origin origin{ascii_lower(parsed.get(CURLUPART_SCHEME).value_or("")),
+                  ascii_lower(parsed.get(CURLUPART_HOST).value_or("")), parsed.get(CURLUPART_PORT).value_or("")};
     const bool is_web = origin.scheme == "http" || origin.scheme == "https";
     if (is_web && !origin.host.empty() && !origin.port.empty()) return origin;
   }

@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "rometrace/error.hpp"
+#include "rometrace/text/ascii_case.hpp"
 #include "rometrace/text/input_file.hpp"
 #include "rometrace/text/json_file.hpp"
 #include "rometrace/text/sha256.hpp"
@@ -85,16 +86,9 @@ std::string slug(std::string_view text, char joint) {
   return result;
 }
 
-std::string lower_case(std::string text) {
-  for (char& c : text) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return text;
-}
-
 std::string made_id(const Fact& fact) {
   const std::string relation = slug(fact.relation.value_or(""), '_');
-  const std::string subject = lower_case(slug(fact.subject, '-'));
+  const std::string subject = ascii_lower(slug(fact.subject, '-'));
   return (relation.empty() ? "fact" : relation) + "/" + (subject.empty() ? "subject" : subject);
 }
 
