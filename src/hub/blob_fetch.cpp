@@ -6,6 +6,7 @@
 #include <system_error>
 
 #include "hub/cache_files.hpp"
+#include "hub/incomplete_blob.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
 
@@ -20,7 +21,7 @@ class WrongContent : public Error {
   using Error::Error;
 };
 
-std::string bytes_text(std::uint64_t count) {
+std::string exact_bytes(std::uint64_t count) {
   return std::to_string(count) + " bytes";
 }
 
@@ -65,7 +66,7 @@ class BlobFetch {
   bool is_all_here() const { return file_.size && incomplete_.size() >= *file_.size; }
 
   WrongContent wrong_size() const {
-    return WrongContent(where_ + ": more than " + bytes_text(*file_.size) + " were sent, the size that was announced");
+    return WrongContent(where_ + ": more than " + exact_bytes(*file_.size) + " were sent, the size that was announced");
   }
 
   void receive_all() {
@@ -99,7 +100,7 @@ class BlobFetch {
     });
     if (file_.size && incomplete_.size() < *file_.size) {
       throw TransientFailure(
-          where_ + ": " + bytes_text(incomplete_.size()) + " of " + bytes_text(*file_.size) + " arrived",
+          where_ + ": " + exact_bytes(incomplete_.size()) + " of " + exact_bytes(*file_.size) + " arrived",
           TransientFailure::Contact::kMade);
     }
   }
@@ -131,12 +132,6 @@ bool has_blob(const RemoteFile& file, const fs::path& blob) {
   std::error_code ignored;
   if (!fs::is_regular_file(blob, ignored)) return false;
   return !file.size || fs::file_size(blob, ignored) == *file.size;
-}
-
-std::uint64_t incomplete_bytes(const fs::path& blob) {
-  std::error_code error;
-  const auto size = fs::file_size(blob.native() + ".incomplete", error);
-  return error ? 0 : size;
 }
 
 void fetch_blob(HubClient& hub, const RemoteFile& file, const BlobPlace& place, const BlobProgress& progress,

@@ -21,9 +21,6 @@ using BlobProgress = std::function<void(std::uint64_t bytes, std::uint64_t kept)
 /// Whether the blob is in the cache with the size that the hub tells.
 bool has_blob(const RemoteFile& file, const std::filesystem::path& blob);
 
-/// Bytes of it that an attempt before this one left.
-std::uint64_t incomplete_bytes(const std::filesystem::path& blob);
-
 /// Brings a file's content into the cache, whole and checked, unless it is there: goes on where another attempt
 /// stopped, tries again when the connection breaks, and starts over once if size or hash are wrong at the end.
 /// Throws Error: refused, enough tries, wrong again, the cache cannot be written to; Interrupted.

@@ -1,97 +1,56 @@
 #include "hub/cache_files.hpp"
 
 #include <fcntl.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
 #include <system_error>
 #include <thread>
-#include <utility>
 #include <vector>
 
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
 #include "rometrace/text/json_file.hpp"
+#include "rometrace/text/strip.hpp"
 
 namespace rometrace {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr mode_t kNewFileMode = 0666;  // the kernel takes the umask off
-constexpr std::size_t kStep = std::size_t{1} << 20U;
+constexpr std::size_t kStep = std::size_t{1} << 20U;  // bytes
 
-[[noreturn]] void fail(const fs::path& path, const std::string& what, int error) {
-  std::string advice = "check the cache (HF_HUB_CACHE)";
-  if (error == ENOSPC || error == EDQUOT || error == EFBIG) {
-    advice = "make room and run it again: it goes on where it stopped";
-  } else if (error == EACCES || error == EPERM || error == EROFS) {
-    advice = "set HF_HUB_CACHE to a folder that can be written to";
-  }
-  throw Error(label_of(path) + ": cannot be " + what + ": " + std::generic_category().message(error) + "; " + advice);
-}
-
-int open_for_writing(const fs::path& path, int flags) {
-  for (;;) {
-    const int descriptor = ::open(path.c_str(), flags | O_CLOEXEC, kNewFileMode);
-    if (descriptor >= 0 || errno != EINTR) return descriptor;
-  }
-}
-
-void write_all(int descriptor, std::span<const std::byte> bytes, const fs::path& path) {
-  while (!bytes.empty()) {
-    const ssize_t count = ::write(descriptor, bytes.data(), bytes.size());
-    if (count >= 0) {
-      bytes = bytes.subspan(static_cast<std::size_t>(count));
-    } else if (errno != EINTR) {
-      fail(path, "written", errno);
-    }
-  }
-}
-
-void make_permanent(int descriptor, const fs::path& path) {
-  if (::fsync(descriptor) != 0 && errno != EINVAL && errno != ENOSYS) fail(path, "written", errno);
-}
-
-void rename_over(const fs::path& from, const fs::path& to) {
-  if (::rename(from.c_str(), to.c_str()) != 0) fail(to, "written", errno);
-}
-
-/// Nobody else's name for a file beside `path`.
-fs::path name_beside(const fs::path& path) {
-  return path.native() + "." + std::to_string(::getpid()) + ".tmp";
-}
-
-/// Removes the file unless it got its name.
-struct Leftover {
+/// A file that is to replace another; removed unless it does.
+struct Replacement {
   fs::path path;
-  ~Leftover() { ::unlink(path.c_str()); }
+  explicit Replacement(const fs::path& replaced) : path(replaced.native() + "." + random_digits() + ".tmp") {}
+  Replacement(const Replacement&) = delete;
+  Replacement& operator=(const Replacement&) = delete;
+  ~Replacement() { ::unlink(path.c_str()); }
+
+  /// Nobody else's file, and nothing that a link leads to.
+  Descriptor create() const {
+    Descriptor file(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW);
+    if (!file.is_open()) refuse_file(path, "written", errno);
+    return file;
+  }
 };
 
-bool is_still_there(int descriptor, const fs::path& path) {
-  struct stat open_file {
-  }, named_file{};
-  return ::fstat(descriptor, &open_file) == 0 && ::stat(path.c_str(), &named_file) == 0 &&
-         open_file.st_dev == named_file.st_dev && open_file.st_ino == named_file.st_ino;
-}
-
-void copy_to(const fs::path& from, const fs::path& to) {
+void copy_to(const fs::path& from, const Replacement& to) {
   InputFile input = InputFile::open(from);
-  const int descriptor = open_for_writing(to, O_WRONLY | O_CREAT | O_TRUNC);
-  if (descriptor < 0) fail(to, "written", errno);
-  const struct Closed {
-    int descriptor;
-    ~Closed() { ::close(descriptor); }
-  } closed{descriptor};
+  const Descriptor file = to.create();
   std::vector<std::byte> buffer(kStep);
   for (std::size_t count = buffer.size(); count == buffer.size();) {
     count = input.read(buffer);
-    write_all(descriptor, std::span(buffer).first(count), to);
+    file.write(std::span(buffer).first(count), to.path);
   }
-  make_permanent(descriptor, to);
+  file.make_permanent(to.path);
+}
+
+/// Whether the file system, not this one link, is the reason.
+bool knows_no_links(int error) {
+  return error == EPERM || error == EOPNOTSUPP || error == ENOSYS;
 }
 
 }  // namespace
@@ -99,7 +58,7 @@ void copy_to(const fs::path& from, const fs::path& to) {
 void make_folder(const fs::path& folder) {
   std::error_code error;
   fs::create_directories(folder, error);
-  if (error && !fs::is_directory(folder)) fail(folder, "made", error.value());
+  if (error && !fs::is_directory(folder)) refuse_file(folder, "made", error.value());
 }
 
 BlobLock::BlobLock(const fs::path& file, const std::string& waiting_for, const Note& note,
@@ -107,105 +66,33 @@ BlobLock::BlobLock(const fs::path& file, const std::string& waiting_for, const N
   constexpr auto kPause = std::chrono::milliseconds(100);
   bool told = false;
   for (;;) {
-    if (descriptor_ < 0) descriptor_ = open_for_writing(file, O_RDWR | O_CREAT);
-    if (descriptor_ < 0) fail(file, "written", errno);
-    if (::flock(descriptor_, LOCK_EX | LOCK_NB) == 0) {
-      if (is_still_there(descriptor_, file)) return;
-      ::close(std::exchange(descriptor_, -1));  // the one who had it removed the file
+    if (!file_.is_open()) file_ = Descriptor(file, O_RDWR | O_CREAT);
+    if (!file_.is_open()) refuse_file(file, "written", errno);
+    if (file_.lock()) {
+      if (file_.is_at(file)) return;
+      file_.close();  // the one who had it removed the file
       continue;
     }
-    if (errno == EINTR) continue;
     if (errno != EWOULDBLOCK) return;
     if (!told && note) note("waiting for another process, which is fetching " + waiting_for);
     told = true;
-    if (stop.stop_requested()) {
-      ::close(descriptor_);
-      throw Interrupted();
-    }
+    if (stop.stop_requested()) throw Interrupted();
     std::this_thread::sleep_for(kPause);
   }
 }
 
-BlobLock::~BlobLock() {
-  ::close(descriptor_);
-}
-
-IncompleteBlob::IncompleteBlob(fs::path blob, const std::stop_token& stop)
-    : blob_(std::move(blob)), path_(blob_.native() + ".incomplete"), kind_(hash_kind(blob_.filename().native())) {
-  descriptor_ = open_for_writing(path_, O_RDWR | O_CREAT);
-  if (descriptor_ < 0) fail(path_, "written", errno);
-  try {
-    read_all(stop);
-  } catch (...) {
-    ::close(descriptor_);
-    throw;
-  }
-}
-
-IncompleteBlob::~IncompleteBlob() {
-  ::close(descriptor_);
-}
-
-/// Leaves the file at its end.
-void IncompleteBlob::read_all(const std::stop_token& stop) {
-  hash_.reset();
-  if (kind_ == HashKind::kSha256) hash_.emplace(kind_, 0);
-  if (::lseek(descriptor_, 0, SEEK_SET) != 0) fail(path_, "read", errno);
-  size_ = 0;
-  std::vector<std::byte> buffer(kStep);
-  for (;;) {
-    if (stop.stop_requested()) throw Interrupted();
-    const ssize_t count = ::read(descriptor_, buffer.data(), buffer.size());
-    if (count == 0) return;
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) fail(path_, "read", errno);
-    size_ += static_cast<std::uint64_t>(count);
-    if (hash_) hash_->update(std::span(buffer).first(static_cast<std::size_t>(count)));
-  }
-}
-
-void IncompleteBlob::append(std::span<const std::byte> bytes) {
-  write_all(descriptor_, bytes, path_);
-  size_ += bytes.size();
-  if (hash_) hash_->update(bytes);
-}
-
-void IncompleteBlob::start_over() {
-  if (::ftruncate(descriptor_, 0) != 0) fail(path_, "written", errno);
-  read_all({});
-}
-
-std::optional<std::string> IncompleteBlob::wrong_hash() {
-  if (kind_ == HashKind::kNone) return std::nullopt;
-  if (!hash_) {
-    ContentHash whole(kind_, size_);
-    InputFile file = InputFile::open(path_);
-    std::vector<std::byte> buffer(kStep);
-    for (std::size_t count = buffer.size(); count == buffer.size();) {
-      count = file.read(buffer);
-      whole.update(std::span(buffer).first(count));
-    }
-    hash_.emplace(std::move(whole));
-  }
-  const std::string digest = hash_->hex_digest();
-  hash_.reset();
-  return digest == blob_.filename().native() ? std::nullopt : std::optional(digest);
-}
-
-void IncompleteBlob::finish() {
-  make_permanent(descriptor_, path_);
-  rename_over(path_, blob_);
-}
-
 void point_to_blob(const fs::path& pointer, const fs::path& blob) {
-  const Leftover temporary{name_beside(pointer)};
-  ::unlink(temporary.path.c_str());
+  const Replacement replacement(pointer);
   const fs::path target = blob.lexically_relative(pointer.parent_path());
-  if (::symlink(target.c_str(), temporary.path.c_str()) != 0) {
-    if (errno == ENOSPC || errno == EDQUOT || errno == EACCES || errno == EROFS) fail(pointer, "written", errno);
-    copy_to(blob, temporary.path);
+  if (::symlink(target.c_str(), replacement.path.c_str()) != 0) {
+    if (!knows_no_links(errno)) refuse_file(pointer, "written", errno);
+    copy_to(blob, replacement);
   }
-  rename_over(temporary.path, pointer);
+  rename_over(replacement.path, pointer);
+}
+
+std::string read_reference(const fs::path& file) {
+  return std::string(strip(read_text_file(file)));
 }
 
 void write_reference(const fs::path& repository, const std::string& revision, const std::string& commit) {
@@ -213,17 +100,9 @@ void write_reference(const fs::path& repository, const std::string& revision, co
   std::error_code ignored;
   if (fs::is_regular_file(file, ignored) && fs::file_size(file, ignored) > 0 && read_text_file(file) == commit) return;
   make_folder(file.parent_path());
-  const Leftover temporary{name_beside(file)};
-  const int descriptor = open_for_writing(temporary.path, O_WRONLY | O_CREAT | O_TRUNC);
-  if (descriptor < 0) fail(file, "written", errno);
-  try {
-    write_all(descriptor, std::as_bytes(std::span(commit)), file);
-  } catch (...) {
-    ::close(descriptor);
-    throw;
-  }
-  ::close(descriptor);
-  rename_over(temporary.path, file);
+  const Replacement replacement(file);
+  replacement.create().write(std::as_bytes(std::span(commit)), file);
+  rename_over(replacement.path, file);
 }
 
 }  // namespace rometrace

@@ -1,14 +1,10 @@
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
 #include <filesystem>
-#include <optional>
-#include <span>
 #include <stop_token>
 #include <string>
 
-#include "hub/content_hash.hpp"
+#include "hub/descriptor.hpp"
 #include "hub/retries.hpp"
 
 namespace rometrace {
@@ -26,45 +22,17 @@ class BlobLock {
   /// out. Throws Interrupted.
   BlobLock(const std::filesystem::path& file, const std::string& waiting_for, const Note& note,
            const std::stop_token& stop);
-  ~BlobLock();
-  BlobLock(const BlobLock&) = delete;
-  BlobLock& operator=(const BlobLock&) = delete;
 
  private:
-  int descriptor_ = -1;
-};
-
-/// A blob on its way: BLOB.incomplete, kept when the work is broken off.
-class IncompleteBlob {
- public:
-  /// Opens it and reads what it holds already. Throws Interrupted.
-  IncompleteBlob(std::filesystem::path blob, const std::stop_token& stop);
-  ~IncompleteBlob();
-  IncompleteBlob(const IncompleteBlob&) = delete;
-  IncompleteBlob& operator=(const IncompleteBlob&) = delete;
-
-  std::uint64_t size() const { return size_; }  ///< bytes
-  void append(std::span<const std::byte> bytes);
-  void start_over();  ///< drops all that it holds
-
-  /// The content's hash, if it is not the one that the blob's name is. To be called once it is complete.
-  std::optional<std::string> wrong_hash();
-
-  /// Gives it its name, on the disk for good.
-  void finish();
-
- private:
-  void read_all(const std::stop_token& stop);
-
-  std::filesystem::path blob_, path_;
-  HashKind kind_;
-  int descriptor_ = -1;
-  std::uint64_t size_ = 0;
-  std::optional<ContentHash> hash_;  ///< of what is there; none for kinds that need the size first
+  Descriptor file_;
 };
 
 /// Makes `pointer`, in a snapshot, a relative link to `blob`; a copy of it where there can be no links.
 void point_to_blob(const std::filesystem::path& pointer, const std::filesystem::path& blob);
+
+/// The commit that a file in refs/ names, without white space around it: one made by hand ends in a newline. Throws
+/// Error if it cannot be read.
+std::string read_reference(const std::filesystem::path& file);
 
 /// Writes refs/REVISION of a repository's folder, unless it says so already.
 void write_reference(const std::filesystem::path& repository, const std::string& revision, const std::string& commit);

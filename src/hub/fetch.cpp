@@ -10,6 +10,7 @@
 #include "hub/blob_fetch.hpp"
 #include "hub/cache_files.hpp"
 #include "hub/hub_client.hpp"
+#include "hub/incomplete_blob.hpp"
 #include "hub/model_files.hpp"
 #include "hub/names.hpp"
 #include "hub/settings.hpp"

@@ -20,45 +20,6 @@ using testing::Contains;
 using testing::message_of;
 using testing::TemporaryFolder;
 
-constexpr const char* kHelloSha256 = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
-constexpr const char* kHelloGit = "ce013625030ba8dba906f756967f9e9ca394464a";
-
-std::span<const std::byte> bytes(std::string_view text) {
-  return std::as_bytes(std::span(text));
-}
-
-TEST_CASE("a blob that another attempt left is gone on with, and its hash is that of the whole") {
-  for (const char* name : {kHelloSha256, kHelloGit}) {
-    CAPTURE(name);
-    const TemporaryFolder folder;
-    const fs::path blob = folder.path() / name;
-    {
-      IncompleteBlob first(blob, {});
-      first.append(bytes("hel"));
-    }
-    CHECK_FALSE(fs::exists(blob));
-    IncompleteBlob second(blob, {});
-    CHECK(second.size() == 3);
-    second.append(bytes("lo\n"));
-    CHECK_FALSE(second.wrong_hash().has_value());
-    second.finish();
-    CHECK(read_text_file(blob) == "hello\n");
-    CHECK_FALSE(fs::exists(blob.native() + ".incomplete"));
-  }
-}
-
-TEST_CASE("a wrong content is noticed, and starting over leaves nothing of it") {
-  const TemporaryFolder folder;
-  folder.write(std::string(kHelloSha256) + ".incomplete", "jello");
-  IncompleteBlob blob(folder.path() / kHelloSha256, {});
-  blob.append(bytes("\n"));
-  CHECK(blob.wrong_hash() == "8b128914480c08c1d7a9c8a8ef78487f4f21cbc802a8134aa3850c9501571a15");
-  blob.start_over();
-  CHECK(blob.size() == 0);
-  blob.append(bytes("hello\n"));
-  CHECK_FALSE(blob.wrong_hash().has_value());
-}
-
 TEST_CASE("a snapshot's link is relative, and replaces one that leads nowhere") {
   const TemporaryFolder folder;
   const fs::path blob = folder.write("m/blobs/abc", "x");
@@ -68,6 +29,20 @@ TEST_CASE("a snapshot's link is relative, and replaces one that leads nowhere") 
   point_to_blob(pointer, blob);
   CHECK(fs::read_symlink(pointer) == "../../blobs/abc");
   CHECK(read_text_file(pointer) == "x");
+}
+
+TEST_CASE("two processes with the same number, on two machines, make the same link without harm") {
+  const TemporaryFolder folder;
+  const fs::path blob = folder.write("m/blobs/abc", "content");
+  const fs::path pointer = folder.path() / "m/snapshots/c0ffee/config.json";
+  make_folder(pointer.parent_path());
+  const auto point = [&] {
+    for (int i = 0; i < 3000; ++i) point_to_blob(pointer, blob);
+  };
+  { const std::jthread one(point), other(point); }
+  CHECK(read_text_file(blob) == "content");
+  CHECK(fs::read_symlink(pointer) == "../../blobs/abc");
+  CHECK(std::distance(fs::directory_iterator(pointer.parent_path()), fs::directory_iterator()) == 1);
 }
 
 TEST_CASE("a reference says the commit and no more") {

@@ -55,8 +55,11 @@ class Fault:
     reset: bool = False  # cut before any answer
     body: bytes | None = None  # another content
     stall: float = 0  # seconds of silence in the middle
+    gate: threading.Event | None = None  # waited for in the middle
     no_range: bool = False
     slow: float = 0  # seconds a block of 64 KiB
+    drip: float = 0  # seconds a piece of 20 bytes
+    endless: bool = False  # a body that goes on until the other side has enough
 
 
 class Hub:
@@ -170,7 +173,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             answer = {"id": model, "sha": COMMIT, "siblings": [{"rfilename": name} for name in files]}
         body = fault.body if fault.body is not None else json.dumps(answer).encode()
         self.send_headers(200, {"Content-Type": "application/json", "Content-Length": str(len(body))})
-        self.wfile.write(body)
+        self.send_body(body, fault)
 
     def answer_file(self, path: str) -> None:
         hub = self.hub
@@ -214,13 +217,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_headers(status, headers | {"Content-Length": str(len(content))} | fault.headers)
         if self.command == "HEAD":
             return
+        self.send_body(content, fault)
+
+    def send_body(self, content: bytes, fault: Fault) -> None:
         end = len(content) if fault.drop_after is None else min(fault.drop_after, len(content))
-        block = 65536
+        block = 20 if fault.drip else 65536
         for begin in range(0, end, block):
-            if fault.slow:
-                time.sleep(fault.slow)
+            if fault.slow or fault.drip:
+                time.sleep(fault.slow or fault.drip)
             if fault.stall and begin >= end // 2:
                 time.sleep(fault.stall)
+            if fault.gate and begin >= end // 2:
+                fault.gate.wait(60)
             piece = content[begin : min(begin + block, end)]
             self.wfile.write(piece)
             self.request_record.sent += len(piece)
@@ -233,6 +241,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.cut()
             return True
+        if fault.status and fault.endless:
+            self.send_headers(fault.status, {"Content-Length": str(2**60)} | fault.headers)
+            while True:
+                self.wfile.write(b"x" * 65536)
+                self.request_record.sent += 65536
         if fault.status:
             self.send_headers(fault.status, {"Content-Length": "0"} | fault.headers)
             return True

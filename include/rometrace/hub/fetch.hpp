@@ -28,9 +28,10 @@ struct FetchOptions {
 ///
 /// Fetched are config.json, the tokeniser's files, and the first of model.safetensors, model.safetensors.index.json
 /// with its shards, pytorch_model.bin, pytorch_model.bin.index.json with its shards. Each file is received as
-/// blobs/ETAG.incomplete under huggingface_hub's lock; a later call goes on with what is there. A connection that
-/// breaks or stalls, and the statuses 408, 429 and 5xx, are tried again after pauses that grow (at least as long as
-/// Retry-After says), until 6 tries in a row brought nothing new. At the end size and hash (SHA-256, or git's) have to
+/// blobs/ETAG.incomplete.ID, a file of its own for each process, under huggingface_hub's lock; what is broken off stays
+/// as blobs/ETAG.incomplete, with which a later call goes on. A connection that breaks or stalls, and the statuses 408,
+/// 429 and 5xx, are tried again after pauses that grow (at least as long as Retry-After says), until 6 tries in a row
+/// brought nothing new. At the end size and hash (SHA-256, or git's) have to
 /// be those announced; if not, the file is fetched anew, once. The snapshot's links, config.json's last, and then the
 /// reference are made when all files are there.
 ///
