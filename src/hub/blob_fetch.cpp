@@ -80,7 +80,9 @@ class BlobFetch {
         start_over();
         throw;
       } catch (const TransientFailure&) {
-        if (incomplete_.size() > most) retries.made_progress();
+        // Less than that is what a server sends that drips: its tries come to an end.
+        const bool is_new = incomplete_.size() > most;
+        if (is_new && static_cast<double>(incomplete_.size() - most) >= hub_.least_progress()) retries.made_progress();
         most = std::max(most, incomplete_.size());
         throw;
       }
@@ -97,6 +99,7 @@ class BlobFetch {
       if (file_.size && incomplete_.size() + bytes.size() > *file_.size) throw wrong_size();
       incomplete_.append(bytes);
       report();
+      return HttpClient::Rest::kWanted;
     });
     if (file_.size && incomplete_.size() < *file_.size) {
       throw TransientFailure(

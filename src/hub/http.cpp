@@ -9,7 +9,9 @@
 #include "hub/settings.hpp"
 #include "hub/url.hpp"
 #include "rometrace/stopwatch.hpp"
+#include "rometrace/text/ascii_case.hpp"
 #include "rometrace/text/input_file.hpp"
+#include "rometrace/text/strip.hpp"
 #include "rometrace/version.hpp"
 
 namespace rometrace {
@@ -22,28 +24,16 @@ struct Transfer {
   const HttpClient::Sink& sink;
   const std::stop_token& stop;
   double stall_seconds;
+  std::optional<double> longest_seconds;
 
   HttpHead head;
   std::exception_ptr failure;  // of the sink: exceptions must not pass through libcurl
-  Stopwatch silence;
-  curl_off_t moved = -1;
-  bool stalled = false;
+  bool is_enough = false;      // for the sink
+  Stopwatch whole;
+  Stopwatch pace;  // since as much had come as kLeastSpeed asks for
+  curl_off_t received_before = 0;
+  bool stalled = false, too_long = false;
 };
-
-std::string_view trimmed(std::string_view text) {
-  constexpr std::string_view kSpace = " \t\r\n";
-  const std::size_t begin = text.find_first_not_of(kSpace);
-  if (begin == text.npos) return {};
-  return text.substr(begin, text.find_last_not_of(kSpace) - begin + 1);
-}
-
-std::string lower_case(std::string_view text) {
-  std::string lower(text);
-  for (char& c : lower) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return lower;
-}
 
 std::size_t take_header(char* data, std::size_t, std::size_t size, void* context) noexcept {
   auto& transfer = *static_cast<Transfer*>(context);
@@ -51,7 +41,7 @@ std::size_t take_header(char* data, std::size_t, std::size_t size, void* context
     const std::string_view line(data, size);
     if (line.starts_with("HTTP/")) transfer.head.headers.clear();  // another answer: "100 Continue" came before
     if (const std::size_t colon = line.find(':'); colon != line.npos) {
-      transfer.head.headers[lower_case(trimmed(line.substr(0, colon)))] = trimmed(line.substr(colon + 1));
+      transfer.head.headers[ascii_lower(strip(line.substr(0, colon)))] = strip(line.substr(colon + 1));
     }
     return size;
   } catch (...) {
@@ -69,22 +59,25 @@ std::size_t take_body(char* data, std::size_t, std::size_t size, void* context) 
   auto& [transfer, curl] = *static_cast<Body*>(context);
   try {
     curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &transfer.head.status);
-    transfer.sink(transfer.head, std::as_bytes(std::span(data, size)));
-    return size;
+    const auto rest = transfer.sink(transfer.head, std::as_bytes(std::span(data, size)));
+    transfer.is_enough = rest == HttpClient::Rest::kNotWanted;
   } catch (...) {
     transfer.failure = std::current_exception();
-    return size == 0 ? 1 : 0;  // any other number than `size` ends the transfer
   }
+  const bool goes_on = !transfer.is_enough && !transfer.failure;
+  return goes_on ? size : size == 0 ? 1 : 0;  // any other number than `size` ends the transfer
 }
 
 int watch_progress(void* context, curl_off_t, curl_off_t received, curl_off_t, curl_off_t) noexcept {
   auto& transfer = *static_cast<Transfer*>(context);
-  if (received != transfer.moved) {
-    transfer.moved = received;
-    transfer.silence = Stopwatch();
+  const auto news = static_cast<double>(received - transfer.received_before);
+  if (news > 0 && news >= HttpClient::kLeastSpeed * transfer.stall_seconds) {
+    transfer.received_before = received;
+    transfer.pace = Stopwatch();
   }
-  transfer.stalled = transfer.silence.seconds() > transfer.stall_seconds;
-  return transfer.stalled || transfer.stop.stop_requested() ? 1 : 0;
+  transfer.stalled = transfer.pace.seconds() > transfer.stall_seconds;
+  transfer.too_long = transfer.longest_seconds && transfer.whole.seconds() > *transfer.longest_seconds;
+  return transfer.stalled || transfer.too_long || transfer.stop.stop_requested() ? 1 : 0;
 }
 
 /// Whether nobody was reached: the network, a proxy or a name may be wrong.
@@ -162,7 +155,7 @@ HttpClient::HttpClient(double stall_seconds) : stall_seconds_(stall_seconds), cu
 HttpHead HttpClient::send(const HttpRequest& request, const Sink& sink, const std::stop_token& stop) {
   CURL* const curl = curl_.get();
   curl_easy_reset(curl);  // the connection stays open for the next request
-  Transfer transfer{sink, stop, stall_seconds_, {}, {}, {}};
+  Transfer transfer{sink, stop, stall_seconds_, request.longest_seconds, {}, {}, {}, {}, {}};
   Body body{transfer, curl};
   const Headers headers = make_headers(request.headers);
   std::array<char, CURL_ERROR_SIZE> reason{};
@@ -197,14 +190,15 @@ HttpHead HttpClient::send(const HttpRequest& request, const Sink& sink, const st
   if (transfer.failure) std::rethrow_exception(transfer.failure);
   if (stop.stop_requested()) throw Interrupted();
   curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &transfer.head.status);
-  if (code == CURLE_OK) return transfer.head;
+  if (code == CURLE_OK || transfer.is_enough) return transfer.head;
 
   const std::string where = shown_url(request.url);
   const std::string what = one_line(reason.front() != 0 ? reason.data() : curl_easy_strerror(code), 200);
   using Contact = TransientFailure::Contact;
-  if (transfer.stalled) {
+  if (transfer.stalled || transfer.too_long) {
     const bool spoke = transfer.head.status != 0;
-    throw TransientFailure(where + ": the server fell silent", spoke ? Contact::kMade : Contact::kNone);
+    throw TransientFailure(where + (transfer.stalled ? ": the server fell silent" : ": the answer takes too long"),
+                           spoke ? Contact::kMade : Contact::kNone);
   }
   if (is_transient(code)) {
     const bool spoke = transfer.head.status != 0 || !is_without_contact(code);

@@ -37,7 +37,8 @@ struct HttpRequest {
 
   Method method = Method::kGet;
   std::string url;
-  std::vector<std::string> headers;  ///< "Name: value"
+  std::vector<std::string> headers;       ///< "Name: value"
+  std::optional<double> longest_seconds;  ///< what the whole answer may take; none: as long as it keeps coming
 };
 
 /// Status and headers of an answer.
@@ -53,16 +54,20 @@ struct HttpHead {
 /// redirects and sends no credentials but what the requests hold. Not to be used by two threads at once.
 class HttpClient {
  public:
-  /// `stall_seconds`: how long a server may be silent.
+  /// `stall_seconds`: how long a server may be silent. A body that comes more slowly than kLeastSpeed, averaged over
+  /// that time, counts as silence: a byte now and then would hold the program for ever.
   explicit HttpClient(double stall_seconds);
 
-  /// Is given the body as it comes, in pieces, with the head before it; what it throws ends the transfer and is thrown
-  /// by send(). Not called for a body of no bytes.
-  using Sink = std::function<void(const HttpHead&, std::span<const std::byte>)>;
+  static constexpr double kLeastSpeed = 1000;  ///< bytes a second
 
-  /// Returns once the whole answer is there, whatever its status. Throws TransientFailure if the connection cannot be
-  /// made, breaks, stalls, or ends before the length that was announced; Error if it cannot be made safe (certificates)
-  /// or the request cannot be made; Interrupted.
+  /// Is given the body as it comes, in pieces, with the head before it, and says whether it wants the rest; what it
+  /// throws ends the transfer and is thrown by send(). Not called for a body of no bytes.
+  enum class Rest { kWanted, kNotWanted };
+  using Sink = std::function<Rest(const HttpHead&, std::span<const std::byte>)>;
+
+  /// Returns once the whole answer is there, or as much as the sink wants, whatever its status. Throws TransientFailure
+  /// if the connection cannot be made, breaks, stalls, takes longer than the request allows, or ends before the length
+  /// that was announced; Error if it cannot be made safe (certificates) or the request cannot be made; Interrupted.
   HttpHead send(const HttpRequest& request, const Sink& sink, const std::stop_token& stop);
 
  private:

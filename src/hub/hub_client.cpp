@@ -19,7 +19,9 @@ namespace {
 using nlohmann::json;
 
 constexpr std::size_t kMostInfoBytes = std::size_t{64} << 20U;
+constexpr std::size_t kMostOtherBytes = std::size_t{64} << 10U;  // of errors and redirects, which nobody reads
 constexpr int kMostRedirects = 10;
+constexpr double kMostStalls = 10;  // how many silences of the allowed length an answer without a file may take
 
 bool is_success(long status) {
   return status >= 200 && status < 300;
@@ -87,11 +89,16 @@ HubClient::HubClient(const HubSettings& settings, std::string model, Note note, 
       http_(settings.stall_seconds) {}
 
 HttpHead HubClient::send(HttpRequest request, const HttpClient::Sink& sink, Redirects redirects) {
+  using Rest = HttpClient::Rest;
+  std::size_t other_bytes = 0;
   const auto successes = [&](const HttpHead& head, std::span<const std::byte> bytes) {
-    if (is_success(head.status)) sink(head, bytes);
+    if (is_success(head.status)) return sink(head, bytes);
+    other_bytes += bytes.size();  // read, as far as it is short, so that the connection can be used again
+    return other_bytes <= kMostOtherBytes ? Rest::kWanted : Rest::kNotWanted;
   };
   const std::vector<std::string> open_headers = std::move(request.headers);
   for (int redirected = 0; redirected <= kMostRedirects; ++redirected) {
+    other_bytes = 0;
     request.headers = open_headers;
     request.headers.emplace_back("Accept-Encoding: identity");  // sizes and ranges are those of the file itself
     if (settings_.token && origin_of(request.url, "the address") == endpoint_) {
@@ -148,6 +155,7 @@ void HubClient::refuse(const HttpHead& head, const std::string& url) const {
 RevisionInfo HubClient::look_up(const std::string& revision) {
   HttpRequest request;
   request.url = info_url(settings_.endpoint, model_, revision);
+  request.longest_seconds = kMostStalls * settings_.stall_seconds;
   const std::string where = shown_url(request.url);
   Retries retries = new_retries();
   return retry(retries, [&] {
@@ -157,6 +165,7 @@ RevisionInfo HubClient::look_up(const std::string& revision) {
         [&](const HttpHead&, std::span<const std::byte> bytes) {
           if (body.size() + bytes.size() > kMostInfoBytes) throw Error(where + ": the answer is too long");
           body.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+          return HttpClient::Rest::kWanted;
         },
         Redirects::kOnEndpoint);
     if (is_redirect(head)) {
@@ -175,10 +184,12 @@ RemoteFile HubClient::look_up_file(const std::string& commit, const std::string&
   HttpRequest request;
   request.method = HttpRequest::Method::kHead;
   request.url = remote.url;
+  request.longest_seconds = kMostStalls * settings_.stall_seconds;
   Retries retries = new_retries();
   const HttpHead head = retry(retries, [&] {
     return send(
-        request, [](const HttpHead&, std::span<const std::byte>) {}, Redirects::kOnEndpoint);
+        request, [](const HttpHead&, std::span<const std::byte>) { return HttpClient::Rest::kNotWanted; },
+        Redirects::kOnEndpoint);
   });
   if (const auto actual = head.header("x-repo-commit"); actual && *actual != commit) {
     throw Error(where + ": is of commit " + in_quotes(*actual) + "; expected " + in_quotes(commit));

@@ -56,6 +56,9 @@ class HubClient {
   /// Error, Interrupted.
   void get(const RemoteFile& file, std::uint64_t offset, const HttpClient::Sink& sink);
 
+  /// Bytes that a try has to bring to count as progress: what kLeastSpeed is in the silence that is allowed.
+  double least_progress() const { return HttpClient::kLeastSpeed * settings_.stall_seconds; }
+
   Retries new_retries() const { return {settings_.retry_seconds, note_, stop_}; }
   const std::string& model() const { return model_; }
 

@@ -281,8 +281,34 @@ def test_a_server_that_falls_silent_is_left(hub: Hub, cache: Cache) -> None:
     assert time.monotonic() - start < 20
 
 
+def test_a_server_that_drips_is_left_as_a_silent_one(hub: Hub, cache: Cache) -> None:
+    hub.faults["model.safetensors"] = [Fault(drop_after=100_000), Fault(drip=0.1)]
+    done = cache.run("fetch", NAME, HF_HUB_DOWNLOAD_TIMEOUT="0.5")
+    assert done.returncode == 0, done.stderr
+    assert "fell silent; trying again" in done.stderr
+    assert hub.gets("model.safetensors")[1].sent < 1000
 
 
+def test_a_server_that_drips_for_ever_does_not_hold_the_program_for_ever(hub: Hub, cache: Cache) -> None:
+    hub.forever, hub.faults["model.safetensors"] = True, [Fault(drip=0.1)]
+    assert "fell silent (tried 6 times)" in cache.refused(NAME, HF_HUB_DOWNLOAD_TIMEOUT="0.5")
+
+
+def test_an_answer_about_a_model_may_not_take_any_time(hub: Hub, cache: Cache) -> None:
+    # Fast enough to be no silence: 4 kB a second.
+    hub.info_faults = [Fault(drip=0.005, body=b" " * 1_000_000)]
+    done = cache.run("fetch", NAME, HF_HUB_DOWNLOAD_TIMEOUT="0.3")
+    assert done.returncode == 0, done.stderr
+    assert "the answer takes too long; trying again" in done.stderr
+
+
+@pytest.mark.parametrize("status", [404, 503])
+def test_an_error_without_end_is_read_as_far_as_it_says_something(hub: Hub, cache: Cache, status: int) -> None:
+    hub.faults["config.json"] = [Fault(status=status, endless=True)]
+    done = cache.run("fetch", NAME)
+    assert done.returncode == (2 if status == 404 else 0), done.stderr
+    assert f"status {status}" in done.stderr
+    assert hub.gets("config.json")[0].sent < 50_000_000
 
 
 @pytest.mark.parametrize("how", ["variable", "old variable", "file", "none", "disabled"])

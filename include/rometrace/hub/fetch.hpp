@@ -31,14 +31,15 @@ struct FetchOptions {
 /// blobs/ETAG.incomplete.ID, a file of its own for each process, under huggingface_hub's lock; what is broken off stays
 /// as blobs/ETAG.incomplete, with which a later call goes on. A connection that breaks or stalls, and the statuses 408,
 /// 429 and 5xx, are tried again after pauses that grow (at least as long as Retry-After says), until 6 tries in a row
-/// brought nothing new. At the end size and hash (SHA-256, or git's) have to
+/// brought nothing new worth the name (1000 bytes for each second of HF_HUB_DOWNLOAD_TIMEOUT). At the end size and hash (SHA-256, or git's) have to
 /// be those announced; if not, the file is fetched anew, once. The snapshot's links, config.json's last, and then the
 /// reference are made when all files are there.
 ///
 /// The environment: HF_ENDPOINT; the cache as for resolve_model(); HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE (no
 /// connection is made); HF_TOKEN, HUGGING_FACE_HUB_TOKEN, else the file HF_TOKEN_PATH or HF_HOME/token, none of them
 /// with HF_HUB_DISABLE_IMPLICIT_TOKEN (sent to the endpoint's own scheme, host and port only);
-/// HF_HUB_DOWNLOAD_TIMEOUT (seconds of silence that end a connection, 30); ROMETRACE_RETRY_SECONDS (the first pause,
+/// HF_HUB_DOWNLOAD_TIMEOUT (seconds of silence, or of less than 1000 bytes a second, that
+/// end a connection, 30); ROMETRACE_RETRY_SECONDS (the first pause,
 /// 1); http_proxy, https_proxy, all_proxy, no_proxy, CURL_CA_BUNDLE, SSL_CERT_FILE, SSL_CERT_DIR as for curl.
 ///
 /// Throws Error: not a name or a revision; offline, and not complete in the cache; no such model or revision; no
