@@ -24,17 +24,40 @@ namespace {
 
 namespace fs = std::filesystem;
 
+std::uint64_t bytes_in(const fs::path& folder) {
+  std::uint64_t bytes = 0;
+  std::error_code error;
+  for (fs::recursive_directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+    std::error_code gone;
+    const auto size = entry->is_regular_file(gone) && !entry->is_symlink(gone) ? entry->file_size(gone) : 0;
+    if (!gone) bytes += size;
+  }
+  return bytes;
+}
+
+/// The one of a model's names under which the cache has the most of it already; where it has nothing, the name itself.
+std::string name_to_keep(const std::string& model) {
+  const std::vector<std::string> names = names_in_cache(model);
+  std::vector<std::uint64_t> bytes;
+  for (const std::string& name : names) bytes.push_back(bytes_in(cache_folder() / folder_in_cache(name)));
+  return names[static_cast<std::size_t>(std::max_element(bytes.begin(), bytes.end()) - bytes.begin())];
+}
+
 /// A model of a hub on its way into the cache.
 class ModelFetch {
  public:
   ModelFetch(const std::string& model, const FetchOptions& options, const std::stop_token& stop)
       : options_(options),
         stop_(stop),
-        repository_(cache_folder() / folder_in_cache(model)),
-        locks_(cache_folder() / ".locks" / folder_in_cache(model)),
+        kept_as_(name_to_keep(model)),
+        repository_(cache_folder() / folder_in_cache(kept_as_)),
+        locks_(cache_folder() / ".locks" / folder_in_cache(kept_as_)),
         hub_(read_hub_settings(), model, options.note, stop) {}
 
   fs::path run() {
+    if (kept_as_ != hub_.model() && options_.note) {
+      options_.note(hub_.model() + ": in the cache as " + kept_as_ + ", and kept under that name");
+    }
     const RevisionInfo info = hub_.look_up(options_.revision);
     snapshot_ = repository_ / "snapshots" / info.commit;
     ModelFiles chosen = choose_model_files(info.files, hub_.model());
@@ -124,6 +147,7 @@ class ModelFetch {
 
   const FetchOptions& options_;
   const std::stop_token& stop_;
+  std::string kept_as_;
   fs::path repository_, locks_, snapshot_;
   HubClient hub_;
 };
@@ -140,7 +164,18 @@ fs::path fetch_model(std::string_view model, const FetchOptions& options, const 
     throw Error(std::string(model) + ": not in the cache, and " + *offline +
                 " forbids to fetch it; unset that, or copy the model's folder here and give that");
   }
-  return ModelFetch(std::string(model), options, stop).run();
+  try {
+    return ModelFetch(std::string(model), options, stop).run();
+  } catch (const GaveUp&) {
+    const auto cached = find_complete_model(model, options.revision);
+    if (!cached) throw;
+    if (options.note) {
+      options.note(
+          std::string(model) +
+          ": the hub does not answer; what the cache has is complete and is used, though there may be a newer one");
+    }
+    return *cached;
+  }
 }
 
 }  // namespace rometrace

@@ -44,14 +44,14 @@ void Retries::wait_after(const TransientFailure& failure) {
   const std::string what = failure.what();
   if (failures_ >= (reached_ ? kMostFailures : kMostWithoutContact)) {
     const std::string tried = what + " (tried " + std::to_string(failures_) + " times); ";
-    throw Error(tried + (reached_ ? "run it again later: it goes on where it stopped"
-                                  : "check the network, the proxy (https_proxy) and HF_ENDPOINT, or copy the model's "
-                                    "folder here and give that"));
+    throw GaveUp(tried + (reached_ ? "run it again later: it goes on where it stopped"
+                                   : "check the network, the proxy (https_proxy) and HF_ENDPOINT, or copy the model's "
+                                     "folder here and give that"));
   }
   const double pause = next_pause(failure);
   if (pause > kLongestRetryAfter) {
-    throw Error(what + "; the server asks to wait for " + std::to_string(std::lround(std::ceil(pause / 60))) +
-                " minutes; run it again then: it goes on where it stopped");
+    throw GaveUp(what + "; the server asks to wait for " + std::to_string(std::lround(std::ceil(pause / 60))) +
+                 " minutes; run it again then: it goes on where it stopped");
   }
   if (note_) note_(what + "; trying again in " + shown_seconds(pause));
   wait(pause, stop_);

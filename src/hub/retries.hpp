@@ -12,6 +12,12 @@ namespace rometrace {
 /// Told, in one line, of what goes on (another try, waiting for another process).
 using Note = std::function<void(const std::string&)>;
 
+/// Enough tries were made, or the server asks to wait too long: it is not to be reached now.
+class GaveUp : public Error {
+ public:
+  using Error::Error;
+};
+
 /// Pauses between the tries of one piece of work, each twice as long as the one before, and their end.
 class Retries {
  public:
@@ -21,7 +27,7 @@ class Retries {
   /// Something arrived: counting and pauses begin anew.
   void made_progress() { failures_ = 0; }
 
-  /// Waits until the next try is due, at least as long as the server asked for. Throws Error, which says how often it
+  /// Waits until the next try is due, at least as long as the server asked for. Throws GaveUp, which says how often it
   /// was tried, when there have been enough tries (6 without progress, or 3 that reached nobody) or the server asks
   /// for more than ten minutes; Interrupted.
   void wait_after(const TransientFailure& failure);

@@ -366,6 +366,28 @@ def test_a_model_that_moved_is_fetched_under_the_name_asked_for(hub: Hub, cache:
     assert cache.fetched("gpt2") == cache.snapshot("gpt2")
 
 
+def test_a_model_with_two_names_is_kept_under_the_one_that_the_cache_has_it_under(hub: Hub, cache: Cache) -> None:
+    new, old = "openai-community/gpt2", "gpt2"
+    hub.models[new], hub.moved[old] = hub.models[NAME], new
+    content = hub.models[new]["model.safetensors"]
+    part = cache.repository(new) / "blobs" / f"{etag_of(content)}.incomplete"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(content[:100_000])
+    done = cache.run("fetch", old)
+    assert done.stdout == f"{cache.snapshot(new)}\n", done.stderr
+    assert f"{old}: in the cache as {new}, and kept under that name" in done.stderr
+    assert hub.gets("model.safetensors")[-1].headers["Range"] == "bytes=100000-"
+    hub.requests.clear()
+    for name in (old, new):
+        assert cache.fetched(name) == cache.snapshot(new)
+        resolve = [cache.program.with_name("rometrace_resolve"), name]
+        found = subprocess.run(resolve, env=cache.environment, capture_output=True, text=True).stdout
+        assert found == f"{cache.snapshot(new)}\n"
+    assert not any("/resolve/" in request.path for request in hub.requests)
+    assert not cache.repository(old).exists()
+    theirs = f"from huggingface_hub import snapshot_download as get; print(get({new!r}))"
+    assert cache.python(theirs, HF_HUB_OFFLINE="1") == str(cache.snapshot(new))
+
 
 def test_sharded_weights_are_fetched_with_every_shard(hub: Hub, cache: Cache, repository: pathlib.Path) -> None:
     files = {path.name: path.read_bytes() for path in (repository / "tests/goldens/models/sharded").iterdir()}
@@ -516,6 +538,21 @@ def test_without_a_network_one_line_says_what_to_do(hub: Hub, cache: Cache) -> N
     assert "HF_ENDPOINT is " in cache.refused(NAME, HF_ENDPOINT="hub.example")
     assert 'ROMETRACE_RETRY_SECONDS is "soon"' in cache.refused(NAME, ROMETRACE_RETRY_SECONDS="soon")
 
+
+def test_a_model_that_is_there_is_used_when_the_hub_cannot_be_reached(hub: Hub, cache: Cache) -> None:
+    folder = cache.fetched()
+    hub.forever, hub.info_faults = True, [Fault(status=503)]
+    for _ in range(2):
+        done = cache.run("fetch", NAME)
+        assert (done.returncode, done.stdout) == (0, f"{folder}\n"), done.stderr
+        assert done.stderr.count(f"{NAME}: the hub does not answer; what the cache has is complete and is used") == 1
+        get = f"get({NAME!r}, allow_patterns={sorted(WANTED)!r})"
+        theirs = f"from huggingface_hub import snapshot_download as get; print({get})"
+        assert cache.python(theirs) == str(folder)
+        hub.close()  # the second time
+    (folder / "vocab.json").unlink()
+    done = cache.run("fetch", "-q", NAME)
+    assert done.returncode == 2 and "(tried 3 times)" in done.stderr
 
 
 def test_a_proxy_is_gone_through_as_by_curl(hub: Hub, cache: Cache) -> None:
