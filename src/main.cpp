@@ -10,6 +10,7 @@
 
 #include "cli/batch_command.hpp"
 #include "cli/calibrate_command.hpp"
+#include "cli/download.hpp"
 #include "cli/exit_status.hpp"
 #include "cli/fetch_command.hpp"
 #include "cli/models_command.hpp"
@@ -76,6 +77,9 @@ int run_and_report(int argc, char** argv) {
     const auto stop = watch_stop_signals();
     const auto command = parse_options(argc, argv);
     return std::visit([&](const auto& options) { return run(options, stop); }, command);
+  } catch (const DownloadInterrupted&) {
+    spdlog::error("interrupted");
+    return kInterrupted;
   } catch (const Interrupted&) {
     spdlog::error("interrupted; nothing was written");
     return kInterrupted;

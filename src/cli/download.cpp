@@ -89,7 +89,7 @@ std::filesystem::path download_model(const std::string& model, const std::string
     return folder;
   } catch (const Interrupted&) {
     display.say(model + ": what has arrived is kept; the same command goes on from there");
-    throw;
+    throw DownloadInterrupted();
   }
 }
 

@@ -605,6 +605,19 @@ def test_a_trace_downloads_what_is_not_there_and_asks_nobody_when_it_is(hub: Hub
     assert fetched["model"]["name"] == NAME
 
 
+def test_a_download_that_is_interrupted_does_not_say_that_nothing_was_written(hub: Hub, cache: Cache) -> None:
+    hub.faults["model.safetensors"] = [Fault(slow=0.1)]
+    process = cache.start("--model", NAME, "--download", "--prompt", "A", "--subject", "A")
+    deadline = time.monotonic() + 30
+    while not size_of_parts(cache, hub.models[NAME]["model.safetensors"]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130, said
+    expected = [f"rometrace: {NAME}: what has arrived is kept; the same command goes on from there",
+                "rometrace: interrupted"]  # fmt: skip
+    assert said.splitlines()[-2:] == expected
+
 
 
 def test_the_cache_is_listed_with_what_can_be_traced(
