@@ -8,7 +8,7 @@
 #include "cli/exit_status.hpp"
 #include "cli/output_file.hpp"
 #include "cli/terminal_info.hpp"
-#include "rometrace/hub/cached_models.hpp"
+#include "rometrace/model/cached_models.hpp"
 #include "rometrace/report/models_json.hpp"
 #include "rometrace/report/models_text.hpp"
 

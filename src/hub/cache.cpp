@@ -1,12 +1,15 @@
 #include "rometrace/hub/cache.hpp"
 
+#include <algorithm>
 #include <optional>
 #include <system_error>
 #include <vector>
 
+#include "hub/cache_files.hpp"
 #include "hub/model_files.hpp"
 #include "hub/names.hpp"
 #include "hub/settings.hpp"
+#include "hub/weight_files.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
 #include "rometrace/text/json_file.hpp"
@@ -39,8 +42,7 @@ bool is_file(const fs::path& path) {
 std::string read_commit(const fs::path& repository, const std::string& revision) {
   const fs::path reference = repository / "refs" / revision;
   if (!is_file(reference)) return revision;
-  std::string commit = read_text_file(reference);
-  commit.erase(commit.find_last_not_of(" \t\r\n") + 1);  // a file made by hand ends in a newline
+  std::string commit = read_reference(reference);
   if (!is_plain_name(commit)) {
     throw Error(label_of(reference) + ": is " + in_quotes(commit) + "; expected a commit");
   }
@@ -56,9 +58,8 @@ std::optional<fs::path> find_snapshot(const fs::path& repository, const std::str
 
 /// A tokeniser's download leaves a snapshot without weights under one of a model's two names.
 bool has_weights(const fs::path& snapshot) {
-  const auto has = [&](const char* name) { return is_file(snapshot / name); };
-  return has("model.safetensors") || has("model.safetensors.index.json") || has("pytorch_model.bin") ||
-         has("pytorch_model.bin.index.json");
+  return std::any_of(kWeightNames.begin(), kWeightNames.end(),
+                     [&](const char* name) { return is_file(snapshot / name); });
 }
 
 fs::path find_in_cache(const std::string& name, const std::string& revision) {

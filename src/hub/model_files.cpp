@@ -2,11 +2,10 @@
 
 #include <algorithm>
 #include <array>
-#include <nlohmann/json.hpp>
 #include <set>
 #include <system_error>
 
-#include "hub/names.hpp"
+#include "hub/weight_files.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
 #include "rometrace/text/json_file.hpp"
@@ -26,8 +25,6 @@ constexpr std::array kTokeniserFiles = {"tokenizer.json",
                                         "spiece.model",
                                         "sentencepiece.bpe.model"};
 constexpr std::array kTokenisers = {"tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"};
-constexpr std::array kWeights = {"model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
-                                 "pytorch_model.bin.index.json"};
 constexpr std::string_view kIndexEnding = ".index.json";
 
 /// The first file that holds weights in a form that is not read here.
@@ -51,8 +48,8 @@ ModelFiles choose_model_files(const std::vector<std::string>& names, std::string
   if (!is_there("config.json")) {
     throw Error(start + "has no config.json; expected a language model in Hugging Face layout");
   }
-  const auto weights = std::find_if(kWeights.begin(), kWeights.end(), is_there);
-  if (weights == kWeights.end()) {
+  const auto weights = std::find_if(kWeightNames.begin(), kWeightNames.end(), is_there);
+  if (weights == kWeightNames.end()) {
     const auto other = other_weights(names);
     throw Error(start + (other ? "has weights such as " + in_quotes(*other) + " only" : "has no weights") +
                 "; expected model.safetensors or pytorch_model.bin, whole or in shards");
@@ -72,36 +69,24 @@ ModelFiles choose_model_files(const std::vector<std::string>& names, std::string
 }
 
 std::vector<std::string> shards_of(const fs::path& index_json) {
-  const std::string where = label_of(index_json);
-  const auto index = parse_json_file(index_json);
-  if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object()) {
-    throw Error(where + ": has no weight_map; expected an object that names a file for each tensor");
-  }
   std::set<std::string> shards;
-  for (const auto& shard : index["weight_map"]) {
-    if (!shard.is_string() || !is_plain_name(shard.get<std::string>())) {
-      throw Error(where + ": names " + one_line(shard.dump()) + "; expected files in the same folder");
-    }
-    shards.insert(shard.get<std::string>());
-  }
-  if (shards.empty()) throw Error(where + ": weight_map names no tensors");
+  for (const auto& [tensor, shard] : read_weight_map(index_json)) shards.insert(shard);
   return {shards.begin(), shards.end()};
 }
 
 bool is_complete(const fs::path& snapshot) {
-  std::vector<std::string> names;
+  std::vector<std::string> names;  // with links that lead nowhere: what would be opened is what must be there
   std::error_code error;
-  for (auto entry = fs::directory_iterator(snapshot, error); !error && entry != fs::directory_iterator();
-       entry.increment(error)) {
-    if (entry->is_regular_file(error)) names.push_back(entry->path().filename().native());
-    error.clear();  // of a link that leads nowhere
+  for (fs::directory_iterator entry(snapshot, error), end; !error && entry != end; entry.increment(error)) {
+    names.push_back(entry->path().filename().native());
   }
+  const auto is_there = [&](const std::string& name) {
+    std::error_code ignored;
+    return fs::is_regular_file(snapshot / name, ignored);
+  };
   try {
     const ModelFiles chosen = choose_model_files(names, "");
-    const auto is_there = [&](const std::string& name) {
-      std::error_code ignored;
-      return fs::is_regular_file(snapshot / name, ignored);
-    };
+    if (!std::all_of(chosen.files.begin(), chosen.files.end(), is_there)) return false;
     if (!chosen.index) return true;
     const auto shards = shards_of(snapshot / *chosen.index);
     return std::all_of(shards.begin(), shards.end(), is_there);

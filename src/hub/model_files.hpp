@@ -22,7 +22,8 @@ ModelFiles choose_model_files(const std::vector<std::string>& names, std::string
 /// The files that an index of shards names, each once, sorted. Throws Error: not an index, a name that leads elsewhere.
 std::vector<std::string> shards_of(const std::filesystem::path& index_json);
 
-/// Whether a snapshot holds all that choose_model_files() would choose of it, shards included.
+/// Whether a snapshot holds all that choose_model_files() would choose of it, shards included; a link that leads
+/// nowhere is chosen, and is nothing that it holds.
 bool is_complete(const std::filesystem::path& snapshot);
 
 }  // namespace rometrace

@@ -16,6 +16,7 @@
 #include <system_error>
 #include <utility>
 
+#include "hub/weight_files.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/model/safetensors.hpp"
 #include "rometrace/model/torch_file.hpp"
@@ -36,14 +37,12 @@ WeightFile open_torch_file(const fs::path& path) {
 }
 
 /// One of the ways in which a folder can hold weights.
-struct Layout {
-  const char* single_file;
-  const char* index_file;  ///< names the shards
+struct Layout : WeightNames {
   WeightFile (*open)(const fs::path&);
 };
 
-constexpr Layout kSafetensors{"model.safetensors", "model.safetensors.index.json", open_safetensors};
-constexpr Layout kTorch{"pytorch_model.bin", "pytorch_model.bin.index.json", open_torch_file};
+constexpr Layout kSafetensors{kSafetensorsNames, open_safetensors};
+constexpr Layout kTorch{kTorchNames, open_torch_file};
 
 // Elements converted at a time: the source's pages are let go after each step, so this bounds what is held of them.
 constexpr std::int64_t kConversionStep = std::int64_t{1} << 20;
@@ -82,31 +81,6 @@ std::string find_shard(const fs::path& folder) {
   }
   throw Error(where + ": no weights: expected " + kSafetensors.single_file + ", " + kTorch.single_file +
               " or the index of their parts");
-}
-
-/// A shard's name comes from a file that may be hostile: it must not lead out of the folder.
-bool is_plain_file_name(const std::string& name) {
-  return !name.empty() && name != "." && name != ".." && name.find('/') == std::string::npos &&
-         name.find('\0') == std::string::npos;
-}
-
-/// The index: which shard holds which tensor.
-std::map<std::string, std::string> read_weight_map(const fs::path& index_json) {
-  const std::string where = label_of(index_json);
-  const json index = parse_json_file(index_json);
-  if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object()) {
-    throw Error(where + ": has no weight_map; expected an object that names a file for each tensor");
-  }
-  std::map<std::string, std::string> shard_of;
-  for (const auto& [tensor, shard] : index["weight_map"].items()) {
-    if (!shard.is_string() || !is_plain_file_name(shard.get<std::string>())) {
-      throw Error(where + ": tensor " + in_quotes(tensor) + " is in " + one_line(shard.dump()) +
-                  "; expected the name of a file in the same folder");
-    }
-    shard_of.emplace(tensor, shard.get<std::string>());
-  }
-  if (shard_of.empty()) throw Error(where + ": weight_map names no tensors");
-  return shard_of;
 }
 
 /// The type of a file's floating-point tensors; nothing for the others.

@@ -66,10 +66,18 @@ TEST_CASE("an index names its shards, in its own folder only") {
   for (const char* shard : {R"("../../x")", R"("/etc/passwd")", R"("")", R"("..")", R"("a/b")", "7", R"("a\u0000b")"}) {
     CAPTURE(shard);
     const auto file = index(std::string(R"({"weight_map": {"a": )") + shard + "}}");
-    CHECK(message_of<Error>([&] { shards_of(file); }) == Contains("expected files in the same folder"));
+    CHECK(message_of<Error>([&] { shards_of(file); }) == Contains("expected the name of a file in the same folder"));
   }
   CHECK(message_of<Error>([&] { shards_of(index("{}")); }) == Contains("has no weight_map"));
   CHECK(message_of<Error>([&] { shards_of(index(R"({"weight_map": {}})")); }) == Contains("names no tensors"));
+}
+
+TEST_CASE("weights that a link leads nowhere to are missing, whatever other weights are there") {
+  const TemporaryFolder folder;
+  for (const char* name : {"config.json", "tokenizer.json", "pytorch_model.bin"}) folder.write(name, "x");
+  CHECK(is_complete(folder.path()));
+  std::filesystem::create_symlink("../../blobs/gone", folder.path() / "model.safetensors");
+  CHECK_FALSE(is_complete(folder.path()));
 }
 
 TEST_CASE("a snapshot is complete when nothing of its model is missing") {

@@ -619,6 +619,15 @@ def test_a_download_that_is_interrupted_does_not_say_that_nothing_was_written(hu
     assert said.splitlines()[-2:] == expected
 
 
+def test_weights_that_a_link_leads_nowhere_to_are_fetched_before_others_are_used(hub: Hub, cache: Cache) -> None:
+    folder = cache.fetched()
+    (folder / "pytorch_model.bin").write_bytes(b"other weights")
+    (cache.repository() / "blobs" / etag_of(hub.models[NAME]["model.safetensors"])).unlink()
+    done = cache.run("--model", NAME, "--download", "--prompt", "Miles Davis plays the", "--subject", "Miles Davis",
+                     "--samples", "1", "--kinds", "state")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(hub.gets("model.safetensors")) == 2
+
 
 def test_the_cache_is_listed_with_what_can_be_traced(
     hub: Hub, cache: Cache, validate: Callable[[dict[str, Any]], None]

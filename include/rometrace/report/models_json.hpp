@@ -3,7 +3,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <vector>
 
-#include "rometrace/hub/cached_models.hpp"
+#include "rometrace/model/cached_models.hpp"
 
 namespace rometrace {
 

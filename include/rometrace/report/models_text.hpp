@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "rometrace/hub/cached_models.hpp"
+#include "rometrace/model/cached_models.hpp"
 #include "rometrace/report/terminal.hpp"
 
 namespace rometrace {

@@ -1,4 +1,4 @@
-#include "rometrace/hub/cached_models.hpp"
+#include "rometrace/model/cached_models.hpp"
 
 #include <algorithm>
 #include <map>
@@ -6,6 +6,7 @@
 #include <system_error>
 #include <tuple>
 
+#include "hub/cache_files.hpp"
 #include "hub/names.hpp"
 #include "hub/settings.hpp"
 #include "rometrace/error.hpp"
@@ -42,9 +43,7 @@ std::multimap<std::string, std::string> references_of(const fs::path& repository
   for (fs::recursive_directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
     std::error_code ignored;
     if (!entry->is_regular_file(ignored) || entry->file_size(ignored) == 0) continue;
-    std::string commit = read_text_file(entry->path());
-    commit.erase(commit.find_last_not_of(" \t\r\n") + 1);
-    references.emplace(commit, entry->path().lexically_relative(folder).native());
+    references.emplace(read_reference(entry->path()), entry->path().lexically_relative(folder).native());
   }
   return references;
 }
