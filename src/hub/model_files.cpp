@@ -8,7 +8,6 @@
 #include "hub/weight_files.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
-#include "rometrace/text/json_file.hpp"
 
 namespace rometrace {
 namespace {

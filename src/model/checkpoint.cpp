@@ -21,7 +21,6 @@
 #include "rometrace/model/safetensors.hpp"
 #include "rometrace/model/torch_file.hpp"
 #include "rometrace/text/input_file.hpp"
-#include "rometrace/text/json_file.hpp"
 
 namespace rometrace {
 namespace {
