@@ -25,11 +25,6 @@ class Mapping {
   std::size_t size_;
 };
 
-/// The bytes as characters.
-inline std::string_view as_text(std::span<const std::byte> bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
-
 /// Throws Error if the file that begins with `text` is a Git LFS pointer, which people take for weights. `where` opens
 /// the message.
 void refuse_lfs_pointer(std::string_view text, const std::string& where);

@@ -7,6 +7,7 @@
 #include "model/little_endian.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
+#include "text/as_text.hpp"
 
 // The opcodes are those of Python's module pickletools, which describes each. A pickle is a program for a machine with
 // a stack, marks in it, and a memo of numbered values.
@@ -105,10 +106,6 @@ std::string opcode_label(unsigned char code) {
     if (refused == code) label += std::string(" (") + name + ")";
   }
   return label;
-}
-
-std::string_view as_text(std::span<const std::byte> bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
 }  // namespace

@@ -14,6 +14,7 @@
 #include "model/zip.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
+#include "text/as_text.hpp"
 
 namespace rometrace {
 namespace {

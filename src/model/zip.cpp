@@ -10,6 +10,7 @@
 #include "model/little_endian.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
+#include "text/as_text.hpp"
 
 // The layout, from the back: the end record (22 bytes and a comment) says where the central directory is; where the
 // file is written as zip64, a locator (20 bytes) before it leads to a larger end record. The directory has a record of
@@ -46,10 +47,6 @@ std::uint64_t u32(Bytes record, std::size_t at) {
 }
 std::uint64_t u64(Bytes record, std::size_t at) {
   return little_endian(record.subspan(at, 8));
-}
-
-std::string_view text(Bytes bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
 /// Where the central directory is, and how many entries it has.
@@ -160,7 +157,7 @@ class Archive {
     const std::uint64_t extra = u16(rest, 30);
     const std::uint64_t whole = kEntrySize + name + extra + u16(rest, 32);
     if (whole > rest.size()) refuse("its directory is cut short; get the file again");
-    Entry entry{.name = text(rest.subspan(kEntrySize, name)),
+    Entry entry{.name = as_text(rest.subspan(kEntrySize, name)),
                 .flags = u16(rest, 8),
                 .method = u16(rest, 10),
                 .size = u32(rest, 24),
@@ -205,7 +202,7 @@ class Archive {
     const std::uint64_t name = u16(local, 26);
     const std::uint64_t begin = kLocalSize + name + u16(local, 28);
     if (u32(local, 0) != kLocalSignature || begin > local.size() ||
-        text(local.subspan(kLocalSize, name)) != entry.name || u16(local, 8) != entry.method ||
+        as_text(local.subspan(kLocalSize, name)) != entry.name || u16(local, 8) != entry.method ||
         !sizes_agree(local, entry)) {
       refuse(entry, "is described differently at its place; expected the directory and the entry to agree");
     }

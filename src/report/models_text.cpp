@@ -26,14 +26,14 @@ std::string revision_text(const CachedModel& model) {
 }
 
 /// "gpt2, 12 x 768".
-std::string size_text(const CachedModel& model) {
+std::string shape_text(const CachedModel& model) {
   if (model.layers == 0) return model.family;
   return model.family + ", " + std::to_string(model.layers) + " x " + std::to_string(model.width);
 }
 
 // Not yet escaped.
 Row row_of(const CachedModel& model) {
-  return {model.name, revision_text(model), bytes_text(model.bytes), size_text(model), model.obstacle ? "no" : "yes"};
+  return {model.name, revision_text(model), bytes_text(model.bytes), shape_text(model), model.obstacle ? "no" : "yes"};
 }
 
 /// Makes columns narrower until they fit in `columns`, or are as narrow as they get: first what is told of the model,

@@ -23,6 +23,7 @@
 #include "study/fact_record.hpp"
 #include "study/facts_reader.hpp"
 
+#include "text/as_text.hpp"
 namespace rometrace::fuzzing {
 namespace {
 
@@ -35,10 +36,6 @@ constexpr std::array<std::string_view, 5> kTexts{"Miles Davis plays the", "  it'
 
 [[noreturn]] void break_contract(const std::string& complaint) {
   throw std::logic_error("the contract is broken: " + complaint);
-}
-
-std::string_view text_of(Bytes data) {
-  return {reinterpret_cast<const char*>(data.data()), data.size()};
 }
 
 /// Runs `action`; an Error is an answer as good as any, if it is one line.
@@ -141,7 +138,7 @@ void torch_file(Bytes data) {
 
 void tokenizer(Bytes data) {
   if (data.empty()) return;
-  const std::string_view text = text_of(data.subspan(1));
+  const std::string_view text = as_text(data.subspan(1));
   if (std::to_integer<unsigned>(data[0]) % 2 == 0) {
     allow_refusal([&] { use(Tokenizer::load(scratch_with({{"tokenizer.json", text}}))); });
     return;
@@ -154,14 +151,14 @@ void tokenizer(Bytes data) {
 }
 
 void sentencepiece(Bytes data) {
-  allow_refusal([&] { use(Tokenizer::load(scratch_with({{"tokenizer.model", text_of(data)}}))); });
+  allow_refusal([&] { use(Tokenizer::load(scratch_with({{"tokenizer.model", as_text(data)}}))); });
 }
 
 void facts(Bytes data) {
   for (const Need need : {Need::kWordings, Need::kSubject}) {
     allow_refusal([&] {
       FactsReader reader(need);
-      reader.read(text_of(data), "facts", {"facts", std::string(64, '0'), 0, ""});
+      reader.read(as_text(data), "facts", {"facts", std::string(64, '0'), 0, ""});
       const Facts read = reader.take();
       check_facts(read, need);
     });
@@ -170,7 +167,7 @@ void facts(Bytes data) {
 
 void config(Bytes data) {
   allow_refusal([&] {
-    const DecoderConfig read = parse_config(text_of(data), "config.json");
+    const DecoderConfig read = parse_config(as_text(data), "config.json");
     for (const std::int64_t size : {read.vocab_size, read.max_positions, read.width, read.embedding_width, read.layers,
                                     read.heads, read.kv_heads, read.head_width, read.mlp_width}) {
       if (size < 1) break_contract("a size below 1");
