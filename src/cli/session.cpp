@@ -67,7 +67,8 @@ TextTokens read_text(const Options& options, const Tokenizer& tokenizer) {
     if (std::error_code ignored; std::filesystem::is_character_file(*options.noise_text_file, ignored)) {
       throw Error("--noise-text: " + label_of(*options.noise_text_file) + " is a device; expected a text file");
     }
-    const auto bytes = named("--noise-text", [&] { return read_text_file(*options.noise_text_file); });
+    const auto bytes =
+        named("--noise-text", [&] { return read_text_file(*options.noise_text_file, FileKind::kReadable); });
     text.record.name = std::filesystem::path(*options.noise_text_file).filename().string();
     named("--noise-text", [&] {
       try {

@@ -61,7 +61,7 @@ Facts read_files(std::span<const std::filesystem::path> files, Need need) {
   FactsReader reader(need);
   for (const std::filesystem::path& file : files) {
     const bool is_input = is_standard_input(file);
-    const std::string text = is_input ? read_standard_input() : read_text_file(file);
+    const std::string text = is_input ? read_standard_input() : read_text_file(file, FileKind::kReadable);
     FactsSource source;
     source.name = is_input ? kStandardInput : label_of(file.filename());
     source.sha256 = sha256_of(text);

@@ -22,7 +22,8 @@ constexpr const char* kLeaveOut = "leave the file out, or run its shard again in
 /// One file, at one of its lines.
 class Source {
  public:
-  explicit Source(const std::filesystem::path& path) : file_(InputFile::open(path)), reader_(open()) {}
+  explicit Source(const std::filesystem::path& path)
+      : file_(InputFile::open(path, FileKind::kReadable)), reader_(open()) {}
   Source(const Source&) = delete;
   Source& operator=(const Source&) = delete;
 

@@ -258,7 +258,7 @@ SummaryReader::SummaryReader(const std::string& name, std::stop_token stop) : st
     descriptor_ = STDIN_FILENO;
     label_ = "standard input";
   } else {
-    file_ = InputFile::open(name);
+    file_ = InputFile::open(name, FileKind::kReadable);
     descriptor_ = file_->descriptor();
     label_ = file_->label();
   }

@@ -55,12 +55,21 @@ bool is_control(std::string_view character) {
   return (second == 0x80 && third >= 0xA8 && third <= 0xAE) || (second == 0x81 && third >= 0xA6 && third <= 0xA9);
 }
 
+/// What a file is that is no regular one.
+std::string_view name_of(const struct stat& status) {
+  if (S_ISFIFO(status.st_mode)) return "a pipe";
+  if (S_ISCHR(status.st_mode) || S_ISBLK(status.st_mode)) return "a device";
+  return "a socket";
+}
+
 }  // namespace
 
-InputFile InputFile::open(const std::filesystem::path& path) {
+InputFile InputFile::open(const std::filesystem::path& path, FileKind kind) {
   const std::string label = label_of(path);
   if (path.native().find('\0') != std::string::npos) throw Error(label + ": no such file");  // open would stop at it
-  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // A pipe that nobody writes to, and some devices, would be waited for. Regular files know no difference.
+  const int at_once = kind == FileKind::kRegular ? O_NONBLOCK | O_NOCTTY : 0;
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | at_once);
   if (descriptor < 0) {
     if (errno == ENOENT)
       throw Error(label + (is_link(path) ? ": is a link to a file that is missing" : ": no such file"));
@@ -71,6 +80,10 @@ InputFile InputFile::open(const std::filesystem::path& path) {
   if (::fstat(descriptor, &status) != 0) throw Error(label + ": cannot be opened: " + reason(errno));
   if (S_ISDIR(status.st_mode)) throw Error(label + ": is a folder; expected a file");
   file.regular_ = S_ISREG(status.st_mode);
+  if (kind == FileKind::kRegular && !file.regular_) {
+    throw Error(label + ": is not a regular file but " + std::string(name_of(status)) +
+                "; save what it gives to a file, and name that");
+  }
   file.size_ = static_cast<std::uint64_t>(status.st_size);
   return file;
 }

@@ -100,8 +100,8 @@ class ValueBuilder final : public nlohmann::json_sax<json> {
 
 }  // namespace
 
-std::string read_text_file(const std::filesystem::path& path) {
-  InputFile file = InputFile::open(path);
+std::string read_text_file(const std::filesystem::path& path, FileKind kind) {
+  InputFile file = InputFile::open(path, kind);
   std::string text;
   constexpr std::size_t kStep = 1U << 16U;
   // The size is a hint only: a pipe has none, and files under /proc say 0.

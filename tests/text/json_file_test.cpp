@@ -89,8 +89,18 @@ TEST_CASE("a file is read whole, whatever its length, and a pipe too") {
   REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
   const std::string text(300'000, 'p');
   std::thread writer([&] { std::ofstream(pipe, std::ios::binary) << text; });
-  CHECK(read_text_file(pipe) == text);
+  CHECK(read_text_file(pipe, FileKind::kReadable) == text);
   writer.join();
+}
+
+TEST_CASE("a pipe or a device in the place of a regular file is refused at once") {
+  const TemporaryFolder folder;
+  const auto pipe = folder.path() / "pipe.json";
+  REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+  const auto read = [](const std::filesystem::path& file) { return message_of<Error>([&] { parse_json_file(file); }); };
+  CHECK(read(pipe) == Contains("pipe.json: is not a regular file but a pipe; save"));
+  std::filesystem::create_symlink("/dev/zero", folder.path() / "zero.json");
+  CHECK(read(folder.path() / "zero.json") == Contains("zero.json: is not a regular file but a device; save"));
 }
 
 TEST_CASE("text for a message keeps to one line, shows what it escapes and says where it is cut") {

@@ -10,11 +10,18 @@
 
 namespace rometrace {
 
+/// What a path may lead to.
+enum class FileKind {
+  kRegular,   ///< a file on a disk alone: a pipe could make its reader wait, a device never ends
+  kReadable,  ///< a pipe or a device too, as a shell's <(...) is one
+};
+
 /// A file opened for reading, closed with the object. Symbolic links are followed.
 class InputFile {
  public:
-  /// Throws Error naming the file: missing, a folder, not readable.
-  static InputFile open(const std::filesystem::path& path);
+  /// Never waits for a pipe's writer where it asks for a regular file. Throws Error naming the file: missing, a folder,
+  /// not readable, not of the kind.
+  static InputFile open(const std::filesystem::path& path, FileKind kind = FileKind::kRegular);
 
   ~InputFile();
   InputFile(InputFile&& other) noexcept;

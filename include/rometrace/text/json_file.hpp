@@ -5,6 +5,8 @@
 #include <string>
 #include <string_view>
 
+#include "rometrace/text/input_file.hpp"
+
 namespace rometrace {
 
 /// What becomes of an object that has the same name twice.
@@ -13,8 +15,8 @@ enum class RepeatedNames {
   kRefuse,      ///< for files where a repeat can only be a mistake or an attack
 };
 
-/// The bytes of a whole file. Throws Error naming the file: missing, a folder, unreadable, empty.
-std::string read_text_file(const std::filesystem::path& path);
+/// The bytes of a whole file. Throws Error naming the file: missing, a folder, unreadable, not of the kind, empty.
+std::string read_text_file(const std::filesystem::path& path, FileKind kind = FileKind::kRegular);
 
 /// Parses one JSON value (RFC 8259, UTF-8; no comments, no NaN). `where` (a file, say) opens the messages.
 /// Throws Error: not JSON (line and column, both from 1, columns in characters), nested deeper than 256 levels, a
@@ -22,7 +24,7 @@ std::string read_text_file(const std::filesystem::path& path);
 nlohmann::json parse_json(std::string_view text, std::string_view where,
                           RepeatedNames repeated = RepeatedNames::kLastCounts);
 
-/// `read_text_file`, then `parse_json`.
+/// `read_text_file` of a regular file, then `parse_json`.
 nlohmann::json parse_json_file(const std::filesystem::path& path, RepeatedNames repeated = RepeatedNames::kLastCounts);
 
 }  // namespace rometrace
