@@ -181,7 +181,8 @@ void check_model(const json& root, const std::string& where) {
 /// The ids that a template puts before the text. What it puts behind is left off.
 std::vector<std::int32_t> ids_before_text(const json& stage, const std::string& where, const std::string& name) {
   check_fields(stage, where, name + ".", {{"type", {}}, {"single", {}}, {"pair", {}}, {"special_tokens", {}}});
-  const json& parts = member(stage, "single", where + ", " + name);
+  const std::string place = where + ", " + name;
+  const json& parts = member(stage, "single", place);
   const auto refuse = [&] {
     refuse_field(where, quoted(name + ".single"), parts, "a list of special tokens and one text, \"A\"");
   };
@@ -190,15 +191,16 @@ std::vector<std::int32_t> ids_before_text(const json& stage, const std::string& 
   for (const json& part : parts) {
     if (!part.is_object()) refuse();
     if (part.contains("Sequence")) {
-      if (part["Sequence"].value("id", json()) != "A") refuse();
+      if (member(part["Sequence"], "id", place) != "A") refuse();
       return ids;
     }
-    const json token = member(part, "SpecialToken", where + ", " + name).value("id", json());
+    const json& token = member(member(part, "SpecialToken", place), "id", place);
     if (!token.is_string()) refuse();
-    const auto& known = member(stage, "special_tokens", where + ", " + name);
+    const auto& known = member(stage, "special_tokens", place);
     const auto& text = token.get_ref<const std::string&>();
-    const json& token_ids = member(member(known, text.c_str(), where + ", " + name), "ids", where + ", " + name);
-    for (const json& id : token_ids) ids.push_back(read_token_id(id, where + ", " + name, text));
+    const json& token_ids = member(member(known, text, place), "ids", place);
+    if (!token_ids.is_array()) refuse_field(where, quoted(name + ".special_tokens"), known, "a list of ids for each");
+    for (const json& id : token_ids) ids.push_back(read_token_id(id, place, text));
   }
   refuse();
   return ids;
@@ -206,7 +208,7 @@ std::vector<std::int32_t> ids_before_text(const json& stage, const std::string& 
 
 }  // namespace
 
-const json& member(const json& object, const char* name, const std::string& where) {
+const json& member(const json& object, std::string_view name, const std::string& where) {
   if (!object.is_object()) throw Error(where + ": found " + shown(object) + "; expected an object");
   const auto found = object.find(name);
   if (found == object.end()) {

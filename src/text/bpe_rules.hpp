@@ -4,14 +4,15 @@
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "rometrace/text/bpe_vocabulary.hpp"
 
 namespace rometrace {
 
-/// The member `name` of an object. Throws Error, where there is none.
-const nlohmann::json& member(const nlohmann::json& object, const char* name, const std::string& where);
+/// The member `name` of an object. Throws Error, where there is none, or no object.
+const nlohmann::json& member(const nlohmann::json& object, std::string_view name, const std::string& where);
 
 /// The rules of a tokenizer.json, which is byte-level BPE; without its prefix. Throws Error naming the field of what
 /// would change the tokens and is not understood.

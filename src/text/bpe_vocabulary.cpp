@@ -303,14 +303,7 @@ BpeVocabulary read_tokenizer_json(const std::filesystem::path& tokenizer_json, c
 
 std::optional<std::vector<std::int32_t>> read_prefix_ids(const std::filesystem::path& tokenizer_json) {
   const std::string label = label_of(tokenizer_json);
-  const std::string text = read_text_file(tokenizer_json);
-  // Vocabularies of 30 MB are skipped, not built.
-  const auto keep = [](int depth, json::parse_event_t event, json& value) {
-    return depth != 1 || event != json::parse_event_t::key || value == "post_processor";
-  };
-  const json root = json::parse(text, keep, false);
-  if (!root.is_object()) throw Error(label + ": is not a JSON object; expected a tokeniser; is the file complete?");
-  return prefix_of(root.value("post_processor", json()), label);
+  return prefix_of(parse_json_member(read_text_file(tokenizer_json), label, "post_processor"), label);
 }
 
 }  // namespace rometrace

@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <span>
 #include <utility>
 
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
+#include "text/json_shown.hpp"
 #include "text/json_tree.hpp"
 
 namespace rometrace {
@@ -44,6 +46,10 @@ class ValueBuilder final : public nlohmann::json_sax<json> {
   ValueBuilder(std::string_view text, std::string_view where, RepeatedNames repeated)
       : text_(text), where_(where), repeated_(repeated) {}
 
+  /// Of the outermost object it builds the member `only` alone.
+  ValueBuilder(std::string_view text, std::string_view where, std::string_view only)
+      : text_(text), where_(where), only_(only) {}
+
   json take() { return tree_.take(); }
 
   bool null() override { return add(nullptr); }
@@ -60,6 +66,8 @@ class ValueBuilder final : public nlohmann::json_sax<json> {
   bool end_array() override { return close(); }
 
   bool key(std::string& name) override {
+    if (only_ && depth_ == 1) builds_ = name == *only_;
+    if (!builds_) return true;
     if (repeated_ == RepeatedNames::kRefuse && tree_.innermost().contains(name)) {
       throw Error(where_ + ": the name " + in_quotes(name) + " appears twice in one object");
     }
@@ -75,28 +83,41 @@ class ValueBuilder final : public nlohmann::json_sax<json> {
 
  private:
   bool add(json value) {
-    tree_.add(std::move(value));
+    if (builds_) tree_.add(std::move(value));
     return true;
   }
 
   bool open(json container) {
-    if (tree_.depth() == kMaxDepth) {
+    if (depth_++ == kMaxDepth) {
       throw Error(where_ + ": nested deeper than " + std::to_string(kMaxDepth) + " levels");
     }
-    tree_.open(std::move(container));
+    if (builds_) tree_.open(std::move(container));
     return true;
   }
 
   bool close() {
-    tree_.close();
+    if (--depth_ == 0) builds_ = true;  // what ends is what holds the members
+    if (builds_) tree_.close();
     return true;
   }
 
   std::string_view text_;
   std::string where_;
-  RepeatedNames repeated_;
+  RepeatedNames repeated_ = RepeatedNames::kLastCounts;
+  std::optional<std::string_view> only_;
+  std::size_t depth_ = 0;
+  bool builds_ = true;  // false inside a member that is not asked for
   JsonTree tree_;
 };
+
+json parse_with(ValueBuilder builder, std::string_view text, std::string_view where) {
+  // The parser takes a zero byte for the end of the text, and would not see what stands behind it.
+  if (const std::size_t zero = text.find('\0'); zero != std::string_view::npos) {
+    throw Error(std::string(where) + ": " + position_in(text, zero) + ": not JSON: a zero byte");
+  }
+  json::sax_parse(text.begin(), text.end(), &builder);
+  return builder.take();
+}
 
 }  // namespace
 
@@ -117,13 +138,13 @@ std::string read_text_file(const std::filesystem::path& path, FileKind kind) {
 }
 
 json parse_json(std::string_view text, std::string_view where, RepeatedNames repeated) {
-  // The parser takes a zero byte for the end of the text, and would not see what stands behind it.
-  if (const std::size_t zero = text.find('\0'); zero != std::string_view::npos) {
-    throw Error(std::string(where) + ": " + position_in(text, zero) + ": not JSON: a zero byte");
-  }
-  ValueBuilder builder(text, where, repeated);
-  json::sax_parse(text.begin(), text.end(), &builder);
-  return builder.take();
+  return parse_with(ValueBuilder(text, where, repeated), text, where);
+}
+
+json parse_json_member(std::string_view text, std::string_view where, std::string_view name) {
+  const json root = parse_with(ValueBuilder(text, where, name), text, where);
+  if (!root.is_object()) throw Error(std::string(where) + ": found " + shown(root) + "; expected an object");
+  return root.value(name, json());
 }
 
 json parse_json_file(const std::filesystem::path& path, RepeatedNames repeated) {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
+#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string_view>
 #include <system_error>
@@ -81,14 +83,20 @@ void read_added_tokens_json(const std::filesystem::path& path, TokenizerConfig& 
   }
 }
 
+/// An id that is a name; what is no number comes back as it is, to be refused as no id.
+json id_in(const std::string& key) {
+  std::uint64_t id = 0;
+  const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), id);
+  return error == std::errc() && end == key.data() + key.size() ? json(id) : json(key);
+}
+
 void read_added_tokens_decoder(const json& added, TokenizerConfig& config) {
   if (!added.is_object()) {
     throw Error(config.where + ": \"added_tokens_decoder\" is " + shown(added) + "; expected an object");
   }
   for (const auto& [key, entry] : added.items()) {
-    const json id = json::parse(key, nullptr, false);  // the id is the name; not a number: refused as one
     const std::string where = config.where + ", added_tokens_decoder." + one_line(key, 40);
-    config.added.push_back(read_added_token(entry, id.is_discarded() ? json(key) : id, where));
+    config.added.push_back(read_added_token(entry, id_in(key), where));
   }
 }
 

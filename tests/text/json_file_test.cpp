@@ -53,6 +53,22 @@ TEST_CASE("a million open brackets are refused, not run into") {
   CHECK_NOTHROW(parse_json(std::string(256, '[') + std::string(256, ']'), "x"));
 }
 
+TEST_CASE("of one member of an object, the others are checked but not built") {
+  const std::string text = R"({"a":[{"b":1}],"b":{"a":{"c":[2]},"b":[]},"c":3})";
+  CHECK(parse_json_member(text, "x", "a") == nlohmann::json::parse(R"([{"b":1}])"));
+  CHECK(parse_json_member(text, "x", "b") == nlohmann::json::parse(R"({"a":{"c":[2]},"b":[]})"));
+  CHECK(parse_json_member(text, "x", "c") == 3);
+  CHECK(parse_json_member(text, "x", "d") == nullptr);
+  CHECK(parse_json_member("{}", "x", "d") == nullptr);
+  const auto complaint_about = [](const std::string& file) {
+    return message_of<Error>([&] { parse_json_member(file, "x.json", "b"); });
+  };
+  CHECK(complaint_about("{\"a\": 1,\n \"c\": x}") == Contains("x.json: line 2, column 7: not JSON: "));
+  CHECK(complaint_about("{\"a\":" + std::string(60'000, '[')) == Contains("nested deeper than 256 levels"));
+  CHECK(complaint_about("{\"b\":" + std::string(60'000, '[')) == Contains("nested deeper than 256 levels"));
+  CHECK(complaint_about("[{\"b\":1}]") == Contains("x.json: found [{\"b\":1}]; expected an object"));
+}
+
 TEST_CASE("of a name that repeats in one object the last counts, or it is refused") {
   CHECK(parse_json(R"({"a":{"b":1},"a":2})", "x") == nlohmann::json{{"a", 2}});
   CHECK(complaint(R"({"a":1,"b":{"c":1,"c":2}})", RepeatedNames::kRefuse) ==

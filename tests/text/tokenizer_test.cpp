@@ -113,6 +113,13 @@ json template_of(int id, const char* sequence) {
       {"special_tokens", {{"<|endoftext|>", {{"id", "<|endoftext|>"}, {"ids", {id}}, {"tokens", {"<|endoftext|>"}}}}}}};
 }
 
+/// That post-processor with something else for the token's ids.
+json with_ids(const json& ids) {
+  json post_processor = template_of(0, "A");
+  post_processor["special_tokens"]["<|endoftext|>"]["ids"] = ids;
+  return post_processor;
+}
+
 std::string complaint_about(const TemporaryFolder& folder) {
   const std::string message = testing::message_of<Error>([&] { Tokenizer::load(folder.path()); });
   CHECK(testing::is_one_line(message));
@@ -239,6 +246,13 @@ TEST_CASE("a tokenizer.json that would give other tokens is refused by field and
       {"/post_processor", {{"type", "BertProcessing"}}, R"("post_processor" is {"type":"BertProcessing"})"},
       {"/post_processor", {{"type", "TemplateProcessing"}}, R"(post_processor: has no "single")"},
       {"/post_processor", template_of(0, "B"), R"("post_processor.single" is)"},
+      {"/post_processor",
+       {{"type", "TemplateProcessing"}, {"single", {{{"Sequence", "A"}}}}},
+       R"(post_processor: found "A"; expected an object)"},
+      {"/post_processor",
+       {{"type", "TemplateProcessing"}, {"single", {{{"SpecialToken", "<s>"}}}}},
+       R"(post_processor: found "<s>"; expected an object)"},
+      {"/post_processor", with_ids("abc"), R"("post_processor.special_tokens" is {"<|endoftext|>":{"id")"},
       {"/post_processor", template_of(9999, "A"), "post_processor: the id 9999 is not in the vocabulary"},
       {"/decoder", {{"type", "WordPiece"}}, R"("decoder" is {"type":"WordPiece"}; expected type ByteLevel)"},
       {"/model/type", "Unigram", R"("model.type" is "Unigram"; expected "BPE")"},

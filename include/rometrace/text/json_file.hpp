@@ -24,6 +24,10 @@ std::string read_text_file(const std::filesystem::path& path, FileKind kind = Fi
 nlohmann::json parse_json(std::string_view text, std::string_view where,
                           RepeatedNames repeated = RepeatedNames::kLastCounts);
 
+/// The member `name` of a JSON object, null where it has none. The others are checked as parse_json() checks them, but
+/// not built: a small part of a large file costs little memory. Throws Error as parse_json() does, or for no object.
+nlohmann::json parse_json_member(std::string_view text, std::string_view where, std::string_view name);
+
 /// `read_text_file` of a regular file, then `parse_json`.
 nlohmann::json parse_json_file(const std::filesystem::path& path, RepeatedNames repeated = RepeatedNames::kLastCounts);
 
