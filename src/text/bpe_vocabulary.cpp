@@ -82,11 +82,17 @@ class AddedReader {
 
   void add_all(const TokenizerConfig& config) {
     for (const AddedToken& added : config.added) add(added, config.where);
-    for (const std::string& content : config.named) add_special(content, config.where);
+    for (const std::string& content : config.named) {
+      add_special(content, config.where);
+      const auto known = by_content_.find(content);
+      if (known != by_content_.end()) vocabulary_.added[known->second].special = true;
+    }
+    for (const std::string& content : config.extra) add_special(content, config.where);
   }
 
-  /// The token as a special one, where the vocabulary has it.
+  /// The token as a special one, where the vocabulary has it; one that was added keeps its flags.
   void add_special(std::string_view content, const std::string& where) {
+    if (by_content_.contains(std::string(content))) return;
     if (const auto id = id_of(content)) add({.content = std::string(content), .id = *id}, where);
   }
 
@@ -222,8 +228,15 @@ void read_added_tokens(const json& root, const std::string& label, AddedReader& 
   }
 }
 
-/// The class of the tokeniser may build its own pre-tokeniser of this; the two must not differ.
+/// Of these classes transformers takes what tokenizer.json says; others build a pre-tokeniser of their own.
+bool takes_the_file(const TokenizerConfig& config) {
+  constexpr std::array<std::string_view, 3> kTakers = {"PreTrainedTokenizer", "TokenizersBackend", "LlamaTokenizer"};
+  return std::ranges::find(kTakers, config.tokenizer_class) != kTakers.end();
+}
+
+/// A class that builds its own pre-tokeniser does it of "add_prefix_space"; this and the file's must not differ.
 void check_first_space(const BpeRules& rules, const TokenizerConfig& config, const std::string& label) {
+  if (takes_the_file(config)) return;
   const bool added = rules.first_space == BpeRules::FirstSpace::kAdded;
   if (config.add_prefix_space.value_or(added) == added) return;
   throw Error(config.where + ": \"add_prefix_space\" is " + (added ? "false" : "true") + ", that of " + label + " is " +

@@ -56,19 +56,19 @@ std::optional<std::string> read_token(const json& value, const std::string& wher
 }
 
 void read_named_tokens(const json& object, const std::string& where, TokenizerConfig& config) {
-  const auto add = [&](const json& value, const std::string& name) {
+  const auto add = [&](const json& value, const std::string& name, std::vector<std::string>& tokens) {
     const auto token = read_token(value, where, name);
-    if (token && !token->empty()) config.named.push_back(*token);
+    if (token && !token->empty()) tokens.push_back(*token);
     return token;
   };
   for (const char* name : kNamedTokens) {
-    const auto token = add(object.value(name, json()), name);
+    const auto token = add(object.value(name, json()), name, config.named);
     if (token && std::string_view(name) == "bos_token") config.bos_token = token;
   }
   for (const char* name : {"additional_special_tokens", "extra_special_tokens"}) {
     const json list = object.value(name, json());
     if (list.is_array() || list.is_object()) {
-      for (const auto& value : list) add(value, name);
+      for (const auto& value : list) add(value, name, config.extra);
     }
   }
 }
@@ -77,8 +77,11 @@ void read_named_tokens(const json& object, const std::string& where, TokenizerCo
 void read_added_tokens_json(const std::filesystem::path& path, TokenizerConfig& config) {
   const std::string where = label_of(path);
   const json tokens = read_object(path, "an object of token: id");
+  const auto names = [](const std::vector<std::string>& list, const std::string& token) {
+    return std::ranges::find(list, token) != list.end();
+  };
   for (const auto& [content, id] : tokens.items()) {
-    const bool special = std::ranges::find(config.named, content) != config.named.end();
+    const bool special = names(config.named, content) || names(config.extra, content);
     config.added.push_back(read_added_token({{"content", content}, {"special", special}}, id, where));
   }
 }

@@ -331,8 +331,29 @@ TEST_CASE("tokenizer.json goes before the vocab.json and merges.txt beside it") 
   tokenizer["pre_tokenizer"] = split_then_byte_level({{"Regex", R"(\p{N})"}}, "Removed");
   folder.write("tokenizer.json", tokenizer.dump());
   CHECK(ids_of(Tokenizer::load(folder.path()).encode("the 12")) == ids_of(fixture().encode("the ")));
+  const Ids as_the_file_says = ids_of(Tokenizer::load(folder.path()).encode("the river"));
   folder.write("tokenizer_config.json", R"({"add_prefix_space": true})");
   CHECK(complaint_about(folder) == Contains("\"add_prefix_space\" is true, that of"));
+  folder.write("tokenizer_config.json", R"({"add_prefix_space": true, "tokenizer_class": "PreTrainedTokenizerFast"})");
+  CHECK(ids_of(Tokenizer::load(folder.path()).encode("the river")) == as_the_file_says);
+}
+
+TEST_CASE("an added token keeps its flags when it is named, but for being special") {
+  json tokenizer = fixture_as_tokenizer_json();
+  const auto added = [](int id, const char* content, bool special, bool lstrip) {
+    return json{{"id", id}, {"content", content}, {"special", special}, {"lstrip", lstrip}};
+  };
+  tokenizer["added_tokens"] = {added(700, "<mask>", true, true), added(701, "<x>", false, false),
+                               added(702, "<pad>", false, true)};
+  const TemporaryFolder folder;
+  folder.write("tokenizer.json", tokenizer.dump());
+  folder.write("tokenizer_config.json", R"({"mask_token": "<mask>", "pad_token": "<pad>", "unk_token": "the",
+    "additional_special_tokens": ["<x>"]})");
+  const Tokenizer loaded = Tokenizer::load(folder.path());
+  CHECK(ids_of(loaded.encode(" <mask>", SpecialTokens::kParse)) == Ids{700});
+  CHECK(ids_of(loaded.encode("<x>")) == Ids{701});
+  CHECK(ids_of(loaded.encode(" <pad>", SpecialTokens::kParse)) == Ids{702});
+  CHECK(ids_of(loaded.encode("<pad>")).size() > 1);
 }
 
 TEST_CASE("what goes before a prompt comes from the template, else from the configuration") {

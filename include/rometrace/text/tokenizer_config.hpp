@@ -21,6 +21,7 @@ struct TokenizerConfig {
   bool lower_case = false;     ///< "do_lower_case"
   std::optional<std::string> bos_token;
   std::vector<std::string> named;  ///< begin, end, unknown, padding, ...: special wherever the vocabulary has them
+  std::vector<std::string> extra;  ///< more special tokens, unless another file says that they are none
   std::vector<AddedToken> added;   ///< with their ids
 };
 
