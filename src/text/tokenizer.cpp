@@ -1,5 +1,7 @@
 #include "rometrace/text/tokenizer.hpp"
 
+#include <cstddef>
+#include <string_view>
 #include <system_error>
 #include <utility>
 
@@ -18,6 +20,15 @@ constexpr std::size_t kMaxTextBytes = std::size_t{1} << 28;
 bool has(const std::filesystem::path& folder, const char* name) {
   std::error_code ignored;
   return std::filesystem::exists(folder / name, ignored);
+}
+
+/// Whether a file begins with the tag of a SentencePiece model's field. Llama 3's folders keep a text of tiktoken's
+/// under the same name, and no line of it begins so.
+bool begins_as_sentencepiece(const std::filesystem::path& file) {
+  constexpr std::string_view kTags = "\x0A\x12\x1A\x22\x2A";  // fields 1 to 5, all of them messages
+  std::byte first{};
+  const bool has_any = InputFile::open(file).read({&first, 1}) == 1;
+  return has_any && kTags.find(static_cast<char>(first)) != std::string_view::npos;
 }
 
 [[noreturn]] void refuse_folder(const std::filesystem::path& folder) {
@@ -45,7 +56,7 @@ std::unique_ptr<const Backend> load_backend(const std::filesystem::path& folder)
         read_vocab_and_merges(folder / "vocab.json", folder / "merges.txt", read_tokenizer_config(folder)), where);
   }
   for (const char* name : {"tokenizer.model", "spiece.model", "sentencepiece.bpe.model"}) {
-    if (has(folder, name)) {
+    if (has(folder, name) && (!has(folder, "tokenizer.json") || begins_as_sentencepiece(folder / name))) {
       return make_sentencepiece_model(folder / name, read_tokenizer_config(folder), tokenizer_json);
     }
   }

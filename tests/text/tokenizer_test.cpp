@@ -520,6 +520,14 @@ TEST_CASE("vocab.json and merges.txt go before a SentencePiece model, a model be
   CHECK(Tokenizer::load(folder.path()).size() == fixture().size());
 }
 
+TEST_CASE("a tokenizer.model that is no SentencePiece model does not go before tokenizer.json") {
+  const TemporaryFolder folder;
+  folder.write("tokenizer.model", "IQ== 0\nIg== 1\nIw== 2\n");  // tiktoken's, as Llama 3 has it
+  CHECK(complaint_about(folder) == Contains("tokenizer.model: "));
+  folder.write("tokenizer.json", fixture_as_tokenizer_json().dump());
+  CHECK(Tokenizer::load(folder.path()).size() == fixture().size());
+}
+
 TEST_CASE("a subject that has only byte pieces is found in front, in the middle and after a space") {
   const TemporaryFolder folder;
   const Tokenizer tokenizer = load_model(folder, small_model());

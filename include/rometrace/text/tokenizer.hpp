@@ -34,9 +34,10 @@ class Tokenizer {
  public:
   /// Loads the tokeniser of a model folder: vocab.json + merges.txt, or tokenizer.json in their place where that lies
   /// beside them; else a SentencePiece model (tokenizer.model, spiece.model, sentencepiece.bpe.model), which goes
-  /// before the tokenizer.json that was converted from it; else tokenizer.json (byte-level BPE). What
-  /// tokenizer_config.json says of the tokens is heeded or refused by name; where that file names no class,
-  /// config.json's "model_type" does. Throws Error.
+  /// before the tokenizer.json that was converted from it; else tokenizer.json (byte-level BPE). A tokenizer.model of
+  /// another kind, as Llama 3's folders have it, does not go before a tokenizer.json. What tokenizer_config.json says
+  /// of the tokens is heeded or refused by name; where that file names no class, config.json's "model_type" does.
+  /// Throws Error.
   static Tokenizer load(const std::filesystem::path& folder);
 
   ~Tokenizer();
