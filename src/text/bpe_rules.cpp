@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string_view>
 
 #include "rometrace/error.hpp"
@@ -240,8 +241,8 @@ BpeRules read_rules(const json& root, const std::string& where) {
   return rules;
 }
 
-std::optional<std::vector<std::int32_t>> prefix_of(const json& post_processor, const std::string& where) {
-  if (post_processor.is_null()) return std::nullopt;
+std::vector<std::int32_t> prefix_of(const json& post_processor, const std::string& where) {
+  if (post_processor.is_null()) return {};
   std::optional<std::vector<std::int32_t>> prefix;
   for (const auto& [name, part] : stages_of(post_processor, "post_processor", "processors", where)) {
     if (!has_type(*part, "TemplateProcessing")) {
@@ -251,7 +252,7 @@ std::optional<std::vector<std::int32_t>> prefix_of(const json& post_processor, c
     if (prefix) refuse_field(where, quoted(name), *part, "one template");
     prefix = ids_before_text(*part, where, name);
   }
-  return prefix;
+  return prefix.value_or(std::vector<std::int32_t>());
 }
 
 }  // namespace rometrace

@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,8 +17,7 @@ const nlohmann::json& member(const nlohmann::json& object, std::string_view name
 /// would change the tokens and is not understood.
 BpeRules read_rules(const nlohmann::json& root, const std::string& where);
 
-/// The ids that a post-processor puts before a text; nothing where it adds no tokens at all. Throws Error naming what
-/// is not understood.
-std::optional<std::vector<std::int32_t>> prefix_of(const nlohmann::json& post_processor, const std::string& where);
+/// The ids that a post-processor puts before a text. Throws Error naming what is not understood.
+std::vector<std::int32_t> prefix_of(const nlohmann::json& post_processor, const std::string& where);
 
 }  // namespace rometrace

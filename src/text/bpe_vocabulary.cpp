@@ -243,6 +243,12 @@ void check_first_space(const BpeRules& rules, const TokenizerConfig& config, con
               (added ? "true" : "false") + "; expected the same in both");
 }
 
+/// GPT-NeoX's class has a post-processor of its own in place of the file's, and it adds nothing.
+bool leaves_off_prefix(const TokenizerConfig& config) {
+  const std::string& name = config.tokenizer_class;
+  return name == "GPTNeoXTokenizer" || (name.empty() && config.model_type == "gpt_neox");
+}
+
 void check_prefix(const BpeVocabulary& vocabulary, const std::string& label) {
   for (const std::int32_t id : vocabulary.rules.prefix_ids) {
     const auto size = vocabulary.tokens.size();
@@ -301,11 +307,8 @@ BpeVocabulary read_tokenizer_json(const std::filesystem::path& tokenizer_json, c
   AddedReader added(vocabulary);
   read_added_tokens(root, label, added);
   added.add_all(config);
-  const auto prefix = prefix_of(root.value("post_processor", json()), label);
-  if (prefix) {
-    vocabulary.rules.prefix_ids = *prefix;
-  } else if (config.add_bos_token.value_or(false)) {
-    vocabulary.rules.prefix_ids = bos_of(config, added);
+  if (!leaves_off_prefix(config)) {
+    vocabulary.rules.prefix_ids = prefix_of(root.value("post_processor", json()), label);
   }
   added.finish();
   check_prefix(vocabulary, label);
@@ -314,7 +317,7 @@ BpeVocabulary read_tokenizer_json(const std::filesystem::path& tokenizer_json, c
   return vocabulary;
 }
 
-std::optional<std::vector<std::int32_t>> read_prefix_ids(const std::filesystem::path& tokenizer_json) {
+std::vector<std::int32_t> read_prefix_ids(const std::filesystem::path& tokenizer_json) {
   const std::string label = label_of(tokenizer_json);
   return prefix_of(parse_json_member(read_text_file(tokenizer_json), label, "post_processor"), label);
 }

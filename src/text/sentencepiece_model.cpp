@@ -152,11 +152,9 @@ class SentencePieceModel final : public Backend {
   void read_prefix(const TokenizerConfig& config, const std::filesystem::path& tokenizer_json) {
     std::error_code ignored;
     if (std::filesystem::exists(tokenizer_json, ignored)) {
-      if (const auto prefix = read_prefix_ids(tokenizer_json)) {
-        prefix_ids_ = *prefix;
-        check_prefix(label_of(tokenizer_json));
-        return;
-      }
+      prefix_ids_ = read_prefix_ids(tokenizer_json);
+      check_prefix(label_of(tokenizer_json));
+      return;
     }
     if (!begins_with_bos(config)) return;
     const std::string bos = bos_token_of(config);

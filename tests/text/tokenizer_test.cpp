@@ -373,8 +373,15 @@ TEST_CASE("what goes before a prompt comes from the template, else from the conf
   folder.write("tokenizer_config.json", R"({"add_bos_token": true, "bos_token": "<none>"})");
   CHECK(complaint_about(folder) == Contains("\"bos_token\" is \"<none>\", which is not in the vocabulary"));
 
-  folder.write("tokenizer_config.json", R"({"add_bos_token": false})");
   json tokenizer = fixture_as_tokenizer_json();
+  folder.write("tokenizer_config.json", R"({"add_bos_token": true})");
+  for (const json& without : {tokenizer["post_processor"], json()}) {  // transformers heeds the file alone
+    tokenizer["post_processor"] = without;
+    folder.write("tokenizer.json", tokenizer.dump());
+    CHECK(ids_of(prompt()) == ids_of(text));
+  }
+
+  folder.write("tokenizer_config.json", R"({"add_bos_token": false})");
   tokenizer["post_processor"] = template_of(0, "A");
   tokenizer["post_processor"]["single"].push_back(tokenizer["post_processor"]["single"][0]);  // left off
   folder.write("tokenizer.json", tokenizer.dump());
@@ -382,6 +389,8 @@ TEST_CASE("what goes before a prompt comes from the template, else from the conf
   CHECK(prompt().front().id == 0);
   CHECK(ids_of(Tokenizer::load(folder.path()).encode("the river")) == ids_of(text));
   CHECK(ids_of(Tokenizer::load(folder.path()).encode_prompt("<|endoftext|>", SpecialTokens::kParse)) == Ids{0, 0});
+  folder.write("tokenizer_config.json", R"({"tokenizer_class": "GPTNeoXTokenizerFast"})");  // has its own
+  CHECK(ids_of(prompt()) == ids_of(text));
 }
 
 TEST_CASE("a token before the prompt is never the subject's") {
@@ -584,6 +593,20 @@ TEST_CASE("a template beside a SentencePiece model says what goes before a promp
   CHECK(ids_of(load_model(folder, small_model()).encode_prompt("")) == Ids{2});
   folder.write("tokenizer.json", json{{"post_processor", template_of(264, "A")}}.dump());
   CHECK(complaint_about(folder) == Contains("the id 264 is not in the vocabulary; expected 0 to 263"));
+  folder.write("tokenizer_config.json", R"({"tokenizer_class": "LlamaTokenizer", "add_bos_token": true})");
+  folder.write("tokenizer.json", R"({"post_processor": null})");
+  CHECK(ids_of(load_model(folder, small_model()).encode_prompt("a")) == Ids{kSpaceA});
+}
+
+TEST_CASE("files beside a SentencePiece model that are nested too deep are refused") {
+  const TemporaryFolder folder;
+  folder.write("tokenizer.model", small_model());
+  const std::string brackets(60'000, '[');
+  folder.write("tokenizer.json", "{\"post_processor\":" + brackets + std::string(60'000, ']') + "}");
+  CHECK(complaint_about(folder) == Contains("tokenizer.json: nested deeper than 256 levels"));
+  folder.write("tokenizer.json", "{}");
+  folder.write("tokenizer_config.json", json{{"added_tokens_decoder", {{brackets, {{"content", "a"}}}}}}.dump());
+  CHECK(complaint_about(folder) == Contains("token \"a\" has the id \"[[[["));
 }
 
 TEST_CASE("tokens that were added to a SentencePiece model have ids behind its own") {

@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -48,14 +47,14 @@ BpeVocabulary read_vocab_and_merges(const std::filesystem::path& vocab_json, con
                                     const TokenizerConfig& config = {});
 
 /// Reads a tokenizer.json of byte-level BPE type: normaliser NFC or none; pre-tokeniser ByteLevel, after Split and
-/// Digits where it is a Sequence; added tokens; ignore_merges; the begin-of-text token of its post-processor, or where
-/// this is none, of `config`, whose added tokens and flags go before the file's. Throws Error naming the field of
-/// anything that would change the tokens and is not understood, or where `config` and the file disagree about the first
-/// space. "truncation" and "padding" are for batches and are not heeded.
+/// Digits where it is a Sequence; added tokens; ignore_merges; the begin-of-text token of its post-processor. The added
+/// tokens of `config` and their flags go before the file's. Throws Error naming the field of anything that would change
+/// the tokens and is not understood, or where `config` and the file disagree about the first space and the tokeniser's
+/// class would not take the file's. "truncation" and "padding" are for batches and are not heeded.
 BpeVocabulary read_tokenizer_json(const std::filesystem::path& tokenizer_json, const TokenizerConfig& config = {});
 
-/// The ids that the post-processor of a tokenizer.json puts before a text; nothing where it has none that could.
+/// The ids that the post-processor of a tokenizer.json puts before a text; empty where there is none, or it adds none.
 /// Reads that part of the file alone. Throws Error: not JSON, a post-processor that is not understood.
-std::optional<std::vector<std::int32_t>> read_prefix_ids(const std::filesystem::path& tokenizer_json);
+std::vector<std::int32_t> read_prefix_ids(const std::filesystem::path& tokenizer_json);
 
 }  // namespace rometrace

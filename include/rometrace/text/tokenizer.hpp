@@ -56,9 +56,10 @@ class Tokenizer {
   std::vector<Token> encode_prompt(std::string_view text, SpecialTokens special = SpecialTokens::kAsText) const;
 
   /// The ids that go before every prompt: the begin-of-text token of models that were trained with it (Llama, Gemma,
-  /// OPT, ...), else none. From tokenizer.json's post-processor, else tokenizer_config.json's "add_bos_token", else the
-  /// default of the tokeniser's class. A token that the same rules put behind a text is left off: a trace asks for the
-  /// next token.
+  /// OPT, ...), else none. Where the folder has a tokenizer.json, its post-processor alone says it, as in transformers
+  /// 5.23, which does not heed "add_bos_token" then; elsewhere tokenizer_config.json's "add_bos_token" does, else the
+  /// documented default of the tokeniser's class. A token that the same rules put behind a text is left off: a trace
+  /// asks for the next token.
   std::span<const std::int32_t> prefix_ids() const;
 
   /// The bytes that the tokens stand for. For byte-level BPE, decode(encode(text)) == text for every UTF-8 text that no
