@@ -57,6 +57,32 @@ def seeds_of_tokenizer():
         yield f"{name}_files", b"\1" + vocabulary + b"\0" + "\n".join(["#version: 0.2", *merges, ""]).encode()
 
 
+def seeds_of_tokenizer_config():
+    """The files beside a vocabulary (after a byte for its kind), a NUL after each, and members of tokenizer.json."""
+    flags = {"lstrip": True, "rstrip": False, "normalized": False, "single_word": False, "special": True}
+    llama = {"tokenizer_class": "LlamaTokenizer", "legacy": False, "add_bos_token": True, "bos_token": "<s>"}
+    listed = llama | {"added_tokens_decoder": {"264": {"content": "<pad>"} | flags}, "pad_token": "<pad>"}
+    gpt2 = {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": True, "add_bos_token": True, "bos_token": "<s>"}
+    named = {"bos_token": {"content": "<s>"} | flags, "additional_special_tokens": ["<x>", "<s>"], "mask_token": "ab"}
+    before = {"SpecialToken": {"id": "<s>", "type_id": 0}}
+    text = {"Sequence": {"id": "A", "type_id": 0}}
+    template = {"type": "TemplateProcessing", "single": [before, text], "pair": [before, text]}
+    template["special_tokens"] = {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}
+    processors = [{"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False}, template]
+    files = {
+        "llama": (0, llama, {}, {}, {"model_type": "llama"}, template),
+        "llama_added": (0, listed, {}, {}, {"model_type": "mistral"}, {"type": "Sequence", "processors": processors}),
+        "lower_case": (0, {"tokenizer_class": "T5Tokenizer", "do_lower_case": True}, {}, {}, {}, None),
+        "gpt2": (1, gpt2, named, {"<x>": 6, "<s>": 5, "x y": 8}, {"model_type": "opt"}, None),
+        "neox": (2, {"tokenizer_class": "GPTNeoXTokenizerFast"}, named, {"<x>": 6}, {"model_type": "gpt_neox"}, template),
+        "any": (2, {"add_prefix_space": True, "tokenizer_class": "PreTrainedTokenizerFast"}, named, {}, {}, template),
+    }
+    for name, (kind, *beside, post_processor) in files.items():
+        parts = [json.dumps(file) if file else "" for file in beside]
+        parts.append(f'"post_processor": {json.dumps(post_processor)}' if post_processor else "")
+        yield name, bytes([kind]) + "".join(part + "\0" for part in parts).encode()
+
+
 def seeds_of_sentencepiece():
     """Both kinds of model, with and without byte pieces; rules of normalisation of our own, as nmt_nfkc takes 240 KB."""
     rules = pathlib.Path("fuzz_seed_rules.tsv")
@@ -117,6 +143,7 @@ TARGETS = {
     "safetensors": seeds_of_safetensors,
     "torch_file": seeds_of_torch_file,
     "tokenizer": seeds_of_tokenizer,
+    "tokenizer_config": seeds_of_tokenizer_config,
     "sentencepiece": seeds_of_sentencepiece,
     "facts": seeds_of_facts,
     "config": seeds_of_config,

@@ -20,10 +20,11 @@
 #include "rometrace/model/weight_file.hpp"
 #include "rometrace/study/facts.hpp"
 #include "rometrace/text/tokenizer.hpp"
+#include "sentencepiece_model.hpp"
 #include "study/fact_record.hpp"
 #include "study/facts_reader.hpp"
-
 #include "text/as_text.hpp"
+
 namespace rometrace::fuzzing {
 namespace {
 
@@ -103,6 +104,20 @@ void use(const Tokenizer& tokenizer) {
   }
 }
 
+// A byte-level vocabulary for the files beside one, and the rest of its tokenizer.json. No byte but these has a token.
+constexpr std::string_view kVocabulary = R"({"a": 0, "b": 1, "ab": 2, "Ġ": 3, "<|endoftext|>": 4, "<s>": 5})";
+constexpr std::string_view kRules =
+    R"("version": "1.0", "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false},
+  "added_tokens": [{"id": 4, "content": "<|endoftext|>", "special": true}, {"id": 5, "content": "<s>"}])";
+
+/// A tokenizer.json of that vocabulary with more members (`"post_processor": null`, say); they go before its own.
+std::string tokenizer_json(std::string_view members) {
+  std::string file = "{" + std::string(kRules) + R"(, "model": {"type": "BPE", "merges": ["a b"], "vocab": )";
+  file.append(kVocabulary).append("}");
+  if (!members.empty()) file.append(", ").append(members);
+  return file + "}";
+}
+
 /// What `Facts` promises, but for ids, which the reader leaves to its caller.
 void check_facts(const Facts& facts, Need need) {
   if (facts.records.empty()) break_contract("a file without records was read");
@@ -148,6 +163,28 @@ void tokenizer(Bytes data) {
   allow_refusal([&] {
     use(Tokenizer::load(scratch_with({{"vocab.json", text.substr(0, end)}, {"merges.txt", merges}})));
   });
+}
+
+void tokenizer_config(Bytes data) {
+  if (data.empty()) return;
+  std::string_view rest = as_text(data.subspan(1));
+  const auto next = [&] {
+    const std::string_view part = rest.substr(0, rest.find('\0'));
+    rest.remove_prefix(std::min(part.size() + 1, rest.size()));
+    return part;
+  };
+  std::vector<std::pair<const char*, std::string_view>> files;
+  for (const char* name : {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json"}) {
+    if (const std::string_view part = next(); !part.empty()) files.emplace_back(name, part);
+  }
+  static const std::string model = testing::small_model();
+  const std::string_view members = next();
+  const std::string json = tokenizer_json(members);
+  const unsigned kind = std::to_integer<unsigned>(data[0]) % 3;
+  if (kind == 0) files.emplace_back("tokenizer.model", model);
+  if (kind == 1) files.insert(files.end(), {{"vocab.json", kVocabulary}, {"merges.txt", "a b\n"}});
+  if (kind == 2 || !members.empty()) files.emplace_back("tokenizer.json", json);
+  allow_refusal([&] { use(Tokenizer::load(scratch_with(files))); });
 }
 
 void sentencepiece(Bytes data) {

@@ -15,6 +15,11 @@ void torch_file(std::span<const std::byte> data);
 
 /// The first byte says what the others are: an even one tokenizer.json, an odd one vocab.json, a NUL, merges.txt.
 void tokenizer(std::span<const std::byte> data);
+
+/// What lies beside a vocabulary, which the first byte chooses: SentencePiece, vocab.json and merges.txt,
+/// tokenizer.json. The others are, with a NUL after each, tokenizer_config.json, special_tokens_map.json,
+/// added_tokens.json, config.json and members that go into tokenizer.json. Where one is empty, there is no such file.
+void tokenizer_config(std::span<const std::byte> data);
 void sentencepiece(std::span<const std::byte> data);
 void facts(std::span<const std::byte> data);  ///< JSON, JSON Lines and CSV are told by their content
 void config(std::span<const std::byte> data);
@@ -24,10 +29,11 @@ struct Target {
   void (*run)(std::span<const std::byte> data);
 };
 
-inline constexpr std::array<Target, 6> kTargets{{
+inline constexpr std::array<Target, 7> kTargets{{
     {"safetensors", safetensors},
     {"torch_file", torch_file},
     {"tokenizer", tokenizer},
+    {"tokenizer_config", tokenizer_config},
     {"sentencepiece", sentencepiece},
     {"facts", facts},
     {"config", config},
