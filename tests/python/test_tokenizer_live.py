@@ -18,7 +18,7 @@ from tokenizers import AddedToken, Tokenizer, pre_tokenizers, trainers
 from tokenizing import (
     END_OF_TEXT,
     assert_same_ids,
-    byte_level,
+    byte_level_tokenizer,
     chunks_of_code_points,
     decoded_tokens,
     mixed_texts,
@@ -110,12 +110,12 @@ def test_vocabularies_with_odd_merges_give_the_same_ids(tool: Path, tmp_path: Pa
     vocab = {token: number for number, token in enumerate(dict.fromkeys(alphabet + tokens))}
     write_folder(tmp_path, vocab, merges)
     texts = ["".join(generator.choices(letters, k=generator.randint(0, 40))) for _ in range(1000)]
-    assert_same_ids(tool, tmp_path, byte_level(vocab, merges), texts)
+    assert_same_ids(tool, tmp_path, byte_level_tokenizer(vocab, merges), texts)
 
 
 @pytest.mark.parametrize("size", [300, 400, 600])
 def test_vocabularies_trained_on_little_text_give_the_same_ids(tool: Path, tmp_path: Path, size: int) -> None:
-    tokenizer = byte_level({}, [])
+    tokenizer = byte_level_tokenizer({}, [])
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=size, min_frequency=1, initial_alphabet=alphabet, show_progress=False)
     corpus = python_sources(3) + ["aaaa" * 9, "abab" * 9, "abcabcab" * 5, "-" * 77]

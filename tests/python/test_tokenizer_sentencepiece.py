@@ -14,7 +14,7 @@ import pytest
 import sentencepiece
 from tokenizers import AddedToken
 
-from tokenizing import CODE_POINTS, python_sources, tokenize
+from tokenizing import CODE_POINTS, assert_ranges, assert_same, python_sources, tokenize
 
 pytest.importorskip("google.protobuf", reason="transformers reads a .model file with protobuf")
 
@@ -55,9 +55,9 @@ def read_by_transformers(folder: Path) -> Any:
     return pytest.importorskip("transformers").AutoTokenizer.from_pretrained(str(folder))
 
 
-def llama_tokenizer(folder: Path, config: dict[str, Any]) -> Any:
-    """transformers' LlamaTokenizer of tokenizer.model, with the merges that the makers' tokenizer.json has. (From the
-    model alone, transformers 5.23 takes them in the order of the ids, whatever the pieces' scores.)"""
+def tokenizer_of_class(name: str, folder: Path, config: dict[str, Any]) -> Any:
+    """A tokeniser class of transformers on tokenizer.model, with the merges that the makers' tokenizer.json has. (From
+    the model alone, transformers 5.23 takes them in the order of the ids, whatever the pieces' scores.)"""
     transformers = pytest.importorskip("transformers")
     from transformers.convert_slow_tokenizer import generate_merges
 
@@ -68,32 +68,20 @@ def llama_tokenizer(folder: Path, config: dict[str, Any]) -> Any:
     if isinstance(options.get("bos_token"), dict):
         options["bos_token"] = AddedToken(**options["bos_token"])
     decoder = {int(i): AddedToken(**token) for i, token in config.get("added_tokens_decoder", {}).items()}
-    return transformers.LlamaTokenizer(vocab=vocab, merges=generate_merges(vocab, scores), added_tokens_decoder=decoder, **options)
+    merges = generate_merges(vocab, scores)
+    return getattr(transformers, name)(vocab=vocab, merges=merges, added_tokens_decoder=decoder, **options)
 
 
-def assert_same(tool: Path, folder: Path, judge: Any, all_texts: list[str], *options: str) -> None:
-    split = "--parse-special" not in options
-    for text, answer in zip(all_texts, tokenize(tool, folder, all_texts, "--prompt", *options)):
-        expected = judge(text, split_special_tokens=split).input_ids
-        assert answer.get("ids") == expected, (text, answer, expected, judge.convert_ids_to_tokens(expected))
-        assert_ranges(text, answer["ranges"])
-
-
-def assert_ranges(text: str, ranges: list[list[int]]) -> None:
-    """Whole characters, in order; all that is no white space (for SentencePiece, "▁" is) is covered."""
-    encoded, at = text.encode(), 0
-
-    def is_space(part: bytes) -> bool:
-        return not part.decode().replace("▁", " ").strip()
-
+def assert_covered(text: str, ranges: list[list[int]]) -> None:
+    """Whole characters, in order; all is covered that is no white space (for SentencePiece, "▁" is)."""
+    assert_ranges(text, ranges, spaces="▁")
     for begin, end in ranges:
-        assert 0 <= begin <= end <= len(encoded), (text, ranges)
-        encoded[begin:end].decode()
-        assert begin <= at or is_space(encoded[at:begin]), (text, ranges)
-        at = max(at, end)
-    assert is_space(encoded[at:]), (text, ranges)
-    begins = [begin for begin, _ in ranges]
-    assert begins == sorted(begins), (text, ranges)
+        text.encode()[begin:end].decode()
+
+
+def assert_same_as_transformers(tool: Path, folder: Path, judge: Any, all_texts: list[str], *options: str) -> None:
+    expected = [judge(text, split_special_tokens="--parse-special" not in options).input_ids for text in all_texts]
+    assert_same(tool, folder, all_texts, expected, "--prompt", *options, check=assert_covered)
 
 
 LLAMA_CONFIGS = {
@@ -122,10 +110,47 @@ def test_llamas_rules_give_the_ids_of_transformers(tool: Path, tmp_path: Path, r
         }
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    judge = llama_tokenizer(tmp_path, config)
+    judge = tokenizer_of_class("LlamaTokenizer", tmp_path, config)
     parts = ["<s>", "</s>", "<unk>", "<pad>", "qqxqq"]
-    assert_same(tool, tmp_path, judge, texts(1, parts))
-    assert_same(tool, tmp_path, judge, texts(2, parts * 3), "--parse-special")
+    assert_same_as_transformers(tool, tmp_path, judge, texts(1, parts))
+    assert_same_as_transformers(tool, tmp_path, judge, texts(2, parts * 3), "--parse-special")
+
+
+def test_gemmas_class_gives_the_ids_of_transformers(tool: Path, tmp_path: Path) -> None:
+    train(tmp_path, **GEMMA_LIKE)
+    config = {"tokenizer_class": "GemmaTokenizer", "add_bos_token": True, "bos_token": "<bos>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    symbols = [AddedToken(symbol, normalized=False, special=False) for symbol in GEMMA_LIKE["user_defined_symbols"]]
+    symbols += [AddedToken("<start_of_turn>", normalized=False, special=True)]
+    names = {"pad_token": "<unk>", "mask_token": "<unk>", "additional_special_tokens": symbols}
+    judge = tokenizer_of_class("GemmaTokenizer", tmp_path, config | names)
+    parts = ["<table>", "\n\n", "<start_of_turn>", "<bos>", "<eos>"]
+    assert_same_as_transformers(tool, tmp_path, judge, texts(7, parts))
+    assert_same_as_transformers(tool, tmp_path, judge, texts(8, parts * 3), "--parse-special")
+
+
+@pytest.mark.parametrize("post_processor", ["none", "byte level", "template"])
+def test_tokenizer_json_beside_a_model_alone_says_what_goes_before_a_prompt(tool: Path, tmp_path: Path, post_processor: str) -> None:
+    """Not add_bos_token, which transformers 5 does not heed then, nor the class."""
+    train(tmp_path, **LLAMA_LIKE)
+    scratch = tokenizer_of_class("LlamaTokenizer", tmp_path, {})
+    scratch.save_pretrained(str(tmp_path))
+    file = json.loads((tmp_path / "tokenizer.json").read_text())
+    text = {"Sequence": {"id": "A", "type_id": 0}}
+    special_tokens = {"</s>": {"id": "</s>", "ids": [2], "tokens": ["</s>"]}}
+    start = [{"SpecialToken": {"id": "</s>", "type_id": 0}}, text]
+    template = {"type": "TemplateProcessing", "single": start, "pair": [*start, text], "special_tokens": special_tokens}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    file["post_processor"] = {"none": None, "byte level": byte_level, "template": template}[post_processor]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(file))
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    for name in ("LlamaTokenizer", "PreTrainedTokenizerFast"):
+        for add in (True, False):
+            config = {"tokenizer_class": name, "add_bos_token": add, "bos_token": "<s>", "legacy": False}
+            (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+            judge = read_by_transformers(tmp_path)
+            (answer,) = tokenize(tool, tmp_path, [""], "--prompt")
+            assert answer["ids"] == judge("").input_ids == [2] * (post_processor == "template"), config
 
 
 @pytest.mark.parametrize("kind", ["bpe without space", "bpe", "unigram", "unigram with bytes"])
@@ -144,7 +169,7 @@ def test_models_without_a_class_of_their_own_give_sentencepieces_ids(tool: Path,
     all_texts = texts(3, ["<table>", "\n\n", "<start_of_turn>"])
     for text, answer in zip(all_texts, tokenize(tool, tmp_path, all_texts, "--prompt")):
         assert answer["ids"] == [2] * gemma + judge.encode(text), (text, answer)
-        assert_ranges(text, answer["ranges"])
+        assert_covered(text, answer["ranges"])
 
 
 def test_capitals_are_made_small_where_the_configuration_says_so(tool: Path, tmp_path: Path) -> None:
@@ -156,7 +181,7 @@ def test_capitals_are_made_small_where_the_configuration_says_so(tool: Path, tmp
     all_texts = [text for text in all_texts if not any(point >= "\U00010000" for point in text)]
     for text, answer in zip(all_texts, tokenize(tool, tmp_path, all_texts)):
         assert answer["ids"] == judge.encode(text.lower()), (text, answer)
-        assert_ranges(text, answer["ranges"])
+        assert_covered(text, answer["ranges"])
 
 
 def test_t5s_class_gives_the_ids_of_transformers_but_for_the_token_behind(tool: Path, tmp_path: Path, shared: Path) -> None:

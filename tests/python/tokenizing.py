@@ -10,7 +10,7 @@ import struct
 import subprocess
 import sysconfig
 from pathlib import Path
-from typing import Any, Iterable
+from typing import Any, Callable, Iterable
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
@@ -28,7 +28,7 @@ def tokenize(tool: Path, folder: Path, texts: Iterable[str | bytes], *options: s
     return answers
 
 
-def byte_level(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Tokenizer:
+def byte_level_tokenizer(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     tokenizer.decoder = decoders.ByteLevel()
@@ -36,7 +36,7 @@ def byte_level(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Tokenize
 
 
 def read_folder(folder: Path) -> Tokenizer:
-    return byte_level(*models.BPE.read_file(str(folder / "vocab.json"), str(folder / "merges.txt")))
+    return byte_level_tokenizer(*models.BPE.read_file(str(folder / "vocab.json"), str(folder / "merges.txt")))
 
 
 def write_folder(folder: Path, vocab: dict[str, int], merges: list[tuple[str, str]]) -> None:
@@ -53,6 +53,35 @@ def assert_same_ids(tool: Path, folder: Path, tokenizer: Tokenizer, texts: list[
         assert answer["round_trip"], text
         ends = [0] + [end for _, end in answer["ranges"]]
         assert [begin for begin, _ in answer["ranges"]] == ends[:-1] and ends[-1] == len(text.encode()), text
+
+
+def assert_ranges(text: str, ranges: list[list[int]], spaces: str = "") -> None:
+    """Inside the text, in order, with nothing but white space (and `spaces`) left out, which a pattern may drop."""
+    encoded, at = text.encode(), 0
+
+    def is_left_out(part: bytes) -> bool:
+        return all(character.isspace() or character in spaces for character in part.decode())
+
+    for begin, end in ranges:
+        assert 0 <= begin <= end <= len(encoded), (text, ranges)
+        assert begin <= at or is_left_out(encoded[at:begin]), (text, ranges)
+        at = max(at, end)
+    assert is_left_out(encoded[at:]), (text, ranges)
+    assert [begin for begin, _ in ranges] == sorted(begin for begin, _ in ranges), (text, ranges)
+
+
+def assert_same(
+    tool: Path,
+    folder: Path,
+    texts: list[str],
+    expected: list[list[int]],
+    *options: str,
+    check: Callable[[str, list[list[int]]], None] = assert_ranges,
+) -> None:
+    """Each text has the ids that another tokeniser gave it, and ranges that pass the check."""
+    for text, answer, ids in zip(texts, tokenize(tool, folder, texts, *options), expected, strict=True):
+        assert answer.get("ids") == ids, (text, answer, ids)
+        check(text, answer["ranges"])
 
 
 def chunks_of_code_points(pattern: str) -> list[str]:
