@@ -57,6 +57,29 @@ def seeds_of_tokenizer():
         yield f"{name}_files", b"\1" + vocabulary + b"\0" + "\n".join(["#version: 0.2", *merges, ""]).encode()
 
 
+    for name in ("prepended", "metaspace"):
+        yield f"{name}_json", b"\0" + json.dumps(converted_tokenizer(name), ensure_ascii=False).encode()
+
+
+def converted_tokenizer(name):
+    """A tokenizer.json as it is converted from a SentencePiece model, with few tokens: the fuzzer cuts long files."""
+    special = ["<unk>", "<s>", *(f"<0x{byte:02X}>" for byte in b"abc\xe2\x96\x81")]
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer.normalizer = tokenizers.normalizers.Replace(" ", "▁")
+    tokenizer.train_from_iterator(TEXT, tokenizers.trainers.BpeTrainer(vocab_size=90, special_tokens=special, show_progress=False))
+    if name == "prepended":
+        tokenizer.normalizer = tokenizers.normalizers.Sequence([tokenizers.normalizers.Prepend("▁"), tokenizer.normalizer])
+    else:
+        tokenizer.normalizer = None
+        tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace("▁", "first", split=False)
+    tokenizer.decoder = tokenizers.decoders.Sequence(
+        [tokenizers.decoders.Replace("▁", " "), tokenizers.decoders.ByteFallback(), tokenizers.decoders.Fuse()]
+    )
+    file = json.loads(tokenizer.to_str())
+    file["added_tokens"] = file["added_tokens"][:2] + [file["added_tokens"][1] | {"id": 90, "content": "b b", "special": False}]
+    return file
+
+
 def seeds_of_tokenizer_config():
     """The files beside a vocabulary (after a byte for its kind), a NUL after each, and members of tokenizer.json."""
     flags = {"lstrip": True, "rstrip": False, "normalized": False, "single_word": False, "special": True}

@@ -14,7 +14,7 @@
 
 namespace rometrace {
 
-/// What both kinds of tokeniser can do. `text` is UTF-8 and ids are in range: `Tokenizer` has checked.
+/// What every kind of tokeniser can do. `text` is UTF-8 and ids are in range: `Tokenizer` has checked.
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -25,8 +25,11 @@ class Backend {
   virtual std::span<const std::int32_t> prefix_ids() const = 0;
 };
 
-/// `where` opens the messages. Throws Error.
+/// For a vocabulary of BpeRules::Alphabet::kBytes. `where` opens the messages. Throws Error.
 std::unique_ptr<const Backend> make_byte_level_bpe(const BpeVocabulary& vocabulary, const std::string& where);
+
+/// For one of BpeRules::Alphabet::kCharacters.
+std::unique_ptr<const Backend> make_character_bpe(const BpeVocabulary& vocabulary, const std::string& where);
 
 /// `tokenizer_json`: one that lies beside the model and says what goes before a prompt; may be absent. Throws Error.
 std::unique_ptr<const Backend> make_sentencepiece_model(const std::filesystem::path& file,

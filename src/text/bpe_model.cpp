@@ -1,93 +1,85 @@
 #include "rometrace/text/bpe_model.hpp"
 
 #include <algorithm>
-#include <array>
 #include <bit>
+#include <cstddef>
+#include <limits>
+#include <numeric>
 #include <optional>
 #include <string_view>
-#include <unordered_map>
+#include <tuple>
+#include <vector>
 
 #include "rometrace/error.hpp"
-#include "rometrace/text/byte_alphabet.hpp"
-#include "rometrace/text/input_file.hpp"
+#include "rometrace/text/utf8.hpp"
 #include "text/bpe_tokens.hpp"
 
 namespace rometrace {
 namespace {
 
-/// GPT-2's BPE, one token at a time: slow and plain, the judge of what SentencePiece may merge.
+bool is_one_character(std::string_view token) {
+  return !token.empty() && utf8_character_length(token) == token.size();
+}
+
+/// BPE by ranks, one token at a time: slow and plain, the judge of what SentencePiece may merge.
 class PlainBpe {
  public:
-  explicit PlainBpe(const BpeVocabulary& vocabulary) : ids_(ids_of(vocabulary.tokens)) {
-    for (unsigned byte = 0; byte < byte_ids_.size(); ++byte) {
-      const auto found = ids_.find(to_byte_alphabet(std::string(1, static_cast<char>(byte))));
-      byte_ids_[byte] = found == ids_.end() ? -1 : found->second;
-    }
-    merges_.reserve(vocabulary.merges.size());
-    for (std::size_t rank = 0; rank < vocabulary.merges.size(); ++rank) add_merge(vocabulary.merges[rank], rank);
+  explicit PlainBpe(const BpeVocabulary& vocabulary)
+      : ids_(ids_of(vocabulary.tokens)), merges_(vocabulary.merges), first_(vocabulary.tokens.size() + 1) {
+    order_.resize(merges_.size());
+    std::iota(order_.begin(), order_.end(), std::size_t{0});
+    std::ranges::sort(order_, {},
+                      [&](std::size_t rank) { return std::tuple(merges_[rank].left, merges_[rank].right, rank); });
+    for (const Merge& merge : merges_) ++first_[static_cast<std::size_t>(merge.left) + 1];
+    std::partial_sum(first_.begin(), first_.end(), first_.begin());
   }
 
-  bool is_byte(std::int32_t id) const { return std::ranges::find(byte_ids_, id) != byte_ids_.end(); }
-
-  /// The rank of the merge that completes `token`, whose id is `id`, when it stands alone; nothing if merging its bytes
-  /// does not end in this one token.
-  std::optional<std::size_t> last_rank(const std::string& token, std::int32_t id) const {
+  /// The rank of the merge that completes `token`, whose id is `id`, when it stands alone; nothing if merging its
+  /// characters does not end in this one token.
+  std::optional<std::size_t> last_rank(std::string_view token, std::int32_t id) const {
     std::vector<std::int32_t> symbols;
-    const auto bytes = from_byte_alphabet(token);
-    if (!bytes) return std::nullopt;
-    for (const char byte : *bytes) {
-      symbols.push_back(byte_ids_[static_cast<unsigned char>(byte)]);
-      if (symbols.back() < 0) return std::nullopt;
+    for (std::string_view rest = token; !rest.empty();) {
+      const std::size_t length = utf8_character_length(rest);
+      const auto found = ids_.find(rest.substr(0, length));
+      if (length == 0 || found == ids_.end()) return std::nullopt;
+      symbols.push_back(found->second);
+      rest.remove_prefix(length);
     }
+    std::vector<std::size_t> ranks;  // of each symbol with the next
+    for (std::size_t at = 0; at + 1 < symbols.size(); ++at) ranks.push_back(rank_of(symbols[at], symbols[at + 1]));
     std::optional<std::size_t> last;
-    while (symbols.size() > 1) {
-      const auto [at, merge] = best_merge(symbols);
-      if (merge == nullptr) return std::nullopt;
-      symbols[at] = merge->result;
-      symbols.erase(symbols.begin() + static_cast<std::ptrdiff_t>(at) + 1);
-      last = merge->rank;
+    while (!ranks.empty()) {
+      const auto best = std::ranges::min_element(ranks);  // the leftmost of equals
+      if (*best == kNone) return std::nullopt;
+      last = *best;
+      const auto at = best - ranks.begin();
+      symbols[static_cast<std::size_t>(at)] = merges_[*last].result;
+      symbols.erase(symbols.begin() + at + 1);
+      ranks.erase(best);
+      for (const auto changed : {at - 1, at}) {
+        const auto left = static_cast<std::size_t>(changed);
+        if (changed >= 0 && left < ranks.size()) ranks[left] = rank_of(symbols[left], symbols[left + 1]);
+      }
     }
     return !symbols.empty() && symbols.front() == id ? last : std::nullopt;
   }
 
  private:
-  struct Merge {
-    std::size_t rank;
-    std::int32_t result;
-  };
-  struct Candidate {
-    std::size_t at;
-    const Merge* merge;
-  };
+  static constexpr std::size_t kNone = std::numeric_limits<std::size_t>::max();
 
-  static std::uint64_t key(std::int32_t left, std::int32_t right) {
-    return (static_cast<std::uint64_t>(left) << 32) | static_cast<std::uint32_t>(right);
-  }
-
-  void add_merge(const std::pair<std::string, std::string>& merge, std::size_t rank) {
-    if (const auto missing = missing_token(ids_, merge.first, merge.second)) {
-      throw Error("merge " + std::to_string(rank) + " of the vocabulary " + missing->role + " " +
-                  in_quotes(missing->token) + ", which is no token");
-    }
-    // A pair that is listed twice has the later rank, as in Hugging Face's map.
-    merges_.insert_or_assign(key(ids_.at(merge.first), ids_.at(merge.second)),
-                             Merge{rank, ids_.at(merge.first + merge.second)});
-  }
-
-  /// The listed pair of lowest rank, the leftmost of equals.
-  Candidate best_merge(const std::vector<std::int32_t>& symbols) const {
-    Candidate best{0, nullptr};
-    for (std::size_t at = 0; at + 1 < symbols.size(); ++at) {
-      const auto found = merges_.find(key(symbols[at], symbols[at + 1]));
-      if (found == merges_.end()) continue;
-      if (best.merge == nullptr || found->second.rank < best.merge->rank) best = {at, &found->second};
-    }
-    return best;
+  /// A pair that is listed twice has the later rank, as in Hugging Face's map.
+  std::size_t rank_of(std::int32_t left, std::int32_t right) const {
+    const auto begin = order_.begin() + first_[static_cast<std::size_t>(left)];
+    const auto end = order_.begin() + first_[static_cast<std::size_t>(left) + 1];
+    const auto behind = std::upper_bound(
+        begin, end, right, [&](std::int32_t wanted, std::size_t rank) { return wanted < merges_[rank].right; });
+    return behind != begin && merges_[*std::prev(behind)].right == right ? *std::prev(behind) : kNone;
   }
 
   TokenIds ids_;
-  std::array<std::int32_t, 256> byte_ids_{};
-  std::unordered_map<std::uint64_t, Merge> merges_;
+  const std::vector<Merge>& merges_;
+  std::vector<std::size_t> order_;     // ranks by left token, then by right, then by rank
+  std::vector<std::ptrdiff_t> first_;  // where a left token's begin in it
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -141,22 +133,24 @@ ProtoWriter piece(std::string_view text, float score, PieceType type) {
 
 ProtoWriter piece_of(const BpeVocabulary& vocabulary, const PlainBpe& bpe, std::int32_t id) {
   const std::string& token = vocabulary.tokens[static_cast<std::size_t>(id)];
-  if (bpe.is_byte(id)) return piece(token, 0, PieceType::kNormal);
+  if (is_one_character(token)) return piece(token, 0, PieceType::kNormal);
   if (const auto rank = bpe.last_rank(token, id)) return piece(token, -static_cast<float>(*rank), PieceType::kNormal);
-  // An id without a token of the vocabulary needs a name all the same, and U+0001 is not of the byte alphabet.
+  // An id without a token of the vocabulary needs a name all the same; no token is likely to begin with U+0001.
   return piece(token.empty() ? "\x01" + std::to_string(id) : token, 0, PieceType::kControl);
 }
 
 }  // namespace
 
 // SentencePiece merges any two neighbours whose concatenation is a piece, the best score first, the leftmost of equals;
-// GPT-2 merges listed pairs only. The two agree, whatever the vocabulary, when a piece is mergeable only if its bytes,
-// alone, merge into it, with the rank of the last of these merges as its score:
+// BPE by ranks merges listed pairs only. The two agree, whatever the vocabulary, when a piece is mergeable only if its
+// characters, alone, merge into it, with the rank of the last of these merges as its score (in GPT-2's byte alphabet a
+// character is a byte):
 // while both ends of a stretch of text have not been merged over, the stretch goes through the same states as it would
 // alone. So let two neighbours X Y spell a token W. W alone went through the state X Y too, and only the merge of
 // exactly this pair can follow: it is listed if and only if W alone ends as W, and its rank is W's last rank. Hence
 // both programs see the same candidates with the same priorities at every step. A token that several merges make has
-// one that can happen, and a token whose merges can never happen (or that has none) is a control piece.
+// one that can happen, and a token whose merges can never happen (or that has none) is a control piece. A character
+// that has no token is in no pair, and in no piece that can be made: both leave it as it is.
 std::string to_sentencepiece_model(const BpeVocabulary& vocabulary) {
   if (vocabulary.tokens.size() > static_cast<std::size_t>(kMaxTokens)) {
     throw Error("the vocabulary has " + std::to_string(vocabulary.tokens.size()) + " tokens; expected at most " +

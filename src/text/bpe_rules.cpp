@@ -1,73 +1,19 @@
 #include "text/bpe_rules.hpp"
 
-#include <algorithm>
-#include <array>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <string_view>
 
 #include "rometrace/error.hpp"
-#include "rometrace/text/input_file.hpp"
 #include "rometrace/text/split_pattern.hpp"
 #include "text/added_token_json.hpp"
+#include "text/converted_rules.hpp"
 #include "text/json_shown.hpp"
+#include "text/rule_fields.hpp"
 
 namespace rometrace {
 namespace {
 
 using nlohmann::json;
-
-[[noreturn]] void refuse_field(const std::string& where, const std::string& field, const json& found,
-                               const std::string& expected) {
-  throw Error(where + ": " + field + " is " + shown(found) + "; expected " + expected +
-              "; rometrace reads byte-level BPE as GPT-2, GPT-NeoX, Llama 3 and Qwen have it");
-}
-
-std::string quoted(const std::string& name) {
-  return "\"" + name + "\"";
-}
-
-struct KnownField {
-  const char* name;
-  std::vector<json> allowed;  ///< empty: any value
-};
-
-/// Refuses each field of `object` that is not known or has a value that would change the tokens.
-void check_fields(const json& object, const std::string& where, const std::string& prefix,
-                  const std::vector<KnownField>& known) {
-  for (const auto& [name, value] : object.items()) {
-    const std::string field = quoted(prefix + one_line(name, 60));
-    const auto at = std::ranges::find_if(known, [&key = name](const KnownField& entry) { return key == entry.name; });
-    if (at == known.end()) refuse_field(where, field, value, "no such field");
-    const bool allowed = at->allowed.empty() || std::ranges::find(at->allowed, value) != at->allowed.end();
-    if (!allowed) refuse_field(where, field, value, shown(at->allowed.front()));
-  }
-}
-
-bool has_type(const json& stage, std::string_view type) {
-  return stage.is_object() && stage.value("type", json()) == std::string(type);
-}
-
-/// The stages of a Sequence by their names ("normalizer.normalizers[0]"), or the one stage that there is.
-std::vector<std::pair<std::string, const json*>> stages_of(const json& stage, const std::string& name,
-                                                           const char* member_name, const std::string& where) {
-  if (!has_type(stage, "Sequence")) return {{name, &stage}};
-  check_fields(stage, where, name + ".", {{"type", {}}, {member_name, {}}});
-  const json& list = member(stage, member_name, where + ", " + name);
-  const std::string list_name = name + "." + member_name;
-  if (!list.is_array()) refuse_field(where, quoted(list_name), list, "a list");
-  std::vector<std::pair<std::string, const json*>> stages;
-  for (std::size_t i = 0; i < list.size(); ++i) {
-    stages.emplace_back(list_name + "[" + std::to_string(i) + "]", &list[i]);
-  }
-  return stages;
-}
-
-bool read_flag(const json& object, const char* name, const std::string& where, const std::string& prefix) {
-  const json& value = member(object, name, where + ", " + prefix);
-  if (!value.is_boolean()) refuse_field(where, quoted(prefix + "." + name), value, "true or false");
-  return value.get<bool>();
-}
 
 BpeRules::Normalizer read_normalizer(const json& stage, const std::string& where) {
   if (stage.is_null()) return BpeRules::Normalizer::kNone;
@@ -115,7 +61,7 @@ void read_byte_level(const json& stage, const std::string& where, const std::str
   if (read_flag(stage, "add_prefix_space", where, name)) {
     if (!rules.splits.empty())
       refuse_field(where, quoted(name + ".add_prefix_space"), true, "false after other stages");
-    rules.first_space = BpeRules::FirstSpace::kAdded;
+    rules.first_space = FirstSpace::kOfEachStretch;
   }
   if (!stage.contains("use_regex") || read_flag(stage, "use_regex", where, name)) rules.splits.push_back(gpt2_split());
 }
@@ -147,38 +93,6 @@ void check_byte_level(const json& stage, const std::string& where, const std::st
                {{"type", {}}, {"add_prefix_space", {}}, {"trim_offsets", {}}, {"use_regex", {}}});
 }
 
-/// A SentencePiece model that was converted says so in one of these.
-void refuse_converted(const json& root, const std::string& where) {
-  const json& model = root.value("model", json::object());
-  const auto names_space = [&](const char* stage) {
-    return root.value(stage, json()).dump(-1, ' ', false, json::error_handler_t::replace).find("\u2581") !=
-           std::string::npos;
-  };
-  const bool falls_back = model.is_object() && model.value("byte_fallback", json()) == true;
-  if (!falls_back && !names_space("normalizer") && !names_space("pre_tokenizer")) return;
-  const std::string field = falls_back                  ? "\"model.byte_fallback\" is true; expected false"
-                            : names_space("normalizer") ? "\"normalizer\" writes spaces as \"▁\""
-                                                        : "\"pre_tokenizer\" writes spaces as \"▁\"";
-  throw Error(where + ": " + field +
-              "; this file was converted from a SentencePiece model; put that model, tokenizer.model, beside it");
-}
-
-void check_model(const json& root, const std::string& where) {
-  const json& model = member(root, "model", where);
-  if (!model.is_object()) throw Error(where + ": \"model\" is " + shown(model) + "; expected an object");
-  check_fields(model, where, "model.",
-               {{"type", {"BPE"}},
-                {"dropout", {nullptr, 0.0}},
-                {"unk_token", {}},  // without effect: every byte has a token, or encoding says which has none
-                {"continuing_subword_prefix", {nullptr, ""}},
-                {"end_of_word_suffix", {nullptr, ""}},
-                {"fuse_unk", {}},
-                {"byte_fallback", {false, nullptr}},
-                {"ignore_merges", {false, true, nullptr}},
-                {"vocab", {}},
-                {"merges", {}}});
-}
-
 /// The ids that a template puts before the text. What it puts behind is left off.
 std::vector<std::int32_t> ids_before_text(const json& stage, const std::string& where, const std::string& name) {
   check_fields(stage, where, name + ".", {{"type", {}}, {"single", {}}, {"pair", {}}, {"special_tokens", {}}});
@@ -207,16 +121,18 @@ std::vector<std::int32_t> ids_before_text(const json& stage, const std::string& 
   return ids;
 }
 
-}  // namespace
-
-const json& member(const json& object, std::string_view name, const std::string& where) {
-  if (!object.is_object()) throw Error(where + ": found " + shown(object) + "; expected an object");
-  const auto found = object.find(name);
-  if (found == object.end()) {
-    throw Error(where + ": has no " + quoted(one_line(name, 60)) + "; expected one; is the file complete?");
-  }
-  return *found;
+BpeRules read_byte_level_rules(const json& root, const std::string& where) {
+  BpeRules rules;
+  rules.normalizer = read_normalizer(root.value("normalizer", json()), where);
+  read_pre_tokenizer(member(root, "pre_tokenizer", where), where, rules);
+  const json decoder = root.value("decoder", json());
+  if (!decoder.is_null()) check_byte_level(decoder, where, "decoder");
+  check_bpe(root, where, {false, nullptr}, {false, true, nullptr});
+  if (root["model"].value("ignore_merges", json()) == true) rules.whole_parts = BpeRules::WholeParts::kAsTokens;
+  return rules;
 }
+
+}  // namespace
 
 BpeRules read_rules(const json& root, const std::string& where) {
   if (!root.is_object()) throw Error(where + ": found " + shown(root) + "; expected an object");
@@ -230,15 +146,7 @@ BpeRules read_rules(const json& root, const std::string& where) {
                 {"post_processor", {}},
                 {"decoder", {}},
                 {"model", {}}});
-  refuse_converted(root, where);
-  BpeRules rules;
-  rules.normalizer = read_normalizer(root.value("normalizer", json()), where);
-  read_pre_tokenizer(member(root, "pre_tokenizer", where), where, rules);
-  const json decoder = root.value("decoder", json());
-  if (!decoder.is_null()) check_byte_level(decoder, where, "decoder");
-  check_model(root, where);
-  if (root["model"].value("ignore_merges", json()) == true) rules.whole_parts = BpeRules::WholeParts::kAsTokens;
-  return rules;
+  return is_converted(root) ? read_converted_rules(root, where) : read_byte_level_rules(root, where);
 }
 
 std::vector<std::int32_t> prefix_of(const json& post_processor, const std::string& where) {

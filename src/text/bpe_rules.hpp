@@ -10,11 +10,8 @@
 
 namespace rometrace {
 
-/// The member `name` of an object. Throws Error, where there is none, or no object.
-const nlohmann::json& member(const nlohmann::json& object, std::string_view name, const std::string& where);
-
-/// The rules of a tokenizer.json, which is byte-level BPE; without its prefix. Throws Error naming the field of what
-/// would change the tokens and is not understood.
+/// The rules of a tokenizer.json, which is BPE, byte-level or converted from SentencePiece; without its prefix. Throws
+/// Error naming the field of what would change the tokens and is not understood.
 BpeRules read_rules(const nlohmann::json& root, const std::string& where);
 
 /// The ids that a post-processor puts before a text. Throws Error naming what is not understood.

@@ -7,7 +7,7 @@
 #include <unordered_map>
 #include <vector>
 
-// What the reader of a BPE vocabulary and the maker of its SentencePiece model share.
+// What the reader of a BPE vocabulary, the maker of its SentencePiece model and its user share.
 
 namespace rometrace {
 
@@ -27,18 +27,14 @@ inline TokenIds ids_of(const std::vector<std::string>& tokens) {
   return ids;
 }
 
-/// The token that a merge needs and the vocabulary lacks.
-struct MissingToken {
-  std::string role;  ///< "needs" or "makes"
-  std::string token;
-};
-
-inline std::optional<MissingToken> missing_token(const TokenIds& ids, const std::string& left,
-                                                 const std::string& right) {
-  if (!ids.contains(left)) return MissingToken{"needs", left};
-  if (!ids.contains(right)) return MissingToken{"needs", right};
-  if (!ids.contains(left + right)) return MissingToken{"makes", left + right};
-  return std::nullopt;
+/// The byte that a token such as "<0x0A>" stands for where characters without a token fall back to bytes.
+inline std::optional<unsigned char> byte_of_token(std::string_view token) {
+  constexpr std::string_view kDigits = "0123456789ABCDEF";
+  if (token.size() != 6 || !token.starts_with("<0x") || token.back() != '>') return std::nullopt;
+  const std::size_t high = kDigits.find(token[3]);
+  const std::size_t low = kDigits.find(token[4]);
+  if (high == std::string_view::npos || low == std::string_view::npos) return std::nullopt;
+  return static_cast<unsigned char>(high << 4 | low);
 }
 
 }  // namespace rometrace

@@ -17,6 +17,7 @@
 #include "text/bpe_rules.hpp"
 #include "text/bpe_tokens.hpp"
 #include "text/json_shown.hpp"
+#include "text/rule_fields.hpp"
 
 namespace rometrace {
 namespace {
@@ -130,6 +131,7 @@ void check_tokens(const BpeVocabulary& vocabulary, const std::string& where) {
       throw Error(where + ": token " + in_quotes(token, 40) + " is " + std::to_string(token.size()) +
                   " bytes long; expected at most " + std::to_string(kMaxTokenBytes));
     }
+    if (vocabulary.rules.alphabet == BpeRules::Alphabet::kCharacters) continue;
     if (from_byte_alphabet(token) || added.contains(static_cast<std::int32_t>(id))) continue;
     throw Error(where + ": token " + in_quotes(token) + " (id " + std::to_string(id) +
                 ") has a character outside GPT-2's byte alphabet; expected a byte-level BPE vocabulary (a space is " +
@@ -143,33 +145,44 @@ class MergeReader {
   MergeReader(BpeVocabulary& vocabulary, std::string vocabulary_name)
       : vocabulary_(vocabulary), vocabulary_name_(std::move(vocabulary_name)), ids_(ids_of(vocabulary.tokens)) {}
 
-  /// `written` is "left right".
-  void add(std::string_view written, const std::string& where) {
+  /// `written` is "left right"; `where` gives what opens a message.
+  template <typename Where>
+  void add(std::string_view written, const Where& where) {
     const std::size_t space = written.find(' ');
     const bool two_parts = space != std::string_view::npos && space > 0 && space + 1 < written.size() &&
                            written.find(' ', space + 1) == std::string_view::npos;
     if (!two_parts) {
-      throw Error(where + ": found " + in_quotes(written) + "; expected two tokens with one space between them");
+      throw Error(where() + ": found " + in_quotes(written) + "; expected two tokens with one space between them");
     }
-    add(std::string(written.substr(0, space)), std::string(written.substr(space + 1)), where);
+    add(written.substr(0, space), written.substr(space + 1), where);
   }
 
-  void add(std::string left, std::string right, const std::string& where) {
-    if (const auto missing = missing_token(ids_, left, right)) {
-      throw Error(where + ": merge " + in_quotes(left + " " + right) + " " + missing->role + " " +
-                  in_quotes(missing->token) + ", which is not in " + vocabulary_name_ +
+  template <typename Where>
+  void add(std::string_view left, std::string_view right, const Where& where) {
+    const auto merge = [&] { return where() + ": merge " + in_quotes(std::string(left) + " " + std::string(right)); };
+    for (const std::string_view part : {left, right}) {
+      if (vocabulary_.rules.alphabet == BpeRules::Alphabet::kBytes || !byte_of_token(part)) continue;
+      throw Error(merge() + " is of the token of a byte, " + in_quotes(part) +
+                  "; expected tokens of characters; rometrace does not merge bytes");
+    }
+    result_.assign(left).append(right);
+    const auto id_of = [&](std::string_view token, const char* role) {
+      const auto found = ids_.find(token);
+      if (found != ids_.end()) return found->second;
+      throw Error(merge() + " " + role + " " + in_quotes(token) + ", which is not in " + vocabulary_name_ +
                   "; expected files of the same tokeniser");
-    }
+    };
     if (vocabulary_.merges.size() >= 2 * static_cast<std::size_t>(kMaxTokens)) {
-      throw Error(where + ": too many merges; expected at most " + std::to_string(2 * kMaxTokens));
+      throw Error(where() + ": too many merges; expected at most " + std::to_string(2 * kMaxTokens));
     }
-    vocabulary_.merges.emplace_back(std::move(left), std::move(right));
+    vocabulary_.merges.push_back({id_of(left, "needs"), id_of(right, "needs"), id_of(result_, "makes")});
   }
 
  private:
   BpeVocabulary& vocabulary_;
   std::string vocabulary_name_;
   TokenIds ids_;
+  std::string result_;  // of the merge that is added
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -189,7 +202,7 @@ void read_merges_txt(const std::filesystem::path& path, BpeVocabulary& vocabular
     // Only there: "#" is a token like any other further down.
     const bool is_version = number == 1 && line.starts_with("#version");
     if (is_version || line.empty()) continue;
-    merges.add(line, label + ", line " + std::to_string(number));
+    merges.add(line, [&] { return label + ", line " + std::to_string(number); });
   }
 }
 
@@ -237,7 +250,7 @@ bool takes_the_file(const TokenizerConfig& config) {
 /// A class that builds its own pre-tokeniser does it of "add_prefix_space"; this and the file's must not differ.
 void check_first_space(const BpeRules& rules, const TokenizerConfig& config, const std::string& label) {
   if (takes_the_file(config)) return;
-  const bool added = rules.first_space == BpeRules::FirstSpace::kAdded;
+  const bool added = rules.first_space != FirstSpace::kNowhere;
   if (config.add_prefix_space.value_or(added) == added) return;
   throw Error(config.where + ": \"add_prefix_space\" is " + (added ? "false" : "true") + ", that of " + label + " is " +
               (added ? "true" : "false") + "; expected the same in both");
@@ -247,6 +260,16 @@ void check_first_space(const BpeRules& rules, const TokenizerConfig& config, con
 bool leaves_off_prefix(const TokenizerConfig& config) {
   const std::string& name = config.tokenizer_class;
   return name == "GPTNeoXTokenizer" || (name.empty() && config.model_type == "gpt_neox");
+}
+
+/// Llama's class takes no more than vocabulary and merges from a converted file.
+void heed_class(const TokenizerConfig& config, const std::string& label, BpeRules& rules) {
+  if (rules.alphabet == BpeRules::Alphabet::kBytes) {
+    check_first_space(rules, config, label);
+  } else if (const auto first_space = first_space_of_class(config)) {
+    rules.normalizer = BpeRules::Normalizer::kNone;
+    rules.first_space = *first_space;
+  }
 }
 
 void check_prefix(const BpeVocabulary& vocabulary, const std::string& label) {
@@ -263,13 +286,13 @@ void read_merges_list(const json& list, const std::string& label, BpeVocabulary&
   MergeReader merges(vocabulary, "\"model.vocab\"");
   for (std::size_t i = 0; i < list.size(); ++i) {
     const json& merge = list[i];
-    const std::string where = label + ", model.merges[" + std::to_string(i) + "]";
+    const auto where = [&] { return label + ", model.merges[" + std::to_string(i) + "]"; };
     if (merge.is_string()) {
       merges.add(merge.get_ref<const std::string&>(), where);
     } else if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
-      merges.add(merge[0].get<std::string>(), merge[1].get<std::string>(), where);
+      merges.add(merge[0].get_ref<const std::string&>(), merge[1].get_ref<const std::string&>(), where);
     } else {
-      throw Error(where + ": found " + shown(merge) + R"(; expected "a b" or ["a", "b"])");
+      throw Error(where() + ": found " + shown(merge) + R"(; expected "a b" or ["a", "b"])");
     }
   }
 }
@@ -287,7 +310,7 @@ BpeVocabulary read_vocab_and_merges(const std::filesystem::path& vocab_json, con
   added.add_special(kEndOfText, label);
   added.add_all(config);
   vocabulary.rules.splits = {gpt2_split()};
-  if (config.add_prefix_space.value_or(false)) vocabulary.rules.first_space = BpeRules::FirstSpace::kAdded;
+  if (config.add_prefix_space.value_or(false)) vocabulary.rules.first_space = FirstSpace::kOfEachStretch;
   vocabulary.rules.prefix_ids = bos_of(config, added);
   added.finish();
 
@@ -301,7 +324,7 @@ BpeVocabulary read_tokenizer_json(const std::filesystem::path& tokenizer_json, c
   const json root = parse_json_file(tokenizer_json);
   BpeVocabulary vocabulary;
   vocabulary.rules = read_rules(root, label);
-  check_first_space(vocabulary.rules, config, label);
+  heed_class(config, label, vocabulary.rules);
   const json& model = root["model"];
   vocabulary.tokens = read_tokens(member(model, "vocab", label + ", model"), label + ", model.vocab");
   AddedReader added(vocabulary);

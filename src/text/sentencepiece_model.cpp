@@ -8,6 +8,7 @@
 #include "rometrace/text/aligned_text.hpp"
 #include "rometrace/text/json_file.hpp"
 #include "rometrace/text/sentencepiece_check.hpp"
+#include "rometrace/text/spaces.hpp"
 #include "rometrace/text/utf8.hpp"
 #include "text/backend.hpp"
 #include "text/sentencepiece_load.hpp"
@@ -17,34 +18,15 @@ namespace {
 
 using sentencepiece::SentencePieceProcessor;
 
-constexpr std::string_view kSpacePiece = "\xE2\x96\x81";  // "▁"
-
 // A message that is appended is merged: normalizer_spec (3) of add_dummy_prefix (3), remove_extra_whitespaces (4)
 // alone.
 constexpr std::string_view kWithFirstSpace{"\x1A\x04\x18\x01\x20\x00", 6};
 constexpr std::string_view kWithoutFirstSpace{"\x1A\x04\x18\x00\x20\x00", 6};
 
-/// When a stretch of text (all of it, or what lies between special tokens) gets a space in front.
-enum class FirstSpace {
-  kAsTheModelSays,
-  kOfTheText,      ///< the text, unless it begins with one
-  kOfEachStretch,  ///< each, unless it begins with one
-  kNever,
-};
-
-/// LlamaTokenizer of transformers 5 has rules of its own, which keep all white space; Mistral's models come with its
-/// class and the model's rule.
-FirstSpace first_space_of(const TokenizerConfig& config) {
-  const bool is_llama = config.tokenizer_class == "LlamaTokenizer" || config.tokenizer_class == "CodeLlamaTokenizer";
-  const bool is_mistral = config.model_type.starts_with("mistral") || config.model_type.starts_with("mixtral") ||
-                          config.model_type.starts_with("ministral");
-  if (!config.add_prefix_space.value_or(true)) return FirstSpace::kNever;
-  if (!is_llama || is_mistral) return FirstSpace::kAsTheModelSays;
-  return config.legacy.value_or(false) ? FirstSpace::kOfEachStretch : FirstSpace::kOfTheText;
-}
-
-bool begins_with_space(std::string_view text) {
-  return text.starts_with(' ') || text.starts_with(kSpacePiece);
+/// Nothing: as the model says.
+std::optional<FirstSpace> first_space_of(const TokenizerConfig& config) {
+  if (!config.add_prefix_space.value_or(true)) return FirstSpace::kNowhere;
+  return first_space_of_class(config);
 }
 
 class SentencePieceModel final : public Backend {
@@ -56,7 +38,7 @@ class SentencePieceModel final : public Backend {
     const std::string where = label_of(file);
     check_sentencepiece_model(model, where);
     load_sentencepiece(model_, model, where);
-    if (first_space_ != FirstSpace::kAsTheModelSays) {
+    if (first_space_) {
       load_sentencepiece(spaced_, model + std::string(kWithFirstSpace), where);
       load_sentencepiece(bare_, model + std::string(kWithoutFirstSpace), where);
     }
@@ -106,10 +88,7 @@ class SentencePieceModel final : public Backend {
       return std::string(1, static_cast<char>(std::stoi(piece.substr(3, 2), nullptr, 16)));
     }
     if (model_.IsControl(id) || model_.IsUnknown(id)) return piece;
-    for (std::size_t at = 0; (at = piece.find(kSpacePiece, at)) != std::string::npos; ++at) {
-      piece.replace(at, kSpacePiece.size(), " ");
-    }
-    return piece;
+    return unmark_spaces(std::move(piece));
   }
 
   std::int32_t size() const override { return size_; }
@@ -179,17 +158,8 @@ class SentencePieceModel final : public Backend {
   }
 
   const SentencePieceProcessor& processor_for(std::string_view text, std::size_t begin) const {
-    switch (first_space_) {
-      case FirstSpace::kAsTheModelSays:
-        return model_;
-      case FirstSpace::kNever:
-        return bare_;
-      case FirstSpace::kOfTheText:
-        return begin > 0 || begins_with_space(text) ? bare_ : spaced_;
-      case FirstSpace::kOfEachStretch:
-        return begins_with_space(text) ? bare_ : spaced_;
-    }
-    return model_;
+    if (!first_space_) return model_;
+    return is_for_stretch(*first_space_, begin) && !begins_with_space(text) ? spaced_ : bare_;
   }
 
   /// Tokens of a stretch of the text that holds no added token that counts.
@@ -211,14 +181,7 @@ class SentencePieceModel final : public Backend {
   }
 
   static std::vector<Token> split(const SentencePieceProcessor& processor, std::string_view text) {
-    sentencepiece::ImmutableSentencePieceText pieces;
-    const auto status = processor.Encode(text, pieces.mutable_proto());
-    if (!status.ok()) throw Error("text: SentencePiece cannot split it: " + one_line(status.ToString()));
-    std::vector<Token> tokens(pieces.pieces_size());
-    for (std::size_t i = 0; i < tokens.size(); ++i) {
-      const auto piece = pieces.pieces(static_cast<int>(i));
-      tokens[i] = {static_cast<std::int32_t>(piece.id()), piece.begin(), piece.end()};
-    }
+    std::vector<Token> tokens = pieces_of(processor, text);
     widen_empty_ranges(processor, text, tokens);
     return tokens;
   }
@@ -230,7 +193,7 @@ class SentencePieceModel final : public Backend {
                                  std::vector<Token>& tokens) {
     for (std::size_t i = tokens.size(); i-- > 0;) {
       Token& token = tokens[i];
-      const bool is_added_space = i == 0 && processor.IdToPiece(token.id) == kSpacePiece;
+      const bool is_added_space = i == 0 && processor.IdToPiece(token.id) == kSpaceMark;
       if (token.begin < token.end || token.begin >= text.size() || is_added_space) continue;
       token.end = token.begin + std::max<std::size_t>(1, utf8_character_length(text.substr(token.begin)));
       const bool next_is_same_character =
@@ -239,7 +202,7 @@ class SentencePieceModel final : public Backend {
     }
   }
 
-  FirstSpace first_space_;
+  std::optional<FirstSpace> first_space_;
   bool lower_case_;
   SentencePieceProcessor model_;   // as the file says
   SentencePieceProcessor spaced_;  // with a space before the text; loaded where the rule is not the model's

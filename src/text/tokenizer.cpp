@@ -48,7 +48,9 @@ std::unique_ptr<const Backend> load_backend(const std::filesystem::path& folder)
   const std::string where = label_of(folder);
   const auto tokenizer_json = folder / "tokenizer.json";
   const auto from_tokenizer_json = [&] {
-    return make_byte_level_bpe(read_tokenizer_json(tokenizer_json, read_tokenizer_config(folder)), where);
+    const auto vocabulary = read_tokenizer_json(tokenizer_json, read_tokenizer_config(folder));
+    const bool of_bytes = vocabulary.rules.alphabet == BpeRules::Alphabet::kBytes;
+    return of_bytes ? make_byte_level_bpe(vocabulary, where) : make_character_bpe(vocabulary, where);
   };
   if (has(folder, "vocab.json") && has(folder, "merges.txt")) {
     if (has(folder, "tokenizer.json")) return from_tokenizer_json();  // what Hugging Face would read instead

@@ -157,6 +157,15 @@ bool begins_with_bos(const TokenizerConfig& config) {
   return config.add_bos_token.value_or(is_like_llama(name) || name == "GemmaTokenizer");
 }
 
+std::optional<FirstSpace> first_space_of_class(const TokenizerConfig& config) {
+  const bool is_mistral = config.model_type.starts_with("mistral") || config.model_type.starts_with("mixtral") ||
+                          config.model_type.starts_with("ministral");
+  if (!is_like_llama(config.tokenizer_class) || is_mistral) return std::nullopt;
+  if (!config.add_prefix_space.value_or(true)) return FirstSpace::kNowhere;
+  const bool is_legacy = config.tokenizer_class == "LlamaTokenizer" && config.legacy.value_or(false);
+  return is_legacy ? FirstSpace::kOfEachStretch : FirstSpace::kOfTheText;
+}
+
 std::string bos_token_of(const TokenizerConfig& config) {
   if (config.bos_token) return *config.bos_token;
   const std::string name = class_of(config);

@@ -242,7 +242,7 @@ TEST_CASE("a tokenizer.json that would give other tokens is refused by field and
        R"(pretokenizers[0].behavior" is "MergedWithNext"; expected "Isolated" or "Removed")"},
       {"/pre_tokenizer",
        {{"type", "Metaspace"}, {"replacement", "▁"}},
-       R"("pre_tokenizer" writes spaces as "▁"; this file was converted from a SentencePiece model)"},
+       R"("model.byte_fallback" is false; expected true)"},
       {"/post_processor", {{"type", "BertProcessing"}}, R"("post_processor" is {"type":"BertProcessing"})"},
       {"/post_processor", {{"type", "TemplateProcessing"}}, R"(post_processor: has no "single")"},
       {"/post_processor", template_of(0, "B"), R"("post_processor.single" is)"},

@@ -3,39 +3,54 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "rometrace/text/added_tokens.hpp"
 #include "rometrace/text/pretokenizer.hpp"
+#include "rometrace/text/spaces.hpp"
 #include "rometrace/text/tokenizer_config.hpp"
 
 namespace rometrace {
 
 /// What becomes of a text before and after byte-pair encoding.
 struct BpeRules {
-  enum class Normalizer { kNone, kNfc };
-  enum class FirstSpace {
-    kAsItIs,
-    kAdded,  ///< a text, and each stretch between added tokens, gets a space unless it begins with one
+  /// How tokens are written.
+  enum class Alphabet {
+    kBytes,       ///< each byte as one printable character, a space "Ġ" (see byte_alphabet.hpp)
+    kCharacters,  ///< as text, but a space "▁"; bytes of characters that have no token "<0x0A>"
+  };
+  enum class Normalizer {
+    kNone,
+    kNfc,
+    kMarkedSpaces,           ///< each space becomes "▁"
+    kMarkedSpacesBehindOne,  ///< and a stretch between tokens that are not normalised gets another in front
   };
   enum class WholeParts {
     kMerged,    ///< only merges make tokens
     kAsTokens,  ///< a part that is a token is this token ("ignore_merges")
   };
+  Alphabet alphabet = Alphabet::kBytes;
   Normalizer normalizer = Normalizer::kNone;
-  FirstSpace first_space = FirstSpace::kAsItIs;
-  std::vector<SplitRule> splits;
-  WholeParts whole_parts = WholeParts::kMerged;
-  std::vector<std::int32_t> prefix_ids;  ///< go before a prompt
+  FirstSpace first_space = FirstSpace::kNowhere;  ///< put behind the normaliser
+  std::vector<SplitRule> splits;                  ///< of kBytes
+  WholeParts whole_parts = WholeParts::kMerged;   ///< of kBytes
+  bool decoding_drops_first_space = false;        ///< of kCharacters
+  std::vector<std::int32_t> prefix_ids;           ///< go before a prompt
 };
 
-/// A byte-level BPE vocabulary as GPT-2's files, or a tokenizer.json, give it. Tokens are written in GPT-2's byte
-/// alphabet (one printable character for each byte, a space is "Ġ").
+/// Two tokens that stand side by side become one.
+struct Merge {
+  std::int32_t left = 0;
+  std::int32_t right = 0;
+  std::int32_t result = 0;
+};
+
+/// A BPE vocabulary as GPT-2's files, or a tokenizer.json, give it.
 struct BpeVocabulary {
-  std::vector<std::string> tokens;                          ///< by id; empty: unused, or only in `added`
-  std::vector<std::pair<std::string, std::string>> merges;  ///< in order of rank
-  std::vector<AddedToken> added;                            ///< one for each of their ids
+  std::vector<std::string> tokens;  ///< by id, in the rules' alphabet; empty: unused, or only
+                                    ///< in `added`
+  std::vector<Merge> merges;        ///< in order of rank
+  std::vector<AddedToken> added;    ///< one for each of their ids
   BpeRules rules;
 };
 
@@ -46,11 +61,14 @@ struct BpeVocabulary {
 BpeVocabulary read_vocab_and_merges(const std::filesystem::path& vocab_json, const std::filesystem::path& merges_txt,
                                     const TokenizerConfig& config = {});
 
-/// Reads a tokenizer.json of byte-level BPE type: normaliser NFC or none; pre-tokeniser ByteLevel, after Split and
-/// Digits where it is a Sequence; added tokens; ignore_merges; the begin-of-text token of its post-processor. The added
-/// tokens of `config` and their flags go before the file's. Throws Error naming the field of anything that would change
-/// the tokens and is not understood, or where `config` and the file disagree about the first space and the tokeniser's
-/// class would not take the file's. "truncation" and "padding" are for batches and are not heeded.
+/// Reads a tokenizer.json of BPE type. Byte-level: normaliser NFC or none; pre-tokeniser ByteLevel, after Split and
+/// Digits where it is a Sequence; ignore_merges. Converted from SentencePiece, with byte_fallback: a normaliser or a
+/// pre-tokeniser (Metaspace) that writes spaces as "▁"; Llama's class in `config` has a rule of its own for the first
+/// one, which goes before the file's (see first_space_of_class). Both: added tokens; the begin-of-text token of the
+/// post-processor. The added tokens of `config` and their flags go before the file's. Throws Error naming the field of
+/// anything that would change the tokens and is not understood, or where `config` and a byte-level file disagree about
+/// the first space and the tokeniser's class would not take the file's. "truncation" and "padding" are for batches and
+/// are not heeded.
 BpeVocabulary read_tokenizer_json(const std::filesystem::path& tokenizer_json, const TokenizerConfig& config = {});
 
 /// The ids that the post-processor of a tokenizer.json puts before a text; empty where there is none, or it adds none.

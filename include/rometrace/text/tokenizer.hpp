@@ -27,17 +27,17 @@ enum class SpecialTokens {
 };
 
 /// Text <-> token ids, as Hugging Face's transformers does it. SentencePiece does the work, for byte-level BPE (GPT-2)
-/// too. Byte-level BPE gives the ids of Hugging Face's tokenizers, a SentencePiece model those of sentencepiece under
-/// the rules of its tokenizer_config.json. Added tokens that are not special (runs of spaces, say) are always found in
-/// a text. Immutable once loaded; safe to use from several threads.
+/// too. BPE from JSON files gives the ids of Hugging Face's tokenizers, a SentencePiece model those of sentencepiece
+/// under the rules of its tokenizer_config.json. Added tokens that are not special (runs of spaces, say) are always
+/// found in a text. Immutable once loaded; safe to use from several threads.
 class Tokenizer {
  public:
   /// Loads the tokeniser of a model folder: vocab.json + merges.txt, or tokenizer.json in their place where that lies
   /// beside them; else a SentencePiece model (tokenizer.model, spiece.model, sentencepiece.bpe.model), which goes
-  /// before the tokenizer.json that was converted from it; else tokenizer.json (byte-level BPE). A tokenizer.model of
-  /// another kind, as Llama 3's folders have it, does not go before a tokenizer.json. What tokenizer_config.json says
-  /// of the tokens is heeded or refused by name; where that file names no class, config.json's "model_type" does.
-  /// Throws Error.
+  /// before the tokenizer.json that was converted from it; else tokenizer.json (BPE, byte-level or converted). A
+  /// tokenizer.model of another kind, as Llama 3's folders have it, does not go before a tokenizer.json. What
+  /// tokenizer_config.json says of the tokens is heeded or refused by name; where that file names no class,
+  /// config.json's "model_type" does. Throws Error.
   static Tokenizer load(const std::filesystem::path& folder);
 
   ~Tokenizer();
@@ -63,9 +63,9 @@ class Tokenizer {
   std::span<const std::int32_t> prefix_ids() const;
 
   /// The bytes that the tokens stand for. For byte-level BPE, decode(encode(text)) == text for every UTF-8 text that no
-  /// normaliser changes, special tokens stand for their own text, and an id that no token has for nothing.
-  /// SentencePiece models decode as sentencepiece does: control pieces stand for nothing, byte pieces that make no
-  /// character for U+FFFD. Throws Error for an id outside the vocabulary.
+  /// normaliser changes, special tokens stand for their own text, and an id that no token has for nothing. A converted
+  /// tokenizer.json decodes by its decoder. SentencePiece models decode as sentencepiece does: control pieces stand for
+  /// nothing, byte pieces that make no character for U+FFFD. Throws Error for an id outside the vocabulary.
   std::string decode(std::span<const std::int32_t> ids) const;
 
   /// The bytes of one token as part of a text (a leading space included); may be part of a UTF-8 character. A special

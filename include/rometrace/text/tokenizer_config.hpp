@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "rometrace/text/added_tokens.hpp"
+#include "rometrace/text/spaces.hpp"
 
 namespace rometrace {
 
@@ -32,6 +33,10 @@ TokenizerConfig read_tokenizer_config(const std::filesystem::path& folder);
 /// Whether the begin-of-text token goes before a prompt: "add_bos_token", else as the tokeniser's class has it (Llama's
 /// and Gemma's do); the class of a folder that names none follows from the model's type.
 bool begins_with_bos(const TokenizerConfig& config);
+
+/// The rule of LlamaTokenizer of transformers 5 and of its like, which keep all white space; nothing for another class,
+/// and for Mistral's models, which come with Llama's class and are read as their own files say.
+std::optional<FirstSpace> first_space_of_class(const TokenizerConfig& config);
 
 /// The begin-of-text token's text: "bos_token", else as the tokeniser's class has it.
 std::string bos_token_of(const TokenizerConfig& config);
