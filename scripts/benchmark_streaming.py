@@ -87,7 +87,7 @@ class Run:
     read: int
     """Bytes from the disk."""
     peak: int
-    """Bytes of this program, whatever ran before it."""
+    """Bytes of this program, whatever was run before it."""
     records: list[dict[str, Any]]
 
 
@@ -106,7 +106,8 @@ def read_bytes(pid: int) -> int:
 
 
 def measure(command: list[Any], group: Group | None = None) -> tuple[int, float, int, int]:
-    """Runs a program. Gives its status, seconds, the bytes that it read from the disk, and the bytes of its peak."""
+    """Runs a program. Gives its status, seconds, the bytes that it read from the disk, and the bytes of its peak, which
+    the kernel counts from the fork on: never less than what this process weighs."""
     begin = time.perf_counter()
     process = subprocess.Popen(command, stdout=sys.stderr, preexec_fn=group.enter if group else None)
     try:
