@@ -3,6 +3,7 @@ the same command line."""
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
@@ -89,11 +90,17 @@ def assert_close(found: dict[str, float | None], expected: dict[str, float | Non
     )
 
 
+@functools.lru_cache(maxsize=1)
+def judged(arguments: tuple[str, ...]) -> dict[str, Any]:
+    """What the plain tracer says; both engines are compared with it, one after the other."""
+    return trace_record(parse_arguments(list(arguments)))
+
+
 def compare(traced: Traced, model: Path, live: Live, dtype: str) -> None:
     """Runs both programs with the same command line and compares all that they say."""
     arguments = ["--model", str(model), "--prompt", live.prompt, "--subject", live.subject, "--dtype", dtype]
     arguments += live.options
-    expected = trace_record(parse_arguments(arguments))
+    expected = judged(tuple(arguments))
     found = traced(*arguments)
     assert exact_of(found) == exact_of(expected)
     assert_close(floats_of(found), floats_of(expected), TOLERANCES[dtype])

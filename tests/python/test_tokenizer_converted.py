@@ -31,6 +31,7 @@ def corpus() -> list[str]:
     return (TEXT * 3).splitlines() + python_sources(2)[0].splitlines()
 
 
+@functools.cache
 def from_model(file: Path | bytes, *, by_score: bool) -> Vocabulary:
     """All pairs of pieces that make a piece: by the pieces' scores, as the makers' files have them, or by their ids."""
     options = {"model_proto": file} if isinstance(file, bytes) else {"model_file": str(file)}
@@ -151,7 +152,7 @@ def write(folder: Path, tokenizer: Tokenizer, *, merges_as_text: bool = False) -
     return Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 
-def texts(seed: int, parts: list[str] = [], count: int = 700) -> list[str]:
+def texts(seed: int, parts: list[str] = [], count: int = 300) -> list[str]:
     generator = random.Random(seed)
     spaces = [" ", "  ", "   ", " " * 17, "\n", "\n\n\n", "\t", "\t\t", "\r\n", "\u00a0", "\u3000", "\u200b", "\x1c", "\0", "▁", "▁▁", " ▁"]
     hard = ["😀", "👩\u200d👧", "月", "e\u0301", "\u0301", "ﬁ", "नि", "\U0010ffff", "\ufffd", "<0x41>", "<s>", "</s>", "<unk>", "x=1;"]
@@ -206,7 +207,7 @@ def test_converted_vocabularies_give_the_ids_of_tokenizers(
     tokenizer = write(tmp_path, convert(vocabulary_of(name), layout, added), merges_as_text=layout in ("replaced", "metaspace first"))
     parts = [token.content for token in added]
     assert_same(tool, tmp_path, tokenizer, texts(1, parts) + python_sources(3))
-    assert_same(tool, tmp_path, tokenizer, texts(2, parts * 3, 300), "--parse-special")
+    assert_same(tool, tmp_path, tokenizer, texts(2, parts * 3, 100), "--parse-special")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -217,12 +218,12 @@ def test_added_tokens_of_all_kinds_are_found_as_tokenizers_finds_them(tool: Path
     assert_same(tool, tmp_path, tokenizer, texts(4, parts * 4), "--parse-special")
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(14))
 def test_vocabularies_with_odd_merges_give_the_same_ids(tool: Path, tmp_path: Path, seed: int) -> None:
     layout = LAYOUTS[seed % len(LAYOUTS)]
     tokenizer = write(tmp_path, convert(odd(seed), layout, USUAL), merges_as_text=seed % 2 == 0)
-    assert_same(tool, tmp_path, tokenizer, texts(seed, count=150))
-    assert_same(tool, tmp_path, tokenizer, texts(seed, ["<s>"] * 9, count=80), "--parse-special")
+    assert_same(tool, tmp_path, tokenizer, texts(seed))
+    assert_same(tool, tmp_path, tokenizer, texts(seed, ["<s>"] * 9, count=100), "--parse-special")
 
 
 def test_every_code_point_is_split_as_tokenizers_splits_it(tool: Path, tmp_path: Path) -> None:
@@ -277,7 +278,7 @@ def test_what_transformers_saves_gives_its_ids(
     judge = getattr(transformers, kind)(vocab=vocab, merges=merges, **options, **named)
     judge.save_pretrained(str(tmp_path))
     assert not (tmp_path / "tokenizer.model").exists()
-    assert_same_prompts(tool, tmp_path, read_by_transformers(tmp_path), texts(5, ["<s>", "</s>", "<unk>"] * 3, 120))
+    assert_same_prompts(tool, tmp_path, read_by_transformers(tmp_path), texts(5, ["<s>", "</s>", "<unk>"] * 3, 50))
 
 
 @pytest.mark.parametrize("layout", ["prepended", "replaced", "metaspace first", "metaspace always", "metaspace never"])
@@ -302,7 +303,7 @@ def test_the_class_of_a_folder_goes_before_the_file_where_it_does_for_transforme
     (tmp_path / "config.json").write_text(json.dumps({"model_type": config.pop("model_type", "llama")}))
     if config:
         (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-    assert_same_prompts(tool, tmp_path, read_by_transformers(tmp_path), texts(6, ["<s>", "</s>", " </s> "] * 3, 120))
+    assert_same_prompts(tool, tmp_path, read_by_transformers(tmp_path), texts(6, ["<s>", "</s>", " </s> "] * 3, 50))
 
 
 def test_a_traced_prompt_has_the_tokens_of_the_model_it_was_converted_from(
