@@ -20,7 +20,7 @@ constexpr int kUnbounded = 100'000;
 }  // namespace
 
 int run_models(const ModelsOptions& options, const std::stop_token& stop) {
-  const auto models = cached_models(stop);
+  const auto models = cached_models(stop, [](const std::string& note) { spdlog::warn("{}", note); });
   if (options.json) {
     write_stdout(to_json(models).dump(2) + "\n", stop);
   } else if (models.empty()) {

@@ -101,11 +101,18 @@ NamedFolder locate_model(const Options& options, const std::stop_token& stop) {
   if (options.model && options.model->empty()) throw Error("--model is empty; expected a folder or a model's name");
   const char* setting = std::getenv("ROMETRACE_MODEL");
   const std::string name = options.model ? *options.model : setting != nullptr ? setting : "";
-  if (!name.empty() && options.download) {
-    const auto cached = find_complete_model(name, options.revision);
-    return {name, cached ? *cached : download_model(name, options.revision, stop)};
+  std::error_code ignored;
+  if (options.revision && (name.empty() || std::filesystem::is_directory(name, ignored))) {
+    throw Error("--revision " + one_line(*options.revision) + ": " +
+                (name.empty() ? "no model is named" : one_line(name) + " is a folder, which has no other revision") +
+                "; expected the name of a model in the cache beside it");
   }
-  if (!name.empty()) return {name, resolve_model(name, options.revision)};
+  const std::string revision = options.revision.value_or("main");
+  if (!name.empty() && options.download) {
+    const auto cached = find_complete_model(name, revision);
+    return {name, cached ? *cached : download_model(name, revision, stop)};
+  }
+  if (!name.empty()) return {name, resolve_model(name, revision)};
   spdlog::info(
       "using the demo model that comes with rometrace (a toy that knows a thousand facts); "
       "--model chooses another");

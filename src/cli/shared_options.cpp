@@ -44,9 +44,8 @@ void add_model_options(CLI::App& app, Options& options) {
                  "Model folder in Hugging Face layout, or a name in the local Hugging Face cache (gpt2-xl) [the demo "
                  "model]")
       ->type_name("MODEL");
-  app.add_option("--revision", options.revision, "Branch, tag or commit of a model given by name")
-      ->type_name("REV")
-      ->capture_default_str();
+  app.add_option("--revision", options.revision, "Branch, tag or commit of a model given by name [main]")
+      ->type_name("REV");
   app.add_flag("--download", options.download, "Fetch a model given by name if it is not in the cache");
 }
 

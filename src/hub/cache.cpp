@@ -40,7 +40,8 @@ bool is_file(const fs::path& path) {
 /// The commit that a revision stands for in one repository's folder: what refs/REVISION says, else itself.
 std::string read_commit(const fs::path& repository, const std::string& revision) {
   const fs::path reference = repository / "refs" / revision;
-  if (!is_file(reference)) return revision;
+  std::error_code ignored;
+  if (!is_file(reference) || fs::file_size(reference, ignored) == 0) return revision;  // empty: of a writer cut off
   std::string commit = read_reference(reference);
   if (!is_plain_name(commit)) {
     throw Error(label_of(reference) + ": is " + in_quotes(commit) + "; expected a commit");

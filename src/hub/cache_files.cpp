@@ -101,7 +101,9 @@ void write_reference(const fs::path& repository, const std::string& revision, co
   if (fs::is_regular_file(file, ignored) && fs::file_size(file, ignored) > 0 && read_text_file(file) == commit) return;
   make_folder(file.parent_path());
   const Replacement replacement(file);
-  replacement.create().write(std::as_bytes(std::span(commit)), file);
+  const Descriptor written = replacement.create();
+  written.write(std::as_bytes(std::span(commit)), file);
+  written.make_permanent(file);
   rename_over(replacement.path, file);
 }
 

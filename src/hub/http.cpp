@@ -139,6 +139,15 @@ void set(CURL* curl, CURLoption option, Value value) {
   if (code != CURLE_OK) throw Error(std::string("libcurl refuses an option: ") + curl_easy_strerror(code));
 }
 
+/// Takes from a handle, which stays connected, what points to one request's variables.
+struct ResetAtEnd {
+  CURL* curl;
+  explicit ResetAtEnd(CURL* handle) : curl(handle) {}
+  ResetAtEnd(const ResetAtEnd&) = delete;
+  ResetAtEnd& operator=(const ResetAtEnd&) = delete;
+  ~ResetAtEnd() { curl_easy_reset(curl); }
+};
+
 }  // namespace
 
 std::optional<std::string> HttpHead::header(std::string_view name) const {
@@ -154,11 +163,11 @@ HttpClient::HttpClient(double stall_seconds) : stall_seconds_(stall_seconds), cu
 
 HttpHead HttpClient::send(const HttpRequest& request, const Sink& sink, const std::stop_token& stop) {
   CURL* const curl = curl_.get();
-  curl_easy_reset(curl);  // the connection stays open for the next request
   Transfer transfer{sink, stop, stall_seconds_, request.longest_seconds, {}, {}, {}, {}, {}};
   Body body{transfer, curl};
   const Headers headers = make_headers(request.headers);
   std::array<char, CURL_ERROR_SIZE> reason{};
+  const ResetAtEnd reset{curl};
 
   set(curl, CURLOPT_URL, request.url.c_str());
   set(curl, CURLOPT_HTTPHEADER, headers.get());
@@ -197,7 +206,8 @@ HttpHead HttpClient::send(const HttpRequest& request, const Sink& sink, const st
   using Contact = TransientFailure::Contact;
   if (transfer.stalled || transfer.too_long) {
     const bool spoke = transfer.head.status != 0;
-    throw TransientFailure(where + (transfer.stalled ? ": the server fell silent" : ": the answer takes too long"),
+    const char* silence = spoke ? ": the server fell silent" : ": the server does not answer";
+    throw TransientFailure(where + (transfer.stalled ? silence : ": the answer takes too long"),
                            spoke ? Contact::kMade : Contact::kNone);
   }
   if (is_transient(code)) {

@@ -10,8 +10,8 @@
 #include "hub/names.hpp"
 #include "hub/settings.hpp"
 #include "rometrace/error.hpp"
-#include "rometrace/model/checkpoint.hpp"
 #include "rometrace/model/config.hpp"
+#include "rometrace/model/decoder.hpp"
 #include "rometrace/text/input_file.hpp"
 #include "rometrace/text/json_file.hpp"
 #include "rometrace/text/tokenizer.hpp"
@@ -35,6 +35,16 @@ std::vector<fs::path> entries_of(const fs::path& folder) {
   return entries;
 }
 
+/// Of a cache that several people share, some may be for its owner alone.
+std::vector<fs::path> snapshots_of(const fs::path& repository, const std::function<void(const std::string&)>& note) {
+  try {
+    return entries_of(repository / "snapshots");
+  } catch (const Error& error) {
+    if (note) note(error.what());
+    return {};
+  }
+}
+
 /// Names of references by the commit that they stand for.
 std::multimap<std::string, std::string> references_of(const fs::path& repository) {
   std::multimap<std::string, std::string> references;
@@ -43,7 +53,10 @@ std::multimap<std::string, std::string> references_of(const fs::path& repository
   for (fs::recursive_directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
     std::error_code ignored;
     if (!entry->is_regular_file(ignored) || entry->file_size(ignored) == 0) continue;
-    references.emplace(read_reference(entry->path()), entry->path().lexically_relative(folder).native());
+    try {
+      references.emplace(read_reference(entry->path()), entry->path().lexically_relative(folder).native());
+    } catch (const Error&) {  // another user's: the snapshot is found by its commit
+    }
   }
   return references;
 }
@@ -70,14 +83,16 @@ std::string family_of(const fs::path& snapshot) {
   }
 }
 
-/// Tries all that loading the model would try, but for the weights themselves.
+/// Tries all that a trace does before it reads the weights.
 void examine(CachedModel& model) {
   model.family = family_of(model.folder);
   try {
     const auto config = read_config(model.folder / "config.json");
     model.layers = config.layers;
     model.width = config.width;
-    Checkpoint::open(model.folder);
+    LoadOptions checked_only;
+    checked_only.memory = 0;  // layers that would be streamed are not read before they are used
+    Decoder::load(model.folder, checked_only);
     Tokenizer::load(model.folder);
   } catch (const Error& error) {
     model.obstacle = error.what();
@@ -86,7 +101,8 @@ void examine(CachedModel& model) {
 
 }  // namespace
 
-std::vector<CachedModel> cached_models(const std::stop_token& stop) {
+std::vector<CachedModel> cached_models(const std::stop_token& stop,
+                                       const std::function<void(const std::string&)>& note) {
   std::vector<CachedModel> models;
   const fs::path cache = cache_folder().empty() ? "." : cache_folder();
   for (const fs::path& repository : entries_of(cache)) {
@@ -95,7 +111,7 @@ std::vector<CachedModel> cached_models(const std::stop_token& stop) {
     const auto references = references_of(repository);
     std::error_code ignored;
     if (!fs::is_directory(repository / "snapshots", ignored)) continue;  // nothing that is a model
-    for (const fs::path& snapshot : entries_of(repository / "snapshots")) {
+    for (const fs::path& snapshot : snapshots_of(repository, note)) {
       if (stop.stop_requested()) throw Interrupted();
       CachedModel model;
       model.name = name;

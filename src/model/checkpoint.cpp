@@ -92,10 +92,6 @@ std::optional<at::ScalarType> floating_type(std::string_view dtype) {
   return std::nullopt;
 }
 
-std::string shape_text(const std::vector<std::int64_t>& shape) {
-  return one_line(json(shape).dump());
-}
-
 bool is_aligned(std::span<const std::byte> bytes, std::size_t alignment) {
   return reinterpret_cast<std::uintptr_t>(bytes.data()) % alignment == 0;
 }

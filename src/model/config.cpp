@@ -121,6 +121,9 @@ void check_nothing_unsupported(const ConfigFields& fields) {
   if (fields.has_value("pruned_heads") && !fields.at("pruned_heads").empty()) {
     fields.refuse("pruned_heads", "expected none: models with heads cut out cannot be traced");
   }
+  if (fields.has_value("per_layer_config") && !fields.at("per_layer_config").empty()) {
+    fields.refuse("per_layer_config", "expected none: layers of several kinds cannot be traced");
+  }
   if (fields.has_value("quantization_config") && !fields.at("quantization_config").empty()) {
     fields.refuse("quantization_config", "expected none: give the model's unquantised weights");
   }
@@ -630,6 +633,7 @@ DecoderConfig parse_config(std::string_view text, const std::string& where) {
     const auto text_fields = fields.object("text_config");
     check_nothing_unsupported(text_fields);
     entry.read(text_fields, config);
+    config.tie_word_embeddings = fields.flag("tie_word_embeddings", true);  // of the whole model
   } else {
     entry.read(fields, config);
   }

@@ -99,11 +99,10 @@ std::uint64_t byte_size(const std::vector<std::int64_t>& shape, std::uint64_t bi
   std::uint64_t size = bits;
   for (const std::int64_t length : shape) {
     if (__builtin_mul_overflow(size, static_cast<std::uint64_t>(length), &size)) {
-      throw Error(where + ": shape is " + one_line(json(shape).dump()) + ", larger than any file");
+      throw Error(where + ": shape is " + shape_text(shape) + ", larger than any file");
     }
   }
-  if (size % 8 != 0)
-    throw Error(where + ": shape is " + one_line(json(shape).dump()) + ", not a whole number of bytes");
+  if (size % 8 != 0) throw Error(where + ": shape is " + shape_text(shape) + ", not a whole number of bytes");
   return size / 8;
 }
 
@@ -128,7 +127,7 @@ Entry read_entry(const std::string& name, const json& value, const std::string& 
   entry.end = static_cast<std::uint64_t>(end);
   const std::uint64_t size = byte_size(entry.view.shape, bits, where);
   if (size != entry.end - entry.begin) {
-    throw Error(where + ": shape " + one_line(json(entry.view.shape).dump()) + " of " + entry.view.dtype + " takes " +
+    throw Error(where + ": shape " + shape_text(entry.view.shape) + " of " + entry.view.dtype + " takes " +
                 std::to_string(size) + " bytes, but data_offsets " + offsets.dump() + " hold " +
                 std::to_string(entry.end - entry.begin));
   }

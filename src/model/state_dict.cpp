@@ -106,12 +106,6 @@ bool is_plain(const PickleValue& value) {
   }
 }
 
-std::string shape_text(const std::vector<std::int64_t>& shape) {
-  std::string text = "[";
-  for (const std::int64_t length : shape) text += (text.size() > 1 ? "," : "") + std::to_string(length);
-  return text + "]";
-}
-
 /// Reads one tensor's description; `where` names file and tensor.
 class TensorReader {
  public:

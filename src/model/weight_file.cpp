@@ -32,6 +32,12 @@ void refuse_lfs_pointer(std::string_view text, const std::string& where) {
   }
 }
 
+std::string shape_text(std::span<const std::int64_t> shape) {
+  std::string text = "[";
+  for (const std::int64_t length : shape) text += (text.size() > 1 ? "," : "") + std::to_string(length);
+  return text + "]";
+}
+
 WeightFile::WeightFile(std::filesystem::path path, std::unique_ptr<const Mapping> mapping,
                        std::vector<TensorView> tensors)
     : path_(std::move(path)), mapping_(std::move(mapping)), tensors_(std::move(tensors)) {}

@@ -1,5 +1,8 @@
 #include "rometrace/study/self_check.hpp"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -14,6 +17,7 @@
 #include "rometrace/trace/plain.hpp"
 #include "rometrace/trace/sigma.hpp"
 #include "rometrace/trace/sweep.hpp"
+#include "trace/corruption.hpp"
 
 namespace rometrace {
 namespace {
@@ -116,19 +120,18 @@ class Checker {
   }
 
   void check_places() {
-    const auto trace = sweep(prompt_, options(check_.sigma, {Kind::kState}), check_.control);
-    const auto& scores = trace.grids.front().scores;
-    const auto L = trace.layers, T = trace.tokens;
-    const auto score = [&](std::int64_t position, std::int64_t layer) {
-      return scores[static_cast<std::size_t>(position * L + layer)];
-    };
+    auto traced = options(check_.sigma, {Kind::kState});
+    traced.positions.which = PositionRule::Which::kLast;
+    const auto trace = sweep(prompt_, traced, check_.control);
+    const auto L = trace.layers;
+    const auto T = prompt_.token_ids.size(), begin = prompt_.subject_range.begin;
+    const std::array<Restored, 3> restored = {
+        {{{T - 1, T}, {L - 1, L}}, {{0, T - 1}, {L - 1, L}}, {{0, begin}, {0, L}}}};
+    const auto scores = check_.engines.restore(check_.model, prompt_, traced, trace.answer_ids.front(), restored);
     Difference last, others, before;
-    last.add(score(T - 1, L - 1), trace.high_score);
-    for (std::int64_t t = 0; t + 1 < T; ++t) others.add(score(t, L - 1), trace.low_score);
-    const auto begin = static_cast<std::int64_t>(prompt_.subject_range.begin);
-    for (std::int64_t t = 0; t < begin; ++t) {
-      for (std::int64_t l = 0; l < L; ++l) before.add(score(t, l), trace.low_score);
-    }
+    last.add(scores[0], trace.high_score);
+    others.add(scores[1], trace.low_score);
+    before.add(scores[2], trace.low_score);
     find("the last token's state after the last layer gives back the clean score", last);
     find("other tokens' states after the last layer change nothing", others);
     if (begin > 0) find("states before the subject change nothing", before);
@@ -247,6 +250,32 @@ CheckedEngines::CheckedEngines()
           [](const Decoder& model, const TracePrompt& prompt, const TraceOptions& options, const RunControl& control) {
             return trace_plain(model, prompt, options, run_clean(model, prompt, options, control.stop), control);
           }) {}
+
+std::vector<double> restored_scores(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options,
+                                    std::int32_t answer, std::span<const Restored> restored) {
+  const at::NoGradGuard no_grad;
+  const auto N = options.samples, runs = static_cast<std::int64_t>(restored.size());
+  const Corruption corruption(model, options.corruption, prompt.subject_range, prompt.counter_ids, 0, N);
+  // The first row is the clean run.
+  const auto rows_of = [&](const at::Tensor& value, std::int64_t run) {
+    return value.slice(0, 1 + run * N, 1 + (run + 1) * N);
+  };
+  const auto tap = [&](Site site, std::int64_t layer, at::Tensor& value) {
+    for (std::int64_t run = 0; run < runs; ++run) {
+      const auto& [positions, layers] = restored[static_cast<std::size_t>(run)];
+      if (site == Site::kEmbedding) corruption.apply(rows_of(value, run));
+      if (site != Site::kState || !layers.contains(layer)) continue;
+      const auto begin = static_cast<std::int64_t>(positions.begin), end = static_cast<std::int64_t>(positions.end);
+      rows_of(value, run).slice(1, begin, end).copy_(value.slice(0, 0, 1).slice(1, begin, end));
+    }
+  };
+  const auto hidden = model.forward(prompt.token_ids, 1 + runs * N, tap);
+  const auto logits = model.logits(hidden.slice(1, hidden.size(1) - 1)).select(1, 0);  // [rows, V]
+  const auto probabilities = logits.to(at::kDouble).softmax(1).select(1, answer);
+  std::vector<double> scores;
+  for (std::int64_t run = 0; run < runs; ++run) scores.push_back(rows_of(probabilities, run).mean().item<double>());
+  return scores;
+}
 
 bool self_check(const SelfCheck& check, const std::function<void(const Finding&)>& tell) {
   return Checker(check, tell).run();

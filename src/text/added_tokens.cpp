@@ -1,6 +1,7 @@
 #include "rometrace/text/added_tokens.hpp"
 
 #include <algorithm>
+#include <functional>
 #include <utility>
 
 #include "rometrace/text/utf8.hpp"
@@ -38,15 +39,24 @@ std::size_t before_white_space(std::string_view text, std::size_t at, std::size_
 }  // namespace
 
 AddedTokenFinder::AddedTokenFinder(std::vector<AddedToken> tokens) : tokens_(std::move(tokens)) {
-  std::ranges::stable_sort(tokens_, [](const auto& a, const auto& b) { return a.content.size() > b.content.size(); });
   for (std::size_t i = 0; i < tokens_.size(); ++i) {
-    by_first_byte_[static_cast<unsigned char>(tokens_[i].content.front())].push_back(i);
+    const std::string& content = tokens_[i].content;
+    by_content_.emplace(content, i);
+    lengths_[static_cast<unsigned char>(content.front())].push_back(content.size());
+  }
+  for (auto& lengths : lengths_) {
+    std::ranges::sort(lengths, std::greater());
+    const auto repeated = std::ranges::unique(lengths);
+    lengths.erase(repeated.begin(), repeated.end());
   }
 }
 
 const AddedToken* AddedTokenFinder::at(std::string_view text) const {
-  for (const std::size_t i : by_first_byte_[static_cast<unsigned char>(text.front())]) {
-    if (text.starts_with(tokens_[i].content)) return &tokens_[i];
+  for (const std::size_t length : lengths_[static_cast<unsigned char>(text.front())]) {
+    if (length > text.size()) continue;
+    if (const auto found = by_content_.find(text.substr(0, length)); found != by_content_.end()) {
+      return &tokens_[found->second];
+    }
   }
   return nullptr;
 }

@@ -218,15 +218,18 @@ void check_class(const TokenizerConfig& config) {
               "tokenizer.json beside them");
 }
 
+std::int32_t id_of_bos(const TokenizerConfig& config, const AddedReader& added) {
+  const std::string bos = bos_token_of(config);
+  if (const auto id = added.id_of(bos)) return *id;
+  refuse_bos(config, bos);
+}
+
 std::vector<std::int32_t> bos_of(const TokenizerConfig& config, const AddedReader& added) {
   // What follows from the model's type is of SentencePiece models.
   TokenizerConfig as_named = config;
   as_named.model_type.clear();
   if (!begins_with_bos(as_named)) return {};
-  const std::string bos = bos_token_of(as_named);
-  if (const auto id = added.id_of(bos)) return {*id};
-  throw Error(config.where + ": \"bos_token\" is " + in_quotes(bos) +
-              ", which is not in the vocabulary; expected a token of it");
+  return {id_of_bos(as_named, added)};
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -241,7 +244,8 @@ void read_added_tokens(const json& root, const std::string& label, AddedReader& 
   }
 }
 
-/// Of these classes transformers takes what tokenizer.json says; others build a pre-tokeniser of their own.
+/// Of these classes transformers takes what a byte-level tokenizer.json says; others build a pre-tokeniser of their
+/// own.
 bool takes_the_file(const TokenizerConfig& config) {
   constexpr std::array<std::string_view, 3> kTakers = {"PreTrainedTokenizer", "TokenizersBackend", "LlamaTokenizer"};
   return std::ranges::find(kTakers, config.tokenizer_class) != kTakers.end();
@@ -256,10 +260,16 @@ void check_first_space(const BpeRules& rules, const TokenizerConfig& config, con
               (added ? "true" : "false") + "; expected the same in both");
 }
 
-/// GPT-NeoX's class has a post-processor of its own in place of the file's, and it adds nothing.
-bool leaves_off_prefix(const TokenizerConfig& config) {
+/// Classes that have a post-processor of their own in place of the file's: GPT-NeoX's adds nothing, Code Llama's the
+/// begin-of-text token, whatever "add_bos_token" says. Nothing: the file's is taken.
+std::optional<std::vector<std::int32_t>> prefix_of_class(const TokenizerConfig& config, const BpeRules& rules,
+                                                         const AddedReader& added) {
   const std::string& name = config.tokenizer_class;
-  return name == "GPTNeoXTokenizer" || (name.empty() && config.model_type == "gpt_neox");
+  if (name == "GPTNeoXTokenizer" || (name.empty() && config.model_type == "gpt_neox"))
+    return std::vector<std::int32_t>();
+  const bool converted = rules.alphabet == BpeRules::Alphabet::kCharacters;
+  if (name != "CodeLlamaTokenizer" || !converted || !first_space_of_class(config)) return std::nullopt;
+  return std::vector{id_of_bos(config, added)};
 }
 
 /// Llama's class takes no more than vocabulary and merges from a converted file.
@@ -269,15 +279,6 @@ void heed_class(const TokenizerConfig& config, const std::string& label, BpeRule
   } else if (const auto first_space = first_space_of_class(config)) {
     rules.normalizer = BpeRules::Normalizer::kNone;
     rules.first_space = *first_space;
-  }
-}
-
-void check_prefix(const BpeVocabulary& vocabulary, const std::string& label) {
-  for (const std::int32_t id : vocabulary.rules.prefix_ids) {
-    const auto size = vocabulary.tokens.size();
-    if (static_cast<std::size_t>(id) < size) continue;
-    throw Error(label + ": post_processor: the id " + std::to_string(id) + " is not in the vocabulary; expected 0 to " +
-                std::to_string(size - 1));
   }
 }
 
@@ -295,6 +296,39 @@ void read_merges_list(const json& list, const std::string& label, BpeVocabulary&
       throw Error(where() + ": found " + shown(merge) + R"(; expected "a b" or ["a", "b"])");
     }
   }
+}
+
+void check_prefix(const std::vector<std::int32_t>& ids, std::size_t vocabulary_size, const std::string& label) {
+  for (const std::int32_t id : ids) {
+    if (static_cast<std::size_t>(id) < vocabulary_size) continue;
+    throw Error(label + ": post_processor: the id " + std::to_string(id) + " is not in the vocabulary; expected 0 to " +
+                std::to_string(vocabulary_size - 1));
+  }
+}
+
+BpeVocabulary read_parsed(const json& root, const std::string& label, const TokenizerConfig& config) {
+  BpeVocabulary vocabulary;
+  vocabulary.rules = read_rules(root, label);
+  heed_class(config, label, vocabulary.rules);
+  const json& model = root["model"];
+  vocabulary.tokens = read_tokens(member(model, "vocab", label + ", model"), label + ", model.vocab");
+  AddedReader added(vocabulary);
+  read_added_tokens(root, label, added);
+  added.add_all(config);
+  const auto prefix = prefix_of_class(config, vocabulary.rules, added);
+  vocabulary.rules.prefix_ids = prefix ? *prefix : prefix_of(root.value("post_processor", json()), label);
+  added.finish();
+  check_prefix(vocabulary.rules.prefix_ids, vocabulary.tokens.size(), label);
+  check_tokens(vocabulary, label + ", model.vocab");
+  read_merges_list(member(model, "merges", label + ", model"), label, vocabulary);
+  return vocabulary;
+}
+
+/// Old files do not name their model.
+bool names_another_model(const json& root) {
+  if (!root.is_object() || !root.contains("model") || !root["model"].is_object()) return false;
+  const json type = root["model"].value("type", json());
+  return type.is_string() && type != "BPE";
 }
 
 }  // namespace
@@ -320,29 +354,21 @@ BpeVocabulary read_vocab_and_merges(const std::filesystem::path& vocab_json, con
 }
 
 BpeVocabulary read_tokenizer_json(const std::filesystem::path& tokenizer_json, const TokenizerConfig& config) {
-  const std::string label = label_of(tokenizer_json);
-  const json root = parse_json_file(tokenizer_json);
-  BpeVocabulary vocabulary;
-  vocabulary.rules = read_rules(root, label);
-  heed_class(config, label, vocabulary.rules);
-  const json& model = root["model"];
-  vocabulary.tokens = read_tokens(member(model, "vocab", label + ", model"), label + ", model.vocab");
-  AddedReader added(vocabulary);
-  read_added_tokens(root, label, added);
-  added.add_all(config);
-  if (!leaves_off_prefix(config)) {
-    vocabulary.rules.prefix_ids = prefix_of(root.value("post_processor", json()), label);
-  }
-  added.finish();
-  check_prefix(vocabulary, label);
-  check_tokens(vocabulary, label + ", model.vocab");
-  read_merges_list(member(model, "merges", label + ", model"), label, vocabulary);
-  return vocabulary;
+  return read_parsed(parse_json_file(tokenizer_json), label_of(tokenizer_json), config);
 }
 
-std::vector<std::int32_t> read_prefix_ids(const std::filesystem::path& tokenizer_json) {
+std::optional<BpeVocabulary> read_tokenizer_json_if_bpe(const std::filesystem::path& tokenizer_json,
+                                                        const TokenizerConfig& config) {
+  const json root = parse_json_file(tokenizer_json);
+  if (names_another_model(root)) return std::nullopt;
+  return read_parsed(root, label_of(tokenizer_json), config);
+}
+
+std::vector<std::int32_t> read_prefix_ids(const std::filesystem::path& tokenizer_json, std::size_t vocabulary_size) {
   const std::string label = label_of(tokenizer_json);
-  return prefix_of(parse_json_member(read_text_file(tokenizer_json), label, "post_processor"), label);
+  const auto ids = prefix_of(parse_json_member(read_text_file(tokenizer_json), label, "post_processor"), label);
+  check_prefix(ids, vocabulary_size, label);
+  return ids;
 }
 
 }  // namespace rometrace

@@ -22,13 +22,25 @@ const json& member(const json& object, std::string_view name, const std::string&
 void refuse_field(const std::string& where, const std::string& field, const json& found, const std::string& expected) {
   throw Error(where + ": " + field + " is " + shown(found) + "; expected " + expected +
               "; rometrace reads byte-level BPE as GPT-2, GPT-NeoX, Llama 3 and Qwen have it, and BPE converted from "
-              "SentencePiece as Llama 2, Mistral and Gemma have it; put the tokenizer.model of another SentencePiece "
-              "model beside this file");
+              "SentencePiece as Llama 2, Mistral and Gemma have it; without this file it reads a tokenizer.model");
 }
 
 std::string quoted(const std::string& name) {
   return "\"" + name + "\"";
 }
+
+namespace {
+
+std::string one_of(const std::vector<json>& values) {
+  std::string list;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    if (i > 0) list += i + 1 < values.size() ? ", " : " or ";
+    list += shown(values[i]);
+  }
+  return list;
+}
+
+}  // namespace
 
 void check_fields(const json& object, const std::string& where, const std::string& prefix,
                   const std::vector<KnownField>& known) {
@@ -37,7 +49,7 @@ void check_fields(const json& object, const std::string& where, const std::strin
     const auto at = std::ranges::find_if(known, [&key = name](const KnownField& entry) { return key == entry.name; });
     if (at == known.end()) refuse_field(where, field, value, "no such field");
     const bool allowed = at->allowed.empty() || std::ranges::find(at->allowed, value) != at->allowed.end();
-    if (!allowed) refuse_field(where, field, value, shown(at->allowed.front()));
+    if (!allowed) refuse_field(where, field, value, one_of(at->allowed));
   }
 }
 

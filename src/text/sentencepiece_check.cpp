@@ -159,6 +159,12 @@ void check_rules(std::string_view rules, const std::string& where) {
 }  // namespace
 
 void check_sentencepiece_model(std::string_view model, const std::string& where) {
+  constexpr std::string_view kTags = "\x0A\x12\x1A\x22\x2A";  // of the fields 1 to 5, all of them messages
+  if (!model.empty() && kTags.find(model.front()) == std::string_view::npos) {
+    throw Error(where +
+                ": is no SentencePiece model; expected one, or the tokenizer.json of the same tokeniser beside " +
+                "it (Llama 3 comes with a file of tiktoken's under this name, which is not read)");
+  }
   ProtoReader fields(model, where);
   while (const auto field = fields.next()) {
     if (field->number != kNormalizerSpec && field->number != kDenormalizerSpec) continue;

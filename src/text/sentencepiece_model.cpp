@@ -2,6 +2,7 @@
 #include <array>
 #include <optional>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
 #include "rometrace/error.hpp"
@@ -50,11 +51,11 @@ class SentencePieceModel final : public Backend {
     std::vector<Token> tokens;
     std::size_t begin = 0;
     for (const auto& match : added_->find(text, special)) {
-      append_stretch(text, {begin, match.begin}, tokens);
+      append_stretch(text, {begin, match.begin}, special, tokens);
       tokens.push_back({match.id, match.begin, match.end});
       begin = match.end;
     }
-    append_stretch(text, {begin, text.size()}, tokens);
+    append_stretch(text, {begin, text.size()}, special, tokens);
     return tokens;
   }
 
@@ -124,15 +125,18 @@ class SentencePieceModel final : public Backend {
       if (const auto& piece = model_.IdToPiece(id); !piece.empty()) added.try_emplace(id, AddedToken{piece, id});
     }
     std::vector<AddedToken> tokens;
-    for (auto& [id, token] : added) tokens.push_back(std::move(token));
+    for (auto& [id, token] : added) {
+      const bool stands_for_others = is_of_model(id) && model_.IsUnknown(id);
+      if (token.special && !stands_for_others) special_ids_.insert(id);
+      tokens.push_back(std::move(token));
+    }
     added_.emplace(std::move(tokens));
   }
 
   void read_prefix(const TokenizerConfig& config, const std::filesystem::path& tokenizer_json) {
     std::error_code ignored;
     if (std::filesystem::exists(tokenizer_json, ignored)) {
-      prefix_ids_ = read_prefix_ids(tokenizer_json);
-      check_prefix(label_of(tokenizer_json));
+      prefix_ids_ = read_prefix_ids(tokenizer_json, static_cast<std::size_t>(size_));
       return;
     }
     if (!begins_with_bos(config)) return;
@@ -142,19 +146,8 @@ class SentencePieceModel final : public Backend {
     if (named == names_.end() && model_.IdToPiece(id) != bos) {
       id = config.bos_token ? -1 : model_.bos_id();  // a model may have a name of its own for it
     }
-    if (id < 0) {
-      throw Error(config.where + ": \"bos_token\" is " + in_quotes(bos) +
-                  ", which is not in the vocabulary; expected a token of it");
-    }
+    if (id < 0) refuse_bos(config, bos);
     prefix_ids_ = {id};
-  }
-
-  void check_prefix(const std::string& where) const {
-    for (const std::int32_t id : prefix_ids_) {
-      if (id < size_) continue;
-      throw Error(where + ": post_processor: the id " + std::to_string(id) +
-                  " is not in the vocabulary; expected 0 to " + std::to_string(size_ - 1));
-    }
   }
 
   const SentencePieceProcessor& processor_for(std::string_view text, std::size_t begin) const {
@@ -163,7 +156,20 @@ class SentencePieceModel final : public Backend {
   }
 
   /// Tokens of a stretch of the text that holds no added token that counts.
-  void append_stretch(std::string_view text, ByteRange stretch, std::vector<Token>& tokens) const {
+  void append_stretch(std::string_view text, ByteRange stretch, SpecialTokens special,
+                      std::vector<Token>& tokens) const {
+    const std::size_t before = tokens.size();
+    append_pieces(text, stretch, tokens);
+    if (special == SpecialTokens::kParse) return;
+    const auto is_special = [&](const Token& token) { return special_ids_.contains(token.id); };
+    const auto found = std::find_if(tokens.begin() + static_cast<std::ptrdiff_t>(before), tokens.end(), is_special);
+    if (found == tokens.end()) return;
+    throw Error("text, byte " + std::to_string(found->begin) + ": spells the special token " +
+                in_quotes(token_bytes(found->id)) +
+                ", which this SentencePiece model finds in any text; expected a text without it, or --special-tokens");
+  }
+
+  void append_pieces(std::string_view text, ByteRange stretch, std::vector<Token>& tokens) const {
     const std::string_view original = text.substr(stretch.begin, stretch.end - stretch.begin);
     if (original.empty()) return;
     const auto& processor = processor_for(original, stretch.begin);
@@ -209,6 +215,7 @@ class SentencePieceModel final : public Backend {
   SentencePieceProcessor bare_;    // without
   std::unordered_map<std::int32_t, std::string> names_;  // of added tokens that the model has not, or not so
   std::optional<AddedTokenFinder> added_;
+  std::unordered_set<std::int32_t> special_ids_;  // of them
   std::int32_t size_ = 0;
   std::vector<std::int32_t> prefix_ids_;
 };

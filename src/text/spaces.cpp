@@ -36,11 +36,15 @@ AlignedText mark_spaces(std::string_view text, InFront in_front) {
   return {std::move(marked), std::move(changes)};
 }
 
-std::string unmark_spaces(std::string text) {
-  for (std::size_t at = 0; (at = text.find(kSpaceMark, at)) != std::string::npos; ++at) {
-    text.replace(at, kSpaceMark.size(), " ");
+std::string unmark_spaces(std::string_view text) {
+  std::string unmarked;
+  for (std::size_t begin = 0;;) {
+    const std::size_t end = std::min(text.find(kSpaceMark, begin), text.size());
+    unmarked += text.substr(begin, end - begin);
+    if (end == text.size()) return unmarked;
+    unmarked += ' ';
+    begin = end + kSpaceMark.size();
   }
-  return text;
 }
 
 }  // namespace rometrace

@@ -1,6 +1,7 @@
 #include "rometrace/text/tokenizer.hpp"
 
 #include <cstddef>
+#include <optional>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -22,13 +23,12 @@ bool has(const std::filesystem::path& folder, const char* name) {
   return std::filesystem::exists(folder / name, ignored);
 }
 
-/// Whether a file begins with the tag of a SentencePiece model's field. Llama 3's folders keep a text of tiktoken's
-/// under the same name, and no line of it begins so.
-bool begins_as_sentencepiece(const std::filesystem::path& file) {
-  constexpr std::string_view kTags = "\x0A\x12\x1A\x22\x2A";  // fields 1 to 5, all of them messages
-  std::byte first{};
-  const bool has_any = InputFile::open(file).read({&first, 1}) == 1;
-  return has_any && kTags.find(static_cast<char>(first)) != std::string_view::npos;
+/// The SentencePiece model of a folder; nothing where it has none.
+std::optional<std::filesystem::path> sentencepiece_file_in(const std::filesystem::path& folder) {
+  for (const char* name : {"tokenizer.model", "spiece.model", "sentencepiece.bpe.model"}) {
+    if (has(folder, name)) return folder / name;
+  }
+  return std::nullopt;
 }
 
 [[noreturn]] void refuse_folder(const std::filesystem::path& folder) {
@@ -46,23 +46,21 @@ bool begins_as_sentencepiece(const std::filesystem::path& file) {
 
 std::unique_ptr<const Backend> load_backend(const std::filesystem::path& folder) {
   const std::string where = label_of(folder);
+  const TokenizerConfig config = read_tokenizer_config(folder);
   const auto tokenizer_json = folder / "tokenizer.json";
-  const auto from_tokenizer_json = [&] {
-    const auto vocabulary = read_tokenizer_json(tokenizer_json, read_tokenizer_config(folder));
-    const bool of_bytes = vocabulary.rules.alphabet == BpeRules::Alphabet::kBytes;
-    return of_bytes ? make_byte_level_bpe(vocabulary, where) : make_character_bpe(vocabulary, where);
-  };
-  if (has(folder, "vocab.json") && has(folder, "merges.txt")) {
-    if (has(folder, "tokenizer.json")) return from_tokenizer_json();  // what Hugging Face would read instead
-    return make_byte_level_bpe(
-        read_vocab_and_merges(folder / "vocab.json", folder / "merges.txt", read_tokenizer_config(folder)), where);
-  }
-  for (const char* name : {"tokenizer.model", "spiece.model", "sentencepiece.bpe.model"}) {
-    if (has(folder, name) && (!has(folder, "tokenizer.json") || begins_as_sentencepiece(folder / name))) {
-      return make_sentencepiece_model(folder / name, read_tokenizer_config(folder), tokenizer_json);
+  const auto sentencepiece = sentencepiece_file_in(folder);
+  if (has(folder, "tokenizer.json")) {
+    const std::optional<BpeVocabulary> vocabulary = sentencepiece ? read_tokenizer_json_if_bpe(tokenizer_json, config)
+                                                                  : read_tokenizer_json(tokenizer_json, config);
+    if (vocabulary) {
+      const bool of_bytes = vocabulary->rules.alphabet == BpeRules::Alphabet::kBytes;
+      return of_bytes ? make_byte_level_bpe(*vocabulary, where) : make_character_bpe(*vocabulary, where);
     }
   }
-  if (has(folder, "tokenizer.json")) return from_tokenizer_json();
+  if (has(folder, "vocab.json") && has(folder, "merges.txt")) {
+    return make_byte_level_bpe(read_vocab_and_merges(folder / "vocab.json", folder / "merges.txt", config), where);
+  }
+  if (sentencepiece) return make_sentencepiece_model(*sentencepiece, config, tokenizer_json);
   refuse_folder(folder);
 }
 

@@ -172,4 +172,9 @@ std::string bos_token_of(const TokenizerConfig& config) {
   return is_like_llama(name) ? "<s>" : name == "GemmaTokenizer" ? "<bos>" : "<|endoftext|>";
 }
 
+void refuse_bos(const TokenizerConfig& config, const std::string& bos) {
+  throw Error(config.where + ": \"bos_token\" is " + in_quotes(bos) +
+              ", which is not in the vocabulary; expected a token of it");
+}
+
 }  // namespace rometrace

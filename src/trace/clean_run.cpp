@@ -43,7 +43,6 @@ Recorder recorder(const Decoder& model, const TracePrompt& prompt, const TraceOp
   return {model, shape, noising ? severed_sites(options.kinds) : sites_of(options.kinds)};
 }
 
-// One row of a recording of several, S = 1.
 // The tokens that are run. Throws Error.
 std::vector<std::int32_t> tokens_of(const Decoder& model, const TracePrompt& prompt) {
   for (const auto id : prompt.token_ids) refuse_unless_known(model, id, "");

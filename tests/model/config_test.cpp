@@ -177,6 +177,7 @@ TEST_CASE("a field that cannot be honoured is refused by name, with the value fo
       {{{"tie_word_embeddings", "yes"}}, "tie_word_embeddings is \"yes\"; expected true or false"},
       {{{"add_cross_attention", true}}, "add_cross_attention is true; expected false"},
       {{{"pruned_heads", {{"0", {1}}}}}, "pruned_heads is {\"0\":[1]}; expected none"},
+      {{{"per_layer_config", {{"1", {{"skip", true}}}}}}, "per_layer_config is {\"1\":{\"skip\":true}}; expected none"},
       {{{"quantization_config", {{"bits", 4}}}}, "quantization_config is {\"bits\":4}; expected none"},
       {{{"transformers_weights", "other.safetensors"}}, "transformers_weights is \"other.safetensors\"; expected none"},
   };
@@ -323,6 +324,9 @@ TEST_CASE("Gemma 3's config with pictures gives its decoder's") {
                             {"text_config", {{"hidden_size", 2560}, {"num_hidden_layers", 34}}}});
   CHECK(config.width == 2560);
   CHECK(config.layers == 34);
+  CHECK(config.tie_word_embeddings);
+  const auto untied = read({{"model_type", "gemma3"}, {"tie_word_embeddings", false}, {"text_config", json::object()}});
+  CHECK_FALSE(untied.tie_word_embeddings);
   CHECK(message_of<Error>([] {
           read({{"model_type", "gemma3"}, {"text_config", {{"hidden_size", 0}}}});
         }) == Contains("text_config.hidden_size is 0; expected"));

@@ -629,6 +629,33 @@ def test_weights_that_a_link_leads_nowhere_to_are_fetched_before_others_are_used
     assert len(hub.gets("model.safetensors")) == 2
 
 
+def test_an_empty_reference_that_a_power_cut_left_is_written_anew(hub: Hub, cache: Cache) -> None:
+    reference = cache.repository() / "refs" / "main"
+    cache.fetched()
+    reference.write_text("")
+    done = cache.run("--model", NAME, "--prompt", "A", "--subject", "A")
+    assert done.returncode == 2 and f"get it with `rometrace fetch {NAME}`" in done.stderr
+    assert cache.fetched() == cache.snapshot()
+    assert reference.read_text() == COMMIT
+
+
+def test_a_revision_of_what_has_none_is_refused(cache: Cache, demo: pathlib.Path) -> None:
+    prompt = ("--prompt", "Miles Davis plays the", "--subject", "Miles Davis", "--revision", "step1000")
+    for model, reason in ((("--model", demo), "is a folder, which has no other revision"), ((), "no model is named")):
+        done = cache.run(*model, *prompt)
+        assert done.returncode == 2 and done.stdout == "", done.stderr
+        assert "--revision step1000: " in done.stderr and reason in done.stderr
+
+
+def test_weights_that_do_not_fit_the_config_are_listed_as_not_traceable(hub: Hub, cache: Cache) -> None:
+    header = json.dumps({"h.0.attn.c_attn.qweight": {"dtype": "I32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    weights = len(header).to_bytes(8, "little") + header + bytes(4)
+    hub.models["org/quantised"] = hub.models[NAME] | {"model.safetensors": weights}
+    cache.fetched("org/quantised")
+    (listed,) = json.loads(cache.run("models", "--json").stdout)["models"]
+    assert not listed["can_be_traced"] and 'model.safetensors: no tensor "wte.weight"' in listed["obstacle"], listed
+
+
 def test_the_cache_is_listed_with_what_can_be_traced(
     hub: Hub, cache: Cache, validate: Callable[[dict[str, Any]], None]
 ) -> None:

@@ -47,14 +47,19 @@ def from_model(file: Path | bytes, *, by_score: bool) -> Vocabulary:
 
 
 @functools.cache
-def trained_by_sentencepiece(by_score: bool) -> Vocabulary:
+def sentencepiece_model(vocab_size: int) -> bytes:
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(corpus()), model_writer=model, vocab_size=700, model_type="bpe", byte_fallback=True,
+        sentence_iterator=iter(corpus()), model_writer=model, vocab_size=vocab_size, model_type="bpe", byte_fallback=True,
         split_digits=True, normalization_rule_name="identity", remove_extra_whitespaces=False, character_coverage=0.995,
         unk_id=0, bos_id=1, eos_id=2, allow_whitespace_only_pieces=True, hard_vocab_limit=False, minloglevel=2,
     )
-    return from_model(model.getvalue(), by_score=by_score)
+    return model.getvalue()
+
+
+@functools.cache
+def trained_by_sentencepiece(by_score: bool) -> Vocabulary:
+    return from_model(sentencepiece_model(700), by_score=by_score)
 
 
 @functools.cache
@@ -296,6 +301,7 @@ def test_what_transformers_saves_gives_its_ids(
 def test_the_class_of_a_folder_goes_before_the_file_where_it_does_for_transformers(
     tool: Path, tmp_path: Path, config: dict[str, Any], layout: str
 ) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(sentencepiece_model(500))  # not read, where tokenizer.json is there
     tokenizer = convert(trained_by_sentencepiece(True), layout, OTHERS[:3])
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)])
     write(tmp_path, tokenizer)
@@ -304,6 +310,18 @@ def test_the_class_of_a_folder_goes_before_the_file_where_it_does_for_transforme
     if config:
         (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     assert_same_prompts(tool, tmp_path, read_by_transformers(tmp_path), texts(6, ["<s>", "</s>", " </s> "] * 3, 50))
+
+
+@pytest.mark.parametrize("add", [True, False, None])
+def test_code_llamas_class_puts_its_first_token_before_every_prompt(tool: Path, tmp_path: Path, add: bool | None) -> None:
+    write(tmp_path, convert(trained_by_sentencepiece(True), "prepended", USUAL))  # without post-processor
+    names = ("prefix_token", "middle_token", "suffix_token", "eot_token", "fill_token")
+    config = {"tokenizer_class": "CodeLlamaTokenizer"} | dict.fromkeys(names) | ({} if add is None else {"add_bos_token": add})
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    judge = read_by_transformers(tmp_path)
+    assert judge("town").input_ids[0] == 1
+    assert_same_prompts(tool, tmp_path, judge, texts(7, count=10))
 
 
 def test_a_traced_prompt_has_the_tokens_of_the_model_it_was_converted_from(

@@ -283,6 +283,17 @@ def test_classes_without_a_pre_tokeniser_of_their_own_take_the_files_first_space
     assert_same_as_transformers(tool, tmp_path, judge, ["the river", " the river", "", "It's"])
 
 
+@pytest.mark.parametrize("kind", ["GPT2Tokenizer", "GPTNeoXTokenizer", None])
+def test_the_files_own_splits_count_whatever_the_class(tool: Path, tmp_path: Path, kind: str | None) -> None:
+    """SmolLM's digits, say: the classes of transformers 5.23 leave the file's stages out, but the models were trained
+    with them."""
+    stages = [pre_tokenizers.Digits(individual_digits=True), byte_level_stage(regex=True)]
+    tokenizer = train(tmp_path, pre_tokenizers.Sequence(stages))
+    judge = write_config(tmp_path, "gpt2", {"tokenizer_class": kind} if kind else {})
+    assert judge("a\n\n1").input_ids != tokenizer.encode("a\n\n1").ids
+    assert_same_as_tokenizers(tool, tmp_path, tokenizer, ["a\n\n1", "x  12", *random_texts(11, [], 100)])
+
+
 def test_a_text_of_tiktokens_beside_tokenizer_json_is_let_be(tool: Path, tmp_path: Path) -> None:
     """Llama 3's folders have one, under the name of a SentencePiece model."""
     tokenizer = train(tmp_path, isolated(LLAMA_3))

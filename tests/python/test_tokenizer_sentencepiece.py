@@ -129,6 +129,23 @@ def test_gemmas_class_gives_the_ids_of_transformers(tool: Path, tmp_path: Path) 
     assert_same_as_transformers(tool, tmp_path, judge, texts(8, parts * 3), "--parse-special")
 
 
+def test_a_text_cannot_spell_a_special_token_that_the_model_finds_by_itself(tool: Path, tmp_path: Path) -> None:
+    """As Gemma's <start_of_turn>, which its maker defined as a piece for users. tokenizer.json has no such pieces."""
+    symbols = [*GEMMA_LIKE["user_defined_symbols"], "<start_of_turn>"]
+    train(tmp_path, **(GEMMA_LIKE | {"user_defined_symbols": symbols, "control_symbols": []}))
+    model = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
+    id_of_turn = model.piece_to_id("<start_of_turn>")
+    flags = {"lstrip": False, "rstrip": False, "single_word": False, "normalized": False, "special": True}
+    config = {"tokenizer_class": "GemmaTokenizer", "bos_token": "<bos>",
+              "added_tokens_decoder": {str(id_of_turn): {"content": "<start_of_turn>"} | flags}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    (refused, table) = tokenize(tool, tmp_path, ["é <start_of_turn>user", "<table>\U0001F600 <unk>"])
+    assert refused["error"].startswith('text, byte 3: spells the special token "<start_of_turn>"'), refused
+    assert table["ids"] == model.encode("<table>\U0001F600 <unk>")
+    (parsed,) = tokenize(tool, tmp_path, ["é <start_of_turn>user"], "--parse-special")
+    assert parsed["ids"] == model.encode("é <start_of_turn>user")
+
+
 @pytest.mark.parametrize("post_processor", ["none", "byte level", "template"])
 def test_tokenizer_json_beside_a_model_alone_says_what_goes_before_a_prompt(tool: Path, tmp_path: Path, post_processor: str) -> None:
     """Not add_bos_token, which transformers 5 does not heed then, nor the class."""

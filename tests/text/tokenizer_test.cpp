@@ -519,20 +519,36 @@ TEST_CASE("each of a character's byte pieces covers the whole character, the spa
   CHECK(begins_odd.at(1).end == 4);
 }
 
-TEST_CASE("vocab.json and merges.txt go before a SentencePiece model, a model before tokenizer.json") {
+TEST_CASE("tokenizer.json goes before vocab.json and merges.txt, and these before a SentencePiece model") {
   const TemporaryFolder folder;
-  folder.write("tokenizer.json", fixture_as_tokenizer_json().dump());
-  CHECK(Tokenizer::load(folder.path()).size() == fixture().size());
   CHECK(load_model(folder, small_model()).size() == 264);
   folder.write("vocab.json", testing::content_of(kFixture / "vocab.json"));
   folder.write("merges.txt", testing::content_of(kFixture / "merges.txt"));
   CHECK(Tokenizer::load(folder.path()).size() == fixture().size());
+  auto file = fixture_as_tokenizer_json();
+  const auto id = fixture().size();
+  file["added_tokens"].push_back({{"id", id}, {"content", "<|more|>"}});
+  folder.write("tokenizer.json", file.dump());
+  CHECK(Tokenizer::load(folder.path()).size() == id + 1);
 }
 
-TEST_CASE("a tokenizer.model that is no SentencePiece model does not go before tokenizer.json") {
+TEST_CASE("a tokenizer.json that is not BPE leaves a SentencePiece model to be read, and is refused without one") {
+  const TemporaryFolder folder;
+  auto file = fixture_as_tokenizer_json();
+  file["model"]["type"] = "Unigram";
+  folder.write("tokenizer.json", file.dump());
+  CHECK(complaint_about(folder) == Contains(R"(tokenizer.json: "model.type" is "Unigram"; expected "BPE")"));
+  CHECK(load_model(folder, small_model()).size() == 264);
+  file["model"].erase("type");  // of BPE, in old files
+  folder.write("tokenizer.json", file.dump());
+  CHECK(Tokenizer::load(folder.path()).size() == fixture().size());
+}
+
+TEST_CASE("a tokenizer.model that is no SentencePiece model is called so, and let be beside tokenizer.json") {
   const TemporaryFolder folder;
   folder.write("tokenizer.model", "IQ== 0\nIg== 1\nIw== 2\n");  // tiktoken's, as Llama 3 has it
-  CHECK(complaint_about(folder) == Contains("tokenizer.model: "));
+  CHECK(complaint_about(folder) ==
+        Contains("tokenizer.model: is no SentencePiece model; expected one, or the tokenizer.json"));
   folder.write("tokenizer.json", fixture_as_tokenizer_json().dump());
   CHECK(Tokenizer::load(folder.path()).size() == fixture().size());
 }
@@ -585,16 +601,19 @@ TEST_CASE("without a named class, the model's type says what goes before a promp
   CHECK(prefix("gpt2") == Ids{});
 }
 
-TEST_CASE("a template beside a SentencePiece model says what goes before a prompt") {
+TEST_CASE("a template beside a unigram model says what goes before a prompt") {
   const TemporaryFolder folder;
+  const auto write = [&](const json& post_processor) {
+    const json model = {{"type", "Unigram"}, {"vocab", {{"a", 1}}}};
+    folder.write("tokenizer.json", json{{"model", model}, {"post_processor", post_processor}}.dump());
+  };
   folder.write("tokenizer_config.json", R"({"tokenizer_class": "LlamaTokenizer"})");
-  folder.write("tokenizer.json",
-               json{{"model", {{"vocab", {{"a", 1}}}}}, {"post_processor", template_of(2, "A")}}.dump());
+  write(template_of(2, "A"));
   CHECK(ids_of(load_model(folder, small_model()).encode_prompt("")) == Ids{2});
-  folder.write("tokenizer.json", json{{"post_processor", template_of(264, "A")}}.dump());
+  write(template_of(264, "A"));
   CHECK(complaint_about(folder) == Contains("the id 264 is not in the vocabulary; expected 0 to 263"));
   folder.write("tokenizer_config.json", R"({"tokenizer_class": "LlamaTokenizer", "add_bos_token": true})");
-  folder.write("tokenizer.json", R"({"post_processor": null})");
+  write(nullptr);
   CHECK(ids_of(load_model(folder, small_model()).encode_prompt("a")) == Ids{kSpaceA});
 }
 

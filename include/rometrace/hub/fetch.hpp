@@ -27,7 +27,7 @@ struct FetchOptions {
 /// resolve_model() and huggingface_hub find from then on. What is there is not fetched again. Of a model that has two
 /// names (see resolve_model()) it is kept under the one under which the cache has the most of it, else under the one
 /// asked for; huggingface_hub, which knows no second names, finds it under that one. Where the hub cannot be reached,
-/// the cache's snapshot is returned if it is complete, as by huggingface_hub's snapshot_download; `note` is told.
+/// the cache's snapshot is returned if it is complete; `note` is told. (One that refuses is an error.)
 ///
 /// Fetched are config.json, the tokeniser's files, and the first of model.safetensors, model.safetensors.index.json
 /// with its shards, pytorch_model.bin, pytorch_model.bin.index.json with its shards. Each file is received as

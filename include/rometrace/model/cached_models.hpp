@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <stop_token>
 #include <string>
@@ -22,8 +23,9 @@ struct CachedModel {
 };
 
 /// All models in the cache that resolve_model() looks into, sorted by name, then commit; empty if there is no such
-/// folder. Reads configs, tokenisers and the heads of weights, not the weights. Throws Error if the cache cannot be
-/// read; Interrupted.
-std::vector<CachedModel> cached_models(const std::stop_token& stop);
+/// folder. Reads configs, tokenisers and the heads of weights, not the weights. `note`, which may be empty, is told of
+/// a model that cannot be looked into, which is left out. Throws Error if the cache cannot be read; Interrupted.
+std::vector<CachedModel> cached_models(const std::stop_token& stop,
+                                       const std::function<void(const std::string&)>& note = {});
 
 }  // namespace rometrace

@@ -24,6 +24,9 @@ struct TensorView {
   std::vector<std::int64_t> strides = {};
 };
 
+/// "[2,3]", for messages.
+std::string shape_text(std::span<const std::int64_t> shape);
+
 /// A file of named tensors, memory-mapped read-only: opening costs no memory for the weights. Nobody may shorten the
 /// file while it is open; replacing it by another is harmless. Immutable; safe to use from several threads.
 class WeightFile {

@@ -2,6 +2,7 @@
 
 #include <c10/core/ScalarType.h>
 
+#include <cstdint>
 #include <functional>
 #include <optional>
 #include <span>
@@ -22,11 +23,25 @@ struct Finding {
   std::string detail;  ///< what was found (kFound: that is all, whatever it is); of what is not checked, why
 };
 
-/// The engines that a self-check compares, by default trace_sweep() and trace_plain(), each after a clean run of its
-/// own. Tests put faulty ones in their place.
+/// Clean states that are put back in a corrupted run.
+struct Restored {
+  TokenRange positions;
+  LayerRange layers;
+};
+
+/// The mean over the draws of the probability of `answer` in a corrupted run for each of `restored`. The model runs all
+/// of it, with the clean run beside: an engine takes some of these scores from what must hold. Throws Error.
+std::vector<double> restored_scores(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options,
+                                    std::int32_t answer, std::span<const Restored> restored);
+
+/// What a self-check compares: by default trace_sweep() and trace_plain(), each after a clean run of its own, and
+/// restored_scores(). Tests put faulty ones in their place.
 struct CheckedEngines {
   using Tracer = std::function<Trace(const Decoder&, const TracePrompt&, const TraceOptions&, const RunControl&)>;
   Tracer sweep, plain;
+  std::function<std::vector<double>(const Decoder&, const TracePrompt&, const TraceOptions&, std::int32_t,
+                                    std::span<const Restored>)>
+      restore = restored_scores;
 
   CheckedEngines();
 };

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "rometrace/text/tokenizer.hpp"
@@ -32,6 +33,11 @@ class AddedTokenFinder {
   };
 
   explicit AddedTokenFinder(std::vector<AddedToken> tokens);
+  AddedTokenFinder(const AddedTokenFinder&) = delete;
+  AddedTokenFinder(AddedTokenFinder&&) noexcept = default;
+  AddedTokenFinder& operator=(const AddedTokenFinder&) = delete;
+  AddedTokenFinder& operator=(AddedTokenFinder&&) noexcept = default;
+  ~AddedTokenFinder() = default;
 
   /// The tokens of `text`, which is UTF-8, in order and apart. A special token that is not asked for is no match, but
   /// nothing is looked for inside its spelling either.
@@ -40,8 +46,9 @@ class AddedTokenFinder {
  private:
   const AddedToken* at(std::string_view text) const;  // the longest that begins it
 
-  std::vector<AddedToken> tokens_;  // longest first
-  std::array<std::vector<std::size_t>, 256> by_first_byte_;
+  std::vector<AddedToken> tokens_;
+  std::unordered_map<std::string_view, std::size_t> by_content_;  // places in tokens_, whose contents they view
+  std::array<std::vector<std::size_t>, 256> lengths_;             // of those that begin with a byte, longest first
 };
 
 }  // namespace rometrace

@@ -36,6 +36,6 @@ AlignedText with_first_space(std::string_view text, InFront in_front);
 AlignedText mark_spaces(std::string_view text, InFront in_front);
 
 /// `text` with a space for each "▁".
-std::string unmark_spaces(std::string text);
+std::string unmark_spaces(std::string_view text);
 
 }  // namespace rometrace

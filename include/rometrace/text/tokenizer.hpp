@@ -27,17 +27,19 @@ enum class SpecialTokens {
 };
 
 /// Text <-> token ids, as Hugging Face's transformers does it. SentencePiece does the work, for byte-level BPE (GPT-2)
-/// too. BPE from JSON files gives the ids of Hugging Face's tokenizers, a SentencePiece model those of sentencepiece
-/// under the rules of its tokenizer_config.json. Added tokens that are not special (runs of spaces, say) are always
-/// found in a text. Immutable once loaded; safe to use from several threads.
+/// too. A tokenizer.json gives the ids that Hugging Face's tokenizers gives for it; what transformers' class puts in
+/// place of the file's rules is heeded in files converted from SentencePiece (Llama's), while a byte-level file's own
+/// splits count, which are those that its model was trained with, though GPT2Tokenizer and others of transformers 5.23
+/// leave them out. A SentencePiece model gives the ids of sentencepiece under the rules of tokenizer_config.json. Added
+/// tokens that are not special (runs of spaces, say) are always found in a text. Immutable once loaded; safe to use
+/// from several threads.
 class Tokenizer {
  public:
-  /// Loads the tokeniser of a model folder: vocab.json + merges.txt, or tokenizer.json in their place where that lies
-  /// beside them; else a SentencePiece model (tokenizer.model, spiece.model, sentencepiece.bpe.model), which goes
-  /// before the tokenizer.json that was converted from it; else tokenizer.json (BPE, byte-level or converted). A
-  /// tokenizer.model of another kind, as Llama 3's folders have it, does not go before a tokenizer.json. What
-  /// tokenizer_config.json says of the tokens is heeded or refused by name; where that file names no class,
-  /// config.json's "model_type" does. Throws Error.
+  /// Loads the tokeniser of a model folder: tokenizer.json (BPE, byte-level or converted from SentencePiece), as
+  /// transformers 5 does; else vocab.json + merges.txt; else a SentencePiece model (tokenizer.model, spiece.model,
+  /// sentencepiece.bpe.model), which also goes before a tokenizer.json that is not BPE. What tokenizer_config.json says
+  /// of the tokens is heeded or refused by name; where that file names no class, config.json's "model_type" does.
+  /// Throws Error.
   static Tokenizer load(const std::filesystem::path& folder);
 
   ~Tokenizer();
@@ -56,10 +58,10 @@ class Tokenizer {
   std::vector<Token> encode_prompt(std::string_view text, SpecialTokens special = SpecialTokens::kAsText) const;
 
   /// The ids that go before every prompt: the begin-of-text token of models that were trained with it (Llama, Gemma,
-  /// OPT, ...), else none. Where the folder has a tokenizer.json, its post-processor alone says it, as in transformers
-  /// 5.23, which does not heed "add_bos_token" then; elsewhere tokenizer_config.json's "add_bos_token" does, else the
-  /// documented default of the tokeniser's class. A token that the same rules put behind a text is left off: a trace
-  /// asks for the next token.
+  /// OPT, ...), else none. Where the folder has a tokenizer.json, its post-processor or the tokeniser's class says it,
+  /// as in transformers 5.23, which does not heed "add_bos_token" then; elsewhere tokenizer_config.json's
+  /// "add_bos_token" does, else the documented default of the tokeniser's class. A token that the same rules put behind
+  /// a text is left off: a trace asks for the next token.
   std::span<const std::int32_t> prefix_ids() const;
 
   /// The bytes that the tokens stand for. For byte-level BPE, decode(encode(text)) == text for every UTF-8 text that no

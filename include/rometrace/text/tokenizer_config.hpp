@@ -41,4 +41,7 @@ std::optional<FirstSpace> first_space_of_class(const TokenizerConfig& config);
 /// The begin-of-text token's text: "bos_token", else as the tokeniser's class has it.
 std::string bos_token_of(const TokenizerConfig& config);
 
+/// Throws the Error of a begin-of-text token that is not in the vocabulary.
+[[noreturn]] void refuse_bos(const TokenizerConfig& config, const std::string& bos);
+
 }  // namespace rometrace
