@@ -46,8 +46,7 @@ AddedTokenFinder::AddedTokenFinder(std::vector<AddedToken> tokens) : tokens_(std
   }
   for (auto& lengths : lengths_) {
     std::ranges::sort(lengths, std::greater());
-    const auto repeated = std::ranges::unique(lengths);
-    lengths.erase(repeated.begin(), repeated.end());
+    lengths.erase(std::unique(lengths.begin(), lengths.end()), lengths.end());
   }
 }
 
