@@ -240,6 +240,25 @@ class SentencePieces:
         return piece.replace("\N{LOWER ONE EIGHTH BLOCK}", " ").encode()
 
 
+class ConvertedPieces:
+    """A tokenizer.json that was converted from SentencePiece, behind the same."""
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._added = tokenizer.get_added_tokens_decoder()
+
+    def encode(self, text: str, add_special_tokens: bool = False) -> Any:
+        return self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
+
+    def bytes_of(self, token_id: int) -> bytes:
+        if token_id in self._added:
+            return self._added[token_id].content.encode()
+        piece = self._tokenizer.id_to_token(token_id)
+        if re.fullmatch("<0x[0-9A-F]{2}>", piece):
+            return bytes([int(piece[3:-1], 16)])
+        return piece.replace("\N{LOWER ONE EIGHTH BLOCK}", " ").encode()
+
+
 def load_tokenizer(folder: Path) -> Any:
     """The tokeniser of `folder`: vocab.json + merges.txt, else a SentencePiece model, else tokenizer.json.
 
@@ -250,7 +269,9 @@ def load_tokenizer(folder: Path) -> Any:
     for name in SENTENCEPIECE_NAMES:
         if (folder / name).exists():
             return SentencePieces(folder / name)
-    return tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    converted = getattr(tokenizer.model, "byte_fallback", False)
+    return ConvertedPieces(tokenizer) if converted else tokenizer
 
 
 def prefix_ids(folder: Path, tokenizer: Any) -> list[int]:
@@ -281,7 +302,7 @@ def byte_alphabet() -> dict[str, int]:
 
 def token_bytes(tokenizer: Any, token_id: int) -> bytes:
     """The bytes that one token stands for inside a text; of a special token, its name."""
-    if isinstance(tokenizer, SentencePieces):
+    if isinstance(tokenizer, (SentencePieces, ConvertedPieces)):
         return tokenizer.bytes_of(token_id)
     if isinstance(tokenizer, tokenizers.Tokenizer):
         added = tokenizer.get_added_tokens_decoder().get(token_id)
@@ -303,7 +324,7 @@ def encode(tokenizer: Any, text: str) -> list[int]:
 def pieces_of(tokenizer: Any, token_ids: Sequence[int], text: str) -> list[bytes]:
     """The bytes of `text` that each of its tokens covers: a space that SentencePiece puts before it is none of them."""
     pieces = [token_bytes(tokenizer, token_id) for token_id in token_ids]
-    if isinstance(tokenizer, SentencePieces) and b"".join(pieces) == b" " + text.encode():
+    if isinstance(tokenizer, (SentencePieces, ConvertedPieces)) and b"".join(pieces) == b" " + text.encode():
         pieces[0] = pieces[0][1:]
     return pieces
 

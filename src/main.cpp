@@ -81,7 +81,7 @@ int run_and_report(int argc, char** argv) {
     spdlog::error("interrupted");
     return kInterrupted;
   } catch (const Interrupted&) {
-    spdlog::error("interrupted; nothing was written");
+    spdlog::error("interrupted before anything was written");
     return kInterrupted;
   } catch (const Error& error) {
     spdlog::error("{}", error.what());

@@ -126,6 +126,9 @@ std::shared_ptr<const Decoder> load_model(const Options& options, const std::fil
   const auto products = options.engine == Engine::kGradient ? Products::kDifferentiable : Products::kFast;
   LoadOptions load{dtype_of(options), device, products, std::nullopt};
   if (options.engine != Engine::kGradient) load.memory = memory_for_weights(options, device);
+  if (options.engine == Engine::kGradient && options.memory) {
+    spdlog::warn("--memory does not bound the weights of --engine gradient, which needs all layers at once");
+  }
   auto model = Decoder::load(folder, load);
   spdlog::debug("{}: {} parameters loaded in {:.2f} s", folder.string(), model->parameter_count(), loading.seconds());
   if (model->streamed()) {
@@ -139,8 +142,13 @@ std::int64_t memory_for_rows(const Options& options, const Decoder& model, std::
   if (options.memory) {
     const auto left = *options.memory - model.held_bytes();
     if (left >= least) return left;
-    throw Error("--memory: " + size_text(*options.memory) + " does not hold " +
-                (model.streamed() ? "two layers" : "the weights") + " (" + size_text(model.held_bytes()) +
+    const std::string held =
+        (model.streamed() ? "two layers with a part of the head (" : "the weights (") + size_text(model.held_bytes());
+    if (left < 1) {
+      throw Error("--memory: " + size_text(*options.memory) + " does not hold " + held +
+                  "); expected more than that, with room for the prompt's runs");
+    }
+    throw Error("--memory: " + size_text(*options.memory) + " does not hold " + held +
                 ") and the runs of the longest prompt (" + size_text(least) + "); expected at least " +
                 size_text(model.held_bytes() + least) + ", or fewer samples");
   }

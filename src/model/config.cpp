@@ -84,7 +84,7 @@ Family read_family(const ConfigFields& fields, const std::string& architecture) 
                           ? what_it_is(fields.at("model_type").get<std::string>())
                           : std::string();
     fields.refuse("model_type is " + (named ? one_line(fields.at("model_type").dump()) : "absent") + what +
-                  "; only dense decoders of these families can be traced: " + family_names());
+                  "; only dense decoders of these families can be traced: " + family_names() + ", gemma3");
   }
   if (architecture.empty()) return *found;
   std::string_view name = architecture;
@@ -186,6 +186,7 @@ Rotary read_rotary(const ConfigFields& scaling, const DecoderConfig& config, dou
   } else if (type == "yarn") {
     rotary.scaling = Rotary::Scaling::kYarn;
     rotary.original_positions = original();
+    if (!scaling.has("factor")) need("factor");
     rotary.factor = scaling.positive_or_null("factor", positions / rotary.original_positions);
     rotary.beta_fast = scaling.positive_or_null("beta_fast", rotary.beta_fast);
     rotary.beta_slow = scaling.positive_or_null("beta_slow", rotary.beta_slow);

@@ -19,10 +19,10 @@ using Row = std::array<std::string, kColumns>;
 /// "main, v1.0 (607a30d)".
 std::string revision_text(const CachedModel& model) {
   constexpr std::size_t kShortCommit = 7;
-  const std::string commit = model.commit.substr(0, kShortCommit);
   std::string names;
   for (const std::string& revision : model.revisions) names += (names.empty() ? "" : ", ") + revision;
-  return names.empty() ? commit : names + " (" + commit + ")";
+  if (names.empty()) return model.commit;  // whole: as --revision takes it
+  return names + " (" + model.commit.substr(0, kShortCommit) + ")";
 }
 
 /// "gpt2, 12 x 768".

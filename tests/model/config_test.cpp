@@ -299,8 +299,9 @@ TEST_CASE("rotary positions are read from the fields of older and of newer files
   CHECK(scaled.scaling == Rotary::Scaling::kLlama3);
   CHECK(scaled.factor == 8);
   CHECK(rotary({{"rope_scaling", {{"type", "linear"}, {"factor", 2.0}}}}).scaling == Rotary::Scaling::kLinear);
-  const auto yarn = rotary({{"max_position_embeddings", 4096},
-                            {"rope_scaling", {{"type", "yarn"}, {"original_max_position_embeddings", 1024}}}});
+  const auto yarn =
+      rotary({{"max_position_embeddings", 4096},
+              {"rope_scaling", {{"type", "yarn"}, {"factor", nullptr}, {"original_max_position_embeddings", 1024}}}});
   CHECK(yarn.factor == 4);
   CHECK(yarn.magnitude == doctest::Approx(0.1 * std::log(4.0) + 1));
   CHECK(read(fields_of("gpt_neox")).rotary.at(0).width == 24);
@@ -342,6 +343,7 @@ TEST_CASE("what a family's checkpoints may say and is not computed is refused by
       {"llama", {{"architectures", {"LlamaForSequenceClassification"}}}, "expected a language model: LlamaForCausalLM"},
       {"llama", {{"rope_scaling", {{"type", "longrope"}}}}, "rope_scaling.type is \"longrope\"; expected default"},
       {"llama", {{"rope_scaling", {{"type", "linear"}}}}, "rotary positions of type linear have no factor"},
+      {"llama", {{"rope_scaling", {{"type", "yarn"}}}}, "rotary positions of type yarn have no factor"},
       {"llama", {{"rope_scaling", 2}}, "rope_scaling is 2; expected an object"},
       {"llama", {{"num_key_value_heads", 5}}, "num_key_value_heads is 5, which does not divide num_attention_heads 32"},
       {"llama", {{"num_attention_heads", 33}}, "num_attention_heads is 33, which does not divide hidden_size 4096"},

@@ -255,5 +255,5 @@ def test_ctrl_c_stops_it_and_leaves_nothing(bin_dir: Path, tmp_path: Path) -> No
     process.send_signal(signal.SIGINT)
     _, messages = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert messages.splitlines()[-1] == "rometrace: interrupted; nothing was written"
+    assert messages.splitlines()[-1] == "rometrace: interrupted before anything was written"
     assert list(tmp_path.iterdir()) == []

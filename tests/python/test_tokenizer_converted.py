@@ -16,6 +16,7 @@ import pytest
 import sentencepiece
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from reference_tracer import encode, load_tokenizer, prefix_ids, token_bytes
 from tokenizing import CODE_POINTS, python_sources, tokenize
 
 TEXT = """The tower stands in the middle of the town, and the town stands at the mouth of the river.
@@ -336,6 +337,9 @@ def test_a_traced_prompt_has_the_tokens_of_the_model_it_was_converted_from(
     tokenizer.save_pretrained(str(tmp_path))
     options = ["--prompt", "Once upon a time, Lily 😀 saw a big dog", "--subject", "Lily 😀", "--samples", "1"]
     of_model, converted = (traced("--model", folder, *options) for folder in (source, tmp_path))
+    reference = load_tokenizer(tmp_path)
+    assert prefix_ids(tmp_path, reference) + encode(reference, options[1]) == converted["token_ids"]
+    assert [token_bytes(reference, i).hex() for i in converted["token_ids"][2:]] == converted["token_bytes"][2:]
     for record in (of_model, converted):
         del record["model"], record["run"]  # the folder's name, and times
     assert converted == of_model

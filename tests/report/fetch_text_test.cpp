@@ -55,7 +55,7 @@ TEST_CASE("the table of models shows what can be traced, and says why something 
   CHECK(render_models({good, bad}, style) ==
         "model                  revision                size  family, layers x width  traceable\n"
         "openai-community/gpt2  main, v1 (aaaaaaa)  548.1 MB  gpt2, 12 x 768          yes\n"
-        "org/t5\\x1B             bbbbbbb                  7 B  t5                      no\n"
+        "org/t5\\x1B             bbbbbbbbb                7 B  t5                      no\n"
         "    not traceable: config.json: model_type is \"t5\"\n");
   CHECK(render_models({}, style).empty());
 
@@ -63,7 +63,7 @@ TEST_CASE("the table of models shows what can be traced, and says why something 
   CHECK(render_models({good, bad}, style) ==
         "model               revision       size  family,…  traceable\n"
         "openai-community/…  main, v1…  548.1 MB  gpt2, 1…  yes\n"
-        "org/t5\\x1B          bbbbbbb         7 B  t5        no\n"
+        "org/t5\\x1B          bbbbbbbbb       7 B  t5        no\n"
         "    not traceable: config.json: model_type is \"t5\"\n");
 }
 
