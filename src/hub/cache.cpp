@@ -1,6 +1,5 @@
 #include "rometrace/hub/cache.hpp"
 
-#include <algorithm>
 #include <optional>
 #include <system_error>
 #include <vector>
@@ -9,7 +8,6 @@
 #include "hub/model_files.hpp"
 #include "hub/names.hpp"
 #include "hub/settings.hpp"
-#include "hub/weight_files.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
 
@@ -56,33 +54,29 @@ std::optional<fs::path> find_snapshot(const fs::path& repository, const std::str
   return is_folder(snapshot) ? std::optional(snapshot) : std::nullopt;
 }
 
-/// A tokeniser's download leaves a snapshot without weights under one of a model's two names.
-bool has_weights(const fs::path& snapshot) {
-  return std::any_of(kWeightNames.begin(), kWeightNames.end(),
-                     [&](const char* name) { return is_file(snapshot / name); });
-}
-
 fs::path find_in_cache(const std::string& name, const std::string& revision) {
   const fs::path cache = cache_folder();
   const std::vector<std::string> names = names_in_cache(name);
   std::string looked_for;
-  std::string found;
-  std::optional<fs::path> without_weights;
+  std::string lacking;  // what the first snapshot lacks
+  std::string absent;
   for (const std::string& candidate : names) {
     const fs::path repository = cache / folder_in_cache(candidate);
     looked_for += (looked_for.empty() ? "" : " and ") + repository.filename().native();
     if (!is_folder(repository)) continue;
     const std::optional<fs::path> snapshot = find_snapshot(repository, revision);
-    if (snapshot && is_file(*snapshot / "config.json")) {
-      if (has_weights(*snapshot)) return *snapshot;
-      if (!without_weights) without_weights = snapshot;
+    if (!snapshot) {
+      absent = label_of(repository) + " has no revision " + in_quotes(revision);
       continue;
     }
-    found = snapshot ? label_of(*snapshot) + " has no config.json"
-                     : label_of(repository) + " has no revision " + in_quotes(revision);
+    try {
+      check_complete(*snapshot);
+      return *snapshot;
+    } catch (const Error& error) {
+      if (lacking.empty()) lacking = std::string("not all of it is in the cache: ") + error.what();
+    }
   }
-  // Whoever opens it will say what it lacks.
-  if (without_weights) return *without_weights;
+  const std::string& found = lacking.empty() ? absent : lacking;
   if (!found.empty()) throw Error(name + ": " + found + "; " + how_to_get(names, revision));
   const std::string where = cache.empty() ? "." : label_of(cache);
   throw Error(name + ": neither a folder nor in the cache " + where + " (looked for " + looked_for + "); " +

@@ -73,22 +73,27 @@ std::vector<std::string> shards_of(const fs::path& index_json) {
   return {shards.begin(), shards.end()};
 }
 
-bool is_complete(const fs::path& snapshot) {
+void check_complete(const fs::path& snapshot) {
   std::vector<std::string> names;  // with links that lead nowhere: what would be opened is what must be there
   std::error_code error;
   for (fs::directory_iterator entry(snapshot, error), end; !error && entry != end; entry.increment(error)) {
     names.push_back(entry->path().filename().native());
   }
-  const auto is_there = [&](const std::string& name) {
+  const auto check_is_there = [&](const std::string& name) {
     std::error_code ignored;
-    return fs::is_regular_file(snapshot / name, ignored);
+    if (!fs::is_regular_file(snapshot / name, ignored)) throw Error(label_of(snapshot / name) + " is missing");
   };
+  const ModelFiles chosen = choose_model_files(names, label_of(snapshot));
+  std::for_each(chosen.files.begin(), chosen.files.end(), check_is_there);
+  if (!chosen.index) return;
+  const auto shards = shards_of(snapshot / *chosen.index);
+  std::for_each(shards.begin(), shards.end(), check_is_there);
+}
+
+bool is_complete(const fs::path& snapshot) {
   try {
-    const ModelFiles chosen = choose_model_files(names, "");
-    if (!std::all_of(chosen.files.begin(), chosen.files.end(), is_there)) return false;
-    if (!chosen.index) return true;
-    const auto shards = shards_of(snapshot / *chosen.index);
-    return std::all_of(shards.begin(), shards.end(), is_there);
+    check_complete(snapshot);
+    return true;
   } catch (const Error&) {
     return false;
   }

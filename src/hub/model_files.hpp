@@ -22,8 +22,10 @@ ModelFiles choose_model_files(const std::vector<std::string>& names, std::string
 /// The files that an index of shards names, each once, sorted. Throws Error: not an index, a name that leads elsewhere.
 std::vector<std::string> shards_of(const std::filesystem::path& index_json);
 
-/// Whether a snapshot holds all that choose_model_files() would choose of it, shards included; a link that leads
-/// nowhere is chosen, and is nothing that it holds.
+/// Throws Error, the path in front, where a snapshot does not hold all that choose_model_files() would choose of it,
+/// shards included; a link that leads nowhere is chosen, and is nothing that it holds.
+void check_complete(const std::filesystem::path& snapshot);
+
 bool is_complete(const std::filesystem::path& snapshot);
 
 }  // namespace rometrace

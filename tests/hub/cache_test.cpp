@@ -56,8 +56,7 @@ fs::path cache_model(const TemporaryFolder& folder, const fs::path& cache, const
                      const std::string& commit = "c0ffee", const std::string& reference = "main") {
   folder.write(cache / repository / "refs" / reference, commit);
   const fs::path snapshot = cache / repository / "snapshots" / commit;
-  folder.write(snapshot / "config.json", "{}");
-  folder.write(snapshot / "model.safetensors", "x");
+  for (const char* name : {"config.json", "tokenizer.json", "model.safetensors"}) folder.write(snapshot / name, "x");
   return folder.path() / snapshot;
 }
 
@@ -136,7 +135,8 @@ TEST_CASE("the first models are found under either of their names") {
   fs::remove(moved / "model.safetensors");  // as after a download of the tokeniser alone
   CHECK(resolve_model("openai-community/gpt2-xl") == old);
   fs::remove(old / "model.safetensors");
-  CHECK(resolve_model("openai-community/gpt2-xl") == moved);
+  CHECK(refusal("openai-community/gpt2-xl") == Contains("gpt2-xl: not all of it is in the cache: " + moved.string() +
+                                                        ": has no weights; expected model.safetensors"));
   const fs::path distilled = cache_model(folder, "", "models--distilgpt2");
   CHECK(resolve_model("distilbert/distilgpt2") == distilled);
 }
@@ -151,17 +151,17 @@ TEST_CASE("a model that is not there is refused with where it was looked for and
   CHECK(refusal("org/name") == Contains("(looked for models--org--name); get it with `rometrace fetch org/name`"));
   cache_model(folder, "", "models--org--name");
   fs::remove(folder.path() / "models--org--name/snapshots/c0ffee/config.json");
-  CHECK(refusal("org/name") == Contains("c0ffee has no config.json; get it with"));
+  CHECK(refusal("org/name") == Contains("c0ffee: has no config.json; expected a language model in Hugging Face layout; "
+                                        "get it with `rometrace fetch org/name`, or"));
 }
 
 TEST_CASE("a model is complete in the cache when nothing has to be fetched to trace it, under either of its names") {
   const TemporaryFolder folder;
   const Environment environment(Variables{{"HF_HUB_CACHE", folder.path().string()}});
   CHECK_FALSE(find_complete_model("gpt2").has_value());
-  cache_model(folder, "", "models--gpt2");
-  CHECK_FALSE(find_complete_model("gpt2").has_value());  // there is no tokeniser
+  fs::remove(cache_model(folder, "", "models--gpt2") / "tokenizer.json");
+  CHECK_FALSE(find_complete_model("gpt2").has_value());
   const fs::path moved = cache_model(folder, "", "models--openai-community--gpt2");
-  folder.write("models--openai-community--gpt2/snapshots/c0ffee/tokenizer.json", "{}");
   CHECK(find_complete_model("gpt2") == moved);
   CHECK_FALSE(find_complete_model("gpt2", "v2").has_value());
   CHECK(find_complete_model(folder.path().string()) == folder.path());

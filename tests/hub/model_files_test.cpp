@@ -94,6 +94,8 @@ TEST_CASE("a snapshot is complete when nothing of its model is missing") {
   CHECK_FALSE(complete());
   std::filesystem::create_symlink("../blobs/gone", folder.path() / "s/2.safetensors");
   CHECK_FALSE(complete());
+  CHECK(message_of<Error>([&] { check_complete(folder.path() / "s"); }) ==
+        (folder.path() / "s/2.safetensors").string() + " is missing");
   folder.write("blobs/gone", "x");
   CHECK(complete());
 }

@@ -56,7 +56,10 @@ def theirs(folder, variables, name, revision):
     return pathlib.Path(path).parent if path else None
 
 
-def cache_model(cache, repository, commit=COMMIT, references=("main",), files=("config.json", "model.safetensors")):
+ALL_FILES = ("config.json", "tokenizer.json", "model.safetensors")
+
+
+def cache_model(cache, repository, commit=COMMIT, references=("main",), files=ALL_FILES):
     """A repository as huggingface_hub leaves it: blobs, links to them in a snapshot, references to the commit."""
     folder = pathlib.Path(cache) / repository
     snapshot = folder / "snapshots" / commit
