@@ -27,11 +27,14 @@ std::string pattern_of(unsigned value) {
 }
 
 TEST_CASE("every code point except the surrogates is well-formed UTF-8, and nothing above U+10FFFF is") {
+  int characters = 0;
   for (unsigned value = 0; value < 0x140000; ++value) {
     const bool is_character = (value < 0xD800 || value > 0xDFFF) && value <= 0x10FFFF;
+    characters += is_character ? 1 : 0;
     const bool accepted = !find_invalid_utf8(pattern_of(value));
     if (accepted != is_character) FAIL("U+" << std::hex << value << ": accepted is " << accepted);
   }
+  CHECK(characters == 0x110000 - 0x800);
 }
 
 TEST_CASE("overlong forms are not UTF-8") {

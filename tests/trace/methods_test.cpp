@@ -171,7 +171,9 @@ void compare(const Trace& trace, const json& expected) {
 TEST_CASE("both engines give the numbers of an independent tracer for the whole method") {
   const auto root = std::filesystem::path(ROMETRACE_SOURCE_DIR) / "tests/goldens";
   std::map<std::string, std::shared_ptr<const Decoder>> models;
-  for (const auto& golden : testing::read_golden(root / "methods.json").at("traces")) {
+  const auto goldens = testing::read_golden(root / "methods.json").at("traces");
+  CHECK(!goldens.empty());
+  for (const auto& golden : goldens) {
     const std::string about = golden.at("about"), name = golden.at("model");
     CAPTURE(about);
     CAPTURE(name);
