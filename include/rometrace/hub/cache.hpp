@@ -14,9 +14,10 @@ namespace rometrace {
 /// variable that is set to nothing counts as set); there models--ORG--NAME/refs/REVISION names the commit, or
 /// `revision` is the commit itself, and snapshots/COMMIT is the folder. Beyond transformers: the first models are found
 /// under both of their names ("gpt2-xl" and "openai-community/gpt2-xl"; gpt2, gpt2-medium, gpt2-large, distilgpt2
-/// likewise), the one asked for first, but a complete one before one that lacks something; and a reference may end in a newline.
-/// Throws Error: neither a folder nor in the cache (says where it looked and the command that gets it), not a folder
-/// but a file, revision not in the cache, a snapshot that lacks config.json, tokeniser or weights (says what), not a name or a revision at all.
+/// likewise), the one asked for first, but a complete one before one that lacks something; and a reference may end in a
+/// newline. Throws Error: neither a folder nor in the cache (says where it looked and the command that gets it), not a
+/// folder but a file, revision not in the cache, a snapshot that lacks config.json, tokeniser or weights (says what),
+/// not a name or a revision at all.
 std::filesystem::path resolve_model(std::string_view model, std::string_view revision = "main");
 
 /// The same, but nothing where the cache has it not or not all of it: config.json, a tokeniser, and weights with every

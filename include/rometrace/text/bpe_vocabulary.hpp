@@ -67,11 +67,11 @@ BpeVocabulary read_vocab_and_merges(const std::filesystem::path& vocab_json, con
 /// Digits where it is a Sequence; ignore_merges. Converted from SentencePiece, with byte_fallback: a normaliser or a
 /// pre-tokeniser (Metaspace) that writes spaces as "▁"; Llama's class in `config` has a rule of its own for the first
 /// one, which goes before the file's (see first_space_of_class). Both: added tokens; the begin-of-text token of the
-/// post-processor (but
-/// GPT-NeoX's class puts nothing before a prompt, and Code Llama's always its begin-of-text token). The added tokens of
-/// `config` and their flags go before the file's. Throws Error naming the field of anything that would change the
-/// tokens and is not understood, or where `config` and a byte-level file disagree about the first space and the
-/// tokeniser's class would not take the file's. "truncation" and "padding" are for batches and are not heeded.
+/// post-processor (but GPT-NeoX's class puts nothing before a prompt, and Code Llama's always its begin-of-text token).
+/// The added tokens of `config` and their flags go before the file's. Throws Error naming the field of anything that
+/// would change the tokens and is not understood, or where `config` and a byte-level file disagree about the first
+/// space and the tokeniser's class would not take the file's. "truncation" and "padding" are for batches and are not
+/// heeded.
 BpeVocabulary read_tokenizer_json(const std::filesystem::path& tokenizer_json, const TokenizerConfig& config = {});
 
 /// The same, but nothing where the file names another model than BPE (Unigram, say).
