@@ -219,6 +219,11 @@ def precision_of(model: PreTrainedModel) -> Any:
 SENTENCEPIECE_NAMES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 
 
+def bytes_of_piece(piece: str, is_byte: bool) -> bytes:
+    """What a piece stands for inside a text; one byte is spelt <0x0A>."""
+    return bytes([int(piece[3:-1], 16)]) if is_byte else piece.replace("\N{LOWER ONE EIGHTH BLOCK}", " ").encode()
+
+
 class SentencePieces:
     """A SentencePiece model as sentencepiece itself reads it, behind the part of tokenizers' interface used here."""
 
@@ -234,10 +239,7 @@ class SentencePieces:
 
     def bytes_of(self, token_id: int) -> bytes:
         """The bytes that one token stands for inside a text; of a control piece, its name."""
-        piece = self._model.id_to_piece(token_id)
-        if self._model.is_byte(token_id):
-            return bytes([int(piece[3:-1], 16)])  # "<0x0A>"
-        return piece.replace("\N{LOWER ONE EIGHTH BLOCK}", " ").encode()
+        return bytes_of_piece(self._model.id_to_piece(token_id), self._model.is_byte(token_id))
 
 
 class ConvertedPieces:
@@ -254,9 +256,7 @@ class ConvertedPieces:
         if token_id in self._added:
             return self._added[token_id].content.encode()
         piece = self._tokenizer.id_to_token(token_id)
-        if re.fullmatch("<0x[0-9A-F]{2}>", piece):
-            return bytes([int(piece[3:-1], 16)])
-        return piece.replace("\N{LOWER ONE EIGHTH BLOCK}", " ").encode()
+        return bytes_of_piece(piece, re.fullmatch("<0x[0-9A-F]{2}>", piece) is not None)
 
 
 def load_tokenizer(folder: Path) -> Any:

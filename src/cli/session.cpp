@@ -125,8 +125,9 @@ std::shared_ptr<const Decoder> load_model(const Options& options, const std::fil
   set_precision(options);
   const auto products = options.engine == Engine::kGradient ? Products::kDifferentiable : Products::kFast;
   LoadOptions load{dtype_of(options), device, products, std::nullopt};
-  if (options.engine != Engine::kGradient) load.memory = memory_for_weights(options, device);
-  if (options.engine == Engine::kGradient && options.memory) {
+  if (options.engine != Engine::kGradient) {
+    load.memory = memory_for_weights(options, device);
+  } else if (options.memory) {
     spdlog::warn("--memory does not bound the weights of --engine gradient, which needs all layers at once");
   }
   auto model = Decoder::load(folder, load);

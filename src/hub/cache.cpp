@@ -38,13 +38,12 @@ bool is_file(const fs::path& path) {
 /// The commit that a revision stands for in one repository's folder: what refs/REVISION says, else itself.
 std::string read_commit(const fs::path& repository, const std::string& revision) {
   const fs::path reference = repository / "refs" / revision;
-  std::error_code ignored;
-  if (!is_file(reference) || fs::file_size(reference, ignored) == 0) return revision;  // empty: of a writer cut off
-  std::string commit = read_reference(reference);
-  if (!is_plain_name(commit)) {
-    throw Error(label_of(reference) + ": is " + in_quotes(commit) + "; expected a commit");
+  const std::optional<std::string> commit = read_reference(reference);
+  if (!commit) return revision;
+  if (!is_plain_name(*commit)) {
+    throw Error(label_of(reference) + ": is " + in_quotes(*commit) + "; expected a commit");
   }
-  return commit;
+  return *commit;
 }
 
 std::optional<fs::path> find_snapshot(const fs::path& repository, const std::string& revision) {

@@ -91,7 +91,9 @@ void point_to_blob(const fs::path& pointer, const fs::path& blob) {
   rename_over(replacement.path, pointer);
 }
 
-std::string read_reference(const fs::path& file) {
+std::optional<std::string> read_reference(const fs::path& file) {
+  std::error_code ignored;
+  if (!fs::is_regular_file(file, ignored) || fs::file_size(file, ignored) == 0) return std::nullopt;
   return std::string(strip(read_text_file(file)));
 }
 

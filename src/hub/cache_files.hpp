@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <stop_token>
 #include <string>
 
@@ -30,9 +31,9 @@ class BlobLock {
 /// Makes `pointer`, in a snapshot, a relative link to `blob`; a copy of it where there can be no links.
 void point_to_blob(const std::filesystem::path& pointer, const std::filesystem::path& blob);
 
-/// The commit that a file in refs/ names, without white space around it: one made by hand ends in a newline. Throws
-/// Error if it cannot be read.
-std::string read_reference(const std::filesystem::path& file);
+/// The commit that a file in refs/ names, without white space around it: one made by hand ends in a newline. Nothing
+/// where there is no such file, or an empty one, of a writer cut off. Throws Error if it cannot be read.
+std::optional<std::string> read_reference(const std::filesystem::path& file);
 
 /// Writes refs/REVISION of a repository's folder, unless it says so already.
 void write_reference(const std::filesystem::path& repository, const std::string& revision, const std::string& commit);

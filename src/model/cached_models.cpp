@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <system_error>
 #include <tuple>
 
@@ -51,10 +52,9 @@ std::multimap<std::string, std::string> references_of(const fs::path& repository
   const fs::path folder = repository / "refs";
   std::error_code error;
   for (fs::recursive_directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
-    std::error_code ignored;
-    if (!entry->is_regular_file(ignored) || entry->file_size(ignored) == 0) continue;
     try {
-      references.emplace(read_reference(entry->path()), entry->path().lexically_relative(folder).native());
+      const std::optional<std::string> commit = read_reference(entry->path());
+      if (commit) references.emplace(*commit, entry->path().lexically_relative(folder).native());
     } catch (const Error&) {  // another user's: the snapshot is found by its commit
     }
   }

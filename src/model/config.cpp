@@ -62,10 +62,12 @@ std::string what_it_is(const std::string& model_type) {
   return "";
 }
 
+constexpr std::string_view kGemma3WithPictures = "gemma3";  // the text's part is traced
+
 std::string family_names() {
   std::string names;
-  for (const auto& entry : families()) names += (names.empty() ? "" : ", ") + std::string(entry.name);
-  return names;
+  for (const auto& entry : families()) names += std::string(entry.name) + ", ";
+  return names.append(kGemma3WithPictures);
 }
 
 Family read_family(const ConfigFields& fields, const std::string& architecture) {
@@ -74,7 +76,7 @@ Family read_family(const ConfigFields& fields, const std::string& architecture) 
     for (const auto& entry : families()) {
       if (fields.at("model_type") == entry.name) found = entry.family;
     }
-    if (fields.at("model_type") == "gemma3") found = Family::kGemma3;  // with pictures; the text's part is traced
+    if (fields.at("model_type") == kGemma3WithPictures) found = Family::kGemma3;
   } else if (architecture.find("GPT2") != std::string::npos) {
     found = Family::kGpt2;  // the first files name no model_type
   }
@@ -84,7 +86,7 @@ Family read_family(const ConfigFields& fields, const std::string& architecture) 
                           ? what_it_is(fields.at("model_type").get<std::string>())
                           : std::string();
     fields.refuse("model_type is " + (named ? one_line(fields.at("model_type").dump()) : "absent") + what +
-                  "; only dense decoders of these families can be traced: " + family_names() + ", gemma3");
+                  "; only dense decoders of these families can be traced: " + family_names());
   }
   if (architecture.empty()) return *found;
   std::string_view name = architecture;

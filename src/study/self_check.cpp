@@ -7,6 +7,7 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
+#include <numeric>
 #include <span>
 #include <utility>
 
@@ -18,6 +19,7 @@
 #include "rometrace/trace/sigma.hpp"
 #include "rometrace/trace/sweep.hpp"
 #include "trace/corruption.hpp"
+#include "trace/readout.hpp"
 
 namespace rometrace {
 namespace {
@@ -270,10 +272,14 @@ std::vector<double> restored_scores(const Decoder& model, const TracePrompt& pro
     }
   };
   const auto hidden = model.forward(prompt.token_ids, 1 + runs * N, tap);
-  const auto logits = model.logits(hidden.slice(1, hidden.size(1) - 1)).select(1, 0);  // [rows, V]
-  const auto probabilities = logits.to(at::kDouble).softmax(1).select(1, answer);
+  Question question;
+  question.answer = {answer};
+  const auto probabilities = read_logits(model.logits(hidden.slice(1, hidden.size(1) - 1)), question, {});
   std::vector<double> scores;
-  for (std::int64_t run = 0; run < runs; ++run) scores.push_back(rows_of(probabilities, run).mean().item<double>());
+  for (std::int64_t run = 0; run < runs; ++run) {
+    const auto first = probabilities.begin() + 1 + run * N;
+    scores.push_back(std::accumulate(first, first + N, 0.0) / static_cast<double>(N));
+  }
   return scores;
 }
 
