@@ -8,16 +8,16 @@
 #include <string>
 #include <variant>
 
-#include "cli/batch_command.hpp"
-#include "cli/calibrate_command.hpp"
+#include "cli/commands/batch_command.hpp"
+#include "cli/commands/calibrate_command.hpp"
+#include "cli/commands/fetch_command.hpp"
+#include "cli/commands/models_command.hpp"
+#include "cli/commands/self_check_command.hpp"
+#include "cli/commands/trace_command.hpp"
 #include "cli/download.hpp"
 #include "cli/exit_status.hpp"
-#include "cli/fetch_command.hpp"
-#include "cli/models_command.hpp"
-#include "cli/options.hpp"
-#include "cli/process.hpp"
-#include "cli/self_check_command.hpp"
-#include "cli/trace_command.hpp"
+#include "cli/machine/process.hpp"
+#include "cli/options/options.hpp"
 #include "rometrace/error.hpp"
 
 namespace rometrace::cli {

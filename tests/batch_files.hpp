@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "rometrace/study/shard.hpp"
+#include "rometrace/facts/shard.hpp"
 
 namespace rometrace::testing {
 

@@ -1,4 +1,4 @@
-// The program that scripts/benchmark.py times: answers requests, one JSON object a line on stdin, with one a line on
+// The program that scripts/benchmarks/benchmark.py times: answers requests, one JSON object a line on stdin, with one a line on
 // stdout. In one process, so that weights stay loaded and packed between grids as they do in a batch.
 
 #include <ATen/Context.h>

@@ -11,7 +11,7 @@
 
 namespace rometrace::testing {
 
-/// A model folder under tests/goldens/models and what transformers computed for it (scripts/make_goldens.py).
+/// A model folder under tests/goldens/models and what transformers computed for it (tests/judge/make_goldens.py).
 struct GoldenModel {
   std::string name;
   std::filesystem::path folder;

@@ -5,8 +5,8 @@
 
 #include <optional>
 
+#include "cli/machine/terminal_info.hpp"
 #include "cli/progress_bar.hpp"
-#include "cli/terminal_info.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/hub/fetch.hpp"
 #include "rometrace/report/fetch_text.hpp"

@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-#include "cli/terminal_info.hpp"
+#include "cli/machine/terminal_info.hpp"
 
 namespace rometrace::cli {
 

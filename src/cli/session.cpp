@@ -8,16 +8,16 @@
 #include <cstdlib>
 #include <utility>
 
-#include "cli/device.hpp"
 #include "cli/download.hpp"
-#include "cli/free_memory.hpp"
-#include "cli/option_values.hpp"
-#include "cli/share_dir.hpp"
+#include "cli/files/share_dir.hpp"
+#include "cli/machine/device.hpp"
+#include "cli/machine/free_memory.hpp"
+#include "cli/options/option_values.hpp"
 #include "rometrace/error.hpp"
+#include "rometrace/facts/facts.hpp"
 #include "rometrace/hub/cache.hpp"
 #include "rometrace/model/fingerprint.hpp"
 #include "rometrace/stopwatch.hpp"
-#include "rometrace/study/facts.hpp"
 #include "rometrace/text/input_file.hpp"
 #include "rometrace/text/json_file.hpp"
 #include "rometrace/text/sha256.hpp"

@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "cli/options.hpp"
+#include "cli/options/options.hpp"
 #include "rometrace/model/decoder.hpp"
 #include "rometrace/report/json.hpp"
 #include "rometrace/text/tokenizer.hpp"

@@ -3,7 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "rometrace/study/summary.hpp"
+#include "rometrace/summary/summary.hpp"
 
 namespace rometrace {
 

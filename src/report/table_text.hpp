@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-#include "rometrace/study/summary.hpp"
+#include "rometrace/summary/summary.hpp"
 
 namespace rometrace {
 

@@ -12,17 +12,17 @@
 #include <variant>
 #include <vector>
 
+#include "facts/fact_record.hpp"
+#include "facts/facts_reader.hpp"
 #include "files.hpp"
 #include "model/safetensors_header.hpp"
 #include "model/torch_tensors.hpp"
 #include "rometrace/error.hpp"
+#include "rometrace/facts/facts.hpp"
 #include "rometrace/model/config.hpp"
 #include "rometrace/model/weight_file.hpp"
-#include "rometrace/study/facts.hpp"
 #include "rometrace/text/tokenizer.hpp"
 #include "sentencepiece_model.hpp"
-#include "study/fact_record.hpp"
-#include "study/facts_reader.hpp"
 #include "text/as_text.hpp"
 
 namespace rometrace::fuzzing {

@@ -1,4 +1,4 @@
-"""Compares what the executable says with a plain tracer over transformers (scripts/reference_tracer.py), both run with
+"""Compares what the executable says with a plain tracer over transformers (tests/judge/reference_tracer.py), both run with
 the same command line."""
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ import jsonschema
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY / "scripts"))
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+for folder in ("scripts/python", "scripts/benchmarks", "scripts/demo", "tests/judge", "tests/fixtures", "tests/python"):
+    sys.path.insert(0, str(REPOSITORY / folder))
 
 # Started in the background, a shell lets us ignore SIGINT, and so would the programs whose Ctrl-C is tested.
 signal.signal(signal.SIGINT, signal.default_int_handler)

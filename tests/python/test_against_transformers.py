@@ -1,6 +1,6 @@
 """The executable gives the numbers of a plain tracer over transformers, on trained models and random ones.
 
-Both are run with the same command line; the judge is scripts/reference_tracer.py.
+Both are run with the same command line; the judge is tests/judge/reference_tracer.py.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def test_random_models_agree(
 def test_the_demo_agrees_with_its_golden(traced: Traced, repository: Path, dtype: str) -> None:
     path = repository / "tests/goldens/demo.json"
     if not path.exists():
-        pytest.skip(f"{path} is not there; scripts/make_goldens.py --demo writes it")
+        pytest.skip(f"{path} is not there; tests/judge/make_goldens.py --demo writes it")
     golden = json.loads(path.read_text())
     for fact in golden["facts"]:
         by_kind = {entry["kind"]: entry for entry in fact["traces"]}

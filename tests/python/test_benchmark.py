@@ -1,4 +1,4 @@
-"""What scripts/benchmark.py computes rather than measures, and the programs and runs whose scores it compares."""
+"""What scripts/benchmarks/benchmark.py computes rather than measures, and the programs and runs whose scores it compares."""
 
 from __future__ import annotations
 

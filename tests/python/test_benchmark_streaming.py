@@ -1,4 +1,4 @@
-"""What scripts/benchmark_streaming.py measures of a program is that program's own."""
+"""What scripts/benchmarks/benchmark_streaming.py measures of a program is that program's own."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_batch_has_as_many_facts_as_are_asked_for_and_no_prompt_twice(monkeypa
 
 
 def test_a_batch_is_compared_with_its_facts_alone(repository: Path, demo: Path, bin_dir: Path):
-    command = [sys.executable, repository / "scripts/benchmark_streaming.py", demo, "--program", bin_dir / "rometrace"]
+    command = [sys.executable, repository / "scripts/benchmarks/benchmark_streaming.py", demo, "--program", bin_dir / "rometrace"]
     command += ["--memory", "4M", "--facts-per-batch", "14", "--alone", "2", "--samples", "2"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -15,7 +15,6 @@ for _module in ("torch", "transformers", "tokenizers", "numpy"):
     pytest.importorskip(_module)
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
 
 import numpy as np  # noqa: E402
 import train_demo  # noqa: E402

@@ -1,4 +1,4 @@
-"""The goldens in the tree are what scripts/make_goldens.py makes."""
+"""The goldens in the tree are what tests/judge/make_goldens.py makes."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_the_demos_golden_is_of_the_demo_that_is_shipped(repository: Path, demo:
     if not path.exists() or not demo.is_dir():
         pytest.skip("the demo model or its golden is not there")
     golden = json.loads(path.read_text())
-    assert golden["model_sha256"] == weights_sha256(demo), "run scripts/make_goldens.py --demo again"
+    assert golden["model_sha256"] == weights_sha256(demo), "run tests/judge/make_goldens.py --demo again"
     tokenizer = load_tokenizer(demo)
     for fact in golden["facts"]:
         assert tokenizer.encode(fact["prompt"]).ids == fact["token_ids"]

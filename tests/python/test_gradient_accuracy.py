@@ -1,4 +1,4 @@
-"""scripts/gradient_accuracy.py: what it computes of made results files, and that it runs both engines."""
+"""scripts/benchmarks/gradient_accuracy.py: what it computes of made results files, and that it runs both engines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import gradient_accuracy
 import pytest
 from records import LOW, make_head_grid
-from results_file import UserError, read_lines
+from rometrace.results_file import UserError, read_lines
 from results_made import make_header, make_traced, make_untraced, write_lines
 
 SCRIPT = Path(gradient_accuracy.__file__)

@@ -12,7 +12,7 @@ from typing import Any, Callable
 
 import pytest
 
-import plot_severed
+from rometrace import plot_severed
 from results_made import (
     LAYERS,
     make_header,
@@ -23,7 +23,7 @@ from results_made import (
     write_lines,
 )
 from conftest import REPOSITORY
-from plot_severed import make_figure, of_summary, of_trace, role_of
+from rometrace.plot_severed import make_figure, of_summary, of_trace, role_of
 from records import make_record, make_whole_record, with_counter
 
 SCRIPT = REPOSITORY / "scripts/plot_severed.py"

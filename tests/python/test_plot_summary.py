@@ -12,11 +12,11 @@ from typing import Any, Callable
 
 import pytest
 
-import plot_summary
+from rometrace import plot_summary
 from results_made import LAYERS, ROLES, make_header, make_summary, make_traced, make_whole_summary, write_lines
 from conftest import REPOSITORY
-from plot_summary import LINES, Picture, colour_range, make_heads, make_heatmap, make_lines, read_picture
-from plotting import PlotError
+from rometrace.plot_summary import LINES, Picture, colour_range, make_heads, make_heatmap, make_lines, read_picture
+from rometrace.plotting import PlotError
 
 SCRIPT = REPOSITORY / "scripts/plot_summary.py"
 SIGNATURES = {"png": b"\x89PNG\r\n\x1a\n", "pdf": b"%PDF-", "svg": b"<?xml"}

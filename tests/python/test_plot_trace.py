@@ -12,11 +12,11 @@ from typing import Any, Callable
 
 import pytest
 
-import plot_trace
-import results_file
+from rometrace import plot_trace
+from rometrace import results_file
 from results_made import make_header, make_traced, make_untraced, write_lines
 from conftest import REPOSITORY
-from plot_trace import (
+from rometrace.plot_trace import (
     PlotError,
     Panel,
     colour_range,

@@ -1,4 +1,4 @@
-"""scripts/make_random_checkpoint.py writes what transformers and PyTorch read."""
+"""scripts/benchmarks/make_random_checkpoint.py writes what transformers and PyTorch read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def make(repository: Path, tmp_path: Path) -> Any:
     """make(name, *options) writes a checkpoint and gives its folder; a refusal's line if it has another status."""
 
     def run(name: str, *options: str) -> Any:
-        command = [sys.executable, str(repository / "scripts/make_random_checkpoint.py"), str(tmp_path / name)]
+        command = [sys.executable, str(repository / "scripts/benchmarks/make_random_checkpoint.py"), str(tmp_path / name)]
         done = subprocess.run([*command, *options], capture_output=True, encoding="utf-8")
         return tmp_path / name if done.returncode == 0 else done.stderr.splitlines()[-1]
 

@@ -21,7 +21,7 @@ from typing import Any, Callable, Iterator
 
 import pytest
 
-import report
+from rometrace import report
 from results_made import LAYERS, make_header, make_summary, make_traced, make_untraced, make_whole_summary, write_lines
 from conftest import REPOSITORY
 from records import HIGH, LOW, make_record, make_whole_record, with_counter

@@ -6,7 +6,7 @@
 #include "checks.hpp"
 #include "files.hpp"
 #include "report/widest_line.hpp"
-#include "study/summary_lines.hpp"
+#include "summary/summary_lines.hpp"
 
 namespace rometrace {
 namespace {

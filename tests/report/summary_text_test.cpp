@@ -7,7 +7,7 @@
 #include "report/widest_line.hpp"
 #include "rometrace/report/json.hpp"
 #include "rometrace/report/summary_json.hpp"
-#include "study/summary_lines.hpp"
+#include "summary/summary_lines.hpp"
 
 namespace rometrace {
 namespace {

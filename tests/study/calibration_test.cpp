@@ -5,7 +5,7 @@
 #include "checks.hpp"
 #include "files.hpp"
 #include "rometrace/error.hpp"
-#include "study/summary_lines.hpp"
+#include "summary/summary_lines.hpp"
 
 namespace rometrace {
 namespace {

@@ -13,7 +13,7 @@
 
 #include "absent_files.hpp"
 #include "checks.hpp"
-#include "rometrace/study/facts.hpp"
+#include "rometrace/facts/facts.hpp"
 #include "rometrace/trace/clean_run.hpp"
 #include "rometrace/trace/plain.hpp"
 

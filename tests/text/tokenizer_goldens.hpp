@@ -17,7 +17,7 @@ inline std::string content_of(const std::filesystem::path& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-/// What scripts/make_tokenizer_goldens.py wrote.
+/// What tests/judge/make_tokenizer_goldens.py wrote.
 inline const nlohmann::json& tokenizer_goldens() {
   static const nlohmann::json goldens = nlohmann::json::parse(content_of(source_path("tests/goldens/tokenizer.json")));
   return goldens;

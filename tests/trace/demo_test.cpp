@@ -1,4 +1,4 @@
-// The demo model that rometrace ships, from text to grid, against transformers (scripts/make_goldens.py --demo).
+// The demo model that rometrace ships, from text to grid, against transformers (tests/judge/make_goldens.py --demo).
 
 #include <ATen/core/grad_mode.h>
 
@@ -7,8 +7,8 @@
 #include "checks.hpp"
 #include "closeness.hpp"
 #include "golden_models.hpp"
+#include "rometrace/facts/facts.hpp"
 #include "rometrace/model/fingerprint.hpp"
-#include "rometrace/study/facts.hpp"
 #include "rometrace/text/subject.hpp"
 #include "rometrace/text/tokenizer.hpp"
 #include "rometrace/trace/sigma.hpp"

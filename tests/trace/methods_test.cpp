@@ -12,7 +12,7 @@
 #include "rometrace/trace/sweep.hpp"
 
 // Every kind, direction, corruption, answer and measure against an independent tracer over transformers
-// (scripts/make_goldens.py --methods).
+// (tests/judge/make_goldens.py --methods).
 
 namespace rometrace {
 namespace {

@@ -5,11 +5,11 @@
 #include <optional>
 #include <span>
 
+#include "rometrace/facts/facts.hpp"
+#include "rometrace/facts/shard.hpp"
 #include "rometrace/report/json.hpp"
 #include "rometrace/study/batch.hpp"
-#include "rometrace/study/facts.hpp"
 #include "rometrace/study/probe.hpp"
-#include "rometrace/study/shard.hpp"
 
 namespace rometrace {
 

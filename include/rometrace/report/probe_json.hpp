@@ -5,10 +5,10 @@
 #include <string>
 #include <vector>
 
+#include "rometrace/facts/facts.hpp"
 #include "rometrace/report/json.hpp"
-#include "rometrace/study/facts.hpp"
 #include "rometrace/study/probe.hpp"
-#include "rometrace/study/probe_summary.hpp"
+#include "rometrace/summary/probe_summary.hpp"
 
 namespace rometrace {
 

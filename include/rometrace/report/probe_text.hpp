@@ -3,7 +3,7 @@
 #include <string>
 
 #include "rometrace/report/terminal.hpp"
-#include "rometrace/study/probe_summary.hpp"
+#include "rometrace/summary/probe_summary.hpp"
 
 namespace rometrace {
 

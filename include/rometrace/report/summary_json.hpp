@@ -2,7 +2,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 
-#include "rometrace/study/summary.hpp"
+#include "rometrace/summary/summary.hpp"
 
 namespace rometrace {
 

@@ -3,7 +3,7 @@
 #include <string>
 
 #include "rometrace/report/terminal.hpp"
-#include "rometrace/study/summary.hpp"
+#include "rometrace/summary/summary.hpp"
 
 namespace rometrace {
 

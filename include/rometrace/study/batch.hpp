@@ -10,10 +10,10 @@
 #include <variant>
 #include <vector>
 
+#include "rometrace/facts/facts.hpp"
+#include "rometrace/facts/swap.hpp"
 #include "rometrace/model/decoder.hpp"
 #include "rometrace/study/answer_rule.hpp"
-#include "rometrace/study/facts.hpp"
-#include "rometrace/study/swap.hpp"
 #include "rometrace/study/verdict.hpp"
 #include "rometrace/text/counter_prompt.hpp"
 #include "rometrace/text/tokenizer.hpp"

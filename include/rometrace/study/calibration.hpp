@@ -9,8 +9,8 @@
 #include <string_view>
 #include <vector>
 
-#include "rometrace/study/summary.hpp"
-#include "rometrace/study/summary_reader.hpp"
+#include "rometrace/summary/summary.hpp"
+#include "rometrace/summary/summary_reader.hpp"
 
 namespace rometrace {
 

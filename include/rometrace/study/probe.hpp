@@ -9,8 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "rometrace/facts/facts.hpp"
 #include "rometrace/model/decoder.hpp"
-#include "rometrace/study/facts.hpp"
 #include "rometrace/text/tokenizer.hpp"
 #include "rometrace/trace/trace.hpp"
 

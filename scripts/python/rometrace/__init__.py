@@ -1,0 +1,1 @@
+"""The Python side of rometrace: pictures, the report page, and what reads results files."""

@@ -1,0 +1,348 @@
+#include "cli/commands/batch_command.hpp"
+
+#include <ATen/Parallel.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "cli/commands/batch_progress.hpp"
+#include "cli/commands/batch_work.hpp"
+#include "cli/commands/summary_command.hpp"
+#include "cli/exit_status.hpp"
+#include "cli/files/results_file.hpp"
+#include "cli/machine/terminal_info.hpp"
+#include "cli/session.hpp"
+#include "rometrace/error.hpp"
+#include "rometrace/report/batch_json.hpp"
+#include "rometrace/report/json.hpp"
+#include "rometrace/report/probe_json.hpp"
+#include "rometrace/stopwatch.hpp"
+#include "rometrace/study/batch.hpp"
+#include "rometrace/study/probe.hpp"
+#include "rometrace/text/input_file.hpp"
+
+namespace rometrace::cli {
+namespace {
+
+// --strict: what can be seen of prompts without running the model.
+void check_prompts(const Decoder& model, const Tokenizer& tokenizer, const Work& work, const BatchOptions& options) {
+  for (const auto& item : work.items) {
+    const auto problem = problem_of_prompt(model, tokenizer, std::get<Fact>(*item.record), options);
+    if (problem) throw Error(problem->reason + " (--strict: nothing was begun)");
+  }
+}
+
+ObjectChoices object_choices(const Tokenizer& tokenizer, const Facts& facts) {
+  ObjectChoices choices(tokenizer);
+  for (const auto& record : facts.records) {
+    if (const auto* fact = std::get_if<Fact>(&record)) choices.add(*fact);
+  }
+  return choices;
+}
+
+// Appends results, counts them and says how far the batch is.
+class Writer {
+ public:
+  Writer(ResultsFile& file, const ResultsDone& done, std::int64_t total, std::string_view verb, bool quiet,
+         const std::stop_token& stop)
+      : file_(file), last_order_(done.last_order), stop_(stop), progress_(wish(quiet), counts_of(done, verb), total) {
+    counts_ = progress_.counts();
+  }
+
+  bool has(const BatchItem& item) const { return item.order <= last_order_; }
+
+  // A line that stands in the file already is not written again.
+  void write(const BatchItem& item, Status status, std::string_view cause, const std::string& reason,
+             const std::string& line) {
+    if (has(item)) return;
+    // The stop is for the facts; but a reader that takes nothing must not keep us.
+    file_.append(line, file_.resumes() ? std::stop_token() : stop_);
+    count(counts_, status);
+    if (!cause.empty()) ++causes_[std::string(cause)];
+    if (status == Status::kFailed) failures_.add(progress_, reason);
+    if (status == Status::kSkipped) spdlog::debug("skipped fact {}: {}", item.order, reason);
+    progress_.update(counts_);
+  }
+
+  BatchProgress& progress() { return progress_; }
+  const BatchCounts& counts() const { return counts_; }
+  const std::map<std::string, std::int64_t>& causes() const { return causes_; }  // of the lines written
+
+ private:
+  static BatchProgress::Wish wish(bool quiet) {
+    return quiet ? BatchProgress::Wish::kNever : BatchProgress::Wish::kShown;
+  }
+  static BatchCounts counts_of(const ResultsDone& done, std::string_view verb) {
+    BatchCounts counts;
+    counts.verb = verb;
+    for (const auto& [status, lines] : done.by_status) {
+      (status == "skipped" ? counts.skipped : status == "failed" ? counts.failed : counts.traced) += lines;
+    }
+    return counts;
+  }
+
+  ResultsFile& file_;
+  std::int64_t last_order_;
+  std::stop_token stop_;
+  BatchProgress progress_;
+  BatchCounts counts_;
+  std::map<std::string, std::int64_t> causes_;
+  FailureNotes failures_{"in the results only"};
+};
+
+// Everything that lines are made of.
+struct Session {
+  const Options& options;
+  const Work& work;
+  const Tokenizer& tokenizer;
+  const Decoder& model;
+  BatchRecord record;
+  std::stop_token stop;
+};
+
+// Nothing if a stop came first.
+std::optional<std::vector<ProbeResult>> probe_some(const Session& session, const ObjectChoices& choices,
+                                                   std::span<const Fact* const> facts) {
+  ProbeOptions options;
+  options.special = session.record.options.special_tokens;
+  RunControl control;
+  control.stop = session.stop;
+  try {
+    return probe_facts(session.model, session.tokenizer, choices, facts, options, control);
+  } catch (const Interrupted&) {
+    return std::nullopt;
+  }
+}
+
+// Marks what is not known, so that it is skipped. False if a stop came first.
+bool keep_known(const Session& session, const ObjectChoices& choices, std::span<BatchItem> items) {
+  std::vector<const Fact*> facts;
+  std::vector<std::size_t> places;
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    if (const auto* fact = std::get_if<Fact>(items[i].record)) {
+      facts.push_back(fact);
+      places.push_back(i);
+    }
+  }
+  const auto& rule = *session.record.known_by;
+  const auto results = probe_some(session, choices, facts);
+  if (!results) return false;
+  for (std::size_t i = 0; i < results->size(); ++i) {
+    if (is_known((*results)[i], rule)) continue;
+    const auto reason = (*results)[i].status == ProbeResult::Status::kProbed ? reason_not_known((*results)[i], rule)
+                                                                             : (*results)[i].reason;
+    items[places[i]].verdict = Verdict::skipped(Cause::kNotKnown, reason);
+  }
+  return true;
+}
+
+bool trace_all(const Session& session, Writer& writer) {
+  if (session.work.items.empty() || writer.has(session.work.items.back())) return true;
+  RunControl control;
+  control.stop = session.stop;
+  control.progress = writer.progress().callback();
+  const auto& options = session.record.options;
+  auto items = session.work.items;
+  std::optional<ObjectChoices> choices;
+  if (session.record.known_by) choices = object_choices(session.tokenizer, session.work.facts);
+  const auto shapes = shapes_of(session.model, session.tokenizer, items, options);
+  const auto least = least_memory(session.model, shapes, options);
+  control.memory = memory_for_batch(session.options, session.model, least);
+  for (auto& item : items) item.written = writer.has(item);
+  const auto chunk = static_cast<std::size_t>(batch_chunk(session.model, shapes, options, control));
+  for (std::size_t begin = 0; begin < items.size(); begin += chunk) {
+    if (session.stop.stop_requested()) return false;
+    const auto some = std::span(items).subspan(begin, std::min(chunk, items.size() - begin));
+    if (writer.has(some.back())) continue;
+    if (choices && !keep_known(session, *choices, some)) return false;
+    const bool complete =
+        trace_facts(session.model, session.tokenizer, some, options, control, [&](std::size_t i, BatchResult&& result) {
+          const auto status = result.verdict.status;
+          const auto reason = result.verdict.reason;
+          const auto cause = result.verdict.cause ? to_string(*result.verdict.cause) : std::string_view();
+          writer.write(some[i], status, cause, reason,
+                       to_line(to_json(trace_record(session.record, session.tokenizer, std::move(result)))));
+        });
+    for (auto& item : some) item.verdict.reset();
+    if (!complete) return false;
+  }
+  return true;
+}
+
+ProbeResult result_of(const BadRecord& bad) {
+  ProbeResult result;
+  result.status = ProbeResult::Status::kFailed;
+  result.cause = to_string(Cause::kRecord);
+  result.reason = bad.message;
+  return result;
+}
+
+Status status_of(const ProbeResult& result) {
+  if (result.status == ProbeResult::Status::kProbed) return Status::kTraced;
+  return result.status == ProbeResult::Status::kSkipped ? Status::kSkipped : Status::kFailed;
+}
+
+bool probe_all(const Session& session, Writer& writer) {
+  constexpr std::size_t kChunk = 64;
+  const auto choices = object_choices(session.tokenizer, session.work.facts);
+  const auto& items = session.work.items;
+  for (std::size_t begin = 0; begin < items.size(); begin += kChunk) {
+    if (session.stop.stop_requested()) return false;
+    const auto some = std::span(items).subspan(begin, std::min(kChunk, items.size() - begin));
+    if (writer.has(some.back())) continue;
+    const Stopwatch time;
+    std::vector<const Fact*> facts;
+    for (const auto& item : some) {
+      if (const auto* fact = std::get_if<Fact>(item.record)) facts.push_back(fact);
+    }
+    auto results = probe_some(session, choices, facts);
+    if (!results) return false;
+    std::size_t next = 0;
+    for (const auto& item : some) {
+      const auto* bad = std::get_if<BadRecord>(item.record);
+      ProbeRecord record;
+      record.fact = reference_of(item);
+      record.result = bad != nullptr ? result_of(*bad) : std::move((*results)[next++]);
+      if (const auto* fact = std::get_if<Fact>(item.record)) {
+        if (record.result.status == ProbeResult::Status::kFailed) {
+          record.result.reason = fact->where + ": " + record.result.reason;
+        }
+        record.subject = fact->subject;
+        record.wordings = fact->wordings;
+      }
+      if (record.result.object_tokens > 0) record.fact.object_tokens = record.result.object_tokens;
+      record.rule = *session.record.known_by;
+      record.model = session.record.model;
+      record.run = session.record.run;
+      record.run.seconds = time.seconds() / static_cast<double>(some.size());
+      writer.write(item, status_of(record.result), record.result.cause, record.result.reason, to_line(to_json(record)));
+    }
+  }
+  return true;
+}
+
+// The table of what is said and known, read back from the file.
+void show_probe_table(const std::string& path) {
+  SummaryOptions summary;
+  summary.files = {path};
+  run_summary(summary, {});
+}
+
+// "1209 facts: 35 traced, 1174 skipped (other_answer 1174); 15 s". Causes are those of this run.
+void say_what_was_done(const Writer& writer, double seconds) {
+  const auto& counts = writer.counts();
+  auto text = count_of(counts.done(), "fact") + ": " + std::to_string(counts.traced) + " " + std::string(counts.verb);
+  if (counts.skipped > 0) text += ", " + std::to_string(counts.skipped) + " skipped";
+  if (counts.failed > 0) text += ", " + std::to_string(counts.failed) + " failed";
+  if (!writer.causes().empty()) text += " (" + causes_text(writer.causes()) + ")";
+  spdlog::info("{}; {:.{}f} s", text, seconds, seconds < 10 ? 1 : 0);
+  if (counts.traced == 0 && writer.causes().contains(std::string(to_string(Cause::kOtherAnswer)))) {
+    spdlog::info("no answer was the object: --all traces facts all the same, --target object follows their objects");
+  }
+  if (const auto first = writer.causes().find(std::string(to_string(Cause::kFirstToken)));
+      first != writer.causes().end()) {
+    spdlog::info(
+        "{} answered with the first of their object's tokens: --answer object compares and follows all of them",
+        count_of(first->second, "fact"));
+  }
+}
+
+// Draws the subjects that corrupt those of the items.
+void find_swaps(Work& work, const Tokenizer& tokenizer, const BatchOptions& options) {
+  const SwapPartners partners(work.facts, tokenizer, {options.trace.corruption.seed, options.special_tokens});
+  work.swaps.reserve(work.items.size());  // items point into it
+  std::int64_t without = 0;
+  for (auto& item : work.items) {
+    const auto* fact = std::get_if<Fact>(item.record);
+    if (fact == nullptr) continue;
+    item.swap = &work.swaps.emplace_back(partners.partner_of(*fact));
+    without += std::holds_alternative<NoSwap>(*item.swap) ? 1 : 0;
+  }
+  if (without > 0) {
+    spdlog::info("{} no other subject of as many tokens, of the same relation and with another object",
+                 without == 1 ? "1 fact has" : std::to_string(without) + " facts have");
+  }
+}
+
+std::optional<std::string> output_path(const Options& options) {
+  if (!options.output || *options.output == "-") {
+    if (is_terminal(STDOUT_FILENO) && !options.json && !options.output) {
+      throw Error("the results of a batch would go to the terminal; name a file with -o, or give --json");
+    }
+    return std::nullopt;
+  }
+  if (options.json) throw Error("--json: is for results on standard output; leave it out or -o");
+  return options.facts->shard ? shard_path(*options.output, *options.facts->shard) : *options.output;
+}
+
+}  // namespace
+
+int run_batch(const Options& options, const std::stop_token& stop) {
+  const auto& facts = *options.facts;
+  const auto path = output_path(options);
+  ResultsFile file(path);
+  if (!file.locked()) {
+    spdlog::warn("{}: the file system knows no locks; see to it that no other process writes this file", *path);
+  }
+  auto work = read_work(facts);
+  const auto located = locate_model(options, stop);
+  const auto tokenizer = Tokenizer::load(located.folder);
+  const auto model = load_model(options, located.folder);
+  WeightsHash hash(*model, stop);
+  Session session{options, work, tokenizer, *model, batch_record(options, located.name, *model, tokenizer, work), stop};
+  if (!facts.probe && options.method == CorruptionMethod::kTokens) find_swaps(work, tokenizer, session.record.options);
+  if (facts.strict) check_prompts(*model, tokenizer, work, session.record.options);
+  session.record.model.weights_sha256 = hash.get();
+  const auto done = file.begin(to_json(session.record), stop);
+  const auto total = static_cast<std::int64_t>(work.items.size());
+  if (done.dropped_bytes > 0) {
+    spdlog::info("{}: an unfinished line of {} at the end was dropped", *path,
+                 count_of(static_cast<std::int64_t>(done.dropped_bytes), "byte"));
+  }
+  if (done.lines > 0) {
+    spdlog::info("{}: done already: {} of {}{}", *path, done.lines, count_of(total, "fact"),
+                 done.lines < total ? "; going on" : "");
+  }
+  choose_threads(options, *model, typical_length(work, tokenizer));
+  session.record.run.threads = at::get_num_threads();
+
+  Writer writer(file, done, total, facts.probe ? "probed" : "traced", options.quiet, stop);
+  const bool resumes = file.resumes();  // until it is closed
+  std::optional<std::stop_callback<std::function<void()>>> announcement;
+  if (resumes) {
+    announcement.emplace(stop, [] { spdlog::info("finishing the facts at hand; a second Ctrl-C stops at once"); });
+  }
+  bool complete = false;
+  try {
+    complete = facts.probe ? probe_all(session, writer) : trace_all(session, writer);
+  } catch (const Interrupted&) {  // in the middle of a line, of a stream
+  }
+  writer.progress().clear();
+  file.close();
+  if (!complete) {
+    const auto place = std::to_string(writer.counts().done()) + " of " + count_of(total, "fact");
+    if (resumes) {
+      spdlog::error("interrupted: {} are in {}; the same command goes on from there", place, *path);
+    } else {
+      spdlog::error("interrupted after {}", place);
+    }
+    return kInterrupted;
+  }
+  say_what_was_done(writer, writer.progress().seconds());
+  if (facts.probe && resumes && !options.quiet && is_terminal(STDOUT_FILENO)) show_probe_table(*path);
+  return writer.counts().failed > 0 ? kSomeNotTraced : kDone;
+}
+
+}  // namespace rometrace::cli

@@ -1,0 +1,232 @@
+#include "cli/options/method_options.hpp"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <limits>
+
+#include "cli/options/option_values.hpp"
+#include "rometrace/error.hpp"
+#include "rometrace/text/input_file.hpp"
+#include "rometrace/trace/patch.hpp"
+
+namespace rometrace::cli {
+namespace {
+
+constexpr const char* kGroup = "Trace";
+
+bool has(const Options& options, Kind kind) {
+  return std::find(options.kinds.begin(), options.kinds.end(), kind) != options.kinds.end();
+}
+
+bool has(const Options& options, Measure measure) {
+  return std::find(options.measures.begin(), options.measures.end(), measure) != options.measures.end();
+}
+
+}  // namespace
+
+bool MethodOptions::given(const char* name) const {
+  return app_->get_option(name)->count() > 0;
+}
+
+void MethodOptions::add_to(CLI::App& app, Options& options) {
+  app_ = &app;
+  constexpr std::int64_t kMaxCount = std::int64_t{1} << 20;
+  const auto value = [&](const char* name, auto& target, const char* type, const char* description) {
+    return app.add_option(name, target, description)->type_name(type)->group(kGroup);
+  };
+  const auto number = [&](const char* name, auto& target, const char* type, const char* description, std::int64_t least,
+                          std::int64_t most) {
+    return app.add_option_function<std::string>(name, whole_number(name, target, least, most), description)
+        ->type_name(type)
+        ->group(kGroup);
+  };
+  value("--kinds", kinds_, "KINDS",
+        "What to patch: state, mlp, attn, head (one attention head), knockout (attention cut from the last position)")
+      ->delimiter(',')
+      ->capture_default_str();
+  value("--sever", sever_, "PATHS",
+        "Also the state with the position's mlp or attn outputs held as if it were not patched; none: the plain state")
+      ->delimiter(',');
+  value("--positions", positions_, "WHICH",
+        "Positions to patch: all, subject, subject-last, last, or numbers from 0 such as 1,2,5")
+      ->capture_default_str();
+  number("--window", options.window, "W", "Layers patched together, for mlp and attn", 1, kMaxCount)->default_str("10");
+  number("--head-window", options.head_window, "W", "Layers patched together, for head", 1, kMaxCount)
+      ->default_str("1");
+  number("--knockout-window", options.knockout_window, "W", "Layers cut together, for knockout", 1, kMaxCount)
+      ->default_str("9");
+  value("--direction", direction_, "WAY",
+        "denoising: clean values into the corrupted run; noising: corrupted values into the clean run")
+      ->capture_default_str();
+  value("--corrupt", corrupt_, "HOW",
+        "The subject's embeddings: noise, zero, mean (of a text's tokens); with --facts: swap (another fact's subject)")
+      ->capture_default_str();
+  value("--counter-subject", options.counter_subject, "TEXT",
+        "Corrupt by this subject in the place of --subject, of as many tokens");
+  value("--counter-prompt", options.counter_prompt, "TEXT", "Corrupt by this prompt, of as many tokens");
+  number("--samples", options.samples, "N", "Noise draws", 1, kMaxCount)->default_str("10");
+  app.add_option_function<std::string>(
+         "--precision",
+         [&options](const std::string& text) {
+           options.precision = read_positive(text);
+           if (!options.precision) {
+             throw CLI::ValidationError("--precision", in_quotes(text) + "; expected a number above 0, such as 0.005");
+           }
+         },
+         "Draw on, --samples at a time, until each score's standard error is no more than P")
+      ->type_name("P")
+      ->group(kGroup);
+  number("--most-samples", options.most_samples, "N", "Draws at most, with --precision", 2, kMaxCount)
+      ->default_str("1000");
+  number("--seed", options.seed, "SEED", "Seed of the noise (NumPy's RandomState), and of swap; 0 to 4294967295", 0,
+         std::numeric_limits<std::uint32_t>::max())
+      ->default_str("1");
+  value("--noise", options.noise_text, "RULE",
+        "A standard deviation (0.1); s<k>: k times that of the subjects' embeddings; u<x>: uniform in [-x, x]; m, "
+        "t<df>: Gaussian or Student's t with mean and covariance of a text's embeddings")
+      ->capture_default_str();
+  value("--noise-facts", options.noise_facts, "FILE",
+        "Facts file whose subjects set s<k> [a batch's own; else the one that rometrace ships]");
+  value("--noise-text", options.noise_text_file, "FILE",
+        "Text that m, t<df> and --corrupt mean are of [the prompts of the facts that rometrace ships]");
+  app.add_flag("--replace", options.replace, "Put noise in place of the embeddings instead of adding it")
+      ->group(kGroup);
+  value("--target", options.targets, "TEXT",
+        "Follow this answer (mind the leading space) instead of the top one; more of them, of one token each, are "
+        "followed beside it; with --facts: object")
+      ->take_all()
+      ->expected(1);
+  value("--answer", answer_, "RULE",
+        "How much of the model's answer to follow: token, word, greedy:K (K tokens); with --facts: object (as many as "
+        "the object has)")
+      ->capture_default_str();
+  value("--measures", measures_, "LIST",
+        "Beside the probability: log_probability, logit, logit_difference, normalised, rank, kl")
+      ->delimiter(',');
+  value("--foil", options.foil, "TEXT", "The token whose logit is taken off for logit_difference and normalised");
+  value("--engine", engine_, "ENGINE",
+        "sweep: all cells in one pass up the layers; plain: one run of the model a cell, as in the paper; gradient: a "
+        "fast approximation (attribution patching)")
+      ->capture_default_str()
+      ->group("Run");
+}
+
+void MethodOptions::complete(Options& options) const {
+  options.engine = chosen("--engine", engine_, {Engine::kSweep, Engine::kPlain, Engine::kGradient});
+  options.direction = chosen("--direction", direction_, {Direction::kDenoising, Direction::kNoising});
+  options.positions = named("--positions", [&] { return PositionRule::parse(positions_); });
+  complete_kinds(options);
+  complete_corruption(options);
+  complete_readings(options);
+  if (options.engine == Engine::kGradient) refuse_for_gradient(options);
+}
+
+void MethodOptions::complete_kinds(Options& options) const {
+  options.kinds.clear();
+  for (const auto& name : kinds_) {
+    add_once(options.kinds,
+             chosen("--kinds", name, {Kind::kState, Kind::kMlp, Kind::kAttn, Kind::kHead, Kind::kKnockout}));
+  }
+  for (const auto& path : sever_) {
+    if (path != "mlp" && path != "attn" && path != "none") {
+      throw CLI::ValidationError("--sever", in_quotes(path) + "; expected mlp, attn or none");
+    }
+    add_once(options.kinds, path == "mlp"    ? Kind::kStateMlpSevered
+                            : path == "attn" ? Kind::kStateAttnSevered
+                                             : Kind::kState);
+  }
+  if (given("--head-window") && !has(options, Kind::kHead)) {
+    throw CLI::ValidationError("--head-window", "has no effect here; expected head among --kinds");
+  }
+  if (given("--knockout-window") && !has(options, Kind::kKnockout)) {
+    throw CLI::ValidationError("--knockout-window", "has no effect here; expected knockout among --kinds");
+  }
+}
+
+void MethodOptions::complete_corruption(Options& options) const {
+  const bool batch = options.facts.has_value();
+  options.noise = named("--noise", [&] { return NoiseRule::parse(options.noise_text); });
+  if (corrupt_ == "swap") {
+    if (!batch) {
+      throw CLI::ValidationError("--corrupt",
+                                 "swap takes subjects from other facts; expected --facts beside it, or "
+                                 "--counter-subject for one prompt");
+    }
+    options.method = CorruptionMethod::kTokens;
+  } else if (corrupt_ == "noise" || corrupt_ == "zero" || corrupt_ == "mean") {
+    options.method =
+        chosen("--corrupt", corrupt_, {CorruptionMethod::kNoise, CorruptionMethod::kZero, CorruptionMethod::kMean});
+  } else {
+    throw CLI::ValidationError("--corrupt", in_quotes(corrupt_) + "; expected noise, zero, mean or swap");
+  }
+  if (options.counter_subject || options.counter_prompt) {
+    const char* name = options.counter_subject ? "--counter-subject" : "--counter-prompt";
+    if (batch) throw CLI::ValidationError(name, "is for one prompt; with --facts, --corrupt swap takes other subjects");
+    if (options.counter_subject && options.counter_prompt) {
+      throw CLI::ValidationError(name, "does not go with --counter-prompt; leave one of them out");
+    }
+    if (given("--corrupt")) throw CLI::ValidationError(name, "does not go with --corrupt; leave one of them out");
+    options.method = CorruptionMethod::kTokens;
+  }
+  const bool noise = options.method == CorruptionMethod::kNoise;
+  if (!noise) {
+    for (const char* name : {"--samples", "--noise", "--noise-facts", "--replace", "--precision"}) {
+      if (given(name)) throw CLI::ValidationError(name, "is of noise; leave it out, or corrupt by noise");
+    }
+    options.samples = 1;
+  }
+  const bool of_text = options.method == CorruptionMethod::kMean ||
+                       options.noise.distribution == NoiseRule::Distribution::kMultivariate ||
+                       options.noise.distribution == NoiseRule::Distribution::kStudent;
+  if (options.noise_text_file && !of_text) {
+    throw CLI::ValidationError("--noise-text",
+                               "has no effect here; expected --noise m, --noise t<df> or --corrupt mean");
+  }
+  if (given("--most-samples") && !options.precision) {
+    throw CLI::ValidationError("--most-samples", "has no effect here; expected --precision beside it");
+  }
+  if (options.precision && options.samples == 1) {
+    throw CLI::ValidationError("--precision", "a single draw tells nothing of its error; expected --samples 2 or more");
+  }
+}
+
+void MethodOptions::complete_readings(Options& options) const {
+  const bool batch = options.facts.has_value();
+  options.answer = named("--answer", [&] { return AnswerRule::parse(answer_); });
+  if (given("--answer") && !options.targets.empty()) {
+    throw CLI::ValidationError("--answer", "is of the model's own answer; leave it or --target out");
+  }
+  if (options.answer.which == AnswerRule::Which::kObject && !batch) {
+    throw CLI::ValidationError("--answer", "object is for --facts; expected token, word or greedy:K");
+  }
+  for (const auto& name : measures_) {
+    add_once(options.measures, chosen("--measures", name,
+                                      {Measure::kProbability, Measure::kLogProbability, Measure::kLogit,
+                                       Measure::kLogitDifference, Measure::kNormalised, Measure::kRank, Measure::kKl}));
+  }
+  std::erase(options.measures, Measure::kProbability);  // is always there
+  const bool swaps = batch && options.method == CorruptionMethod::kTokens;
+  if (has(options, Measure::kLogitDifference) && !options.foil && !swaps) {
+    throw CLI::ValidationError("--measures", "logit_difference needs the other token; expected --foil beside it");
+  }
+  if (options.foil && !has(options, Measure::kLogitDifference) && !has(options, Measure::kNormalised)) {
+    throw CLI::ValidationError("--foil", "has no effect here; expected --measures logit_difference or normalised");
+  }
+}
+
+void MethodOptions::refuse_for_gradient(const Options& options) const {
+  const auto refuse = [](const char* name) {
+    throw CLI::ValidationError(name, "is not for --engine gradient; leave it out, or take sweep");
+  };
+  if (!severed_sites(options.kinds).empty()) refuse("--sever");
+  if (!options.measures.empty()) refuse("--measures");
+  if (options.precision) refuse("--precision");
+  if (has(options, Kind::kKnockout)) {
+    throw CLI::ValidationError("--kinds", "knockout is not for --engine gradient; expected state, mlp, attn or head");
+  }
+  if (options.targets.size() > 1) {
+    throw CLI::ValidationError("--target", "--engine gradient follows one answer; give --target once");
+  }
+}
+
+}  // namespace rometrace::cli

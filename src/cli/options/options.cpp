@@ -1,0 +1,300 @@
+#include "cli/options/options.hpp"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdlib>
+#include <functional>
+#include <iostream>
+#include <limits>
+#include <set>
+#include <utility>
+
+#include "cli/options/calibrate_options.hpp"
+#include "cli/options/method_options.hpp"
+#include "cli/options/option_values.hpp"
+#include "cli/options/shared_options.hpp"
+#include "rometrace/error.hpp"
+#include "rometrace/text/input_file.hpp"
+#include "rometrace/version.hpp"
+
+namespace rometrace::cli {
+namespace {
+
+/// The command line, last word first as CLI11 wants it. "--name=" becomes "--name" and an empty word: CLI11 would take
+/// the next word for the value.
+std::vector<std::string> reversed_words(int argc, char** argv) {
+  std::vector<std::string> words;
+  for (int i = 1; i < argc; ++i) {
+    std::string word = argv[i];
+    const bool empty_value = word.starts_with("--") && word.size() > 3 && word.find('=') == word.size() - 1;
+    if (empty_value) word.pop_back();
+    words.push_back(std::move(word));
+    if (empty_value) words.emplace_back();
+  }
+  std::reverse(words.begin(), words.end());
+  return words;
+}
+
+/// Reads the values that are words of their own.
+void complete_batch(FactsOptions& facts, Options& options, const std::string& shard, const std::string& only,
+                    const std::string& known_by, bool known_by_given, bool all) {
+  if (!shard.empty()) {
+    if (shard == "auto") {
+      const auto found = shard_from_environment([](const char* name) { return std::getenv(name); });
+      facts.shard = found.shard;
+      facts.shard_source = found.source;
+    } else {
+      facts.shard = parse_shard(shard);
+    }
+  }
+  facts.known_by = named("--known-by", [&] { return parse_known_rule(known_by); });
+  if (!only.empty() && only != "known") {
+    throw CLI::ValidationError("--only", in_quotes(only) + "; expected known");
+  }
+  facts.only_known = only == "known";
+  const auto& targets = options.targets;
+  if (!targets.empty() && (targets.size() > 1 || targets.front() != "object")) {
+    throw CLI::ValidationError(
+        "--target", in_quotes(targets.front()) + "; expected object beside --facts: each fact's object is followed");
+  }
+  if (!targets.empty()) facts.follow = Follow::kObject;
+  if (known_by_given && !facts.probe && !facts.only_known) {
+    throw CLI::ValidationError("--known-by", "has no effect here; expected --probe or --only known beside it");
+  }
+  if (facts.probe && (all || facts.follow == Follow::kObject)) {
+    throw CLI::ValidationError("--probe", "traces nothing; leave out --all and --target");
+  }
+  if (all) facts.on_other_answer = OnOtherAnswer::kTrace;
+  check_facts_files(facts.files);
+}
+
+CLI::App* add_summary(CLI::App& app, SummaryOptions& options) {
+  auto* command = app.add_subcommand(
+      "summary",
+      "Averages over facts, by token role and layer, of results files; of --probe's, what is said and known");
+  command->add_option("files", options.files, "Results files; - is stdin")->required()->type_name("FILE");
+  command
+      ->add_option_function<std::string>(
+          "--by",
+          [&](const std::string& what) {
+            if (what != "relation") throw CLI::ValidationError("--by", in_quotes(what) + "; expected relation");
+            options.by_relation = true;
+          },
+          "relation: each relation apart as well")
+      ->type_name("WHAT");
+  constexpr std::int64_t kMostReplicates = 100'000;
+  command
+      ->add_option_function<std::string>("--bootstrap",
+                                         whole_number("--bootstrap", options.bootstrap, 0, kMostReplicates),
+                                         "Replicates of the bootstrap over facts; 0: none")
+      ->type_name("N")
+      ->default_str("1000");
+  command
+      ->add_option_function<std::string>(
+          "--seed", whole_number("--seed", options.seed, 0, std::numeric_limits<std::uint32_t>::max()), "Its seed")
+      ->type_name("SEED")
+      ->default_str("1");
+  command->add_option("-o,--output", options.output, "Write the JSON to this file instead of stdout; - is stdout")
+      ->type_name("FILE");
+  command->add_flag("--json", options.json, "Write the JSON to stdout, even if it is a terminal or -o is given");
+  command->add_flag("-q,--quiet", options.quiet, "Say nothing on stderr but errors");
+  return command;
+}
+
+CLI::App* add_merge(CLI::App& app, MergeOptions& options) {
+  auto* command = app.add_subcommand("merge", "Puts the results files of all shards of a batch together, in order");
+  command->add_option("files", options.files, "Results files of the shards")->required()->type_name("FILE");
+  command->add_option("-o,--output", options.output, "Write to this file instead of stdout")->type_name("FILE");
+  command->add_flag("--allow-gaps", options.rules.allow_gaps, "Leave out facts that no file has");
+  command->add_flag("--allow-overlaps", options.rules.allow_overlaps,
+                    "Of a fact that several files have take the first file's line");
+  return command;
+}
+
+CLI::App* add_fetch(CLI::App& app, FetchModelsOptions& options) {
+  auto* command = app.add_subcommand(
+      "fetch", "Gets models by name (gpt2-xl) from the Hugging Face hub into its local cache, and says where they are");
+  command->footer(
+      "Environment: HF_ENDPOINT (another hub), HF_TOKEN (for models that need one), HF_HUB_CACHE and HF_HOME (where "
+      "to\n"
+      "put them), HF_HUB_OFFLINE, HF_HUB_DOWNLOAD_TIMEOUT (seconds of silence), ROMETRACE_RETRY_SECONDS (the first\n"
+      "pause), https_proxy and CURL_CA_BUNDLE as for curl.");
+  command->add_option("models", options.models, "Names, such as openai-community/gpt2-xl")
+      ->required()
+      ->type_name("MODEL");
+  command->add_option("--revision", options.revision, "Branch, tag or commit")->type_name("REV")->capture_default_str();
+  command->add_flag("-q,--quiet", options.quiet, "Say nothing on stderr but errors");
+  return command;
+}
+
+CLI::App* add_models(CLI::App& app, ModelsOptions& options) {
+  auto* command = app.add_subcommand("models",
+                                     "Lists the models in the local Hugging Face cache, and which of them can "
+                                     "be traced");
+  command->add_flag("--json", options.json, "Write JSON instead of a table");
+  return command;
+}
+
+/// Refuses what a self-check would leave aside.
+void check_self_check(const CLI::App& app, const Options& options) {
+  const std::set<std::string> used = {"--self-check", "--model",       "--revision", "--download",
+                                      "--memory",     "--device",      "--dtype",    "--threads",
+                                      "--noise",      "--noise-facts", "--verbose",  "--quiet"};
+  for (const auto* option : app.get_options()) {
+    const auto name = option->get_name();
+    if (option->count() == 0 || used.contains(name)) continue;
+    if (name == "--tf32") {
+      throw CLI::ValidationError(name, "rounds more than --self-check allows products to; leave it out");
+    }
+    throw CLI::ValidationError(name,
+                               "has no effect beside --self-check, which writes lines of text to stdout; leave "
+                               "it out");
+  }
+  if (options.noise.distribution != NoiseRule::Distribution::kGaussian) {
+    throw CLI::ValidationError(
+        "--noise", in_quotes(options.noise_text) + "; --self-check takes Gaussian noise: expected a number, or s<k>");
+  }
+}
+
+}  // namespace
+
+Command parse_options(int argc, char** argv) {
+  Options options;
+  FactsOptions facts;
+  std::string shard, only, known_by = "said:2";
+  bool all = false;
+  MethodOptions method;
+
+  CLI::App app(
+      "Causal tracing: where in a language model does the answer to a prompt come from? Corrupts the subject's\n"
+      "embeddings with noise, restores clean hidden states one place at a time, and reports which bring the\n"
+      "answer back (arXiv 2202.05262).\n"
+      "Result: JSON on stdout where it is piped, heat maps where it is a terminal.\n",
+      "rometrace");
+  app.set_version_flag("--version", std::string("rometrace ") + kVersion + " (libtorch " + kTorchVersion + ")");
+  app.get_formatter()->column_width(28);
+  app.footer(
+      "Exit status: 0 done; 1 skipped (--expect), or facts of a batch failed; 2 could not run; 130 interrupted.\n"
+      "Environment: ROMETRACE_MODEL (default of --model), HF_HUB_CACHE and HF_HOME (where names are looked up),\n"
+      "NO_COLOR (heat maps without colour).\n"
+      "Examples: rometrace --prompt \"Miles Davis plays the\" --subject \"Miles Davis\" --window 3\n"
+      "          rometrace --facts known_1000.json -o results.jsonl && rometrace summary results.jsonl");
+  const auto value = [&](const std::string& name, auto& target, const std::string& description) {
+    return app.add_option(name, target, description);
+  };
+  constexpr std::int64_t kMaxCount = std::int64_t{1} << 20;
+  const auto number = [&](const std::string& name, auto& target, const std::string& description, std::int64_t least,
+                          std::int64_t most) {
+    return app.add_option_function<std::string>(name, whole_number(name, target, least, most), description);
+  };
+
+  auto* prompt = value("--prompt", options.prompt, "Text that the model continues")->type_name("TEXT");
+  auto* subject = value("--subject", options.subject, "The part of the prompt to corrupt (its first occurrence)")
+                      ->type_name("TEXT");
+  auto* files = value("--facts", facts.files, "Trace every fact of these files instead (see the README); - is stdin")
+                    ->type_name("FILE")
+                    ->excludes(prompt)
+                    ->excludes(subject);
+  add_model_options(app, options);
+
+  method.add_to(app, options);
+  value("--expect", options.expect, "Skip, with exit status 1, unless the model's top answer is this word")
+      ->type_name("TEXT")
+      ->group("Trace")
+      ->excludes(files);
+  app.add_flag("--special-tokens", options.special_tokens,
+               "Read <|endoftext|> and the like in the prompt as special tokens, not as text")
+      ->group("Trace");
+
+  const auto of_batch = [&](CLI::Option* option) { return option->group("Batch (--facts)")->needs(files); };
+  of_batch(app.add_flag("--all", all, "Trace facts whose object is not the model's answer too, following the answer"));
+  of_batch(app.add_flag("--strict", facts.strict, "Stop before the first fact if a record is bad"));
+  of_batch(value("--ids", facts.selection.ids, "Only the facts with these ids")->delimiter(',')->type_name("IDS"));
+  const auto sampling = add_sample_options(app, facts.selection);
+  of_batch(sampling.sample);
+  of_batch(sampling.seed)->needs(sampling.sample);
+  of_batch(app.add_option_function<std::string>(
+                  "--limit",
+                  [&](const std::string& text) {
+                    std::int64_t count = 0;
+                    whole_number("--limit", count, 1, kMaxCount)(text);
+                    facts.selection.limit = count;
+                  },
+                  "Only the first of these")
+               ->type_name("N"));
+  of_batch(value("--shard", shard,
+                 "Part I of N (2/4) of these, or auto: the rank that srun, mpirun or torchrun gave; -o x.jsonl "
+                 "becomes x.2-of-4.jsonl")
+               ->type_name("I/N"));
+  of_batch(number("--facts-per-sweep", facts.share, "Facts that share a sweep at most [as many as pay]", 1, 4096)
+               ->type_name("N"));
+  auto* probe = of_batch(app.add_flag("--probe", facts.probe, "Do not trace: report what the model says and knows"));
+  auto* known_by_option = of_batch(
+      value("--known-by", known_by,
+            "When a fact is known: said:K or choice:K (in K wordings or more), recall:R[:K] (rank R or better)")
+          ->type_name("RULE")
+          ->capture_default_str());
+  of_batch(value("--only", only, "known: trace only what is known by --known-by")->type_name("WHAT"))->excludes(probe);
+
+  add_run_options(app, options);
+  auto* self_check =
+      app.add_flag(
+             "--self-check", options.self_check,
+             "Trace nothing: check on the model at hand what must hold of any, and of gpt2-xl the paper's numbers; "
+             "exit status 1 where something does not")
+          ->group("Run")
+          ->excludes(files)
+          ->excludes(prompt)
+          ->excludes(subject);
+
+  value("-o,--output", options.output, "Write the JSON to this file instead of stdout; - is stdout")
+      ->type_name("FILE")
+      ->group("Output");
+  app.add_flag("--json", options.json, "Write the JSON to stdout, even if it is a terminal or -o is given")
+      ->group("Output");
+  auto* verbose = app.add_flag("-v,--verbose", options.verbose, "Say more on stderr")->group("Output");
+  app.add_flag("-q,--quiet", options.quiet, "Say nothing on stderr but errors")->group("Output")->excludes(verbose);
+
+  SummaryOptions summary;
+  auto* summary_command = add_summary(app, summary);
+  MergeOptions merge;
+  auto* merge_command = add_merge(app, merge);
+  CalibrateOptions calibrate;
+  auto* calibrate_command = add_calibrate(app, calibrate);
+  FetchModelsOptions fetch;
+  auto* fetch_command = add_fetch(app, fetch);
+  ModelsOptions models;
+  auto* models_command = add_models(app, models);
+
+  try {
+    app.parse(reversed_words(argc, argv));
+    if (*summary_command) return summary;
+    if (*merge_command) return merge;
+    if (*fetch_command) return fetch;
+    if (*models_command) return models;
+    if (*calibrate_command) {
+      check_calibrate(app, calibrate);
+      return calibrate;
+    }
+    if (*files) {
+      complete_batch(facts, options, shard, only, known_by, known_by_option->count() > 0, all);
+      options.facts = std::move(facts);
+    } else if (!*self_check && (!*prompt || !*subject)) {
+      throw CLI::RequiredError(*prompt ? "--subject" : *subject ? "--prompt" : "--prompt and --subject, or --facts");
+    }
+    method.complete(options);
+    check_run_options(options);
+    if (*self_check) check_self_check(app, options);
+  } catch (const CLI::Success& success) {
+    return app.exit(success);
+  } catch (const CLI::ParseError& error) {
+    std::cerr << "rometrace: " << one_line(error.what(), 400) << "; see rometrace --help\n";
+    return 2;
+  } catch (const Error& error) {
+    std::cerr << "rometrace: " << error.what() << '\n';
+    return 2;
+  }
+  return options;
+}
+
+}  // namespace rometrace::cli

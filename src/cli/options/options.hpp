@@ -1,0 +1,93 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "cli/commands/fetch_command.hpp"
+#include "cli/commands/merge_command.hpp"
+#include "cli/commands/models_command.hpp"
+#include "cli/commands/summary_command.hpp"
+#include "rometrace/facts/facts.hpp"
+#include "rometrace/facts/shard.hpp"
+#include "rometrace/study/answer_rule.hpp"
+#include "rometrace/study/batch.hpp"
+#include "rometrace/study/probe.hpp"
+#include "rometrace/trace/trace.hpp"
+
+namespace rometrace::cli {
+
+/// What `--facts` adds: a batch instead of one prompt.
+struct FactsOptions {
+  std::vector<std::string> files;  ///< "-" is standard input
+  Selection selection;
+  std::optional<Shard> shard;
+  std::string shard_source;  ///< where `--shard auto` found it; empty: given
+  Follow follow = Follow::kPrediction;
+  OnOtherAnswer on_other_answer = OnOtherAnswer::kSkip;
+  bool strict = false;
+  bool probe = false;       ///< knowing and saying, without tracing
+  bool only_known = false;  ///< trace what is known by `known_by`
+  KnownRule known_by;
+  std::int64_t share = 0;  ///< facts that share a sweep at most; 0: as many as pay
+};
+
+/// The command line of a trace or a batch, checked as far as that is possible without a model.
+struct Options {
+  std::optional<FactsOptions> facts;  ///< none: one prompt
+  std::string prompt;
+  std::string subject;
+  std::optional<std::string> model;     ///< folder or name; none: ROMETRACE_MODEL, else the demo model
+  std::optional<std::string> revision;  ///< of a model given by name; none: "main"
+  bool download = false;                ///< fetch a model that is not in the cache
+  std::vector<Kind> kinds;
+  PositionRule positions;
+  std::int64_t window = 10;
+  std::int64_t head_window = 1;
+  std::int64_t knockout_window = 9;
+  Direction direction = Direction::kDenoising;
+  CorruptionMethod method = CorruptionMethod::kNoise;  ///< kTokens in a batch: swapped subjects
+  std::optional<std::string> counter_subject, counter_prompt;
+  std::int64_t samples = 10;
+  std::optional<double> precision;
+  std::int64_t most_samples = 1000;
+  std::uint32_t seed = 1;
+  std::string noise_text = "s3";  ///< as given
+  NoiseRule noise;
+  std::optional<std::string> noise_facts;      ///< facts file whose subjects set sigma; none: the one shipped
+  std::optional<std::string> noise_text_file;  ///< text whose tokens set moments; none: the shipped facts' prompts
+  bool replace = false;
+  std::vector<std::string> targets;  ///< the answer to follow, then others; in a batch "object" or none
+  AnswerRule answer;
+  std::vector<Measure> measures;
+  std::optional<std::string> foil;
+  std::optional<std::string> expect;
+  bool special_tokens = false;
+  Engine engine = Engine::kSweep;
+  std::optional<std::int64_t> memory;  ///< bytes of weights and rows together; none: of what is free
+  std::string device = "cpu";
+  std::string dtype = "float32";
+  bool tf32 = false;
+  int threads = 0;                    ///< 0: one a core, or one for small models
+  std::optional<std::string> output;  ///< file; none or "-": stdout
+  bool json = false;
+  bool self_check = false;  ///< laws on the model instead of a trace
+  bool verbose = false;
+  bool quiet = false;
+};
+
+/// The command line of `rometrace calibrate`.
+struct CalibrateOptions {
+  Options trace;                                            ///< with `facts`; its noise is that of factor 1
+  std::vector<double> factors = {1, 1.5, 2, 2.5, 3, 4, 5};  ///< ascending
+};
+
+/// What to do, or the exit status if the command line has been dealt with (--help, --version, an error: one line
+/// printed).
+using Command =
+    std::variant<Options, SummaryOptions, MergeOptions, CalibrateOptions, FetchModelsOptions, ModelsOptions, int>;
+Command parse_options(int argc, char** argv);
+
+}  // namespace rometrace::cli

@@ -1,0 +1,115 @@
+#include "cli/options/shared_options.hpp"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "cli/options/option_values.hpp"
+#include "rometrace/text/input_file.hpp"
+
+namespace rometrace::cli {
+namespace {
+
+const std::vector<std::string> kDtypes = {"float32", "float64", "bfloat16", "float16"};
+
+/// Bytes: a number with K, M, G or T (times 1024) behind it, or none; "MB" and "MiB" mean M as well.
+std::int64_t parse_size(const std::string& name, const std::string& text) {
+  double number = 0;
+  const auto* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, number, std::chars_format::fixed);
+  std::string unit(error == std::errc() ? stop : end, end);
+  for (const auto* ending : {"iB", "B"}) {
+    if (unit.ends_with(ending)) {
+      unit.resize(unit.size() - std::strlen(ending));
+      break;
+    }
+  }
+  const std::string units = " KMGT";
+  const auto power = unit.empty() ? 0 : unit.size() == 1 ? units.find(unit[0]) : std::string::npos;
+  const double bytes = std::ldexp(number, 10 * static_cast<int>(power));
+  if (error != std::errc() || power == std::string::npos || unit == " " || !(bytes >= 1 && bytes < 0x1p62)) {
+    throw CLI::ValidationError(name,
+                               in_quotes(text) + " is not a size; expected a number with K, M, G or T, as in 300M");
+  }
+  return static_cast<std::int64_t>(bytes);
+}
+
+}  // namespace
+
+void add_model_options(CLI::App& app, Options& options) {
+  app.add_option("--model", options.model,
+                 "Model folder in Hugging Face layout, or a name in the local Hugging Face cache (gpt2-xl) [the demo "
+                 "model]")
+      ->type_name("MODEL");
+  app.add_option("--revision", options.revision, "Branch, tag or commit of a model given by name [main]")
+      ->type_name("REV");
+  app.add_flag("--download", options.download, "Fetch a model given by name if it is not in the cache");
+}
+
+SampleOptions add_sample_options(CLI::App& app, Selection& selection) {
+  constexpr std::int64_t kMaxCount = std::int64_t{1} << 20;
+  auto* sample = app.add_option_function<std::string>(
+                        "--sample",
+                        [&selection](const std::string& text) {
+                          std::int64_t count = 0;
+                          whole_number("--sample", count, 1, kMaxCount)(text);
+                          selection.sample = count;
+                        },
+                        "Only this many of them, drawn at random")
+                     ->type_name("N");
+  auto* seed = app.add_option_function<std::string>("--sample-seed",
+                                                    whole_number("--sample-seed", selection.sample_seed, 0,
+                                                                 std::numeric_limits<std::uint32_t>::max()),
+                                                    "Seed of that draw")
+                   ->type_name("SEED")
+                   ->default_str("1");
+  return {sample, seed};
+}
+
+void add_run_options(CLI::App& app, Options& options) {
+  app.add_option_function<std::string>(
+         "--memory", [&options](const std::string& text) { options.memory = parse_size("--memory", text); },
+         "What weights and restored runs may take together (300M, 20G): runs that do not fit are left for another "
+         "pass, weights that do not fit are read again for each [weights what is free; runs half of the free memory, "
+         "on the CPU 512M unless a prompt needs more]")
+      ->type_name("SIZE")
+      ->group("Run");
+  app.add_option("--device", options.device, "cpu, cuda or cuda:<i>")
+      ->type_name("DEVICE")
+      ->capture_default_str()
+      ->group("Run");
+  app.add_option(
+         "--dtype", options.dtype,
+         "Of the matrix products: float32, float64, bfloat16, or float16 (GPU). The rest stays in float32 or float64")
+      ->type_name("DTYPE")
+      ->capture_default_str()
+      ->group("Run");
+  app.add_flag("--tf32", options.tf32, "Let a GPU round float32 products to TF32: faster, three digits")->group("Run");
+  app.add_option_function<std::string>("--threads", whole_number("--threads", options.threads, 1, 4096),
+                                       "CPU threads [one a core; 1 for small models]")
+      ->type_name("N")
+      ->group("Run");
+}
+
+void check_run_options(const Options& options) {
+  if (std::find(kDtypes.begin(), kDtypes.end(), options.dtype) == kDtypes.end()) {
+    throw CLI::ValidationError(
+        "--dtype", in_quotes(options.dtype) + " is not a dtype; expected float32, float64, bfloat16 or float16");
+  }
+  if (options.tf32 && options.device == "cpu") {
+    throw CLI::ValidationError("--tf32", "is for a GPU; expected --device cuda beside it");
+  }
+}
+
+void check_facts_files(const std::vector<std::string>& files) {
+  for (const auto& file : files) {
+    if (file.empty()) {
+      throw CLI::ValidationError("--facts", "an empty file name; expected a facts file, or - for stdin");
+    }
+  }
+}
+
+}  // namespace rometrace::cli

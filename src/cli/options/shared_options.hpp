@@ -1,0 +1,35 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cli/options/options.hpp"
+
+namespace CLI {
+class App;
+class Option;
+}  // namespace CLI
+
+namespace rometrace::cli {
+
+/// Options that several commands have. Values go to what is given, which has to stay until the command line is read.
+
+void add_model_options(CLI::App& app, Options& options);  ///< --model, --revision, --download
+
+struct SampleOptions {
+  CLI::Option* sample;
+  CLI::Option* seed;
+};
+/// --sample and --sample-seed.
+SampleOptions add_sample_options(CLI::App& app, Selection& selection);
+
+/// --memory, --device, --dtype, --tf32, --threads.
+void add_run_options(CLI::App& app, Options& options);
+
+/// Refuses values of add_run_options() that do not go together. Throws CLI::ParseError.
+void check_run_options(const Options& options);
+
+/// Refuses an empty name. Throws CLI::ParseError.
+void check_facts_files(const std::vector<std::string>& files);
+
+}  // namespace rometrace::cli

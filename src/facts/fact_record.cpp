@@ -1,0 +1,305 @@
+#include "facts/fact_record.hpp"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "rometrace/error.hpp"
+#include "rometrace/text/input_file.hpp"
+
+namespace rometrace {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::string_view kSlot = "{}";
+constexpr std::string_view kWhiteSpace = " \t\n\v\f\r";
+
+/// A value and the name under which it was found.
+struct Field {
+  const char* name = nullptr;
+  const json* value = nullptr;
+
+  explicit operator bool() const { return value != nullptr; }
+};
+
+/// The first of `names` that `object` has and that is not null.
+Field find_field(const json& object, std::initializer_list<const char*> names) {
+  for (const char* name : names) {
+    if (const auto found = object.find(name); found != object.end() && !found->is_null()) return {name, &*found};
+  }
+  return {};
+}
+
+bool is_blank(std::string_view text) {
+  return text.find_first_not_of(kWhiteSpace) == std::string_view::npos;
+}
+
+std::string_view stripped(std::string_view text) {
+  if (is_blank(text)) return {};
+  const std::size_t begin = text.find_first_not_of(kWhiteSpace);
+  return text.substr(begin, text.find_last_not_of(kWhiteSpace) + 1 - begin);
+}
+
+/// The text of a field; throws Error with `where` unless it is a string with something in it.
+std::string read_text(const Field& field, const std::string& where) {
+  const std::string what = where + ": " + field.name;
+  if (!field.value->is_string()) throw Error(what + " is " + one_line(field.value->dump()) + "; expected a string");
+  auto text = field.value->get<std::string>();
+  if (is_blank(text)) throw Error(what + " is empty");
+  if (text.find('\0') != std::string::npos) throw Error(what + " holds a zero byte: " + in_quotes(text));
+  return text;
+}
+
+std::size_t count_slots(std::string_view text) {
+  std::size_t count = 0;
+  for (std::size_t at = text.find(kSlot); at != std::string_view::npos; at = text.find(kSlot, at + kSlot.size()))
+    ++count;
+  return count;
+}
+
+/// `text` with `subject` in the place of its one slot.
+std::string filled(std::string_view text, std::string_view subject) {
+  const std::size_t slot = text.find(kSlot);
+  std::string result(text.substr(0, slot));
+  return result.append(subject).append(text.substr(slot + kSlot.size()));
+}
+
+bool holds(std::string_view text, std::string_view part) {
+  return text.find(part) != std::string_view::npos;
+}
+
+/// A prompt with the subject in place, from a template or a whole text.
+std::string read_prompt(const Field& field, const std::string& subject, const std::string& where) {
+  std::string text = read_text(field, where);
+  const std::size_t slots = count_slots(text);
+  if (slots == 1) return filled(text, subject);
+  if (slots > 1) {
+    throw Error(where + ": " + field.name + " " + in_quotes(text) + " has {} " + std::to_string(slots) +
+                " times; expected it once");
+  }
+  if (holds(text, subject)) return text;
+  throw Error(where + ": subject " + in_quotes(subject) + " is not in the prompt " + in_quotes(text) +
+              "; check its spelling, or put {} in its place");
+}
+
+/// Further whole texts, as one string or a list; those without the subject are left out.
+std::vector<std::string> read_paraphrases(const json& record, const std::string& subject, const std::string& where) {
+  const Field field = find_field(record, {"paraphrase_prompts", "rephrase_prompt"});
+  if (!field) return {};
+  const json list = field.value->is_array() ? *field.value : json::array({*field.value});
+  std::vector<std::string> texts;
+  for (const json& text : list) {
+    if (!text.is_string()) {
+      throw Error(where + ": " + field.name + " has " + one_line(text.dump()) + "; expected strings");
+    }
+    if (holds(text.get_ref<const std::string&>(), subject)) texts.push_back(text.get<std::string>());
+  }
+  return texts;
+}
+
+std::optional<std::string> read_object(const json& body, const std::string& where) {
+  Field field = find_field(body, kObjectNames);
+  if (!field) return std::nullopt;
+  if (field.value->is_object()) {  // CounterFact: {"str": "French", "id": "Q150"}
+    const Field text = find_field(*field.value, {"str"});
+    if (!text) throw Error(where + ": " + field.name + " has no \"str\"");
+    field.value = text.value;
+  }
+  return std::string(stripped(read_text(field, where)));
+}
+
+void add_wording(std::vector<Wording>& wordings, std::string text, bool held_out) {
+  const auto same = std::find_if(wordings.begin(), wordings.end(), [&](const Wording& w) { return w.prompt == text; });
+  if (same == wordings.end()) {
+    wordings.push_back({std::move(text), held_out});
+  } else {
+    same->held_out |= held_out;
+  }
+}
+
+const RelationTexts* find_relation(const Relations& relations, const std::optional<std::string>& name,
+                                   const std::string& where) {
+  if (!name) return nullptr;
+  const auto found = relations.find(*name);
+  if (found == relations.end()) return nullptr;
+  if (!found->second.fault.empty()) throw Error(where + ": " + found->second.fault);
+  return &found->second;
+}
+
+std::vector<Wording> read_wordings(const json& record, const json& body, const Relations& relations, const Fact& fact,
+                                   const std::string& where) {
+  const Field prompt = find_field(body, {"prompt"});
+  const RelationTexts* relation = find_relation(relations, fact.relation, where);
+  if (!prompt && relation == nullptr) {
+    throw Error(where + ": has no \"prompt\"" +
+                (fact.relation ? ", and its relation " + in_quotes(*fact.relation) + " is not defined in the file"
+                               : std::string(" and no \"relation\"")));
+  }
+  std::vector<Wording> wordings;
+  if (prompt) {
+    add_wording(wordings, read_prompt(prompt, fact.subject, where), false);
+    for (std::string& text : read_paraphrases(record, fact.subject, where))
+      add_wording(wordings, std::move(text), false);
+  }
+  if (relation != nullptr) {
+    for (const Wording& wording : relation->templates) {
+      add_wording(wordings, filled(wording.prompt, fact.subject), wording.held_out);
+    }
+  }
+  return wordings;
+}
+
+/// Sorts and checks templates; they are named by their place in `kind`.
+class TemplateList {
+ public:
+  explicit TemplateList(std::string_view name) : relation_("relation " + in_quotes(name)) {}
+
+  void add(const json& text, const std::string& place, bool held_out) {
+    if (!text.is_string()) return fail(": " + place + " is " + one_line(text.dump()) + "; expected a string with {}");
+    const auto wording = text.get<std::string>();
+    if (const std::size_t slots = count_slots(wording); slots != 1) {
+      return fail(": " + place + " " + in_quotes(wording) + " has {} " + std::to_string(slots) +
+                  " times; expected it once, where the subject goes");
+    }
+    if (holds(wording, std::string_view("\0", 1))) return fail(": " + place + " holds a zero byte");
+    add_wording(held_out ? held_out_ : others_, wording, held_out);
+  }
+
+  void fail(const std::string& what) {
+    if (fault_.empty()) fault_ = relation_ + what;
+  }
+
+  RelationTexts take() {
+    if (others_.empty() && held_out_.empty()) fail(" has no wordings");
+    RelationTexts texts{std::move(others_), std::move(fault_)};
+    for (Wording& wording : held_out_) add_wording(texts.templates, std::move(wording.prompt), true);
+    return texts;
+  }
+
+ private:
+  std::string relation_;
+  std::vector<Wording> others_;
+  std::vector<Wording> held_out_;
+  std::string fault_;
+};
+
+void add_wordings(TemplateList& templates, const json& wordings) {
+  if (!wordings.is_array()) {
+    return templates.fail(": wordings is " + one_line(wordings.dump()) + "; expected a list");
+  }
+  std::size_t number = 0;
+  for (const json& wording : wordings) {
+    const std::string place = "wording " + std::to_string(++number);
+    if (!wording.is_object()) {
+      templates.add(wording, place, false);
+      continue;
+    }
+    const json held_out = wording.value("held_out", json(false));
+    if (!held_out.is_boolean()) {
+      templates.fail(": held_out of " + place + " is " + one_line(held_out.dump()) + "; expected true or false");
+      continue;
+    }
+    templates.add(wording.value("text", json()), place, held_out.get<bool>());
+  }
+}
+
+}  // namespace
+
+std::optional<GivenId> given_id(const json& record) {
+  if (!record.is_object()) return std::nullopt;
+  const Field field = find_field(record, kIdNames);
+  if (!field) return std::nullopt;
+  if (field.value->is_number_integer()) return GivenId{field.name, field.value->dump(), true};
+  if (!field.value->is_string() || is_blank(field.value->get_ref<const std::string&>())) return std::nullopt;
+  return GivenId{field.name, field.value->get<std::string>(), false};
+}
+
+std::string label_of_record(const json& record, const std::string& where) {
+  if (!record.is_object()) return where;
+  const Field id = find_field(record, kIdNames);
+  return id ? where + " (" + id.name + " " + one_line(id.value->dump(), 40) + ")" : where;
+}
+
+Fact read_fact(const json& record, const Relations& relations, Need need, const std::string& where) {
+  if (!record.is_object()) {
+    throw Error(where + ": expected an object with a \"subject\", found " + one_line(record.dump()));
+  }
+  const std::string label = label_of_record(record, where);
+  const Field rewrite = find_field(record, {"requested_rewrite"});
+  if (rewrite && !rewrite.value->is_object()) {
+    throw Error(label + ": requested_rewrite is " + one_line(rewrite.value->dump()) + "; expected an object");
+  }
+  const json& body = rewrite ? *rewrite.value : record;
+
+  Fact fact;
+  const Field subject = find_field(body, {"subject"});
+  if (!subject) throw Error(label + ": has no \"subject\"");
+  fact.subject = read_text(subject, label);
+  if (need == Need::kSubject) return fact;
+
+  if (const auto id = given_id(record)) {
+    fact.id = id->text;
+    fact.id_is_number = id->is_number;
+  } else if (const Field wrong = find_field(record, kIdNames)) {
+    throw Error(where + ": " + wrong.name + " is " + one_line(wrong.value->dump()) +
+                "; expected a whole number or a text");
+  }
+  if (const Field relation = find_field(body, kRelationNames)) fact.relation = read_text(relation, label);
+  fact.object = read_object(body, label);
+  fact.wordings = read_wordings(record, body, relations, fact, label);
+  return fact;
+}
+
+bool is_relation_file(const json& value) {
+  return value.is_object() && value.contains("samples") && !value.contains("subject");
+}
+
+bool looks_like_record(const json& value) {
+  if (!value.is_object()) return false;
+  const auto names = {"subject", "prompt", "requested_rewrite", "samples"};
+  return std::any_of(names.begin(), names.end(), [&](const char* name) { return value.contains(name); });
+}
+
+std::string layout_of_record(const json& record) {
+  if (is_relation_file(record)) return "relation files";
+  if (!record.is_object()) return "tuples";
+  if (record.contains("requested_rewrite")) return "CounterFact";
+  if (record.contains("ground_truth")) return "CounterFact, flat";
+  if (record.contains("known_id")) return "known_1000 of ROME";
+  return "tuples";
+}
+
+RelationTexts read_relation(const json& relation, std::string_view name) {
+  TemplateList templates(name);
+  if (relation.is_string()) {
+    templates.add(relation, "its text", false);
+  } else if (relation.is_array()) {
+    add_wordings(templates, relation);
+  } else if (relation.is_object()) {
+    if (const Field prompt = find_field(relation, {"prompt"})) templates.add(*prompt.value, "prompt", false);
+    if (const Field wordings = find_field(relation, {"wordings"})) add_wordings(templates, *wordings.value);
+  } else {
+    templates.fail(" is " + one_line(relation.dump()) + "; expected an object with \"wordings\"");
+  }
+  return templates.take();
+}
+
+RelationTexts read_relation_file(const json& file, std::string_view name) {
+  TemplateList templates(name);
+  for (const char* list : {"prompt_templates", "prompt_templates_zs"}) {
+    const Field field = find_field(file, {list});
+    if (!field) continue;
+    if (!field.value->is_array()) {
+      templates.fail(": " + std::string(list) + " is " + one_line(field.value->dump()) + "; expected a list");
+      continue;
+    }
+    std::size_t number = 0;
+    for (const json& text : *field.value) {
+      templates.add(text, std::string(list) + " " + std::to_string(++number), false);
+    }
+  }
+  return templates.take();
+}
+
+}  // namespace rometrace

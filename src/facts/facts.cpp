@@ -1,0 +1,225 @@
+#include "rometrace/facts/facts.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cmath>
+#include <numeric>
+#include <string_view>
+#include <system_error>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+
+#include "facts/facts_reader.hpp"
+#include "rometrace/error.hpp"
+#include "rometrace/text/ascii_case.hpp"
+#include "rometrace/text/input_file.hpp"
+#include "rometrace/text/json_file.hpp"
+#include "rometrace/text/sha256.hpp"
+#include "rometrace/trace/noise.hpp"
+
+namespace rometrace {
+namespace {
+
+constexpr const char* kStandardInput = "standard input";
+
+bool is_standard_input(const std::filesystem::path& path) {
+  return path == "-";
+}
+
+std::string read_standard_input() {
+  constexpr std::size_t kStep = std::size_t{1} << 16U;
+  std::string text;
+  for (;;) {
+    const std::size_t begin = text.size();
+    text.resize(begin + kStep);
+    const ssize_t count = ::read(STDIN_FILENO, text.data() + begin, kStep);
+    text.resize(begin + static_cast<std::size_t>(std::max<ssize_t>(count, 0)));
+    if (count == 0) break;
+    if (count < 0 && errno != EINTR) {
+      throw Error(std::string(kStandardInput) + ": cannot be read: " + std::generic_category().message(errno));
+    }
+  }
+  if (text.empty()) throw Error(std::string(kStandardInput) + ": is empty");
+  return text;
+}
+
+std::string sha256_of(std::string_view text) {
+  Sha256 hash;
+  hash.update(std::as_bytes(std::span(text)));
+  return hash.hex_digest();
+}
+
+Facts read_files(std::span<const std::filesystem::path> files, Need need) {
+  if (files.empty()) throw Error("no facts file is named; expected one or more, or - for standard input");
+  if (std::count_if(files.begin(), files.end(), &is_standard_input) > 1) {
+    throw Error("standard input (-) is named twice as a facts file; it can be read once");
+  }
+  FactsReader reader(need);
+  for (const std::filesystem::path& file : files) {
+    const bool is_input = is_standard_input(file);
+    const std::string text = is_input ? read_standard_input() : read_text_file(file, FileKind::kReadable);
+    FactsSource source;
+    source.name = is_input ? kStandardInput : label_of(file.filename());
+    source.sha256 = sha256_of(text);
+    reader.read(text, is_input ? kStandardInput : label_of(file), std::move(source));
+  }
+  return reader.take();
+}
+
+bool is_ascii_alphanumeric(char c) {
+  return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
+}
+
+/// `text` with each run of characters that are neither ASCII letters, digits nor outside ASCII as one `joint`, none at
+/// the ends.
+std::string slug(std::string_view text, char joint) {
+  std::string result;
+  for (const char c : text) {
+    const bool is_kept = is_ascii_alphanumeric(c) || static_cast<unsigned char>(c) >= 0x80;
+    if (is_kept || (!result.empty() && result.back() != joint)) result += is_kept ? c : joint;
+  }
+  if (!result.empty() && result.back() == joint) result.pop_back();
+  return result;
+}
+
+std::string made_id(const Fact& fact) {
+  const std::string relation = slug(fact.relation.value_or(""), '_');
+  const std::string subject = ascii_lower(slug(fact.subject, '-'));
+  return (relation.empty() ? "fact" : relation) + "/" + (subject.empty() ? "subject" : subject);
+}
+
+/// The id and place of a record; no id if it gives none.
+struct Identity {
+  const std::string* id = nullptr;
+  const std::string* where = nullptr;
+};
+
+Identity identity_of(const std::variant<Fact, BadRecord>& record) {
+  if (const auto* fact = std::get_if<Fact>(&record)) return {fact->id.empty() ? nullptr : &fact->id, &fact->where};
+  const auto& bad = std::get<BadRecord>(record);
+  return {bad.id ? &*bad.id : nullptr, &bad.where};
+}
+
+/// Facts whose given id another record has already become bad records.
+void refuse_repeated_ids(Facts& facts) {
+  std::unordered_map<std::string, std::size_t> first_with;
+  for (std::size_t i = 0; i < facts.records.size(); ++i) {
+    const Identity identity = identity_of(facts.records[i]);
+    if (identity.id == nullptr) continue;
+    const auto [first, is_first] = first_with.emplace(*identity.id, i);
+    auto* fact = std::get_if<Fact>(&facts.records[i]);
+    if (is_first || fact == nullptr) continue;
+    const std::string shown = fact->id_is_number ? fact->id : in_quotes(fact->id);
+    std::string message = fact->where + ": id " + shown + " is also that of " +
+                          *identity_of(facts.records[first->second]).where + "; each record needs an id of its own";
+    facts.records[i] = BadRecord{fact->record, fact->where, fact->id, fact->id_is_number, std::move(message)};
+  }
+}
+
+void make_missing_ids(Facts& facts) {
+  std::unordered_set<std::string> taken;
+  for (const auto& record : facts.records) {
+    if (const Identity identity = identity_of(record); identity.id != nullptr) taken.insert(*identity.id);
+  }
+  std::unordered_map<std::string, std::int64_t> last_number;  // of each made id, so that many repeats stay cheap
+  for (auto& record : facts.records) {
+    auto* fact = std::get_if<Fact>(&record);
+    if (fact == nullptr || !fact->id.empty()) continue;
+    const std::string made = made_id(*fact);
+    std::int64_t& number = last_number[made];
+    do {
+      fact->id = ++number == 1 ? made : made + "-" + std::to_string(number);
+    } while (!taken.insert(fact->id).second);
+  }
+}
+
+/// Indices of the records with one of `ids`.
+std::vector<std::size_t> with_ids(const Facts& facts, const std::vector<std::string>& ids) {
+  std::unordered_map<std::string_view, bool> found;
+  for (const std::string& id : ids) found.emplace(id, false);
+  std::vector<std::size_t> chosen;
+  for (std::size_t i = 0; i < facts.records.size(); ++i) {
+    const Identity identity = identity_of(facts.records[i]);
+    if (identity.id == nullptr) continue;
+    if (const auto match = found.find(*identity.id); match != found.end()) {
+      match->second = true;
+      chosen.push_back(i);
+    }
+  }
+  for (const std::string& id : ids) {
+    if (found.at(id)) continue;
+    std::string names;
+    for (const FactsSource& source : facts.sources) names += (names.empty() ? "" : ", ") + one_line(source.name);
+    throw Error("no record of " + names + " has the id " + in_quotes(id));
+  }
+  return chosen;
+}
+
+/// As many of `chosen` at random, in their order.
+void keep_sample(std::vector<std::size_t>& chosen, std::int64_t sample, std::uint32_t seed) {
+  const std::size_t size = chosen.size();
+  if (static_cast<std::uint64_t>(sample) >= size) return;
+  const auto count = static_cast<std::size_t>(sample);
+  RandomState random(seed);
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::size_t left = size - i;
+    const auto step = static_cast<std::size_t>(std::floor(random.random_sample() * static_cast<double>(left)));
+    std::swap(chosen[i], chosen[i + std::min(step, left - 1)]);
+  }
+  chosen.resize(count);
+  std::sort(chosen.begin(), chosen.end());
+}
+
+void check_at_least_one(const std::optional<std::int64_t>& value, const char* name) {
+  if (value && *value < 1) {
+    throw Error(std::string(name) + " is " + std::to_string(*value) + "; expected 1 or more");
+  }
+}
+
+}  // namespace
+
+Facts read_facts(std::span<const std::filesystem::path> files) {
+  Facts facts = read_files(files, Need::kWordings);
+  refuse_repeated_ids(facts);
+  make_missing_ids(facts);
+  return facts;
+}
+
+std::vector<std::string> subjects_of(const Facts& facts) {
+  std::vector<std::string> subjects;
+  for (const auto& record : facts.records) {
+    if (const auto* fact = std::get_if<Fact>(&record)) subjects.push_back(fact->subject);
+  }
+  return subjects;
+}
+
+std::vector<std::string> read_subjects(const std::filesystem::path& file) {
+  const Facts facts = read_files(std::span(&file, 1), Need::kSubject);
+  for (const auto& record : facts.records) {
+    if (const auto* bad = std::get_if<BadRecord>(&record)) throw Error(bad->message);
+  }
+  return subjects_of(facts);
+}
+
+std::vector<std::size_t> select(const Facts& facts, const Selection& selection) {
+  check_at_least_one(selection.sample, "sample");
+  check_at_least_one(selection.limit, "limit");
+  std::vector<std::size_t> chosen;
+  if (selection.ids.empty()) {
+    chosen.resize(facts.records.size());
+    std::iota(chosen.begin(), chosen.end(), std::size_t{0});
+  } else {
+    chosen = with_ids(facts, selection.ids);
+  }
+  if (selection.sample) keep_sample(chosen, *selection.sample, selection.sample_seed);
+  if (selection.limit && static_cast<std::uint64_t>(*selection.limit) < chosen.size()) {
+    chosen.resize(static_cast<std::size_t>(*selection.limit));
+  }
+  return chosen;
+}
+
+}  // namespace rometrace

@@ -1,0 +1,521 @@
+#include "rometrace/summary/summary.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <list>
+#include <span>
+
+#include "rometrace/error.hpp"
+#include "rometrace/text/input_file.hpp"
+#include "summary/traced_fact.hpp"
+
+namespace rometrace {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::int64_t kMostRecords = std::int64_t{1} << 32U;  // half a GiB of bits
+
+/// Paths that are severed: where the kind "state" was traced too, there is a gap.
+constexpr std::array<std::string_view, 2> kSevered = {"mlp", "attn"};
+
+/// The paper's order, then its successors'; what is not in it comes after.
+constexpr std::array<std::string_view, 6> kKinds = {
+    "state", "mlp", "attn", "head", "state_mlp_severed", "state_attn_severed"};
+
+/// Calls `take(role, row, rows)` for each role that the grid's rows have: `rows` of them from `row` on, as the tokens
+/// of a role stand together.
+template <typename Take>
+void for_each_role(const SummaryGrid& grid, const TracedFact& fact, const Take& take) {
+  const auto role_at = [&](std::int64_t row) {
+    return role_of(grid.positions ? (*grid.positions)[static_cast<std::size_t>(row)] : row, fact.subject, fact.tokens);
+  };
+  for (std::int64_t begin = 0, end = 0; begin < grid.rows; begin = end) {
+    const auto role = role_at(begin);
+    end = begin + 1;
+    while (end < grid.rows && role_at(end) == role) ++end;
+    if (role) take(static_cast<std::size_t>(*role), begin, end - begin);
+  }
+}
+
+std::span<const double> rows_of(const SummaryGrid& grid, std::int64_t begin, std::int64_t count) {
+  return std::span(grid.scores)
+      .subspan(static_cast<std::size_t>(begin * grid.cells()), static_cast<std::size_t>(count * grid.cells()));
+}
+
+/// Effects of the state less those with a path severed, at the positions that both grids have.
+SummaryGrid gap_of(const SummaryGrid& state, const SummaryGrid& severed, const TracedFact& fact) {
+  SummaryGrid gap;
+  gap.layers = fact.layers;
+  gap.positions.emplace();
+  const auto position_in = [](const SummaryGrid& grid, std::int64_t row) {
+    return grid.positions ? (*grid.positions)[static_cast<std::size_t>(row)] : row;
+  };
+  for (std::int64_t i = 0, j = 0; i < state.rows && j < severed.rows;) {
+    const auto here = position_in(state, i), there = position_in(severed, j);
+    if (here == there) {
+      ++gap.rows;
+      gap.positions->push_back(here);
+      const auto whole = rows_of(state, i, 1), cut = rows_of(severed, j, 1);
+      for (std::size_t layer = 0; layer < whole.size(); ++layer) {
+        gap.scores.push_back(fact.sign() * (whole[layer] - cut[layer]));
+      }
+    }
+    i += here <= there ? 1 : 0;
+    j += there <= here ? 1 : 0;
+  }
+  return gap;
+}
+
+std::optional<Bounds> bootstrap_of(ClusterMeans& means, std::size_t value) {
+  return means.facts() < 2 ? std::nullopt : percentile_interval(means.replicates(value));
+}
+
+Estimate estimate(ClusterMeans& means, std::size_t value) {
+  Estimate result;
+  result.facts = means.facts();
+  if (result.facts == 0) return result;
+  result.mean = means.means()[value];
+  if (result.facts < 2) return result;
+  result.standard_error = means.standard_errors()[value];
+  result.normal = normal_interval(*result.mean, *result.standard_error);
+  result.bootstrap = bootstrap_of(means, value);
+  return result;
+}
+
+ErrorBars error_bars(ClusterMeans& means) {
+  ErrorBars bars;
+  if (means.facts() < 2) return bars;
+  bars.standard_error = means.standard_errors();
+  for (std::size_t value = 0; value < bars.standard_error.size(); ++value) {
+    const auto normal = normal_interval(means.means()[value], bars.standard_error[value]);
+    bars.normal_low.push_back(normal.low);
+    bars.normal_high.push_back(normal.high);
+    if (const auto bootstrap = bootstrap_of(means, value)) {
+      bars.bootstrap_low.push_back(bootstrap->low);
+      bars.bootstrap_high.push_back(bootstrap->high);
+    }
+  }
+  return bars;
+}
+
+/// `heads` as in SummaryGrid.
+Peak peak_of(ClusterMeans& effects, std::int64_t heads) {
+  const auto columns = std::max<std::int64_t>(1, heads);
+  const auto& aie = effects.means();
+  const auto largest = std::max_element(aie.begin(), aie.end());
+  const auto place = largest - aie.begin();
+  Peak peak;
+  peak.layer = place / columns;
+  if (heads > 0) peak.head = place % columns;
+  peak.aie = *largest;
+  auto peaks = effects.replicate_peaks();
+  if (effects.facts() < 2 || peaks.empty()) return peak;
+  std::sort(peaks.begin(), peaks.end());
+  const auto same = std::count(peaks.begin(), peaks.end(), static_cast<double>(place));
+  peak.share = static_cast<double>(same) / static_cast<double>(peaks.size());
+  // Layers are whole: the neighbours outwards, not a layer between them.
+  const auto last = static_cast<double>(peaks.size() - 1);
+  const auto at = [&](double rank) {
+    return static_cast<std::int64_t>(peaks[static_cast<std::size_t>(rank)]) / columns;
+  };
+  peak.layers = {at(std::floor(kLowTail * last)), at(std::ceil(kHighTail * last))};
+  return peak;
+}
+
+EffectSummary effect_summary(ClusterMeans& effects, std::int64_t heads) {
+  EffectSummary summary{error_bars(effects), effects.facts(), std::llround(effects.count()), effects.means(), {}};
+  summary.peak = peak_of(effects, heads);
+  return summary;
+}
+
+/// Sums of one role in one kind over facts; a cell is a layer, or a layer's head.
+class RoleSums {
+ public:
+  RoleSums(std::size_t cells, std::size_t replicates)
+      : effects_(cells, replicates), scores_(cells, 0), largest_(2, replicates) {}
+
+  /// `rows`: the scores of the fact's tokens with the role, row-major [count, cells].
+  void add(std::span<const double> rows, std::int64_t count, const TracedFact& fact,
+           std::span<const std::uint8_t> weights) {
+    const auto cells = rows.size() / static_cast<std::size_t>(count);
+    const double sign = fact.sign(), base = fact.base();
+    score_sums_.assign(cells, 0);
+    effect_sums_.assign(cells, 0);
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      score_sums_[i % cells] += rows[i];
+      effect_sums_[i % cells] += sign * (rows[i] - base);
+    }
+    effects_.add(static_cast<double>(count), effect_sums_, weights);
+    scores_.add(static_cast<double>(count), score_sums_, {});
+    largest_.add(1, largest_of(rows, fact), weights);
+  }
+
+  /// Largest score and largest effect.
+  static std::array<double, 2> largest_of(std::span<const double> scores, const TracedFact& fact) {
+    const double largest = *std::max_element(scores.begin(), scores.end());
+    return {largest, fact.noising ? fact.high - *std::min_element(scores.begin(), scores.end()) : largest - fact.low};
+  }
+
+  RoleSummary result(std::int64_t heads) {
+    return {effect_summary(effects_, heads), scores_.means(), estimate(largest_, 0), estimate(largest_, 1)};
+  }
+
+ private:
+  ClusterMeans effects_;  // [cells]
+  ClusterMeans scores_;   // [cells]
+  ClusterMeans largest_;  // score, effect
+  std::vector<double> score_sums_, effect_sums_;
+};
+
+/// Sums of one kind over facts.
+class KindSums {
+ public:
+  KindSums(const SummaryGrid& grid, std::size_t replicates)
+      : kind_(grid.kind), window_(grid.window), heads_(grid.heads), replicates_(replicates), largest_(2, replicates) {}
+
+  const std::string& kind() const { return kind_; }
+
+  void add(const TracedFact& fact, const SummaryGrid& grid, std::span<const std::uint8_t> weights) {
+    largest_.add(1, RoleSums::largest_of(grid.scores, fact), weights);
+    for_each_role(grid, fact, [&](std::size_t role, std::int64_t row, std::int64_t rows) {
+      auto& sums = roles_[role];
+      if (!sums) sums.emplace(static_cast<std::size_t>(grid.cells()), replicates_);
+      sums->add(rows_of(grid, row, rows), rows, fact, weights);
+    });
+  }
+
+  KindSummary result() {
+    KindSummary summary;
+    summary.kind = kind_;
+    summary.window = window_;
+    summary.heads = heads_;
+    summary.largest_score = estimate(largest_, 0);
+    summary.largest_effect = estimate(largest_, 1);
+    for (std::size_t i = 0; i < kRoles.size(); ++i) {
+      if (roles_[i]) summary.roles[i] = roles_[i]->result(heads_);
+    }
+    return summary;
+  }
+
+ private:
+  std::string kind_;
+  std::int64_t window_;
+  std::int64_t heads_;
+  std::size_t replicates_;
+  ClusterMeans largest_;  // score, effect
+  std::array<std::optional<RoleSums>, kRoles.size()> roles_;
+};
+
+/// Sums of the gaps that severing one path makes.
+class GapSums {
+ public:
+  void add(const TracedFact& fact, const SummaryGrid& gap, std::size_t replicates,
+           std::span<const std::uint8_t> weights) {
+    for_each_role(gap, fact, [&](std::size_t role, std::int64_t row, std::int64_t rows) {
+      auto& sums = roles_[role];
+      if (!sums) sums.emplace(static_cast<std::size_t>(gap.layers), replicates);
+      const auto gaps = rows_of(gap, row, rows);
+      sums_.assign(static_cast<std::size_t>(gap.layers), 0);
+      for (std::size_t i = 0; i < gaps.size(); ++i) sums_[i % sums_.size()] += gaps[i];
+      sums->add(static_cast<double>(rows), sums_, weights);
+    });
+  }
+
+  GapSummary result(std::string_view severed) {
+    GapSummary summary;
+    summary.severed = severed;
+    for (std::size_t i = 0; i < kRoles.size(); ++i) {
+      if (roles_[i]) summary.roles[i] = effect_summary(*roles_[i], 0);
+    }
+    return summary;
+  }
+
+ private:
+  std::array<std::optional<ClusterMeans>, kRoles.size()> roles_;  // [L]
+  std::vector<double> sums_;
+};
+
+/// Sums of the relative changes of each group that is knocked out.
+class KnockoutSums {
+ public:
+  explicit KnockoutSums(std::int64_t window) : window_(window) {}
+
+  void add(const TracedFact& fact, std::size_t replicates, std::span<const std::uint8_t> weights) {
+    for (const auto& knockout : fact.knockouts) {
+      auto& sums = groups_[knockout.group];
+      if (!sums) sums.emplace(knockout.changes.size(), replicates);
+      sums->add(1, knockout.changes, weights);
+    }
+  }
+
+  KnockoutSummary result() {
+    KnockoutSummary summary;
+    summary.window = window_;
+    for (std::size_t i = 0; i < groups_.size(); ++i) {
+      if (auto& sums = groups_[i]) summary.groups[i] = {error_bars(*sums), sums->facts(), sums->means()};
+    }
+    return summary;
+  }
+
+ private:
+  std::int64_t window_;
+  std::array<std::optional<ClusterMeans>, kKnockoutGroups.size()> groups_;  // [L]
+};
+
+std::ptrdiff_t place_of(std::string_view kind) {
+  return std::find(kKinds.begin(), kKinds.end(), kind) - kKinds.begin();
+}
+
+/// Means that a group keeps for each role of this fact's.
+std::size_t cells_of(const TracedFact& fact) {
+  std::int64_t cells = fact.knockout_window ? fact.layers : 0;
+  for (const auto& grid : fact.grids) cells += grid.cells();
+  for (const auto path : kSevered) {
+    if (fact.find("state_" + std::string(path) + "_severed") != nullptr) cells += fact.layers;
+  }
+  return static_cast<std::size_t>(cells);
+}
+
+std::string relation_name(const SummaryLine& line) {
+  const auto fact = line.json.find("fact");
+  if (fact == line.json.end() || !fact->is_object()) return "(none)";
+  const auto relation = fact->find("relation");
+  return relation != fact->end() && relation->is_string() ? relation->get<std::string>() : "(none)";
+}
+
+std::string text_of(const SummaryLine& line, const char* name, const std::string& missing) {
+  const auto found = line.json.find(name);
+  return found != line.json.end() && found->is_string() ? found->get<std::string>() : missing;
+}
+
+}  // namespace
+
+/// Sums over the facts of one group.
+class Summary::Group {
+ public:
+  explicit Group(std::size_t replicates) : replicates_(replicates), scores_(3, replicates) {}
+
+  void add(const TracedFact& fact, std::span<const std::uint8_t> weights) {
+    scores_.add(1, std::array{fact.high, fact.low, fact.high - fact.low}, weights);
+    for (const auto& grid : fact.grids) {
+      if (grid.rows == 0) continue;
+      auto sums = std::find_if(kinds_.begin(), kinds_.end(), [&](const auto& k) { return k.kind() == grid.kind; });
+      if (sums == kinds_.end()) sums = kinds_.emplace(kinds_.end(), grid, replicates_);
+      sums->add(fact, grid, weights);
+    }
+    add_gaps(fact, weights);
+    if (!fact.knockout_window) return;
+    if (!knockout_) knockout_.emplace(*fact.knockout_window);
+    knockout_->add(fact, replicates_, weights);
+  }
+
+  GroupSummary result() {
+    GroupSummary summary;
+    summary.facts = scores_.facts();
+    summary.high_score = estimate(scores_, 0);
+    summary.low_score = estimate(scores_, 1);
+    summary.total_effect = estimate(scores_, 2);
+    for (auto& sums : kinds_) summary.kinds.push_back(sums.result());
+    std::stable_sort(summary.kinds.begin(), summary.kinds.end(),
+                     [](const auto& a, const auto& b) { return place_of(a.kind) < place_of(b.kind); });
+    for (std::size_t i = 0; i < kSevered.size(); ++i) {
+      if (gaps_[i]) summary.gaps.push_back(gaps_[i]->result(kSevered[i]));
+    }
+    if (knockout_) summary.knockout = knockout_->result();
+    return summary;
+  }
+
+ private:
+  void add_gaps(const TracedFact& fact, std::span<const std::uint8_t> weights) {
+    const auto* state = fact.find("state");
+    if (state == nullptr) return;
+    for (std::size_t i = 0; i < kSevered.size(); ++i) {
+      const auto* severed = fact.find("state_" + std::string(kSevered[i]) + "_severed");
+      if (severed == nullptr) continue;
+      if (!gaps_[i]) gaps_[i].emplace();
+      gaps_[i]->add(fact, gap_of(*state, *severed, fact), replicates_, weights);
+    }
+  }
+
+  std::size_t replicates_;
+  ClusterMeans scores_;  // high, low, total effect
+  std::list<KindSums> kinds_;
+  std::array<std::optional<GapSums>, kSevered.size()> gaps_;
+  std::optional<KnockoutSums> knockout_;
+};
+
+/// The facts files of a header.
+struct Summary::Study {
+  std::string name;               ///< of the first file, for messages
+  std::vector<bool> records;      ///< those that were in a line
+  std::int64_t record_count = 0;  ///< as the header says
+  /// By selection. Several headers have the same one where a study was cut into shards.
+  std::map<std::string, SelectionSummary> selections;
+};
+
+const KindSummary* GroupSummary::find(std::string_view kind) const {
+  const auto found = std::find_if(kinds.begin(), kinds.end(), [&](const auto& each) { return each.kind == kind; });
+  return found == kinds.end() ? nullptr : &*found;
+}
+
+Summary::Summary(const SummaryConfig& config)
+    : config_(config), weights_(config.seed, static_cast<std::size_t>(std::max<std::int64_t>(0, config.replicates))) {
+  constexpr std::int64_t kMost = 100000;
+  if (config.replicates < 0 || config.replicates > kMost) {
+    throw Error("--bootstrap: " + std::to_string(config.replicates) + " replicates; expected 0 to " +
+                std::to_string(kMost) + ", 0 for no bootstrap");
+  }
+  overall_ = std::make_unique<Group>(static_cast<std::size_t>(config.replicates));
+}
+
+Summary::~Summary() = default;
+
+void Summary::add(const SummaryLine& line) {
+  if (line.type == SummaryLine::Type::kProbe) {
+    throw Error(line.where + ": a probe's line among traces; summarise probes and traces apart");
+  }
+  settings_.check(line);
+  if (line.type == SummaryLine::Type::kHeader) {
+    add_header(line);
+  } else {
+    add_record(line);
+  }
+}
+
+void Summary::add_header(const SummaryLine& line) {
+  study_ = nullptr;
+  selection_ = nullptr;
+  const auto facts = line.json.find("facts");
+  if (facts == line.json.end()) return;
+  const auto& files = member(line, *facts, "files");
+  std::string key, name;
+  for (const auto& file : files) {
+    key += member(line, file, "sha256").dump() + " ";
+    if (name.empty() && file.contains("name") && file["name"].is_string()) name = file["name"].get<std::string>();
+  }
+  auto& study = studies_[key];
+  if (!study) study = std::make_unique<Study>();
+  study->name = name;
+  study->record_count = whole_number(line, member(line, *facts, "records"), "records");
+  if (study->record_count > kMostRecords) refuse(line, "more than " + std::to_string(kMostRecords) + " records");
+  study_ = study.get();
+  // The files' names may differ where a study was run at several places.
+  json selection = *facts;
+  selection.erase("files");
+  auto& summary = study->selections[selection.dump()];
+  summary.selected = whole_number(line, member(line, *facts, "selected"), "selected");
+  if (summary.facts.is_null()) summary.facts = *facts;
+  selection_ = &summary;
+}
+
+void Summary::add_record(const SummaryLine& line) {
+  mark_record(line);
+  ++counts_.records;
+  const auto status = text_of(line, "status", "");
+  if (status == "traced") {
+    add_traced(line);
+  } else if (status == "skipped") {
+    ++counts_.skipped;
+    // A single run gives no cause: it skips for this one only.
+    ++counts_.causes[text_of(line, "cause", "other_answer")];
+  } else if (status == "failed") {
+    ++counts_.failed;
+    ++counts_.causes[text_of(line, "cause", "unknown")];
+  } else {
+    refuse(line, "status " + in_quotes(status));
+  }
+}
+
+void Summary::mark_record(const SummaryLine& line) {
+  if (study_ == nullptr) return;
+  const auto& fact = member(line, line.json, "fact");
+  const auto record = whole_number(line, member(line, fact, "record"), "record");
+  if (record < 1 || record > study_->record_count) {
+    refuse(line, "record " + std::to_string(record) + " of " + std::to_string(study_->record_count));
+  }
+  const auto index = static_cast<std::size_t>(record);
+  if (study_->records.size() <= index) study_->records.resize(std::max(index + 1, 2 * study_->records.size()));
+  if (study_->records[index]) {
+    throw Error(line.where + ": record " + std::to_string(record) + " of " + label_of(study_->name) +
+                " was in a line before; a fact counts once: leave out the file that repeats it, or put the files "
+                "together with rometrace merge");
+  }
+  study_->records[index] = true;
+  ++selection_->lines;
+}
+
+void Summary::add_traced(const SummaryLine& line) {
+  const auto fact = traced_fact(line);
+  if (!all_numbers(fact)) {
+    ++counts_.failed;
+    ++counts_.causes["trace"];
+    if (not_a_number_++ == 0) first_not_a_number_ = line.where;
+    return;
+  }
+  ++counts_.traced;
+  const auto weights = weights_.draw();
+  overall_->add(fact, weights);
+  if (config_.by_relation) {
+    relation_of(line, cells_of(fact)).add(fact, weights);
+  }
+}
+
+Summary::Group& Summary::relation_of(const SummaryLine& line, std::size_t cells) {
+  constexpr std::size_t kMostBytes = std::size_t{8} << 30U;
+  const auto name = relation_name(line);
+  auto& group = relations_[name];
+  if (!group) {
+    const auto replicates = static_cast<std::size_t>(config_.replicates);
+    if (relations_.size() * (replicates + 8) * kRoles.size() * cells * sizeof(double) > kMostBytes) {
+      throw Error(line.where + ": " + std::to_string(relations_.size()) + " relations with " +
+                  std::to_string(replicates) + " replicates need more than 8 GiB of memory; use a smaller --bootstrap");
+    }
+    group = std::make_unique<Group>(replicates);
+  }
+  return *group;
+}
+
+void Summary::end_file(const SummaryReader& reader) {
+  counts_.files.push_back(reader.label());
+  study_ = nullptr;
+  selection_ = nullptr;
+  if (reader.torn()) {
+    ++counts_.torn_lines;
+    counts_.warnings.push_back(reader.label() + ": the last line is not whole and was left out: the batch is running " +
+                               "or was stopped; start it again to finish it");
+  }
+}
+
+SummaryResult Summary::result() {
+  if (counts_.records == 0) {
+    const auto where = counts_.files.empty() ? std::string("no file") : counts_.files.front();
+    throw Error(where + ": no result yet; expected lines of rometrace --facts, or of rometrace --json");
+  }
+  auto result = counts_;
+  result.config = config_;
+  result.model = settings_.model();
+  result.run = settings_.run();
+  if (not_a_number_ > 0) {
+    result.warnings.push_back(
+        first_not_a_number_ + ": a score is not a number" +
+        (not_a_number_ == 1 ? "" : ", as in " + std::to_string(not_a_number_ - 1) + " more lines") +
+        "; counted as failed (trace)");
+  }
+  for (const auto& [key, study] : studies_) {
+    for (const auto& [selection, summary] : study->selections) {
+      result.selections.push_back(summary);
+      if (summary.lines < summary.selected) {
+        result.warnings.push_back(label_of(study->name) + ": " + std::to_string(summary.selected - summary.lines) +
+                                  " of " + std::to_string(summary.selected) +
+                                  " facts have no line: a batch is not finished, or a shard's file is missing");
+      }
+    }
+  }
+  result.overall = overall_->result();
+  for (const auto& [name, group] : relations_) result.relations.emplace_back(name, group->result());
+  return result;
+}
+
+}  // namespace rometrace

@@ -1,0 +1,332 @@
+#include "rometrace/summary/summary_reader.hpp"
+
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <system_error>
+#include <utility>
+
+#include "text/json_tree.hpp"
+
+namespace rometrace {
+namespace {
+
+using nlohmann::json;
+
+constexpr const char* kAdvice =
+    "; expected one JSON object a line, as rometrace writes them: the file is damaged there";
+
+[[noreturn]] void damaged(std::string_view where, const std::string& what) {
+  throw DamagedLine(std::string(where) + ": " + what + kAdvice);
+}
+
+constexpr double kMostWhole = 1e6;  // layers, heads, positions
+
+/// What a line has for the averages is in none of these, and they may be most of it.
+bool is_passed_over(std::string_view name) {
+  return name == "token_bytes" || name == "token_ids" || name == "measures" || name == "other_targets";
+}
+
+/// Builds the line from the parser's events. Nine tenths of a line are the grids' numbers: the scores go straight into
+/// vectors, the rest of the grids nowhere.
+class LineBuilder {
+ public:
+  explicit LineBuilder(std::string_view where) : where_(where) {}
+
+  SummaryLine take() {
+    line_.json = tree_.take();
+    return std::move(line_);
+  }
+
+  bool null() { return mode_ == Mode::kBuild ? add(nullptr) : number(std::numeric_limits<double>::quiet_NaN()); }
+  bool boolean(bool value) { return mode_ == Mode::kBuild ? add(value) : number_expected(); }
+  bool number_integer(json::number_integer_t value) { return add_number(value); }
+  bool number_unsigned(json::number_unsigned_t value) { return add_number(value); }
+  bool number_float(json::number_float_t value, const std::string&) { return add_number(value); }
+  bool string(std::string& value) { return mode_ == Mode::kBuild ? add(std::move(value)) : number_expected(); }
+  bool binary(json::binary_t&) { return false; }  // JSON text has none
+
+  bool start_object(std::size_t) {
+    deepen();
+    if (mode_ == Mode::kGrid && depth_ > kInGrid) return number_expected();
+    return mode_ != Mode::kBuild || open(json::object());
+  }
+
+  bool start_array(std::size_t) {
+    deepen();
+    if (mode_ == Mode::kBuild) return open(json::array());
+    if (in_positions()) return depth_ == kInGrid + 1 ? begin_positions() : positions_expected();
+    return !in_scores() || depth_ <= numbers_ || number_expected();
+  }
+
+  bool end_object() {
+    if (in_grid() && depth_ == kInGrid) end_grid();
+    --depth_;
+    return close();
+  }
+
+  bool end_array() {
+    if (in_scores() && depth_ >= kInRow) depth_ == kInRow ? end_row() : end_cell();
+    --depth_;
+    return close();
+  }
+
+  bool key(std::string& name) {
+    if (depth_ == 1) {
+      mode_ = name == "grids" ? Mode::kGrid : is_passed_over(name) ? Mode::kSkip : Mode::kBuild;
+    }
+    if (mode_ == Mode::kBuild) {
+      tree_.name(name);
+    } else if (mode_ == Mode::kGrid && depth_ == kInGrids) {
+      line_.grids.emplace_back().kind = std::move(name);
+      field_ = Field::kOther;
+      numbers_ = line_.grids.back().kind == kHead ? kInRow + 1 : kInRow;
+      row_cells_ = told_heads_ = 0;
+    } else if (mode_ == Mode::kGrid && depth_ == kInGrid) {
+      field_ = field_of(name);
+    }
+    return true;
+  }
+
+  bool parse_error(std::size_t position, const std::string&, const json::exception&) {
+    damaged(where_, "byte " + std::to_string(position) + ": not JSON");
+  }
+
+ private:
+  enum class Mode { kBuild, kSkip, kGrid };
+  enum class Field { kScores, kWindow, kHeads, kPositions, kOther };
+
+  static constexpr std::string_view kHead = "head";  // its numbers are a level deeper
+
+  // Depths: {"grids": {"mlp": {"scores": [[0.1, ...], ...]}}}
+  static constexpr int kInGrids = 2;
+  static constexpr int kInGrid = 3;
+  static constexpr int kInRow = 5;
+
+  bool in_grid() const { return mode_ == Mode::kGrid && !line_.grids.empty(); }
+  bool in_scores() const { return in_grid() && depth_ > kInGrid && field_ == Field::kScores; }
+  bool in_positions() const { return in_grid() && depth_ > kInGrid && field_ == Field::kPositions; }
+
+  static Field field_of(std::string_view name) {
+    return name == "scores"      ? Field::kScores
+           : name == "window"    ? Field::kWindow
+           : name == "heads"     ? Field::kHeads
+           : name == "positions" ? Field::kPositions
+                                 : Field::kOther;
+  }
+
+  void deepen() {
+    constexpr int kDeepest = 64;
+    if (++depth_ > kDeepest) damaged(where_, "nested deeper than " + std::to_string(kDeepest) + " levels");
+  }
+
+  template <typename Number>
+  bool add_number(Number value) {
+    return mode_ == Mode::kBuild ? add(value) : number(static_cast<double>(value));
+  }
+
+  bool number(double value) {
+    if (!in_grid()) return true;
+    auto& grid = line_.grids.back();
+    if (in_scores()) {
+      if (depth_ != numbers_) return number_expected();
+      grid.scores.push_back(value);
+    } else if (in_positions()) {
+      if (depth_ != kInGrid + 1 || !is_whole(value)) return positions_expected();
+      grid.positions->push_back(static_cast<std::int64_t>(value));
+    } else if (depth_ == kInGrid && field_ == Field::kWindow) {
+      grid.window = value >= 0 && value < kMostWhole ? static_cast<std::int64_t>(value) : 0;
+    } else if (depth_ == kInGrid && field_ == Field::kHeads) {
+      if (!is_whole(value)) damaged(where_, "\"heads\" of a grid is no whole number");
+      told_heads_ = static_cast<std::int64_t>(value);
+    } else if (depth_ == kInGrid && field_ == Field::kPositions) {
+      return positions_expected();
+    }
+    return true;
+  }
+
+  static bool is_whole(double value) { return value >= 0 && value < kMostWhole && value == std::floor(value); }
+
+  bool number_expected() {
+    if (mode_ == Mode::kGrid && (in_scores() || depth_ <= kInGrid)) {
+      damaged(where_, numbers_ == kInRow ? "a grid is no list of rows of numbers"
+                                         : "the grid \"head\" is no list of rows of lists of a number for each head");
+    }
+    return in_positions() ? positions_expected() : true;
+  }
+
+  bool positions_expected() { damaged(where_, "\"positions\" of a grid is no list of whole numbers"); }
+
+  bool begin_positions() {
+    line_.grids.back().positions.emplace();
+    return true;
+  }
+
+  /// The heads' scores at a layer.
+  void end_cell() {
+    auto& grid = line_.grids.back();
+    const auto count = static_cast<std::int64_t>(grid.scores.size());
+    ++row_cells_;
+    if (grid.heads == 0) grid.heads = count;
+    if (grid.heads == 0 || count != row_cells_ * grid.heads) {
+      damaged(where_, "the lists of heads' scores in a grid differ in length");
+    }
+  }
+
+  void end_row() {
+    auto& grid = line_.grids.back();
+    const auto count = static_cast<std::int64_t>(grid.scores.size());
+    ++grid.rows;
+    if (grid.rows == 1) grid.layers = count / std::max<std::int64_t>(1, grid.heads);
+    if (grid.layers == 0 || count != grid.rows * grid.cells()) damaged(where_, "the rows of a grid differ in length");
+  }
+
+  void end_grid() {
+    const auto& grid = line_.grids.back();
+    if (told_heads_ == 0 || grid.rows == 0 || grid.heads == told_heads_) return;
+    damaged(where_, "the grid " + in_quotes(grid.kind) + " says " + std::to_string(told_heads_) + " heads and has " +
+                        std::to_string(grid.heads));
+  }
+
+  bool add(json value) {
+    tree_.add(std::move(value));
+    return true;
+  }
+
+  bool open(json container) {
+    tree_.open(std::move(container));
+    return true;
+  }
+
+  bool close() {
+    if (mode_ == Mode::kBuild || depth_ == 0) tree_.close();
+    return true;
+  }
+
+  std::string_view where_;
+  SummaryLine line_;
+  JsonTree tree_;
+  Mode mode_ = Mode::kBuild;
+  Field field_ = Field::kOther;
+  int depth_ = 0;
+  int numbers_ = kInRow;         // depth of the scores
+  std::int64_t row_cells_ = 0;   // lists of heads' scores in the grid so far
+  std::int64_t told_heads_ = 0;  // the grid's "heads"; 0: none
+};
+
+SummaryLine::Type type_of(const SummaryLine& line) {
+  const auto schema = line.json.find("schema");
+  if (schema != line.json.end() && schema->is_string()) {
+    if (*schema == "rometrace/trace/1") return SummaryLine::Type::kTrace;
+    if (*schema == "rometrace/batch/1") return SummaryLine::Type::kHeader;
+    if (*schema == "rometrace/probe/1") return SummaryLine::Type::kProbe;
+  }
+  const std::string found = schema == line.json.end() ? "no schema"
+                            : schema->is_string()     ? "schema " + in_quotes(schema->get<std::string>())
+                                                      : "a schema that is no text";
+  throw Error(line.where + ": " + found + "; expected rometrace/trace/1, rometrace/probe/1 or rometrace/batch/1, as " +
+              "rometrace --facts writes them");
+}
+
+bool is_blank(std::string_view text) {
+  return text.find_first_not_of(" \t\r") == std::string_view::npos;
+}
+
+}  // namespace
+
+SummaryLine parse_summary_line(std::string_view text, std::string_view where) {
+  // The parser takes a zero byte for the end of the text.
+  if (const auto zero = text.find('\0'); zero != std::string_view::npos) {
+    damaged(where, "byte " + std::to_string(zero + 1) + ": a zero byte");
+  }
+  LineBuilder builder(where);
+  json::sax_parse(text.begin(), text.end(), &builder);
+  auto line = builder.take();
+  line.where = where;
+  if (!line.json.is_object()) damaged(where, "not an object");
+  line.type = type_of(line);
+  return line;
+}
+
+SummaryReader::SummaryReader(const std::string& name, std::stop_token stop) : stop_(std::move(stop)) {
+  if (name == "-") {
+    descriptor_ = STDIN_FILENO;
+    label_ = "standard input";
+  } else {
+    file_ = InputFile::open(name, FileKind::kReadable);
+    descriptor_ = file_->descriptor();
+    label_ = file_->label();
+  }
+}
+
+bool SummaryReader::next(SummaryLine& line) {
+  while (const auto text = next_text()) {
+    if (is_blank(*text)) continue;
+    try {
+      line = parse_summary_line(*text, label_ + ", line " + std::to_string(number_));
+      return true;
+    } catch (const DamagedLine&) {
+      if (next_text()) throw;
+      torn_ = true;
+      return false;
+    }
+  }
+  return false;
+}
+
+std::optional<std::string_view> SummaryReader::next_text() {
+  while (true) {
+    const auto end = buffer_.find('\n', scanned_);
+    if (end != std::string::npos) {
+      const auto text = std::string_view(buffer_).substr(begin_, end - begin_);
+      begin_ = scanned_ = end + 1;
+      ++number_;
+      return text;
+    }
+    scanned_ = buffer_.size();
+    if (!read_more()) break;
+  }
+  if (begin_ == buffer_.size()) return std::nullopt;
+  ++number_;
+  return std::string_view(buffer_).substr(std::exchange(begin_, buffer_.size()));
+}
+
+bool SummaryReader::read_more() {
+  constexpr std::size_t kStep = 1U << 18U;
+  constexpr std::size_t kLongestLine = 1U << 28U;
+  if (stop_.stop_requested()) throw Interrupted();
+  if (ended_) return false;
+  buffer_.erase(0, begin_);
+  scanned_ -= std::exchange(begin_, 0);
+  if (buffer_.size() > kLongestLine) {
+    throw Error(label_ + ", line " + std::to_string(number_ + 1) +
+                ": longer than 256 MiB; expected results of rometrace");
+  }
+  const auto before = buffer_.size();
+  buffer_.resize(before + kStep);
+  ssize_t count = -1;
+  while (count < 0) {
+    // In a read() that waits for a pipe's writer a request to stop would not be seen.
+    constexpr int kMilliseconds = 100;
+    pollfd ready{descriptor_, POLLIN, 0};
+    if (::poll(&ready, 1, kMilliseconds) <= 0) {
+      if (stop_.stop_requested()) throw Interrupted();
+      continue;
+    }
+    count = ::read(descriptor_, buffer_.data() + before, kStep);
+    if (count < 0 && errno != EINTR && errno != EAGAIN) {
+      throw Error(label_ + ": cannot be read: " + std::generic_category().message(errno));
+    }
+  }
+  buffer_.resize(before + static_cast<std::size_t>(count));
+  bytes_read_ += static_cast<std::uint64_t>(count);
+  ended_ = count == 0;
+  return !ended_;
+}
+
+}  // namespace rometrace

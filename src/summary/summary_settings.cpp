@@ -1,0 +1,157 @@
+#include "rometrace/summary/summary_settings.hpp"
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "rometrace/error.hpp"
+#include "rometrace/text/input_file.hpp"
+
+namespace rometrace {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::array kModelAndRun = {"model.weights_sha256",
+                                     "model.layers",
+                                     "model.width",
+                                     "model.heads",
+                                     "run.dtype",
+                                     "run.tf32",
+                                     "run.seed",
+                                     "run.corruption.text.sha256",
+                                     "run.noise.rule",
+                                     "run.noise.sigma",
+                                     "run.noise.replace"};
+constexpr std::array kHeader = {"command", "window",         "head_window", "knockout_window", "target",
+                                "all",     "special_tokens", "only",        "answer"};
+constexpr std::array kMayDiffer = {"run.device", "run.engine", "run.threads"};
+
+/// The value at a dotted path; null if there is none.
+const json* find(const json& object, std::string_view path) {
+  const json* value = &object;
+  while (true) {
+    const auto dot = path.find('.');
+    const auto member = value->is_object() ? value->find(std::string(path.substr(0, dot))) : value->end();
+    if (!value->is_object() || member == value->end()) return nullptr;
+    value = &*member;
+    if (dot == std::string_view::npos) return value;
+    path.remove_prefix(dot + 1);
+  }
+}
+
+std::string shown(const json& value) {
+  return one_line(value.dump(-1, ' ', false, json::error_handler_t::replace));
+}
+
+json sorted(json kinds) {
+  std::sort(kinds.begin(), kinds.end());
+  return kinds;
+}
+
+}  // namespace
+
+void SummarySettings::check(const SummaryLine& line) {
+  for (const auto* name : kModelAndRun) {
+    if (const auto* value = find(line.json, name)) agree(name, *value, line.where);
+  }
+  for (const auto* name : kMayDiffer) {
+    if (const auto* value = find(line.json, name)) note(name, *value, line.where);
+  }
+  if (line.type == SummaryLine::Type::kHeader) {
+    for (const auto* name : kHeader) {
+      if (const auto* value = find(line.json, name)) agree(name, *value, line.where);
+    }
+    const auto* kinds = find(line.json, "kinds");
+    if (kinds != nullptr && kinds->is_array()) agree("kinds", sorted(*kinds), line.where);
+  }
+  check_run(line);
+  check_windows(line);
+  if (const auto* model = find(line.json, "model"); model != nullptr && model_.is_null()) {
+    // In the order of the schema, which the parser does not keep.
+    for (const auto* name : {"name", "architecture", "layers", "width", "heads", "parameters", "weights_sha256"}) {
+      if (const auto* value = find(*model, name)) model_[name] = *value;
+    }
+  }
+}
+
+void SummarySettings::check_run(const SummaryLine& line) {
+  const auto* run = find(line.json, "run");
+  if (run == nullptr || !run->is_object()) return;
+  const auto agree_or = [&](const std::string& name, const json& otherwise) {
+    const auto* value = find(*run, name);
+    agree("run." + name, value == nullptr ? otherwise : *value, line.where);
+  };
+  agree_or("approximate", false);
+  agree_or("direction", "denoising");
+  agree_or("corruption.method", "noise");
+  agree_or("precision.asked", nullptr);
+  const auto* samples = find(*run, "samples");
+  const bool to_precision = find(*run, "precision.asked") != nullptr;
+  if (samples != nullptr && !to_precision) agree("run.samples", *samples, line.where);
+}
+
+void SummarySettings::check_windows(const SummaryLine& line) {
+  const auto* knockout = find(line.json, "knockout");
+  if (line.type != SummaryLine::Type::kTrace || (line.grids.empty() && knockout == nullptr)) return;
+  auto kinds = json::array();
+  for (const auto& grid : line.grids) {
+    kinds.push_back(grid.kind);
+    // A state has no window.
+    if (grid.kind.starts_with("state")) continue;
+    agree(grid.kind == "head" ? "head_window" : "window", grid.window, line.where);
+    if (grid.heads > 0) agree("heads of the grid \"head\"", grid.heads, line.where);
+  }
+  if (knockout != nullptr) {
+    kinds.push_back("knockout");
+    if (const auto* window = find(*knockout, "window")) agree("knockout_window", *window, line.where);
+  }
+  agree("kinds", sorted(std::move(kinds)), line.where);
+}
+
+void SummarySettings::agree(std::string_view name, const json& value, const std::string& where) {
+  const auto found = seen_.find(name);
+  if (found == seen_.end()) {
+    seen_.emplace(name, Seen{value, where});
+  } else if (found->second.value != value) {
+    throw Error(where + ": " + std::string(name) + " is " + shown(value) + "; expected " + shown(found->second.value) +
+                " as in " + found->second.where + "; summarise results of different settings apart");
+  }
+}
+
+void SummarySettings::note(std::string_view name, const json& value, const std::string& where) {
+  const auto found = seen_.find(name);
+  if (found == seen_.end()) {
+    seen_.emplace(name, Seen{value, where});
+  } else {
+    found->second.differs = found->second.differs || found->second.value != value;
+  }
+}
+
+nlohmann::ordered_json SummarySettings::shared(std::string_view name) const {
+  const auto found = seen_.find(name);
+  if (found == seen_.end() || found->second.differs) return nullptr;
+  return found->second.value;
+}
+
+nlohmann::ordered_json SummarySettings::run() const {
+  nlohmann::ordered_json run;
+  for (const auto* name : {"device", "dtype", "tf32", "engine", "approximate", "threads", "seed", "samples"}) {
+    run[name] = shared(std::string("run.") + name);
+  }
+  const auto precision = shared("run.precision.asked");
+  run["precision"] = precision.is_null() ? precision : nlohmann::ordered_json{{"asked", precision}};
+  run["direction"] = shared("run.direction");
+  run["corruption"] = {{"method", shared("run.corruption.method")},
+                       {"text_sha256", shared("run.corruption.text.sha256")}};
+  run["noise"] = {{"rule", shared("run.noise.rule")},
+                  {"sigma", shared("run.noise.sigma")},
+                  {"replace", shared("run.noise.replace")}};
+  for (const auto* name :
+       {"kinds", "window", "head_window", "knockout_window", "target", "all", "special_tokens", "only"}) {
+    run[name] = shared(name);
+  }
+  return run;
+}
+
+}  // namespace rometrace
