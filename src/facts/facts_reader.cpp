@@ -21,11 +21,11 @@ using nlohmann::json;
 
 constexpr const char* kSchema = "rometrace/facts/1";
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
-constexpr std::string_view kWhiteSpace = " \t\r\n";
+constexpr std::string_view kLayoutSpace = " \t\r\n";
 
 /// Where the white space at the front of `text` ends.
 std::size_t first_text(std::string_view text) {
-  return std::min(text.find_first_not_of(kWhiteSpace), text.size());
+  return std::min(text.find_first_not_of(kLayoutSpace), text.size());
 }
 
 /// The lines of a text, with their numbers, but for those of white space only.
@@ -111,7 +111,7 @@ std::string describe(const json& value) {
 std::string column_name(std::string_view cell) {
   std::string name;
   const std::size_t begin = first_text(cell);
-  for (const char c : cell.substr(begin, std::min(cell.find_last_not_of(kWhiteSpace) + 1, cell.size()) - begin)) {
+  for (const char c : cell.substr(begin, std::min(cell.find_last_not_of(kLayoutSpace) + 1, cell.size()) - begin)) {
     name += c == ' ' || c == '-' ? '_' : c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
   }
   return name;

@@ -19,8 +19,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::size_t kStep = std::size_t{1} << 20U;  // bytes
-
 /// A file that is to replace another; removed unless it does.
 struct Replacement {
   fs::path path;
@@ -40,7 +38,7 @@ struct Replacement {
 void copy_to(const fs::path& from, const Replacement& to) {
   InputFile input = InputFile::open(from);
   const Descriptor file = to.create();
-  std::vector<std::byte> buffer(kStep);
+  std::vector<std::byte> buffer(kReadBytes);
   for (std::size_t count = buffer.size(); count == buffer.size();) {
     count = input.read(buffer);
     file.write(std::span(buffer).first(count), to.path);

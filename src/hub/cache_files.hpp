@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
 #include <optional>
 #include <stop_token>
@@ -12,6 +13,9 @@ namespace rometrace {
 
 /// The files of a cache, written so that a reader sees each whole or not at all, and that huggingface_hub, at work in
 /// the same cache, is not disturbed. All throw Error if the cache cannot be written to, with what to do.
+
+/// Read at a time where a file is copied or hashed.
+inline constexpr std::size_t kReadBytes = std::size_t{1} << 20U;
 
 /// Makes a folder, and those that lead to it.
 void make_folder(const std::filesystem::path& folder);

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "hub/cache_files.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
 
@@ -17,8 +18,6 @@ namespace rometrace {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr std::size_t kStep = std::size_t{1} << 20U;  // bytes
 
 /// Where an attempt leaves what it has.
 fs::path given_up_path(const fs::path& blob) {
@@ -129,7 +128,7 @@ void IncompleteBlob::read_all(const std::stop_token& stop) {
   if (kind_ == HashKind::kSha256) hash_.emplace(kind_, 0);
   if (::lseek(file_.number(), 0, SEEK_SET) != 0) refuse_file(path_, "read", errno);
   size_ = 0;
-  std::vector<std::byte> buffer(kStep);
+  std::vector<std::byte> buffer(kReadBytes);
   for (;;) {
     if (stop.stop_requested()) throw Interrupted();
     const std::size_t count = file_.read(buffer, path_);
@@ -144,7 +143,7 @@ void IncompleteBlob::copy(const fs::path& left, const std::stop_token& stop) {
   if (kind_ == HashKind::kNone) return;
   const Descriptor source(left, O_RDONLY | O_NOFOLLOW);
   if (!source.is_open()) return;
-  std::vector<std::byte> buffer(kStep);
+  std::vector<std::byte> buffer(kReadBytes);
   while (const std::size_t count = source.read(buffer, left)) {
     if (stop.stop_requested()) throw Interrupted();
     append(std::span(buffer).first(count));
@@ -167,7 +166,7 @@ std::optional<std::string> IncompleteBlob::wrong_hash() {
   if (!hash_) {
     ContentHash whole(kind_, size_);
     if (::lseek(file_.number(), 0, SEEK_SET) != 0) refuse_file(path_, "read", errno);
-    std::vector<std::byte> buffer(kStep);
+    std::vector<std::byte> buffer(kReadBytes);
     while (const std::size_t count = file_.read(buffer, path_)) whole.update(std::span(buffer).first(count));
     hash_.emplace(std::move(whole));
   }

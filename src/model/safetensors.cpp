@@ -67,7 +67,7 @@ bool read_size(const json& value, std::int64_t& size) {
 }
 
 /// One entry of the header, checked on its own; `end - begin` is the size that dtype and shape ask for.
-struct Entry {
+struct TensorEntry {
   TensorView view;
   std::uint64_t begin = 0;
   std::uint64_t end = 0;
@@ -106,10 +106,10 @@ std::uint64_t byte_size(const std::vector<std::int64_t>& shape, std::uint64_t bi
   return size / 8;
 }
 
-Entry read_entry(const std::string& name, const json& value, const std::string& file) {
+TensorEntry read_entry(const std::string& name, const json& value, const std::string& file) {
   const std::string where = file + ": tensor " + in_quotes(name);
   if (!value.is_object()) throw Error(where + ": is " + one_line(value.dump()) + "; expected an object");
-  Entry entry;
+  TensorEntry entry;
   entry.view.name = name;
   const json& dtype = field(value, "dtype", where);
   const std::uint64_t bits = read_dtype(dtype, where);
@@ -141,8 +141,8 @@ void check_metadata(const json& metadata, const std::string& where) {
 }
 
 /// The entries in the order of their bytes, which are to fill the `data_size` bytes of data without gap or overlap.
-std::vector<Entry> read_entries(const json& header, std::uint64_t data_size, const std::string& where) {
-  std::vector<Entry> entries;
+std::vector<TensorEntry> read_entries(const json& header, std::uint64_t data_size, const std::string& where) {
+  std::vector<TensorEntry> entries;
   for (const auto& [name, value] : header.items()) {
     if (name == "__metadata__") {
       check_metadata(value, where);
@@ -151,10 +151,11 @@ std::vector<Entry> read_entries(const json& header, std::uint64_t data_size, con
     }
   }
   // Tensors without elements take no bytes, so the end decides between two that begin at the same place.
-  std::sort(entries.begin(), entries.end(),
-            [](const Entry& a, const Entry& b) { return std::pair(a.begin, a.end) < std::pair(b.begin, b.end); });
+  std::sort(entries.begin(), entries.end(), [](const TensorEntry& a, const TensorEntry& b) {
+    return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
+  });
   std::uint64_t filled = 0;
-  for (const Entry& entry : entries) {
+  for (const TensorEntry& entry : entries) {
     if (entry.begin != filled) {
       throw Error(where + ": tensor " + in_quotes(entry.view.name) + ": its data begin at " +
                   std::to_string(entry.begin) + ", but the data before them end at " + std::to_string(filled));
@@ -182,7 +183,7 @@ std::vector<TensorView> read_safetensors(std::span<const std::byte> file, const 
 
   std::vector<TensorView> tensors;
   const std::span<const std::byte> data = file.subspan(kPrefix + header_length);
-  for (Entry& entry : read_entries(header, data.size(), where)) {
+  for (TensorEntry& entry : read_entries(header, data.size(), where)) {
     entry.view.bytes = data.subspan(entry.begin, entry.end - entry.begin);
     tensors.push_back(std::move(entry.view));
   }

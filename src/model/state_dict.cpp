@@ -107,9 +107,9 @@ bool is_plain(const PickleValue& value) {
 }
 
 /// Reads one tensor's description; `where` names file and tensor.
-class TensorReader {
+class TorchTensorReader {
  public:
-  TensorReader(std::string where, StateDict& dict) : where_(std::move(where)), dict_(dict) {}
+  TorchTensorReader(std::string where, StateDict& dict) : where_(std::move(where)), dict_(dict) {}
 
   TorchTensor read(const PickleValue& value) const {
     if (!is_rebuild_call(value)) refuse("is " + describe(value) + "; expected a tensor");
@@ -311,7 +311,7 @@ StateDict to_state_dict(const Pickle& pickle, const std::string& where) {
     if (!names.insert(key.text).second) throw Error(label + " is there twice; expected each name once");
     if (is_plain(value)) continue;
     refuse_nested(key.text, value, where);
-    TorchTensor tensor = TensorReader(label, dict).read(value);
+    TorchTensor tensor = TorchTensorReader(label, dict).read(value);
     tensor.view.name = key.text;
     dict.tensors.push_back(std::move(tensor));
   }

@@ -12,9 +12,6 @@
 namespace rometrace {
 namespace {
 
-constexpr int kNarrowest = 20;
-constexpr int kIndent = 2;
-
 std::string whole_percent(double part) {
   return std::to_string(std::lround(100 * part));
 }
@@ -43,7 +40,7 @@ class CalibrationText {
   }
 
  private:
-  std::string sentence(const std::string& text) const { return wrap(text, style_.columns, kIndent); }
+  std::string sentence(const std::string& text) const { return wrap(text, style_.columns, kSentenceIndent); }
 
   std::string shown(std::string_view text) const { return display(text, {.unicode = style_.unicode}).text; }
 
@@ -152,7 +149,7 @@ std::string recommendation_text(const Recommendation& recommendation) {
 
 std::string render_calibration(const CalibrationRecord& calibration, const TerminalStyle& style) {
   auto usable = style;
-  usable.columns = std::max(kNarrowest, style.columns);
+  usable.columns = std::max(kNarrowestText, style.columns);
   return CalibrationText(calibration, usable).render();
 }
 

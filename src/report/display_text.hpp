@@ -32,6 +32,11 @@ DisplayText display_tail(std::string_view bytes, int columns, const DisplayStyle
 /// Columns that `text`, valid UTF-8 without control characters, takes.
 int columns_of(std::string_view text);
 
+/// Of texts of sentences and small tables: columns that lines after a sentence's first are indented by, and the columns
+/// that they take where the terminal has fewer.
+inline constexpr int kSentenceIndent = 2;
+inline constexpr int kNarrowestText = 20;
+
 /// Stands for a space at which wrap() does not break.
 inline constexpr char kNoBreak = '\x01';
 

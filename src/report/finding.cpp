@@ -16,9 +16,8 @@ namespace rometrace {
 namespace {
 
 constexpr int kTextColumns = 100;  // longer lines are hard to read
-constexpr int kIndent = 2;
 
-std::string number(double value, std::chars_format format, int precision) {
+std::string digits_of(double value, std::chars_format format, int precision) {
   std::array<char, 512> digits{};  // room for any double without an exponent
   const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), value, format, precision).ptr;
   return {digits.data(), end};
@@ -37,7 +36,7 @@ std::string measure_value(Measure measure, double value) {
   if (!std::isfinite(value) || measure != Measure::kRank) return probability(value);
   constexpr double kTooLarge = 1e7;  // to be a rank
   const bool whole = value == std::floor(value) || value >= 100;
-  return value < kTooLarge ? number(value, std::chars_format::fixed, whole ? 0 : 1) : probability(value);
+  return value < kTooLarge ? digits_of(value, std::chars_format::fixed, whole ? 0 : 1) : probability(value);
 }
 
 /// A line of the table of what was read.
@@ -69,7 +68,7 @@ class Findings {
   }
 
  private:
-  std::string sentence(const std::string& text) const { return wrap(text, columns_, kIndent); }
+  std::string sentence(const std::string& text) const { return wrap(text, columns_, kSentenceIndent); }
 
   static std::string capitalised(std::string text) {
     if (text.front() >= 'a' && text.front() <= 'z') text.front() = static_cast<char>(text.front() - 'a' + 'A');
@@ -151,7 +150,7 @@ class Findings {
   }
 
   std::string percent_of_effect(double effect) const {
-    return number(100 * effect / trace_.total_effect(), std::chars_format::fixed, 0) + kNoBreak + "%";
+    return digits_of(100 * effect / trace_.total_effect(), std::chars_format::fixed, 0) + kNoBreak + "%";
   }
 
   static std::string_view around(const CausalGrid& grid) { return grid.window > 1 ? "around " : ""; }
@@ -219,7 +218,7 @@ class Findings {
     return text.empty() ? "Cutting attention lowers the probability nowhere." : text + ".";
   }
 
-  static std::string whole(double value) { return number(value, std::chars_format::fixed, 0); }
+  static std::string whole(double value) { return digits_of(value, std::chars_format::fixed, 0); }
 
   static std::string no_break_spaces(std::string text) {
     std::replace(text.begin(), text.end(), ' ', kNoBreak);
@@ -332,7 +331,7 @@ std::string render_findings(const TraceRecord& record, const TerminalStyle& styl
 
 std::optional<std::string> warning_of(const Trace& trace) {
   if (!std::isfinite(trace.total_effect())) {
-    return "a probability is not a number: the model's computation failed, so the grids say nothing";
+    return "a probability is not a digits_of: the model's computation failed, so the grids say nothing";
   }
   const bool only_knockouts =
       !trace.grids.empty() && std::all_of(trace.grids.begin(), trace.grids.end(),
@@ -404,7 +403,7 @@ std::string quoted_token(std::string_view bytes, const TerminalStyle& style) {
 
 std::string probability(double value) {
   constexpr int kSignificantDigits = 3;
-  return std::isfinite(value) ? number(value, std::chars_format::general, kSignificantDigits) : "unknown";
+  return std::isfinite(value) ? digits_of(value, std::chars_format::general, kSignificantDigits) : "unknown";
 }
 
 std::string percentage(double value) {

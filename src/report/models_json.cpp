@@ -6,9 +6,13 @@
 #include "rometrace/version.hpp"
 
 namespace rometrace {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+}  // namespace
 
 nlohmann::ordered_json to_json(const std::vector<CachedModel>& models) {
-  using Json = nlohmann::ordered_json;
   const auto size = [](std::int64_t value) { return value > 0 ? Json(value) : Json(); };
   Json json = {{"schema", "rometrace/models/1"}, {"rometrace", kVersion}, {"models", Json::array()}};
   for (const auto& model : models) {

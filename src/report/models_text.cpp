@@ -13,7 +13,7 @@ namespace {
 
 constexpr std::size_t kColumns = 5;
 constexpr std::size_t kName = 0, kRevision = 1, kSize = 2, kFamily = 3;
-constexpr int kWidestCell = 48, kGap = 2;
+constexpr int kWidestColumn = 48, kGap = 2;
 using Row = std::array<std::string, kColumns>;
 
 /// "main, v1.0 (607a30d)".
@@ -73,7 +73,7 @@ std::string render_models(const std::vector<CachedModel>& models, const Terminal
   };
   std::array<int, kColumns> widths{};
   for (const auto& row : rows) {
-    for (std::size_t i = 0; i < kColumns; ++i) widths[i] = std::max(widths[i], columns_of(cell(row, i, kWidestCell)));
+    for (std::size_t i = 0; i < kColumns; ++i) widths[i] = std::max(widths[i], columns_of(cell(row, i, kWidestColumn)));
   }
   shrink(widths, style.columns);
   std::string text;

@@ -11,7 +11,7 @@
 namespace rometrace {
 namespace {
 
-constexpr int kNarrowest = 72;
+constexpr int kNarrowestTable = 72;
 constexpr int kWidestName = 60;
 constexpr int kFactsColumns = 7;
 constexpr int kShareColumns = 12;           // "99.1-100.0" with a space before it at least
@@ -23,8 +23,8 @@ std::string right(std::string_view text, int columns) {
   return std::string(static_cast<std::size_t>(std::max(0, missing)), ' ') + std::string(text);
 }
 
-/// In percent with one digit: "100.0". It never rounds to a bound that it does not reach: 99.97 is "99.9".
-std::string percent(double share) {
+/// In share_in_percent with one digit: "100.0". It never rounds to a bound that it does not reach: 99.97 is "99.9".
+std::string share_in_percent(double share) {
   if (!std::isfinite(share)) return "-";
   auto tenths = std::lround(1000 * share);
   if (tenths == 1000 && share < 1) tenths = 999;
@@ -35,7 +35,7 @@ std::string percent(double share) {
 std::string interval_of(const ClusteredShare& share) {
   if (share.cases() == 0) return "";
   const auto interval = share.interval();
-  return percent(interval.low) + "-" + percent(interval.high);
+  return share_in_percent(interval.low) + "-" + share_in_percent(interval.high);
 }
 
 std::string plural(std::int64_t count, const std::string& noun) {
@@ -44,7 +44,7 @@ std::string plural(std::int64_t count, const std::string& noun) {
 
 class Table {
  public:
-  explicit Table(const TerminalStyle& style) : style_(style), columns_(std::max(kNarrowest, style.columns)) {}
+  explicit Table(const TerminalStyle& style) : style_(style), columns_(std::max(kNarrowestTable, style.columns)) {}
 
   std::string prose(const std::string& text) const { return wrap(text, std::min(columns_, 100), 2); }
 
@@ -58,7 +58,7 @@ class Table {
   std::string group(std::string_view name, const ProbeGroup& group) const {
     std::vector<std::string> values, intervals;
     for (const auto* share : {&group.said, &group.known, &group.known_not_said, &group.said_not_known}) {
-      values.push_back(percent(share->share()));
+      values.push_back(share_in_percent(share->share()));
       intervals.push_back(interval_of(*share));
     }
     return line(name, std::to_string(group.facts), kShares, values) + line("", "", kShares, intervals);
@@ -74,8 +74,8 @@ class Table {
   std::string wording(const ProbeWordingGroup& wording) const {
     const auto& group = wording.group;
     return line((wording.held_out ? "* " : "  ") + wording.text, std::to_string(group.facts), kWording,
-                {percent(group.said.share()), interval_of(group.said), percent(group.known_not_said.share()),
-                 percent(group.said_not_known.share())});
+                {share_in_percent(group.said.share()), interval_of(group.said),
+                 share_in_percent(group.known_not_said.share()), share_in_percent(group.said_not_known.share())});
   }
 
  private:
@@ -120,7 +120,7 @@ std::string introduction(const ProbeSummary& summary, const Table& table, const 
   if (rule.is_string()) text += " Known by " + rule.get<std::string>() + ", over all wordings of a fact.";
   const auto few = summary.overall().facts.too_few_wordings;
   if (few > 0) text += " " + plural(few, "fact") + " with too few wordings for that: only \"said\" counts them.";
-  text += " In percent, with Wilson's 95 % intervals.";
+  text += " In share_in_percent, with Wilson's 95 % intervals.";
   return table.prose(display(text, display_style).text);
 }
 

@@ -14,9 +14,6 @@
 namespace rometrace {
 namespace {
 
-constexpr int kNarrowest = 20;
-constexpr int kIndent = 2;
-
 std::string_view words_for(Role role) {
   constexpr std::array<std::string_view, kRoles.size()> kWords = {"first subject token", "middle subject tokens",
                                                                   "last subject token",  "first token after it",
@@ -60,7 +57,7 @@ class SummaryText {
   }
 
  private:
-  std::string sentence(const std::string& text) const { return wrap(text, style_.columns, kIndent); }
+  std::string sentence(const std::string& text) const { return wrap(text, style_.columns, kSentenceIndent); }
 
   std::string shown(std::string_view text) const { return display(text, {.unicode = style_.unicode}).text; }
 
@@ -191,16 +188,16 @@ class SummaryText {
   }
 
   std::string relations() const {
-    constexpr int kName = 20;
+    constexpr int kNameColumns = 20;
     auto groups = summary_.relations;
     std::stable_sort(groups.begin(), groups.end(),
                      [](const auto& a, const auto& b) { return a.second.facts > b.second.facts; });
     auto text = heading("relations") + ": total effect, and state of the last subject token at its peak\n";
-    text += trimmed("  " + left("", kName) + right("facts", 7) + right("ATE %", 8) + "  " + left("95 % interval", 16) +
-                    right("AIE %", 8) + right("layer", 7) + right("layers", 9));
+    text += trimmed("  " + left("", kNameColumns) + right("facts", 7) + right("ATE %", 8) + "  " +
+                    left("95 % interval", 16) + right("AIE %", 8) + right("layer", 7) + right("layers", 9));
     for (const auto& [name, group] : groups) {
-      const auto shown_name = display_head(name, kName, {.unicode = style_.unicode}).text;
-      text += trimmed("  " + left(shown_name, kName) + right(std::to_string(group.facts), 7) +
+      const auto shown_name = display_head(name, kNameColumns, {.unicode = style_.unicode}).text;
+      text += trimmed("  " + left(shown_name, kNameColumns) + right(std::to_string(group.facts), 7) +
                       right(percent(*group.total_effect.mean), 8) + "  " +
                       left(interval(interval_of(group.total_effect)), 16) + last_subject_peak(group));
     }
@@ -250,7 +247,7 @@ class SummaryText {
 
 std::string render_summary(const SummaryResult& summary, const TerminalStyle& style) {
   auto usable = style;
-  usable.columns = std::max(kNarrowest, style.columns);
+  usable.columns = std::max(kNarrowestText, style.columns);
   return SummaryText(summary, usable).render();
 }
 

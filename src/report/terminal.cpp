@@ -19,7 +19,6 @@ namespace rometrace {
 
 namespace {
 
-constexpr int kNarrowest = 20;
 constexpr int kMarkColumns = 2;  // "*" or a space after the token, and a space
 constexpr int kWidestCell = 5;
 constexpr int kNumberFrom = 4;     // narrowest cell that holds a percentage
@@ -352,7 +351,7 @@ class HeatMaps {
   }
 
   std::string legend(const Panel& panel) const {
-    const int indent = style_.columns >= 2 * layout_.map_begin() + kNarrowest ? layout_.map_begin() : 0;
+    const int indent = style_.columns >= 2 * layout_.map_begin() + kNarrowestText ? layout_.map_begin() : 0;
     const auto& scale = panel.scale;
     const bool knockout = panel.kind == Kind::kKnockout;
     std::string below;
@@ -421,7 +420,7 @@ std::string render_heat_maps(const TraceRecord& record, const TerminalStyle& sty
   const auto& trace = record.trace;
   assert(static_cast<std::int64_t>(record.texts.prompt.size()) == trace.tokens && trace.layers > 0);
   TerminalStyle usable = style;
-  usable.columns = std::max(kNarrowest, style.columns);
+  usable.columns = std::max(kNarrowestText, style.columns);
   const HeatMaps maps(record, usable);
   const bool only_knockouts = std::all_of(trace.grids.begin(), trace.grids.end(),
                                           [](const CausalGrid& grid) { return grid.kind == Kind::kKnockout; });

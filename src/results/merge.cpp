@@ -75,9 +75,9 @@ void check_headers(const Sources& sources) {
 
 /// The header of the whole.
 std::string merged_header(const ResultsHeader& header) {
-  auto json = nlohmann::ordered_json::parse(header.text);
-  json["shard"] = nullptr;
-  return to_line(json);
+  auto merged = nlohmann::ordered_json::parse(header.text);
+  merged["shard"] = nullptr;
+  return to_line(merged);
 }
 
 /// Collects the facts that no file has.

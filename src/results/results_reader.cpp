@@ -80,7 +80,7 @@ bool is_json(std::string_view text) {
 }
 
 /// A value as messages show it.
-std::string shown(const Json* value) {
+std::string shown_or_missing(const Json* value) {
   constexpr std::size_t kWidth = 60;
   if (value == nullptr) return "nothing";
   return one_line(value->dump(-1, ' ', false, Json::error_handler_t::replace), kWidth);
@@ -115,7 +115,7 @@ void add_differences(const Json* there, const Json* here, const std::string& pat
       return;
     }
   }
-  found.push_back({one_line(path), shown(there), shown(here)});
+  found.push_back({one_line(path), shown_or_missing(there), shown_or_missing(here)});
 }
 
 std::int64_t number_at(const nlohmann::json& object, const char* name) {
@@ -152,7 +152,8 @@ ResultsHeader parse_results_header(std::string_view line, const std::string& whe
     header.shard = shard.is_object() ? Shard{number_at(shard, "index"), number_at(shard, "count")} : Shard{0, 0};
     if (header.shard.index < 1 || header.shard.index > header.shard.count) {
       const Json value = shard;
-      refuse("its header has the shard " + shown(&value) + "; expected null, or an index from 1 to its count");
+      refuse("its header has the shard " + shown_or_missing(&value) +
+             "; expected null, or an index from 1 to its count");
     }
   }
   return header;
@@ -161,7 +162,8 @@ ResultsHeader parse_results_header(std::string_view line, const std::string& whe
 std::vector<HeaderDifference> header_differences(const ResultsHeader& there, const ResultsHeader& here,
                                                  ShardsMay shards) {
   Json a = Json::parse(there.text), b = Json::parse(here.text);
-  if (a["command"] != b["command"]) return {{"command", shown(&a["command"]), shown(&b["command"])}};
+  if (a["command"] != b["command"])
+    return {{"command", shown_or_missing(&a["command"]), shown_or_missing(&b["command"])}};
   for (auto* header : {&a, &b}) {  // the bytes tell facts files apart, not their names
     if (header->contains("facts") && (*header)["facts"].contains("files")) {
       for (auto& file : (*header)["facts"]["files"]) file["name"] = nullptr;

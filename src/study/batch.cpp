@@ -113,10 +113,10 @@ std::int64_t longest_answer(const Tokenizer& tokenizer, const Fact& fact, const 
   TORCH_INTERNAL_ASSERT(false, "rule not handled");
 }
 
-class Chunk {
+class BatchChunk {
  public:
-  Chunk(const Decoder& model, const Tokenizer& tokenizer, std::span<const BatchItem> items, const BatchOptions& options,
-        const RunControl& control)
+  BatchChunk(const Decoder& model, const Tokenizer& tokenizer, std::span<const BatchItem> items,
+             const BatchOptions& options, const RunControl& control)
       : model_(model),
         tokenizer_(tokenizer),
         items_(items),
@@ -441,7 +441,7 @@ FactReference reference_of(const BatchItem& item) {
 
 bool trace_facts(const Decoder& model, const Tokenizer& tokenizer, std::span<const BatchItem> items,
                  const BatchOptions& options, const RunControl& control, const BatchSink& sink) {
-  return Chunk(model, tokenizer, items, options, control).run(sink);
+  return BatchChunk(model, tokenizer, items, options, control).run(sink);
 }
 
 std::optional<Verdict> problem_of_prompt(const Decoder& model, const Tokenizer& tokenizer, const Fact& fact,

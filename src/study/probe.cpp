@@ -133,9 +133,9 @@ struct Study {
 };
 
 /// Facts that are probed together.
-class Chunk {
+class ProbeChunk {
  public:
-  Chunk(const Study& study, std::span<const Fact* const> facts) : study_(study), facts_(facts) {
+  ProbeChunk(const Study& study, std::span<const Fact* const> facts) : study_(study), facts_(facts) {
     for (std::size_t i = 0; i < facts.size(); ++i) prepare(i);
   }
 
@@ -453,7 +453,7 @@ void probe_facts(const Decoder& model, const Tokenizer& tokenizer, const ObjectC
     study.stop_if_asked();
     const auto part = facts.subspan(begin, std::min(most, facts.size() - begin));
     std::int64_t inside = 0;
-    auto results = Chunk(study, part).run([&](std::int64_t wordings) { tell(before + (inside += wordings)); });
+    auto results = ProbeChunk(study, part).run([&](std::int64_t wordings) { tell(before + (inside += wordings)); });
     before += wordings_of(part);  // those of facts that fail are run by nobody
     tell(before);
     for (std::size_t i = 0; i < results.size(); ++i) sink(begin + i, std::move(results[i]));

@@ -5,7 +5,8 @@
 #include <cmath>
 
 #include "rometrace/error.hpp"
-#include "rometrace/text/input_file.hpp"
+#include "summary/json_path.hpp"
+#include "text/json_shown.hpp"
 
 namespace rometrace {
 namespace {
@@ -16,60 +17,42 @@ constexpr std::array kAgree = {"model.weights_sha256", "model.layers",  "model.w
                                "model.heads",          "run.dtype",     "run.tf32",
                                "known_by.rule",        "special_tokens"};
 
-std::string shown(const json& value) {
-  return one_line(value.dump(-1, ' ', false, json::error_handler_t::replace));
-}
-
-/// The value at a dotted path; null if there is none.
-const json* find(const json& object, std::string_view path) {
-  const json* value = &object;
-  while (true) {
-    const auto dot = path.find('.');
-    if (!value->is_object()) return nullptr;
-    const auto member = value->find(std::string(path.substr(0, dot)));
-    if (member == value->end()) return nullptr;
-    value = &*member;
-    if (dot == std::string_view::npos) return value;
-    path.remove_prefix(dot + 1);
-  }
-}
-
 /// Reads the fields of one line; messages begin with where it stands.
 struct Reader {
   const std::string& where;
 
   [[noreturn]] void refuse(const std::string& name, const json* found, const std::string& expected) const {
-    throw Error(where + ": " + name + " is " + (found == nullptr ? "missing" : shown(*found)) + "; expected " +
-                expected);
+    throw Error(where + ": " + name + " is " + (found == nullptr ? "missing" : shown(*found, kShownBytes)) +
+                "; expected " + expected);
   }
 
   std::string text(const json& object, const std::string& name) const {
-    const auto* value = find(object, name);
+    const auto* value = value_at(object, name);
     if (value == nullptr || !value->is_string()) refuse(name, value, "a string");
     return value->get<std::string>();
   }
 
   bool flag(const json& object, const std::string& name) const {
-    const auto* value = find(object, name);
+    const auto* value = value_at(object, name);
     if (value == nullptr || !value->is_boolean()) refuse(name, value, "true or false");
     return value->get<bool>();
   }
 
   std::int64_t count(const json& object, const std::string& name) const {
-    const auto* value = find(object, name);
+    const auto* value = value_at(object, name);
     if (value == nullptr || !value->is_number_integer() || *value < 1) refuse(name, value, "a whole number from 1");
     return value->get<std::int64_t>();
   }
 
   double probability(const json& object, const std::string& name) const {
-    const auto* value = find(object, name);
+    const auto* value = value_at(object, name);
     if (value == nullptr || !value->is_number() || *value < 0 || *value > 1)
       refuse(name, value, "a number from 0 to 1");
     return value->get<double>();
   }
 
   const json& list(const json& object, const std::string& name) const {
-    const auto* value = find(object, name);
+    const auto* value = value_at(object, name);
     if (value == nullptr || !value->is_array() || value->empty()) refuse(name, value, "a list with an entry or more");
     return *value;
   }
@@ -97,7 +80,7 @@ struct ProbeSummary::Line {
       return;
     }
     if (status != "probed") read.refuse("status", &line["status"], "\"probed\", \"skipped\" or \"failed\"");
-    const auto* name = find(line, "fact.relation");
+    const auto* name = value_at(line, "fact.relation");
     if (name != nullptr && !name->is_null() && !name->is_string())
       read.refuse("fact.relation", name, "a string or null");
     relation = name != nullptr && name->is_string() ? name->get<std::string>() : kNoRelation;
@@ -168,7 +151,7 @@ void ProbeGroup::add(const std::vector<Case>& cases, std::optional<bool> is_know
 void ProbeSummary::add(const json& line, std::string_view where_view) {
   const std::string where(where_view);
   const Reader read{where};
-  if (!line.is_object()) throw Error(where + ": expected an object, found " + shown(line));
+  if (!line.is_object()) throw Error(where + ": expected an object, found " + shown(line, kShownBytes));
   const auto schema = read.text(line, "schema");
   if (schema == "rometrace/batch/1") {
     if (read.text(line, "command") != "probe") {
@@ -200,18 +183,19 @@ json ProbeSummary::setting(std::string_view path) const {
 
 void ProbeSummary::refuse_other_settings(const json& line, const std::string& where) const {
   for (const auto& [path, setting] : settings_) {
-    const auto* value = find(line, path);
+    const auto* value = value_at(line, path);
     if (value == nullptr || *value == setting.value) continue;
-    throw Error(where + ": " + path + " is " + shown(*value) + "; expected " + shown(setting.value) + " as in " +
-                setting.where + "; summarise results of different settings apart");
+    throw Error(where + ": " + path + " is " + shown(*value, kShownBytes) + "; expected " +
+                shown(setting.value, kShownBytes) + " as in " + setting.where +
+                "; summarise results of different settings apart");
   }
 }
 
 void ProbeSummary::keep_settings(const json& line, const std::string& where) {
   for (const std::string_view path : kAgree) {
-    if (const auto* value = find(line, path)) settings_.try_emplace(std::string(path), Setting{*value, where});
+    if (const auto* value = value_at(line, path)) settings_.try_emplace(std::string(path), Setting{*value, where});
   }
-  if (const auto* model = find(line, "model"); model != nullptr && model_.is_null()) model_ = *model;
+  if (const auto* model = value_at(line, "model"); model != nullptr && model_.is_null()) model_ = *model;
 }
 
 void ProbeSummary::add_fact(const Line& line) {

@@ -233,7 +233,7 @@ SummaryLine::Type type_of(const SummaryLine& line) {
               "rometrace --facts writes them");
 }
 
-bool is_blank(std::string_view text) {
+bool is_empty_line(std::string_view text) {
   return text.find_first_not_of(" \t\r") == std::string_view::npos;
 }
 
@@ -266,7 +266,7 @@ SummaryReader::SummaryReader(const std::string& name, std::stop_token stop) : st
 
 bool SummaryReader::next(SummaryLine& line) {
   while (const auto text = next_text()) {
-    if (is_blank(*text)) continue;
+    if (is_empty_line(*text)) continue;
     try {
       line = parse_summary_line(*text, label_ + ", line " + std::to_string(number_));
       return true;

@@ -5,7 +5,8 @@
 #include <vector>
 
 #include "rometrace/error.hpp"
-#include "rometrace/text/input_file.hpp"
+#include "summary/json_path.hpp"
+#include "text/json_shown.hpp"
 
 namespace rometrace {
 namespace {
@@ -27,23 +28,6 @@ constexpr std::array kHeader = {"command", "window",         "head_window", "kno
                                 "all",     "special_tokens", "only",        "answer"};
 constexpr std::array kMayDiffer = {"run.device", "run.engine", "run.threads"};
 
-/// The value at a dotted path; null if there is none.
-const json* find(const json& object, std::string_view path) {
-  const json* value = &object;
-  while (true) {
-    const auto dot = path.find('.');
-    const auto member = value->is_object() ? value->find(std::string(path.substr(0, dot))) : value->end();
-    if (!value->is_object() || member == value->end()) return nullptr;
-    value = &*member;
-    if (dot == std::string_view::npos) return value;
-    path.remove_prefix(dot + 1);
-  }
-}
-
-std::string shown(const json& value) {
-  return one_line(value.dump(-1, ' ', false, json::error_handler_t::replace));
-}
-
 json sorted(json kinds) {
   std::sort(kinds.begin(), kinds.end());
   return kinds;
@@ -53,46 +37,46 @@ json sorted(json kinds) {
 
 void SummarySettings::check(const SummaryLine& line) {
   for (const auto* name : kModelAndRun) {
-    if (const auto* value = find(line.json, name)) agree(name, *value, line.where);
+    if (const auto* value = value_at(line.json, name)) agree(name, *value, line.where);
   }
   for (const auto* name : kMayDiffer) {
-    if (const auto* value = find(line.json, name)) note(name, *value, line.where);
+    if (const auto* value = value_at(line.json, name)) note(name, *value, line.where);
   }
   if (line.type == SummaryLine::Type::kHeader) {
     for (const auto* name : kHeader) {
-      if (const auto* value = find(line.json, name)) agree(name, *value, line.where);
+      if (const auto* value = value_at(line.json, name)) agree(name, *value, line.where);
     }
-    const auto* kinds = find(line.json, "kinds");
+    const auto* kinds = value_at(line.json, "kinds");
     if (kinds != nullptr && kinds->is_array()) agree("kinds", sorted(*kinds), line.where);
   }
   check_run(line);
   check_windows(line);
-  if (const auto* model = find(line.json, "model"); model != nullptr && model_.is_null()) {
+  if (const auto* model = value_at(line.json, "model"); model != nullptr && model_.is_null()) {
     // In the order of the schema, which the parser does not keep.
     for (const auto* name : {"name", "architecture", "layers", "width", "heads", "parameters", "weights_sha256"}) {
-      if (const auto* value = find(*model, name)) model_[name] = *value;
+      if (const auto* value = value_at(*model, name)) model_[name] = *value;
     }
   }
 }
 
 void SummarySettings::check_run(const SummaryLine& line) {
-  const auto* run = find(line.json, "run");
+  const auto* run = value_at(line.json, "run");
   if (run == nullptr || !run->is_object()) return;
   const auto agree_or = [&](const std::string& name, const json& otherwise) {
-    const auto* value = find(*run, name);
+    const auto* value = value_at(*run, name);
     agree("run." + name, value == nullptr ? otherwise : *value, line.where);
   };
   agree_or("approximate", false);
   agree_or("direction", "denoising");
   agree_or("corruption.method", "noise");
   agree_or("precision.asked", nullptr);
-  const auto* samples = find(*run, "samples");
-  const bool to_precision = find(*run, "precision.asked") != nullptr;
+  const auto* samples = value_at(*run, "samples");
+  const bool to_precision = value_at(*run, "precision.asked") != nullptr;
   if (samples != nullptr && !to_precision) agree("run.samples", *samples, line.where);
 }
 
 void SummarySettings::check_windows(const SummaryLine& line) {
-  const auto* knockout = find(line.json, "knockout");
+  const auto* knockout = value_at(line.json, "knockout");
   if (line.type != SummaryLine::Type::kTrace || (line.grids.empty() && knockout == nullptr)) return;
   auto kinds = json::array();
   for (const auto& grid : line.grids) {
@@ -104,7 +88,7 @@ void SummarySettings::check_windows(const SummaryLine& line) {
   }
   if (knockout != nullptr) {
     kinds.push_back("knockout");
-    if (const auto* window = find(*knockout, "window")) agree("knockout_window", *window, line.where);
+    if (const auto* window = value_at(*knockout, "window")) agree("knockout_window", *window, line.where);
   }
   agree("kinds", sorted(std::move(kinds)), line.where);
 }
@@ -114,8 +98,9 @@ void SummarySettings::agree(std::string_view name, const json& value, const std:
   if (found == seen_.end()) {
     seen_.emplace(name, Seen{value, where});
   } else if (found->second.value != value) {
-    throw Error(where + ": " + std::string(name) + " is " + shown(value) + "; expected " + shown(found->second.value) +
-                " as in " + found->second.where + "; summarise results of different settings apart");
+    throw Error(where + ": " + std::string(name) + " is " + shown(value, kShownBytes) + "; expected " +
+                shown(found->second.value, kShownBytes) + " as in " + found->second.where +
+                "; summarise results of different settings apart");
   }
 }
 

@@ -13,7 +13,7 @@
 namespace rometrace {
 namespace {
 
-std::vector<std::string> texts_of(const BpeVocabulary& vocabulary) {
+std::vector<std::string> unmarked_texts(const BpeVocabulary& vocabulary) {
   std::vector<std::string> texts;
   for (const std::string& token : vocabulary.tokens) {
     const auto byte = byte_of_token(token);
@@ -28,7 +28,7 @@ std::vector<std::string> texts_of(const BpeVocabulary& vocabulary) {
 class CharacterBpe final : public Bpe {
  public:
   CharacterBpe(const BpeVocabulary& vocabulary, const std::string& where)
-      : Bpe(vocabulary, texts_of(vocabulary)), unknown_(static_cast<std::int32_t>(vocabulary.tokens.size())) {
+      : Bpe(vocabulary, unmarked_texts(vocabulary)), unknown_(static_cast<std::int32_t>(vocabulary.tokens.size())) {
     load_sentencepiece(processor_, to_sentencepiece_model(vocabulary), where);
     byte_ids_.fill(-1);
     for (std::size_t id = 0; id < vocabulary.tokens.size(); ++id) {

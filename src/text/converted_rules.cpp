@@ -20,7 +20,7 @@ json pattern_of(std::string_view text) {
 }
 
 /// "Replace" writes each space as "▁", "Prepend" puts another in front, whichever of the two comes first.
-BpeRules::Normalizer read_normalizer(const json& stage, const std::string& where) {
+BpeRules::Normalizer read_space_normalizer(const json& stage, const std::string& where) {
   if (stage.is_null()) return BpeRules::Normalizer::kNone;
   bool replaces = false;
   bool prepends = false;
@@ -67,7 +67,7 @@ void check_split(const json& stage, const std::string& where, const std::string&
   read_flag(stage, "invert", where, name);
 }
 
-FirstSpace read_pre_tokenizer(const json& stage, BpeRules::Normalizer normalizer, const std::string& where) {
+FirstSpace read_first_space(const json& stage, BpeRules::Normalizer normalizer, const std::string& where) {
   const bool marked = normalizer != BpeRules::Normalizer::kNone;
   if (stage.is_null() && marked) return FirstSpace::kNowhere;
   const auto stages = stages_of(stage, "pre_tokenizer", "pretokenizers", where);
@@ -113,8 +113,8 @@ BpeRules read_converted_rules(const json& root, const std::string& where) {
   member(root["model"], "byte_fallback", where + ", model");
   BpeRules rules;
   rules.alphabet = BpeRules::Alphabet::kCharacters;
-  rules.normalizer = read_normalizer(root.value("normalizer", json()), where);
-  rules.first_space = read_pre_tokenizer(root.value("pre_tokenizer", json()), rules.normalizer, where);
+  rules.normalizer = read_space_normalizer(root.value("normalizer", json()), where);
+  rules.first_space = read_first_space(root.value("pre_tokenizer", json()), rules.normalizer, where);
   rules.decoding_drops_first_space = read_decoder(root.value("decoder", json()), where);
   return rules;
 }

@@ -15,8 +15,6 @@ namespace {
 
 using Ids = std::vector<std::int32_t>;
 
-constexpr std::size_t kShownBytes = 200;
-
 Ids ids_of(std::span<const Token> tokens) {
   Ids ids;
   for (const auto& token : tokens) ids.push_back(token.id);
@@ -27,7 +25,7 @@ Ids encode_counter(const Tokenizer& tokenizer, const std::string& prompt, Specia
   try {
     return ids_of(tokenizer.encode_prompt(prompt, special));
   } catch (const Error& error) {
-    throw Error("counter prompt " + in_quotes(prompt, kShownBytes) + ": " + error.what());
+    throw Error("counter prompt " + in_quotes(prompt, kShownTextBytes) + ": " + error.what());
   }
 }
 
@@ -74,17 +72,17 @@ CounterPrompt counter_prompt_of_subject(const Tokenizer& tokenizer, std::string_
                                         std::string_view counter_subject, SpecialTokens special) {
   const auto tokens = tokenizer.encode_prompt(prompt, special);
   const auto range = find_subject(tokens, prompt, subject);
-  const auto name = in_quotes(counter_subject, kShownBytes);
+  const auto name = in_quotes(counter_subject, kShownTextBytes);
   if (counter_subject.empty()) {
     throw Error("the counter subject is empty; expected what is to stand in place of " +
-                in_quotes(subject, kShownBytes));
+                in_quotes(subject, kShownTextBytes));
   }
   CounterPrompt counter{std::string(prompt), std::string(counter_subject), {}};
   counter.prompt.replace(prompt.find(subject), subject.size(), counter_subject);
   counter.token_ids = encode_counter(tokenizer, counter.prompt, special);
   const auto ids = ids_of(tokens);
   if (counter.token_ids == ids) {
-    throw Error(name + " in place of " + in_quotes(subject, kShownBytes) +
+    throw Error(name + " in place of " + in_quotes(subject, kShownTextBytes) +
                 " leaves the prompt's tokens as they are; expected another subject");
   }
   const Difference difference(tokenizer, ids, counter.token_ids);
@@ -98,7 +96,7 @@ CounterPrompt counter_prompt_of_subject(const Tokenizer& tokenizer, std::string_
     if (within_the_subject || ids[i] == counter.token_ids[i]) continue;
     throw Error(name + " also changes the token " + in_quotes(tokenizer.token_bytes(ids[i])) + " to " +
                 in_quotes(tokenizer.token_bytes(counter.token_ids[i])) + ", which is not of the subject " +
-                in_quotes(subject, kShownBytes) + ": the tokens are " + difference.shown(counter.token_ids) +
+                in_quotes(subject, kShownTextBytes) + ": the tokens are " + difference.shown(counter.token_ids) +
                 ", the prompt's own " + difference.shown(ids) + "; expected no other tokens to change");
   }
   return counter;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -7,9 +8,9 @@
 
 namespace rometrace {
 
-/// A JSON value as a message shows it.
-inline std::string shown(const nlohmann::json& value) {
-  return one_line(value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace), 60);
+/// A JSON value as a message shows it, cut to `max_bytes`.
+inline std::string shown(const nlohmann::json& value, std::size_t max_bytes = 60) {
+  return one_line(value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace), max_bytes);
 }
 
 }  // namespace rometrace

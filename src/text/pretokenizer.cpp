@@ -48,7 +48,7 @@ Code compile(const std::string& pattern, const std::string& where) {
   return code;
 }
 
-struct Stage {
+struct SplitStage {
   Code code;
   SplitRule::Keep keep;
 };
@@ -57,7 +57,8 @@ void append(std::string_view text, std::size_t begin, std::size_t end, std::vect
   if (begin < end) parts.push_back(text.substr(begin, end - begin));
 }
 
-void split(const Stage& stage, std::string_view text, pcre2_match_data* match, std::vector<std::string_view>& parts) {
+void split(const SplitStage& stage, std::string_view text, pcre2_match_data* match,
+           std::vector<std::string_view>& parts) {
   const bool between = stage.keep != SplitRule::Keep::kMatches;
   const bool matches = stage.keep != SplitRule::Keep::kBetween;
   for (std::size_t at = 0; at < text.size();) {
@@ -82,7 +83,7 @@ void split(const Stage& stage, std::string_view text, pcre2_match_data* match, s
 }  // namespace
 
 struct Pretokenizer::Impl {
-  std::vector<Stage> stages;
+  std::vector<SplitStage> stages;
 };
 
 SplitRule gpt2_split() {
@@ -102,7 +103,7 @@ Pretokenizer& Pretokenizer::operator=(Pretokenizer&&) noexcept = default;
 std::vector<std::string_view> Pretokenizer::split(std::string_view text) const {
   std::vector<std::string_view> parts;
   append(text, 0, text.size(), parts);
-  for (const Stage& stage : impl_->stages) {
+  for (const SplitStage& stage : impl_->stages) {
     const Match match(pcre2_match_data_create_from_pattern(stage.code.get(), nullptr));
     if (!match) throw std::bad_alloc();
     std::vector<std::string_view> smaller;

@@ -6,17 +6,15 @@
 namespace rometrace {
 namespace {
 
-constexpr std::size_t kShownBytes = 200;
-
 std::size_t find_first(std::string_view prompt, std::string_view subject) {
   if (subject.empty()) {
-    throw Error("the subject of the prompt " + in_quotes(prompt, kShownBytes) +
+    throw Error("the subject of the prompt " + in_quotes(prompt, kShownTextBytes) +
                 " is empty; expected a part of the prompt");
   }
   const std::size_t at = prompt.find(subject);
   if (at == std::string_view::npos) {
-    throw Error("subject " + in_quotes(subject, kShownBytes) + " is not in the prompt " +
-                in_quotes(prompt, kShownBytes) +
+    throw Error("subject " + in_quotes(subject, kShownTextBytes) + " is not in the prompt " +
+                in_quotes(prompt, kShownTextBytes) +
                 "; expected it letter for letter; check its spelling, capitals and spaces");
   }
   return at;
@@ -36,7 +34,8 @@ TokenRange find_subject(std::span<const Token> tokens, std::string_view prompt, 
     range.end = i + 1;
   }
   if (range.begin >= range.end) {
-    throw Error("subject " + in_quotes(subject, kShownBytes) + " of the prompt " + in_quotes(prompt, kShownBytes) +
+    throw Error("subject " + in_quotes(subject, kShownTextBytes) + " of the prompt " +
+                in_quotes(prompt, kShownTextBytes) +
                 " has no token of its own; expected at least one; the tokeniser drops these characters");
   }
   return range;

@@ -61,9 +61,9 @@ struct Differentiated {
 };
 
 // The runs of one prompt.
-class Runs {
+class GradientRuns {
  public:
-  Runs(const Decoder& model, const CleanRun& clean, std::vector<Site> sites, std::stop_token stop)
+  GradientRuns(const Decoder& model, const CleanRun& clean, std::vector<Site> sites, std::stop_token stop)
       : model_(model), clean_(clean), sites_(std::move(sites)), stop_(std::move(stop)) {
     const auto& ids = clean.trace.answer_ids;
     answer_ = at::tensor(std::vector<std::int64_t>(ids.begin(), ids.end())).to(model.device()).view({1, -1, 1});
@@ -181,7 +181,7 @@ Trace trace_gradient(const Decoder& model, const TracePrompt& prompt, const Trac
   const auto sites = cells.empty() ? std::vector<Site>() : sites_of(options.kinds);
   const auto tokens = static_cast<std::int64_t>(clean.token_ids.size()), first = clean.recording.first;
   const auto most = draws_at_once(model, tokens, prompt.answer_tokens(), control.memory);
-  const Runs runs(model, clean, sites, control.stop);
+  const GradientRuns runs(model, clean, sites, control.stop);
   const bool noising = options.direction == Direction::kNoising;
   if (control.progress) control.progress(0, options.samples);
   Differentiated base;

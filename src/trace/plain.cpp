@@ -18,10 +18,10 @@ namespace rometrace {
 namespace {
 
 // The runs that a trace of one prompt is made of, for some of its draws.
-class Runs {
+class PlainRuns {
  public:
-  Runs(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options, const CleanRun& clean,
-       std::int64_t first_draw, std::int64_t draws, std::stop_token stop)
+  PlainRuns(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options, const CleanRun& clean,
+            std::int64_t first_draw, std::int64_t draws, std::stop_token stop)
       : model_(model),
         clean_(clean),
         question_(prompt, clean),
@@ -100,7 +100,7 @@ Trace trace_plain(const Decoder& model, const TracePrompt& prompt, const TraceOp
   std::int64_t total = 0, done = 0;
   while (!tally.is_done(options)) {
     const auto draws = tally.next_step(options);
-    Runs runs(model, prompt, options, clean, tally.draws(), draws, control.stop);
+    PlainRuns runs(model, prompt, options, clean, tally.draws(), draws, control.stop);
     tally.add_corrupted(runs.corrupted(), options);
     total += static_cast<std::int64_t>(cells.size());
     if (control.progress) control.progress(done, total);

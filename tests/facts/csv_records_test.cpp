@@ -8,7 +8,7 @@
 #include "checks.hpp"
 #include "files.hpp"
 
-namespace rometrace {
+namespace rometrace::csv_records_test {
 namespace {
 
 using testing::Contains;
@@ -102,4 +102,4 @@ TEST_CASE("zero bytes and bytes that are not UTF-8 stay in their cells") {
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::csv_records_test

@@ -10,7 +10,7 @@
 #include "rometrace/error.hpp"
 #include "rometrace/facts/facts.hpp"
 
-namespace rometrace {
+namespace rometrace::facts_refusals_test {
 namespace {
 
 using testing::bad_at;
@@ -244,4 +244,4 @@ TEST_CASE("a subject that cannot be used ends the reading of subjects") {
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::facts_refusals_test

@@ -11,7 +11,7 @@
 #include "rometrace/error.hpp"
 #include "rometrace/facts/facts.hpp"
 
-namespace rometrace {
+namespace rometrace::facts_selection_test {
 namespace {
 
 using testing::Contains;
@@ -106,4 +106,4 @@ TEST_CASE("a sample or limit below one is refused") {
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::facts_selection_test

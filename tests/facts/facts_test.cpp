@@ -19,7 +19,7 @@
 #include "rometrace/error.hpp"
 #include "rometrace/text/json_file.hpp"
 
-namespace rometrace {
+namespace rometrace::facts_test {
 namespace {
 
 using testing::bad_at;
@@ -416,4 +416,4 @@ TEST_CASE("all relation files are read together with ids of their own") {
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::facts_test

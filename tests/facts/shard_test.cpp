@@ -8,7 +8,7 @@
 #include "files.hpp"
 #include "rometrace/error.hpp"
 
-namespace rometrace {
+namespace rometrace::shard_test {
 namespace {
 
 using testing::Contains;
@@ -194,4 +194,4 @@ TEST_CASE("an environment without a launcher, or one that makes no sense, is ref
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::shard_test

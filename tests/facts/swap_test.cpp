@@ -15,7 +15,7 @@
 #include "rometrace/error.hpp"
 #include "text/tokenizer_goldens.hpp"
 
-namespace rometrace {
+namespace rometrace::swap_test {
 namespace {
 
 using nlohmann::json;
@@ -217,4 +217,4 @@ TEST_CASE("twenty thousand facts of one relation have their partners soon, wheth
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::swap_test

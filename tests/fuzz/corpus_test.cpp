@@ -11,7 +11,7 @@
 #include "checks.hpp"
 #include "fuzz/fuzz_targets.hpp"
 
-namespace rometrace {
+namespace rometrace::corpus_test {
 namespace {
 
 std::vector<std::filesystem::path> files_in(const std::filesystem::path& folder) {
@@ -113,4 +113,4 @@ TEST_CASE("so are two thousand files made of them, a short run of each fuzzer") 
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::corpus_test

@@ -5,7 +5,7 @@
 #include "hub/hub_client.hpp"
 #include "rometrace/error.hpp"
 
-namespace rometrace {
+namespace rometrace::blob_name_test {
 namespace {
 
 using testing::Contains;
@@ -30,4 +30,4 @@ TEST_CASE("an etag that would lead out of the folder of blobs is refused") {
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::blob_name_test

@@ -12,7 +12,7 @@
 #include "rometrace/error.hpp"
 #include "rometrace/text/json_file.hpp"
 
-namespace rometrace {
+namespace rometrace::cache_files_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -93,4 +93,4 @@ TEST_CASE("a cache that cannot be written to is an error that says what to do") 
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::cache_files_test

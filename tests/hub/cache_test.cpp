@@ -11,7 +11,7 @@
 #include "files.hpp"
 #include "rometrace/error.hpp"
 
-namespace rometrace {
+namespace rometrace::cache_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -193,4 +193,4 @@ TEST_CASE("what is neither a folder nor a name is refused, and leads nowhere els
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::cache_test

@@ -6,7 +6,7 @@
 
 #include "checks.hpp"
 
-namespace rometrace {
+namespace rometrace::content_hash_test {
 namespace {
 
 /// As the programs sha256sum and `git hash-object` have them, of "hello\n".
@@ -30,4 +30,4 @@ TEST_CASE("contents are hashed as Git LFS and git hash them") {
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::content_hash_test

@@ -12,7 +12,7 @@
 #include "files.hpp"
 #include "rometrace/text/json_file.hpp"
 
-namespace rometrace {
+namespace rometrace::incomplete_blob_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -134,4 +134,4 @@ TEST_CASE("what a process left whose death is not certain, on another machine sa
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::incomplete_blob_test

@@ -7,7 +7,7 @@
 #include "files.hpp"
 #include "rometrace/error.hpp"
 
-namespace rometrace {
+namespace rometrace::model_files_test {
 namespace {
 
 using testing::Contains;
@@ -101,4 +101,4 @@ TEST_CASE("a snapshot is complete when nothing of its model is missing") {
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::model_files_test

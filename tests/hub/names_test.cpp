@@ -2,7 +2,7 @@
 
 #include "checks.hpp"
 
-namespace rometrace {
+namespace rometrace::names_test {
 namespace {
 
 TEST_CASE("a folder of the cache gives back the name that it is of") {
@@ -17,4 +17,4 @@ TEST_CASE("a folder of the cache gives back the name that it is of") {
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::names_test

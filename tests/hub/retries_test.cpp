@@ -7,7 +7,7 @@
 #include "files.hpp"
 #include "rometrace/stopwatch.hpp"
 
-namespace rometrace {
+namespace rometrace::retries_test {
 namespace {
 
 using testing::Contains;
@@ -76,4 +76,4 @@ TEST_CASE("a pause ends at once when it is interrupted") {
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::retries_test

@@ -6,7 +6,7 @@
 #include "files.hpp"
 #include "rometrace/error.hpp"
 
-namespace rometrace {
+namespace rometrace::url_test {
 namespace {
 
 using testing::Contains;
@@ -66,4 +66,4 @@ TEST_CASE("messages show no user, password, query or fragment of an address") {
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::url_test

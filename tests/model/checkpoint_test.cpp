@@ -16,7 +16,7 @@
 #include "files.hpp"
 #include "rometrace/error.hpp"
 
-namespace rometrace {
+namespace rometrace::checkpoint_test {
 namespace {
 
 using nlohmann::json;
@@ -313,4 +313,4 @@ TEST_CASE("a trained model's weights are read, and those of its PyTorch file are
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::checkpoint_test

@@ -11,7 +11,7 @@
 #include "files.hpp"
 #include "rometrace/error.hpp"
 
-namespace rometrace {
+namespace rometrace::config_test {
 namespace {
 
 using nlohmann::json;
@@ -379,4 +379,4 @@ TEST_CASE("what a family's checkpoints may say and is not computed is refused by
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::config_test

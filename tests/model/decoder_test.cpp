@@ -12,7 +12,7 @@
 #include "golden_models.hpp"
 #include "rometrace/error.hpp"
 
-namespace rometrace {
+namespace rometrace::decoder_test {
 namespace {
 
 using testing::Closeness;
@@ -164,4 +164,4 @@ TEST_CASE("a prompt the model cannot take is refused") {
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::decoder_test

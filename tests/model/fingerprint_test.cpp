@@ -7,7 +7,7 @@
 #include "files.hpp"
 #include "rometrace/error.hpp"
 
-namespace rometrace {
+namespace rometrace::fingerprint_test {
 namespace {
 
 using testing::Contains;
@@ -64,4 +64,4 @@ TEST_CASE("a file that cannot be read is named") {
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::fingerprint_test

@@ -12,7 +12,7 @@
 #include "checks.hpp"
 #include "files.hpp"
 
-namespace rometrace {
+namespace rometrace::layer_stream_test {
 namespace {
 
 using Layer = std::shared_ptr<const Block>;
@@ -109,4 +109,4 @@ TEST_CASE("whoever asks for a layer that cannot be read ahead hears why, and may
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::layer_stream_test

@@ -19,7 +19,7 @@
 #include "checks.hpp"
 #include "closeness.hpp"
 
-namespace rometrace {
+namespace rometrace::linear_test {
 namespace {
 
 using testing::largest_difference;
@@ -111,4 +111,4 @@ TEST_CASE("differentiable products are not packed, and autograd reaches what is 
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::linear_test

@@ -9,7 +9,7 @@
 #include "rometrace/error.hpp"
 #include "torch_bytes.hpp"
 
-namespace rometrace {
+namespace rometrace::pickle_test {
 namespace {
 
 using testing::Contains;
@@ -206,4 +206,4 @@ TEST_CASE("every beginning of a pickle is refused") {
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::pickle_test

@@ -10,7 +10,7 @@
 #include "files.hpp"
 #include "rometrace/error.hpp"
 
-namespace rometrace {
+namespace rometrace::safetensors_test {
 namespace {
 
 using testing::bytes_of;
@@ -161,4 +161,4 @@ TEST_CASE("a trained model's file has its tensors where the header says") {
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::safetensors_test

@@ -13,7 +13,7 @@
 #include "rometrace/text/json_file.hpp"
 #include "torch_bytes.hpp"
 
-namespace rometrace {
+namespace rometrace::torch_file_test {
 namespace {
 
 using testing::bytes_of;
@@ -311,4 +311,4 @@ TEST_CASE("a file of torch.save with any one byte changed is read inside its bou
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::torch_file_test

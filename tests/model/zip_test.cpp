@@ -9,7 +9,7 @@
 #include "rometrace/error.hpp"
 #include "torch_bytes.hpp"
 
-namespace rometrace {
+namespace rometrace::zip_test {
 namespace {
 
 using testing::Contains;
@@ -162,4 +162,4 @@ TEST_CASE("every beginning of a zip archive is refused") {
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::zip_test

@@ -8,7 +8,7 @@
 #include "report/widest_line.hpp"
 #include "summary/summary_lines.hpp"
 
-namespace rometrace {
+namespace rometrace::calibration_text_test {
 namespace {
 
 using namespace testing;
@@ -103,4 +103,4 @@ TEST_CASE("a calibration's record has each factor's numbers, and null for what d
   CHECK(json["recommendation"]["factor"].is_null());
 }
 
-}  // namespace rometrace
+}  // namespace rometrace::calibration_text_test

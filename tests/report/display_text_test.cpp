@@ -5,7 +5,7 @@
 #include "checks.hpp"
 #include "rometrace/text/utf8.hpp"
 
-namespace rometrace {
+namespace rometrace::display_text_test {
 
 namespace {
 
@@ -91,4 +91,4 @@ TEST_CASE("text is wrapped at spaces, and within a word only if it is longer tha
   CHECK(wrap("", 5) == "\n");
 }
 
-}  // namespace rometrace
+}  // namespace rometrace::display_text_test

@@ -9,7 +9,7 @@
 #include "rometrace/report/models_text.hpp"
 #include "rometrace/text/bytes_text.hpp"
 
-namespace rometrace {
+namespace rometrace::fetch_text_test {
 namespace {
 
 using testing::Contains;
@@ -94,4 +94,4 @@ TEST_CASE("no line of the table of models is wider than the terminal, and what i
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::fetch_text_test

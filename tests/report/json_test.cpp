@@ -8,7 +8,7 @@
 #include "rometrace/text/utf8.hpp"
 #include "rometrace/version.hpp"
 
-namespace rometrace {
+namespace rometrace::json_test {
 
 namespace {
 
@@ -247,4 +247,4 @@ TEST_CASE("whatever bytes go in, one line of UTF-8 comes out") {
   CHECK(nlohmann::json::parse(line)["prompt"] == to_valid_utf8(hostile));
 }
 
-}  // namespace rometrace
+}  // namespace rometrace::json_test

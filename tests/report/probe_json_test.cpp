@@ -7,7 +7,7 @@
 #include "probe_records.hpp"
 #include "rometrace/version.hpp"
 
-namespace rometrace {
+namespace rometrace::probe_json_test {
 namespace {
 
 using testing::failed_probe_record;
@@ -87,4 +87,4 @@ TEST_CASE("a summary's JSON has counts, shares and intervals for all facts and b
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::probe_json_test

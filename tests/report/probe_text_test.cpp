@@ -7,7 +7,7 @@
 #include "probe_records.hpp"
 #include "report/widest_line.hpp"
 
-namespace rometrace {
+namespace rometrace::probe_text_test {
 namespace {
 
 using testing::Contains;
@@ -100,4 +100,4 @@ TEST_CASE("a summary without a probed fact says so") {
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::probe_text_test

@@ -9,7 +9,7 @@
 #include "rometrace/report/summary_json.hpp"
 #include "summary/summary_lines.hpp"
 
-namespace rometrace {
+namespace rometrace::summary_text_test {
 namespace {
 
 using namespace testing;
@@ -165,4 +165,4 @@ TEST_CASE("the JSON of a summary has null where there is nothing, and a group fo
   CHECK_FALSE(to_json(summary_of({traced_line(1)}, {false, 10, 1})).contains("by"));
 }
 
-}  // namespace rometrace
+}  // namespace rometrace::summary_text_test

@@ -11,7 +11,7 @@
 #include "report/widest_line.hpp"
 #include "rometrace/text/utf8.hpp"
 
-namespace rometrace {
+namespace rometrace::terminal_test {
 
 namespace {
 
@@ -615,4 +615,4 @@ TEST_CASE("progress fits its width and tells the time that is left") {
   }
 }
 
-}  // namespace rometrace
+}  // namespace rometrace::terminal_test

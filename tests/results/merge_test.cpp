@@ -13,7 +13,7 @@
 #include "files.hpp"
 #include "rometrace/error.hpp"
 
-namespace rometrace {
+namespace rometrace::merge_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -263,4 +263,4 @@ TEST_CASE("a request to stop ends a merge") {
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::merge_test

@@ -8,7 +8,7 @@
 #include "files.hpp"
 #include "sentencepiece_model.hpp"
 
-namespace rometrace {
+namespace rometrace::answer_rule_test {
 namespace {
 
 using testing::TemporaryFolder;
@@ -53,4 +53,4 @@ TEST_CASE("byte-level BPE takes an answer as it is written") {
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::answer_rule_test

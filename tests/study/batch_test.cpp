@@ -11,7 +11,7 @@
 #include "rometrace/trace/clean_run.hpp"
 #include "rometrace/trace/sweep.hpp"
 
-namespace rometrace {
+namespace rometrace::batch_test {
 namespace {
 
 /// The demo model with facts of several shapes, some of which cannot be traced.
@@ -171,4 +171,4 @@ TEST_CASE("memory bounds the facts that share a sweep, and the chunk") {
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::batch_test

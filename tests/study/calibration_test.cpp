@@ -7,7 +7,7 @@
 #include "rometrace/error.hpp"
 #include "summary/summary_lines.hpp"
 
-namespace rometrace {
+namespace rometrace::calibration_test {
 namespace {
 
 using namespace testing;
@@ -214,4 +214,4 @@ TEST_CASE("factors ascend and are above 0") {
   CHECK_THROWS_WITH_AS(Calibration({1, 2.5, 2.5}), "noise factor 2.5 after 2.5; expected ascending ones", Error);
 }
 
-}  // namespace rometrace
+}  // namespace rometrace::calibration_test

@@ -4,7 +4,7 @@
 
 #include <limits>
 
-namespace rometrace {
+namespace rometrace::hardly_lowered_test {
 
 TEST_CASE("an answer hardly falls by less than a twentieth, by less than two standard errors, or not at all") {
   constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
@@ -20,4 +20,4 @@ TEST_CASE("an answer hardly falls by less than a twentieth, by less than two sta
   CHECK(hardly_lowered(0.5, kNan, 0));
 }
 
-}  // namespace rometrace
+}  // namespace rometrace::hardly_lowered_test

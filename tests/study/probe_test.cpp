@@ -17,7 +17,7 @@
 #include "random_model.hpp"
 #include "rometrace/error.hpp"
 
-namespace rometrace {
+namespace rometrace::probe_test {
 namespace {
 
 using testing::Closeness;
@@ -371,4 +371,4 @@ TEST_CASE("a fact of fewer wordings than the rule asks for is not known, and the
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::probe_test

@@ -17,7 +17,7 @@
 #include "rometrace/trace/clean_run.hpp"
 #include "rometrace/trace/plain.hpp"
 
-namespace rometrace {
+namespace rometrace::self_check_test {
 namespace {
 
 using Outcome = Finding::Outcome;
@@ -271,4 +271,4 @@ TEST_CASE("the paper's facts are known by their subjects") {
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::self_check_test

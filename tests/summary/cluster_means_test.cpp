@@ -5,7 +5,7 @@
 
 #include "checks.hpp"
 
-namespace rometrace {
+namespace rometrace::cluster_means_test {
 namespace {
 
 struct Fact {
@@ -121,4 +121,4 @@ TEST_CASE("percentiles are numpy.percentile's") {
   CHECK_FALSE(percentile_interval({1}));
 }
 
-}  // namespace rometrace
+}  // namespace rometrace::cluster_means_test

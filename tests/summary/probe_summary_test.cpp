@@ -7,7 +7,7 @@
 #include "probe_records.hpp"
 #include "rometrace/error.hpp"
 
-namespace rometrace {
+namespace rometrace::probe_summary_test {
 namespace {
 
 using nlohmann::json;
@@ -206,4 +206,4 @@ TEST_CASE("a wording is its prompt with the subject's first occurrence left open
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::probe_summary_test

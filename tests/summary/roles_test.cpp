@@ -5,7 +5,7 @@
 
 #include "checks.hpp"
 
-namespace rometrace {
+namespace rometrace::roles_test {
 namespace {
 
 /// The roles of a prompt's tokens in letters: "." none, F first, M middle, E last (end) of the subject, S first
@@ -76,4 +76,4 @@ TEST_CASE("roles are named as in the summary's format") {
   for (const auto& name : names) CHECK(role_rule().find(name) != std::string_view::npos);
 }
 
-}  // namespace rometrace
+}  // namespace rometrace::roles_test

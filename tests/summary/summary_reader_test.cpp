@@ -6,7 +6,7 @@
 #include "files.hpp"
 #include "summary/summary_lines.hpp"
 
-namespace rometrace {
+namespace rometrace::summary_reader_test {
 namespace {
 
 using namespace testing;
@@ -204,4 +204,4 @@ TEST_CASE("reading stops when that is asked for, and names a file that is not th
   CHECK(message_of<Error>([] { SummaryReader("no-such.jsonl"); }) == "no-such.jsonl: no such file");
 }
 
-}  // namespace rometrace
+}  // namespace rometrace::summary_reader_test

@@ -4,7 +4,7 @@
 #include "files.hpp"
 #include "summary/summary_lines.hpp"
 
-namespace rometrace {
+namespace rometrace::summary_test {
 namespace {
 
 using namespace testing;
@@ -418,4 +418,4 @@ TEST_CASE("without a bootstrap the normal interval stays") {
   CHECK_FALSE(result.overall.total_effect.bootstrap);
 }
 
-}  // namespace rometrace
+}  // namespace rometrace::summary_test

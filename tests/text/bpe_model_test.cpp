@@ -12,7 +12,7 @@
 #include "rometrace/error.hpp"
 #include "rometrace/text/tokenizer.hpp"
 
-namespace rometrace {
+namespace rometrace::bpe_model_test {
 namespace {
 
 using testing::Contains;
@@ -226,4 +226,4 @@ TEST_CASE("damaged files are an Error or a vocabulary, never another exception")
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::bpe_model_test

@@ -4,7 +4,7 @@
 
 #include "checks.hpp"
 
-namespace rometrace {
+namespace rometrace::byte_alphabet_test {
 namespace {
 
 TEST_CASE("each byte is one character of its own and comes back") {
@@ -34,4 +34,4 @@ TEST_CASE("characters outside the alphabet stand for no byte") {
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::byte_alphabet_test

@@ -12,7 +12,7 @@
 
 // tokenizer.json files that were converted from SentencePiece. Expected values: Hugging Face's tokenizers 0.23.
 
-namespace rometrace {
+namespace rometrace::character_bpe_test {
 namespace {
 
 using nlohmann::json;
@@ -285,4 +285,4 @@ TEST_CASE("a converted tokenizer.json that lacks a part is refused by the part's
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::character_bpe_test

@@ -9,7 +9,7 @@
 #include "rometrace/text/subject.hpp"
 #include "text/tokenizer_goldens.hpp"
 
-namespace rometrace {
+namespace rometrace::counter_prompt_test {
 namespace {
 
 using testing::Contains;
@@ -134,4 +134,4 @@ TEST_CASE("a token that goes before a prompt goes before its counter prompt too"
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::counter_prompt_test

@@ -11,7 +11,7 @@
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
 
-namespace rometrace {
+namespace rometrace::json_file_test {
 namespace {
 
 using testing::Contains;
@@ -134,4 +134,4 @@ TEST_CASE("text for a message keeps to one line, shows what it escapes and says 
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::json_file_test

@@ -8,7 +8,7 @@
 #include "rometrace/error.hpp"
 #include "rometrace/text/split_pattern.hpp"
 
-namespace rometrace {
+namespace rometrace::pretokenizer_test {
 namespace {
 
 using Parts = std::vector<std::string_view>;
@@ -127,4 +127,4 @@ TEST_CASE("a pattern that PCRE2 does not take, or that takes nothing, is refused
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::pretokenizer_test

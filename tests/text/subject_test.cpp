@@ -4,7 +4,7 @@
 #include "files.hpp"
 #include "rometrace/error.hpp"
 
-namespace rometrace {
+namespace rometrace::subject_test {
 namespace {
 
 using testing::Contains;
@@ -56,4 +56,4 @@ TEST_CASE("a subject whose characters the tokeniser drops is an error") {
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::subject_test

@@ -15,7 +15,7 @@
 #include "sentencepiece_model.hpp"
 #include "text/tokenizer_goldens.hpp"
 
-namespace rometrace {
+namespace rometrace::tokenizer_test {
 namespace {
 
 using nlohmann::json;
@@ -683,4 +683,4 @@ TEST_CASE("a damaged model is an Error or a model, never a crash") {
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::tokenizer_test

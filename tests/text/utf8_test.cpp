@@ -5,7 +5,7 @@
 #include "checks.hpp"
 #include "text/tokenizer_goldens.hpp"
 
-namespace rometrace {
+namespace rometrace::utf8_test {
 namespace {
 
 std::string from_hex(const std::string& digits) {
@@ -69,4 +69,4 @@ TEST_CASE("well-formed text comes back unchanged") {
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::utf8_test

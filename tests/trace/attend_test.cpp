@@ -13,7 +13,7 @@
 #include "checks.hpp"
 #include "closeness.hpp"
 
-namespace rometrace {
+namespace rometrace::attend_test {
 namespace {
 
 using testing::largest_difference;
@@ -115,4 +115,4 @@ TEST_CASE("attention over own rows and a shared prefix is that of each query alo
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::attend_test

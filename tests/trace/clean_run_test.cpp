@@ -17,7 +17,7 @@
 #include "rometrace/error.hpp"
 #include "rometrace/model/decoder.hpp"
 
-namespace rometrace {
+namespace rometrace::clean_run_test {
 namespace {
 
 /// Sets one number of a tensor in a safetensors file of 32-bit floats.
@@ -100,4 +100,4 @@ TEST_CASE("what prompts are answered side by side is what each is answered alone
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::clean_run_test

@@ -14,7 +14,7 @@
 #include "rometrace/error.hpp"
 #include "rometrace/trace/embedding_moments.hpp"
 
-namespace rometrace {
+namespace rometrace::corruption_test {
 namespace {
 
 using Distribution = NoiseRule::Distribution;
@@ -160,4 +160,4 @@ TEST_CASE("the first corrupted position is the subject's, or the first that diff
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::corruption_test

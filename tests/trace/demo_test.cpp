@@ -14,7 +14,7 @@
 #include "rometrace/trace/sigma.hpp"
 #include "rometrace/trace/sweep.hpp"
 
-namespace rometrace {
+namespace rometrace::demo_test {
 namespace {
 
 using testing::Closeness;
@@ -79,4 +79,4 @@ TEST_CASE("demo prompts become the same tokens, subjects and grids as with trans
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::demo_test

@@ -22,7 +22,7 @@
 #include "rometrace/text/sha256.hpp"
 #include "text/tokenizer_goldens.hpp"
 
-namespace rometrace {
+namespace rometrace::embedding_moments_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -271,4 +271,4 @@ TEST_CASE("the cache is where the desktop's rules put it") {
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::embedding_moments_test

@@ -21,7 +21,7 @@
 #include "rometrace/trace/plain.hpp"
 #include "trace/corruption.hpp"
 
-namespace rometrace {
+namespace rometrace::gradient_test {
 namespace {
 
 using testing::Closeness;
@@ -402,4 +402,4 @@ TEST_CASE("a stop request ends the trace with Interrupted") {
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::gradient_test

@@ -14,7 +14,7 @@
 // Every kind, direction, corruption, answer and measure against an independent tracer over transformers
 // (tests/judge/make_goldens.py --methods).
 
-namespace rometrace {
+namespace rometrace::methods_test {
 namespace {
 
 using nlohmann::json;
@@ -188,4 +188,4 @@ TEST_CASE("both engines give the numbers of an independent tracer for the whole 
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::methods_test

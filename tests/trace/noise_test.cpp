@@ -19,7 +19,7 @@
 #include "rometrace/error.hpp"
 #include "rometrace/trace/embedding_moments.hpp"
 
-namespace rometrace {
+namespace rometrace::noise_test {
 namespace {
 
 using testing::Contains;
@@ -182,4 +182,4 @@ TEST_CASE("noise rules are read as the reference writes them") {
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::noise_test

@@ -4,7 +4,7 @@
 #include "files.hpp"
 #include "rometrace/error.hpp"
 
-namespace rometrace {
+namespace rometrace::patch_test {
 namespace {
 
 using testing::Contains;
@@ -90,4 +90,4 @@ TEST_CASE("a severed state's outputs are held above its layer") {
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::patch_test

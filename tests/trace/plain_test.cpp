@@ -5,7 +5,7 @@
 #include "golden_models.hpp"
 #include "rometrace/error.hpp"
 
-namespace rometrace {
+namespace rometrace::plain_test {
 namespace {
 
 using testing::Closeness;
@@ -234,4 +234,4 @@ TEST_CASE("windows are the reference's: from l - w/2 up to l + ceil(w/2), cut at
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::plain_test

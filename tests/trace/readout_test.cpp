@@ -11,7 +11,7 @@
 #include "closeness.hpp"
 #include "random_model.hpp"
 
-namespace rometrace {
+namespace rometrace::readout_test {
 namespace {
 
 using testing::Closeness;
@@ -58,4 +58,4 @@ TEST_CASE("the head is read slice by slice as it is from all logits") {
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::readout_test

@@ -19,7 +19,7 @@
 #include "rometrace/trace/patch.hpp"
 #include "rometrace/trace/plain.hpp"
 
-namespace rometrace {
+namespace rometrace::sweep_test {
 namespace {
 
 using testing::Closeness;
@@ -781,4 +781,4 @@ TEST_CASE("in bfloat16 both engines give the same scores, near those of float32"
 }
 
 }  // namespace
-}  // namespace rometrace
+}  // namespace rometrace::sweep_test

@@ -8,6 +8,9 @@
 
 namespace rometrace {
 
+/// Of a prompt or a subject in a message.
+inline constexpr std::size_t kShownTextBytes = 200;
+
 /// Token positions [begin, end).
 struct TokenRange {
   std::size_t begin = 0;

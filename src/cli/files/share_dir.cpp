@@ -9,7 +9,7 @@
 #include <array>
 #endif
 
-#include "report/display_text.hpp"
+#include "cli/files/file_system.hpp"
 #include "rometrace/error.hpp"
 
 namespace rometrace::cli {
@@ -19,10 +19,6 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr const char* kVariable = "ROMETRACE_SHARE";
-
-std::string shown(const fs::path& path) {
-  return display(path.native()).text;
-}
 
 bool is_folder(const fs::path& path) {
   std::error_code error;

@@ -20,7 +20,7 @@
 #include "files.hpp"
 #include "rometrace/error.hpp"
 
-namespace rometrace::cli {
+namespace rometrace::cli::output_file_test {
 
 namespace {
 
@@ -387,4 +387,4 @@ TEST_CASE("a reader that does not read does not keep a request to stop from bein
   CHECK(interrupted);
 }
 
-}  // namespace rometrace::cli
+}  // namespace rometrace::cli::output_file_test

@@ -22,7 +22,7 @@
 #include "files.hpp"
 #include "rometrace/error.hpp"
 
-namespace rometrace::cli {
+namespace rometrace::cli::results_file_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -611,4 +611,4 @@ TEST_CASE("a shard's file has its number before the last extension") {
 }
 
 }  // namespace
-}  // namespace rometrace::cli
+}  // namespace rometrace::cli::results_file_test

@@ -4,7 +4,7 @@
 #include "files.hpp"
 #include "rometrace/error.hpp"
 
-namespace rometrace::cli {
+namespace rometrace::cli::share_dir_test {
 
 namespace {
 
@@ -33,4 +33,4 @@ TEST_CASE("missing data is an error that says where it was looked for") {
       message_of<Error>([] { share_dir("", std::nullopt); }).starts_with("the data that rometrace ships: the system"));
 }
 
-}  // namespace rometrace::cli
+}  // namespace rometrace::cli::share_dir_test

@@ -7,7 +7,7 @@
 
 #include "checks.hpp"
 
-namespace rometrace::cli {
+namespace rometrace::cli::terminal_info_test {
 
 namespace {
 
@@ -66,4 +66,4 @@ TEST_CASE("a file is no terminal") {
   ::close(file);
 }
 
-}  // namespace rometrace::cli
+}  // namespace rometrace::cli::terminal_info_test
