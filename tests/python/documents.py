@@ -281,7 +281,7 @@ def chunks_of(expected: str) -> list[Chunk]:
                     Number(
                         piece[0],
                         any=bool(re.match(r" s\b", after)) or before.endswith('"seconds":'),
-                        rounded=after.startswith(" %") or bool(re.search(r"(?: -?\d+){4}$", line)),
+                        rounded=after.startswith(" %") or bool(re.search(r"(?: [-+]?\d+){4}$", line)),
                     )
                 )
             else:

@@ -123,6 +123,19 @@ def test_whole_commands_stand_in_blocks_where_they_are_run() -> None:
                 assert not whole, f"{page.name}:{number}: {span} stands in a sentence; expected a block"
 
 
+def test_every_option_is_explained(rometrace) -> None:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages())
+    silent = []
+    for command in ([], ["summary"], ["merge"], ["calibrate"], ["fetch"], ["models"]):
+        options = re.findall(r"(?m)^ +(?:(-\w), ?)?(--[\w-]+)", rometrace(*command, "--help").stdout)
+        assert options, command
+        for short, name in options:
+            spellings = "|".join(re.escape(one) for one in (short, name) if one)
+            if name not in ("--help", "--version") and not re.search(rf"(?<![\w-])(?:{spellings})(?![\w-])", text):
+                silent.append(" ".join([*command, name]))
+    assert not silent, f"no page names these: {silent}"
+
+
 # --- The comparison itself ----------------------------------------------------------------------------------------
 
 MAP = " Davis* 35 34 10 9\n total effect 0.561.\n60 facts: 60 traced; 18 s\n"
