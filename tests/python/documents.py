@@ -160,8 +160,9 @@ class Place:
         for name, path in self.shared.items():
             if shared and (shared / path).exists():
                 (self.work / name).symlink_to(shared / path)
-        kept = ("LD_LIBRARY_PATH", "ROMETRACE_BIN_DIR", "TMPDIR", "MPLCONFIGDIR")
-        self.environment = {name: os.environ[name] for name in kept if name in os.environ} | {
+        fonts = {"MPLCONFIGDIR": str(folder.parent / "matplotlib")}  # found once for all pages
+        kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "MPLCONFIGDIR", "TMPDIR") if name in os.environ}
+        self.environment = fonts | kept | {
             # One thread: on a busy machine two threads of a tiny model wait for each other most of the time.
             "OMP_NUM_THREADS": "1",
             "HOME": str(folder),
