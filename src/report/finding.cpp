@@ -331,7 +331,7 @@ std::string render_findings(const TraceRecord& record, const TerminalStyle& styl
 
 std::optional<std::string> warning_of(const Trace& trace) {
   if (!std::isfinite(trace.total_effect())) {
-    return "a probability is not a digits_of: the model's computation failed, so the grids say nothing";
+    return "a probability is not a number: the model's computation failed, so the grids say nothing";
   }
   const bool only_knockouts =
       !trace.grids.empty() && std::all_of(trace.grids.begin(), trace.grids.end(),

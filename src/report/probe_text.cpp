@@ -23,7 +23,7 @@ std::string right(std::string_view text, int columns) {
   return std::string(static_cast<std::size_t>(std::max(0, missing)), ' ') + std::string(text);
 }
 
-/// In share_in_percent with one digit: "100.0". It never rounds to a bound that it does not reach: 99.97 is "99.9".
+/// In percent with one digit: "100.0". It never rounds to a bound that it does not reach: 99.97 is "99.9".
 std::string share_in_percent(double share) {
   if (!std::isfinite(share)) return "-";
   auto tenths = std::lround(1000 * share);
@@ -120,7 +120,7 @@ std::string introduction(const ProbeSummary& summary, const Table& table, const 
   if (rule.is_string()) text += " Known by " + rule.get<std::string>() + ", over all wordings of a fact.";
   const auto few = summary.overall().facts.too_few_wordings;
   if (few > 0) text += " " + plural(few, "fact") + " with too few wordings for that: only \"said\" counts them.";
-  text += " In share_in_percent, with Wilson's 95 % intervals.";
+  text += " In percent, with Wilson's 95 % intervals.";
   return table.prose(display(text, display_style).text);
 }
 
