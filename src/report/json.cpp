@@ -297,10 +297,4 @@ Json to_json(const TraceRecord& record) {
   return json;
 }
 
-std::string to_line(const Json& json) {
-  constexpr int kOneLine = -1;
-  constexpr bool kEscapeNonAscii = false;
-  return json.dump(kOneLine, ' ', kEscapeNonAscii, Json::error_handler_t::replace);
-}
-
 }  // namespace rometrace

@@ -10,9 +10,9 @@
 
 #include "results/file_lock.hpp"
 #include "rometrace/error.hpp"
-#include "rometrace/report/json.hpp"
 #include "rometrace/results/results_reader.hpp"
 #include "rometrace/text/input_file.hpp"
+#include "rometrace/text/json_line.hpp"
 
 namespace rometrace {
 namespace {

@@ -5,6 +5,7 @@
 
 #include "checks.hpp"
 #include "probe_records.hpp"
+#include "rometrace/text/json_line.hpp"
 #include "rometrace/version.hpp"
 
 namespace rometrace::probe_json_test {

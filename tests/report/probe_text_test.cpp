@@ -6,6 +6,7 @@
 #include "files.hpp"
 #include "probe_records.hpp"
 #include "report/widest_line.hpp"
+#include "rometrace/text/json_line.hpp"
 
 namespace rometrace::probe_text_test {
 namespace {

@@ -5,8 +5,8 @@
 #include "checks.hpp"
 #include "files.hpp"
 #include "report/widest_line.hpp"
-#include "rometrace/report/json.hpp"
 #include "rometrace/report/summary_json.hpp"
+#include "rometrace/text/json_line.hpp"
 #include "summary/summary_lines.hpp"
 
 namespace rometrace::summary_text_test {

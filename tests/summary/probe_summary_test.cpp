@@ -6,6 +6,7 @@
 #include "files.hpp"
 #include "probe_records.hpp"
 #include "rometrace/error.hpp"
+#include "rometrace/text/json_line.hpp"
 
 namespace rometrace::probe_summary_test {
 namespace {

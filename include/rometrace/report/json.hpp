@@ -67,7 +67,4 @@ nlohmann::ordered_json to_json(const ModelRecord& model);
 nlohmann::ordered_json to_json(const RunRecord& run, const TraceOptions& options);
 nlohmann::ordered_json to_json(const FactReference& fact);
 
-/// One line of strict JSON in UTF-8, without a final newline. Each number reads back as exactly the same double.
-std::string to_line(const nlohmann::ordered_json& json);
-
 }  // namespace rometrace

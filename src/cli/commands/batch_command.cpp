@@ -32,6 +32,7 @@
 #include "rometrace/study/batch.hpp"
 #include "rometrace/study/probe.hpp"
 #include "rometrace/text/input_file.hpp"
+#include "rometrace/text/json_line.hpp"
 
 namespace rometrace::cli {
 namespace {

@@ -24,6 +24,7 @@
 #include "rometrace/stopwatch.hpp"
 #include "rometrace/study/calibration.hpp"
 #include "rometrace/summary/summary_reader.hpp"
+#include "rometrace/text/json_line.hpp"
 
 namespace rometrace::cli {
 namespace {

@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/machine/terminal_info.hpp"
-#include "rometrace/report/json.hpp"
+#include "rometrace/text/json_line.hpp"
 
 namespace rometrace::cli {
 
