@@ -6,16 +6,14 @@
 #include <string>
 #include <vector>
 
+#include "cli/options/help_format.hpp"
 #include "cli/options/option_values.hpp"
 #include "cli/options/shared_options.hpp"
-#include "report/display_text.hpp"
 #include "rometrace/study/calibration.hpp"
 #include "rometrace/text/input_file.hpp"
 
 namespace rometrace::cli {
 namespace {
-
-constexpr int kHelpColumns = 110;
 
 double read_factor(const std::string& text) {
   const auto factor = read_positive(text);
@@ -56,10 +54,10 @@ CLI::App* add_calibrate(CLI::App& app, CalibrateOptions& options) {
   constexpr std::int64_t kMaxCount = std::int64_t{1} << 20;
   auto* command = app.add_subcommand(
       "calibrate", "Which noise suits a model: traces facts with several noise factors and recommends one");
-  command->footer(wrap("Recommended is " + std::string(recommendation_rule()) + ".", kHelpColumns));
-  command->add_option("--facts", facts.files, "Facts files (see the README); - is stdin")
+  command->add_option("--facts", facts.files, "Facts files (layouts: docs/formats.md); - is stdin")
       ->required()
-      ->type_name("FILE");
+      ->type_name("FILE")
+      ->group(groups::kFacts);
   add_model_options(*command, trace);
   command
       ->add_option_function<std::vector<std::string>>(
@@ -67,7 +65,8 @@ CLI::App* add_calibrate(CLI::App& app, CalibrateOptions& options) {
           "Standard deviations of the noise to try, in those of the subjects' embeddings (the k of --noise s<k>)")
       ->delimiter(',')
       ->type_name("K,K,...")
-      ->default_str("1,1.5,2,2.5,3,4,5");
+      ->default_str("1,1.5,2,2.5,3,4,5")
+      ->group(groups::kFactors);
   auto [sample, sample_seed] = add_sample_options(*command, facts.selection);
   sample->default_str(std::to_string(kDefaultSample));
   command
@@ -76,24 +75,28 @@ CLI::App* add_calibrate(CLI::App& app, CalibrateOptions& options) {
           "Whose peaks to look at: state, mlp, attn")
       ->delimiter(',')
       ->type_name("KINDS")
-      ->default_str("state");
+      ->default_str("state")
+      ->group(groups::kMethod);
   const auto number = [&](const std::string& name, auto& target, const std::string& description, std::int64_t least,
-                          std::int64_t most, const std::string& type) {
+                          std::int64_t most, const char* type, const char* group) {
     return command->add_option_function<std::string>(name, whole_number(name, target, least, most), description)
         ->type_name(type)
-        ->default_str(std::to_string(target));
+        ->default_str(std::to_string(target))
+        ->group(group);
   };
-  number("--window", trace.window, "Layers restored together, for mlp and attn", 1, kMaxCount, "W");
-  number("--samples", trace.samples, "Noise draws", 1, kMaxCount, "N");
+  number("--window", trace.window, "Layers restored together, for mlp and attn", 1, kMaxCount, "W", groups::kMethod);
+  number("--samples", trace.samples, "Noise draws", 1, kMaxCount, "N", groups::kFactors);
   number("--seed", trace.seed, "Seed of the noise (NumPy's RandomState)", 0, std::numeric_limits<std::uint32_t>::max(),
-         "SEED");
+         "SEED", groups::kFactors);
   command
       ->add_option("--noise-facts", trace.noise_facts,
                    "Facts file whose subjects set the standard deviation [those of --facts]")
-      ->type_name("FILE");
+      ->type_name("FILE")
+      ->group(groups::kFactors);
   auto* all = command->add_flag_function(
       "--all", [&](std::int64_t) { facts.on_other_answer = OnOtherAnswer::kTrace; },
       "Trace facts whose object is not the model's answer too, following the answer");
+  all->group(groups::kFacts);
   command
       ->add_option_function<std::string>(
           "--target",
@@ -103,13 +106,15 @@ CLI::App* add_calibrate(CLI::App& app, CalibrateOptions& options) {
           },
           "object: follow each fact's object, whatever the model's answer")
       ->type_name("WHAT")
+      ->group(groups::kAnswers)
       ->excludes(all);
+  add_output_options(*command, trace.output, trace.json);
+  auto* verbose = command->add_flag("-v,--verbose", trace.verbose, "Say more on stderr")->group(groups::kOutput);
+  command->add_flag("-q,--quiet", trace.quiet, "Say nothing on stderr but errors")
+      ->group(groups::kOutput)
+      ->excludes(verbose);
   add_run_options(*command, trace);
-  command->add_option("-o,--output", trace.output, "Write the JSON to this file instead of stdout; - is stdout")
-      ->type_name("FILE");
-  command->add_flag("--json", trace.json, "Write the JSON to stdout, even if it is a terminal or -o is given");
-  auto* verbose = command->add_flag("-v,--verbose", trace.verbose, "Say more on stderr");
-  command->add_flag("-q,--quiet", trace.quiet, "Say nothing on stderr but errors")->excludes(verbose);
+  add_help(*command, "Recommended is " + std::string(recommendation_rule()) + ".");
   return command;
 }
 

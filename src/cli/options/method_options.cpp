@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "cli/options/help_format.hpp"
 #include "cli/options/option_values.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
@@ -11,8 +12,6 @@
 
 namespace rometrace::cli {
 namespace {
-
-constexpr const char* kGroup = "Trace";
 
 bool has(const Options& options, Kind kind) {
   return std::find(options.kinds.begin(), options.kinds.end(), kind) != options.kinds.end();
@@ -31,19 +30,20 @@ bool MethodOptions::given(const char* name) const {
 void MethodOptions::add_to(CLI::App& app, Options& options) {
   app_ = &app;
   constexpr std::int64_t kMaxCount = std::int64_t{1} << 20;
+  const char* group = groups::kMethod;
   const auto value = [&](const char* name, auto& target, const char* type, const char* description) {
-    return app.add_option(name, target, description)->type_name(type)->group(kGroup);
+    return app.add_option(name, target, description)->type_name(type)->group(group);
   };
   const auto number = [&](const char* name, auto& target, const char* type, const char* description, std::int64_t least,
                           std::int64_t most) {
     return app.add_option_function<std::string>(name, whole_number(name, target, least, most), description)
         ->type_name(type)
-        ->group(kGroup);
+        ->group(group);
   };
   value("--kinds", kinds_, "KINDS",
         "What to patch: state, mlp, attn, head (one attention head), knockout (attention cut from the last position)")
       ->delimiter(',')
-      ->capture_default_str();
+      ->default_str("state,mlp,attn");
   value("--sever", sever_, "PATHS",
         "Also the state with the position's mlp or attn outputs held as if it were not patched; none: the plain state")
       ->delimiter(',');
@@ -58,6 +58,12 @@ void MethodOptions::add_to(CLI::App& app, Options& options) {
   value("--direction", direction_, "WAY",
         "denoising: clean values into the corrupted run; noising: corrupted values into the clean run")
       ->capture_default_str();
+  value("--engine", engine_, "ENGINE",
+        "sweep: all cells in one pass up the layers; plain: one run of the model a cell, as in the paper; gradient: a "
+        "fast approximation (attribution patching)")
+      ->capture_default_str();
+
+  group = groups::kCorruption;
   value("--corrupt", corrupt_, "HOW",
         "The subject's embeddings: noise, zero, mean (of a text's tokens); with --facts: swap (another fact's subject)")
       ->capture_default_str();
@@ -75,7 +81,7 @@ void MethodOptions::add_to(CLI::App& app, Options& options) {
          },
          "Draw on, --samples at a time, until each score's standard error is no more than P")
       ->type_name("P")
-      ->group(kGroup);
+      ->group(group);
   number("--most-samples", options.most_samples, "N", "Draws at most, with --precision", 2, kMaxCount)
       ->default_str("1000");
   number("--seed", options.seed, "SEED", "Seed of the noise (NumPy's RandomState), and of swap; 0 to 4294967295", 0,
@@ -89,8 +95,9 @@ void MethodOptions::add_to(CLI::App& app, Options& options) {
         "Facts file whose subjects set s<k> [a batch's own; else the one that rometrace ships]");
   value("--noise-text", options.noise_text_file, "FILE",
         "Text that m, t<df> and --corrupt mean are of [the prompts of the facts that rometrace ships]");
-  app.add_flag("--replace", options.replace, "Put noise in place of the embeddings instead of adding it")
-      ->group(kGroup);
+  app.add_flag("--replace", options.replace, "Put noise in place of the embeddings instead of adding it")->group(group);
+
+  group = groups::kAnswers;
   value("--target", options.targets, "TEXT",
         "Follow this answer (mind the leading space) instead of the top one; more of them, of one token each, are "
         "followed beside it; with --facts: object")
@@ -104,11 +111,6 @@ void MethodOptions::add_to(CLI::App& app, Options& options) {
         "Beside the probability: log_probability, logit, logit_difference, normalised, rank, kl")
       ->delimiter(',');
   value("--foil", options.foil, "TEXT", "The token whose logit is taken off for logit_difference and normalised");
-  value("--engine", engine_, "ENGINE",
-        "sweep: all cells in one pass up the layers; plain: one run of the model a cell, as in the paper; gradient: a "
-        "fast approximation (attribution patching)")
-      ->capture_default_str()
-      ->group("Run");
 }
 
 void MethodOptions::complete(Options& options) const {

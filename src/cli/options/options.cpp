@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "cli/options/calibrate_options.hpp"
+#include "cli/options/help_format.hpp"
 #include "cli/options/method_options.hpp"
 #include "cli/options/option_values.hpp"
 #include "cli/options/shared_options.hpp"
@@ -72,7 +73,10 @@ CLI::App* add_summary(CLI::App& app, SummaryOptions& options) {
   auto* command = app.add_subcommand(
       "summary",
       "Averages over facts, by token role and layer, of results files; of --probe's, what is said and known");
-  command->add_option("files", options.files, "Results files; - is stdin")->required()->type_name("FILE");
+  command->add_option("files", options.files, "Results files; - is stdin")
+      ->required()
+      ->type_name("FILE")
+      ->group(groups::kRead);
   command
       ->add_option_function<std::string>(
           "--by",
@@ -81,49 +85,63 @@ CLI::App* add_summary(CLI::App& app, SummaryOptions& options) {
             options.by_relation = true;
           },
           "relation: each relation apart as well")
-      ->type_name("WHAT");
+      ->type_name("WHAT")
+      ->group(groups::kAverages);
   constexpr std::int64_t kMostReplicates = 100'000;
   command
       ->add_option_function<std::string>("--bootstrap",
                                          whole_number("--bootstrap", options.bootstrap, 0, kMostReplicates),
                                          "Replicates of the bootstrap over facts; 0: none")
       ->type_name("N")
-      ->default_str("1000");
+      ->default_str("1000")
+      ->group(groups::kAverages);
   command
       ->add_option_function<std::string>(
           "--seed", whole_number("--seed", options.seed, 0, std::numeric_limits<std::uint32_t>::max()), "Its seed")
       ->type_name("SEED")
-      ->default_str("1");
-  command->add_option("-o,--output", options.output, "Write the JSON to this file instead of stdout; - is stdout")
-      ->type_name("FILE");
-  command->add_flag("--json", options.json, "Write the JSON to stdout, even if it is a terminal or -o is given");
-  command->add_flag("-q,--quiet", options.quiet, "Say nothing on stderr but errors");
+      ->default_str("1")
+      ->group(groups::kAverages);
+  add_output_options(*command, options.output, options.json);
+  command->add_flag("-q,--quiet", options.quiet, "Say nothing on stderr but errors")->group(groups::kOutput);
+  add_help(*command, "");
   return command;
 }
 
 CLI::App* add_merge(CLI::App& app, MergeOptions& options) {
   auto* command = app.add_subcommand("merge", "Puts the results files of all shards of a batch together, in order");
-  command->add_option("files", options.files, "Results files of the shards")->required()->type_name("FILE");
-  command->add_option("-o,--output", options.output, "Write to this file instead of stdout")->type_name("FILE");
-  command->add_flag("--allow-gaps", options.rules.allow_gaps, "Leave out facts that no file has");
-  command->add_flag("--allow-overlaps", options.rules.allow_overlaps,
-                    "Of a fact that several files have take the first file's line");
+  command->add_option("files", options.files, "Results files of the shards")
+      ->required()
+      ->type_name("FILE")
+      ->group(groups::kRead);
+  command->add_flag("--allow-gaps", options.rules.allow_gaps, "Leave out facts that no file has")->group(groups::kRead);
+  command
+      ->add_flag("--allow-overlaps", options.rules.allow_overlaps,
+                 "Of a fact that several files have take the first file's line")
+      ->group(groups::kRead);
+  command->add_option("-o,--output", options.output, "Write to this file instead of stdout")
+      ->type_name("FILE")
+      ->group(groups::kOutput);
+  add_help(*command, "");
   return command;
 }
 
 CLI::App* add_fetch(CLI::App& app, FetchModelsOptions& options) {
   auto* command = app.add_subcommand(
       "fetch", "Gets models by name (gpt2-xl) from the Hugging Face hub into its local cache, and says where they are");
-  command->footer(
-      "Environment: HF_ENDPOINT (another hub), HF_TOKEN (for models that need one), HF_HUB_CACHE and HF_HOME (where "
-      "to\n"
-      "put them), HF_HUB_OFFLINE, HF_HUB_DOWNLOAD_TIMEOUT (seconds of silence), ROMETRACE_RETRY_SECONDS (the first\n"
-      "pause), https_proxy and CURL_CA_BUNDLE as for curl.");
   command->add_option("models", options.models, "Names, such as openai-community/gpt2-xl")
       ->required()
-      ->type_name("MODEL");
-  command->add_option("--revision", options.revision, "Branch, tag or commit")->type_name("REV")->capture_default_str();
-  command->add_flag("-q,--quiet", options.quiet, "Say nothing on stderr but errors");
+      ->type_name("MODEL")
+      ->group(groups::kModel);
+  command->add_option("--revision", options.revision, "Branch, tag or commit")
+      ->type_name("REV")
+      ->capture_default_str()
+      ->group(groups::kModel);
+  command->add_flag("-q,--quiet", options.quiet, "Say nothing on stderr but errors")->group(groups::kOutput);
+  add_help(
+      *command,
+      "Environment: HF_ENDPOINT (another hub), HF_TOKEN (for models that need one), HF_HUB_CACHE and HF_HOME (where "
+      "to put them), HF_HUB_OFFLINE, HF_HUB_DOWNLOAD_TIMEOUT (seconds of silence), ROMETRACE_RETRY_SECONDS (the "
+      "first pause), https_proxy and CURL_CA_BUNDLE as for curl.");
   return command;
 }
 
@@ -131,7 +149,8 @@ CLI::App* add_models(CLI::App& app, ModelsOptions& options) {
   auto* command = app.add_subcommand("models",
                                      "Lists the models in the local Hugging Face cache, and which of them can "
                                      "be traced");
-  command->add_flag("--json", options.json, "Write JSON instead of a table");
+  command->add_flag("--json", options.json, "Write JSON instead of a table")->group(groups::kOutput);
+  add_help(*command, "");
   return command;
 }
 
@@ -166,19 +185,11 @@ Command parse_options(int argc, char** argv) {
   MethodOptions method;
 
   CLI::App app(
-      "Causal tracing: where in a language model does the answer to a prompt come from? Corrupts the subject's\n"
-      "embeddings with noise, restores clean hidden states one place at a time, and reports which bring the\n"
-      "answer back (arXiv 2202.05262).\n"
-      "Result: JSON on stdout where it is piped, heat maps where it is a terminal.\n",
+      "Causal tracing: where in a language model does the answer to a prompt come from? Corrupts the subject's "
+      "embeddings with noise, restores clean hidden states one place at a time, and reports which bring the answer "
+      "back (arXiv 2202.05262).\n"
+      "Result: JSON on stdout where it is piped, heat maps where it is a terminal.",
       "rometrace");
-  app.set_version_flag("--version", std::string("rometrace ") + kVersion + " (libtorch " + kTorchVersion + ")");
-  app.get_formatter()->column_width(28);
-  app.footer(
-      "Exit status: 0 done; 1 skipped (--expect), or facts of a batch failed; 2 could not run; 130 interrupted.\n"
-      "Environment: ROMETRACE_MODEL (default of --model), HF_HUB_CACHE and HF_HOME (where names are looked up),\n"
-      "NO_COLOR (heat maps without colour).\n"
-      "Examples: rometrace --prompt \"Miles Davis plays the\" --subject \"Miles Davis\" --window 3\n"
-      "          rometrace --facts known_1000.json -o results.jsonl && rometrace summary results.jsonl");
   const auto value = [&](const std::string& name, auto& target, const std::string& description) {
     return app.add_option(name, target, description);
   };
@@ -188,25 +199,29 @@ Command parse_options(int argc, char** argv) {
     return app.add_option_function<std::string>(name, whole_number(name, target, least, most), description);
   };
 
-  auto* prompt = value("--prompt", options.prompt, "Text that the model continues")->type_name("TEXT");
+  auto* prompt =
+      value("--prompt", options.prompt, "Text that the model continues")->type_name("TEXT")->group(groups::kWhat);
   auto* subject = value("--subject", options.subject, "The part of the prompt to corrupt (its first occurrence)")
-                      ->type_name("TEXT");
-  auto* files = value("--facts", facts.files, "Trace every fact of these files instead (see the README); - is stdin")
-                    ->type_name("FILE")
-                    ->excludes(prompt)
-                    ->excludes(subject);
+                      ->type_name("TEXT")
+                      ->group(groups::kWhat);
+  auto* files =
+      value("--facts", facts.files, "Trace every fact of these files instead (layouts: docs/formats.md); - is stdin")
+          ->type_name("FILE")
+          ->group(groups::kWhat)
+          ->excludes(prompt)
+          ->excludes(subject);
+  app.add_flag("--special-tokens", options.special_tokens,
+               "Read <|endoftext|> and the like in the prompt as special tokens, not as text")
+      ->group(groups::kWhat);
   add_model_options(app, options);
 
   method.add_to(app, options);
   value("--expect", options.expect, "Skip, with exit status 1, unless the model's top answer is this word")
       ->type_name("TEXT")
-      ->group("Trace")
+      ->group(groups::kAnswers)
       ->excludes(files);
-  app.add_flag("--special-tokens", options.special_tokens,
-               "Read <|endoftext|> and the like in the prompt as special tokens, not as text")
-      ->group("Trace");
 
-  const auto of_batch = [&](CLI::Option* option) { return option->group("Batch (--facts)")->needs(files); };
+  const auto of_batch = [&](CLI::Option* option) { return option->group(groups::kFacts)->needs(files); };
   of_batch(app.add_flag("--all", all, "Trace facts whose object is not the model's answer too, following the answer"));
   of_batch(app.add_flag("--strict", facts.strict, "Stop before the first fact if a record is bad"));
   of_batch(value("--ids", facts.selection.ids, "Only the facts with these ids")->delimiter(',')->type_name("IDS"));
@@ -236,24 +251,35 @@ Command parse_options(int argc, char** argv) {
           ->capture_default_str());
   of_batch(value("--only", only, "known: trace only what is known by --known-by")->type_name("WHAT"))->excludes(probe);
 
+  add_output_options(app, options.output, options.json);
+  auto* verbose = app.add_flag("-v,--verbose", options.verbose, "Say more on stderr")->group(groups::kOutput);
+  app.add_flag("-q,--quiet", options.quiet, "Say nothing on stderr but errors")
+      ->group(groups::kOutput)
+      ->excludes(verbose);
+
   add_run_options(app, options);
   auto* self_check =
       app.add_flag(
              "--self-check", options.self_check,
              "Trace nothing: check on the model at hand what must hold of any, and of gpt2-xl the paper's numbers; "
              "exit status 1 where something does not")
-          ->group("Run")
+          ->group(groups::kRunning)
           ->excludes(files)
           ->excludes(prompt)
           ->excludes(subject);
-
-  value("-o,--output", options.output, "Write the JSON to this file instead of stdout; - is stdout")
-      ->type_name("FILE")
-      ->group("Output");
-  app.add_flag("--json", options.json, "Write the JSON to stdout, even if it is a terminal or -o is given")
-      ->group("Output");
-  auto* verbose = app.add_flag("-v,--verbose", options.verbose, "Say more on stderr")->group("Output");
-  app.add_flag("-q,--quiet", options.quiet, "Say nothing on stderr but errors")->group("Output")->excludes(verbose);
+  app.set_version_flag("--version", std::string("rometrace ") + kVersion + " (libtorch " + kTorchVersion + ")",
+                       "Print the version and exit")
+      ->group(groups::kRunning);
+  add_help(
+      app,
+      "Examples:\n"
+      "  rometrace --prompt \"Miles Davis plays the\" --subject \"Miles Davis\" --window 3\n"
+      "  rometrace --facts known_1000.json -o results.jsonl\n"
+      "  rometrace summary results.jsonl\n"
+      "Exit status: 0 done; 1 skipped (--expect), or facts of a batch failed; 2 could not run; 130 interrupted.\n"
+      "Environment: ROMETRACE_MODEL (default of --model), HF_HUB_CACHE and HF_HOME (where names are looked up), "
+      "NO_COLOR (heat maps without colour).\n"
+      "Pages: docs/ stands in rometrace's source; how far the numbers agree with the reference: docs/agreement.md.");
 
   SummaryOptions summary;
   auto* summary_command = add_summary(app, summary);

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <limits>
 
+#include "cli/options/help_format.hpp"
 #include "cli/options/option_values.hpp"
 #include "rometrace/text/input_file.hpp"
 
@@ -41,12 +42,15 @@ std::int64_t parse_size(const std::string& name, const std::string& text) {
 
 void add_model_options(CLI::App& app, Options& options) {
   app.add_option("--model", options.model,
-                 "Model folder in Hugging Face layout, or a name in the local Hugging Face cache (gpt2-xl) [the demo "
-                 "model]")
-      ->type_name("MODEL");
+                 "Model folder in Hugging Face layout, or a name in the local Hugging Face cache (gpt2-xl) [the "
+                 "demo model]")
+      ->type_name("MODEL")
+      ->group(groups::kModel);
   app.add_option("--revision", options.revision, "Branch, tag or commit of a model given by name [main]")
-      ->type_name("REV");
-  app.add_flag("--download", options.download, "Fetch a model given by name if it is not in the cache");
+      ->type_name("REV")
+      ->group(groups::kModel);
+  app.add_flag("--download", options.download, "Fetch a model given by name if it is not in the cache")
+      ->group(groups::kModel);
 }
 
 SampleOptions add_sample_options(CLI::App& app, Selection& selection) {
@@ -59,13 +63,15 @@ SampleOptions add_sample_options(CLI::App& app, Selection& selection) {
                           selection.sample = count;
                         },
                         "Only this many of them, drawn at random")
-                     ->type_name("N");
+                     ->type_name("N")
+                     ->group(groups::kFacts);
   auto* seed = app.add_option_function<std::string>("--sample-seed",
                                                     whole_number("--sample-seed", selection.sample_seed, 0,
                                                                  std::numeric_limits<std::uint32_t>::max()),
                                                     "Seed of that draw")
                    ->type_name("SEED")
-                   ->default_str("1");
+                   ->default_str("1")
+                   ->group(groups::kFacts);
   return {sample, seed};
 }
 
@@ -76,22 +82,31 @@ void add_run_options(CLI::App& app, Options& options) {
          "pass, weights that do not fit are read again for each [weights what is free; runs half of the free memory, "
          "on the CPU 512M unless a prompt needs more]")
       ->type_name("SIZE")
-      ->group("Run");
+      ->group(groups::kRunning);
   app.add_option("--device", options.device, "cpu, cuda or cuda:<i>")
       ->type_name("DEVICE")
       ->capture_default_str()
-      ->group("Run");
+      ->group(groups::kRunning);
   app.add_option(
          "--dtype", options.dtype,
          "Of the matrix products: float32, float64, bfloat16, or float16 (GPU). The rest stays in float32 or float64")
       ->type_name("DTYPE")
       ->capture_default_str()
-      ->group("Run");
-  app.add_flag("--tf32", options.tf32, "Let a GPU round float32 products to TF32: faster, three digits")->group("Run");
+      ->group(groups::kRunning);
+  app.add_flag("--tf32", options.tf32, "Let a GPU round float32 products to TF32: faster, three digits")
+      ->group(groups::kRunning);
   app.add_option_function<std::string>("--threads", whole_number("--threads", options.threads, 1, 4096),
                                        "CPU threads [one a core; 1 for small models]")
       ->type_name("N")
-      ->group("Run");
+      ->group(groups::kRunning);
+}
+
+void add_output_options(CLI::App& app, std::optional<std::string>& output, bool& json) {
+  app.add_option("-o,--output", output, "Write the JSON to this file instead of stdout; - is stdout")
+      ->type_name("FILE")
+      ->group(groups::kOutput);
+  app.add_flag("--json", json, "Write the JSON to stdout, even if it is a terminal or -o is given")
+      ->group(groups::kOutput);
 }
 
 void check_run_options(const Options& options) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,9 @@ struct SampleOptions {
 };
 /// --sample and --sample-seed.
 SampleOptions add_sample_options(CLI::App& app, Selection& selection);
+
+/// -o and --json, of a result that is one JSON or a text for people.
+void add_output_options(CLI::App& app, std::optional<std::string>& output, bool& json);
 
 /// --memory, --device, --dtype, --tf32, --threads.
 void add_run_options(CLI::App& app, Options& options);
