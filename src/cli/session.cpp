@@ -13,6 +13,7 @@
 #include "cli/machine/device.hpp"
 #include "cli/machine/free_memory.hpp"
 #include "cli/options/option_values.hpp"
+#include "cli/window_note.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/facts/facts.hpp"
 #include "rometrace/hub/cache.hpp"
@@ -137,6 +138,10 @@ std::shared_ptr<const Decoder> load_model(const Options& options, const std::fil
                  size_text(model->all_bytes()), size_text(*load.memory));
   }
   return model;
+}
+
+void say_window_note(const Options& options, const Decoder& model) {
+  if (const auto note = window_note(options, model.config().layers)) spdlog::info("{}", *note);
 }
 
 std::int64_t memory_for_rows(const Options& options, const Decoder& model, std::int64_t least) {

@@ -34,6 +34,9 @@ NamedFolder locate_model(const Options& options, const std::stop_token& stop);
 /// `--memory`, or what is free, allows (said on stderr). Throws Error.
 std::shared_ptr<const Decoder> load_model(const Options& options, const std::filesystem::path& folder);
 
+/// Says on stderr if a window that was not given is too wide for the model, as window_note() has it.
+void say_window_note(const Options& options, const Decoder& model);
+
 /// Bytes for the rows of patched runs: what `--memory` leaves beside the weights that are held, else a default of what
 /// is free. Throws Error if that is less than `least`.
 std::int64_t memory_for_rows(const Options& options, const Decoder& model, std::int64_t least);

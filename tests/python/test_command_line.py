@@ -15,6 +15,7 @@ import pytest
 
 MILES = ("--prompt", "Miles Davis plays the", "--subject", "Miles Davis")
 QUICK = (*MILES, "--kinds", "state", "--samples", "2")
+FACTS = Path(__file__).resolve().parents[2] / "share/rometrace/facts.json"
 
 
 @pytest.fixture
@@ -56,6 +57,51 @@ def test_json_is_the_result_when_stdout_is_piped_and_stderr_says_which_model(rom
 def test_quiet_says_nothing_and_verbose_says_more(rometrace):
     assert rometrace(*QUICK, "-q").stderr == ""
     assert len(rometrace(*QUICK, "-v").stderr.splitlines()) > 1
+
+
+WIDE = "rometrace: the default --window 10 covers more than a third of the model's 8 layers, which blurs them; "
+WIDE += "--window 3 shows more\n"
+# Each with how often the note is said.
+WINDOWS = [
+    (MILES, 1),
+    ((*MILES, "--engine", "plain"), 1),
+    ((*MILES, "--engine", "gradient"), 1),
+    ((*MILES, "--kinds", "head,attn", "--positions", "last"), 1),
+    ((*MILES, "--window", "10"), 0),
+    ((*MILES, "--window", "3"), 0),
+    ((*MILES, "--kinds", "state,head", "--positions", "last", "--sever", "mlp,attn"), 0),
+    ((*MILES, "-q"), 0),
+    (("--self-check",), 0),
+    (("--facts", FACTS, "--limit", "3", "--samples", "2"), 1),
+    (("--facts", FACTS, "--limit", "3", "--samples", "2", "-q"), 0),
+    (("--facts", FACTS, "--limit", "3", "--samples", "2", "--kinds", "state"), 0),
+    (("--facts", FACTS, "--limit", "3", "--probe"), 0),
+    (("calibrate", "--facts", FACTS, "--sample", "3", "--samples", "2", "--kinds", "state,mlp"), 1),
+    (("calibrate", "--facts", FACTS, "--sample", "3", "--samples", "2", "--kinds", "state,mlp", "--window", "9"), 0),
+    (("calibrate", "--facts", FACTS, "--sample", "3", "--samples", "2"), 0),
+]
+
+
+@pytest.mark.parametrize("arguments, times", WINDOWS, ids=lambda value: " ".join(map(str, value)) if type(value) is tuple else "")
+def test_a_default_window_that_is_too_wide_for_the_model_is_said_once(rometrace, arguments, times):
+    result = rometrace(*arguments)
+    assert result.returncode in (0, 1), result.stderr
+    assert result.stderr.count(WIDE) == result.stderr.count("third of") == times, result.stderr
+
+
+def test_what_is_said_of_a_window_changes_no_result(rometrace):
+    said, given = rometrace(*MILES), rometrace(*MILES, "--window", "10")
+    assert grids_of(said) == grids_of(given)
+    assert said.stderr.removesuffix(WIDE) == given.stderr
+
+
+def test_a_default_knockout_window_is_looked_at_likewise(rometrace):
+    knockout = ("--positions", "last", "--kinds", "mlp,knockout")
+    both = "the defaults --window 10 and --knockout-window 9 cover more than a third of the model's 8 layers"
+    assert f"{both}, which blurs them; --window 3 and --knockout-window 3 show more\n" in rometrace(*MILES, *knockout).stderr
+    said = rometrace(*MILES, *knockout, "--window", "3").stderr
+    assert "the default --knockout-window 9 covers" in said and said.endswith("; --knockout-window 3 shows more\n")
+    assert "third of" not in rometrace(*MILES, *knockout, "--window", "3", "--knockout-window", "9").stderr
 
 
 def test_the_environment_chooses_the_model_and_the_option_wins(rometrace, model, tmp_path):

@@ -301,6 +301,7 @@ int run_batch(const Options& options, const std::stop_token& stop) {
   const auto located = locate_model(options, stop);
   const auto tokenizer = Tokenizer::load(located.folder);
   const auto model = load_model(options, located.folder);
+  if (!facts.probe) say_window_note(options, *model);
   WeightsHash hash(*model, stop);
   Session session{options, work, tokenizer, *model, batch_record(options, located.name, *model, tokenizer, work), stop};
   if (!facts.probe && options.method == CorruptionMethod::kTokens) find_swaps(work, tokenizer, session.record.options);

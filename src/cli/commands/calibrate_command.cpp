@@ -132,6 +132,7 @@ int run_calibrate(const CalibrateOptions& options, const std::stop_token& stop) 
   const auto located = locate_model(trace, stop);
   const auto tokenizer = Tokenizer::load(located.folder);
   const auto model = load_model(trace, located.folder);
+  say_window_note(trace, *model);
   WeightsHash hash(*model, stop);
   CalibrationRecord record;
   record.batch = batch_record(trace, located.name, *model, tokenizer, work);

@@ -84,7 +84,8 @@ CLI::App* add_calibrate(CLI::App& app, CalibrateOptions& options) {
         ->default_str(std::to_string(target))
         ->group(group);
   };
-  number("--window", trace.window, "Layers restored together, for mlp and attn", 1, kMaxCount, "W", groups::kMethod);
+  number("--window", trace.window, "Layers restored together, for mlp and attn", 1, kMaxCount, "W", groups::kMethod)
+      ->each([&trace](const std::string&) { trace.window_given = true; });
   number("--samples", trace.samples, "Noise draws", 1, kMaxCount, "N", groups::kFactors);
   number("--seed", trace.seed, "Seed of the noise (NumPy's RandomState)", 0, std::numeric_limits<std::uint32_t>::max(),
          "SEED", groups::kFactors);

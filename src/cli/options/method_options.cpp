@@ -50,7 +50,9 @@ void MethodOptions::add_to(CLI::App& app, Options& options) {
   value("--positions", positions_, "WHICH",
         "Positions to patch: all, subject, subject-last, last, or numbers from 0 such as 1,2,5")
       ->capture_default_str();
-  number("--window", options.window, "W", "Layers patched together, for mlp and attn", 1, kMaxCount)->default_str("10");
+  number("--window", options.window, "W",
+         "Layers patched together, for mlp and attn; a fifth of the model's is a good choice", 1, kMaxCount)
+      ->default_str("10");
   number("--head-window", options.head_window, "W", "Layers patched together, for head", 1, kMaxCount)
       ->default_str("1");
   number("--knockout-window", options.knockout_window, "W", "Layers cut together, for knockout", 1, kMaxCount)
@@ -137,10 +139,12 @@ void MethodOptions::complete_kinds(Options& options) const {
                             : path == "attn" ? Kind::kStateAttnSevered
                                              : Kind::kState);
   }
+  options.window_given = given("--window");
+  options.knockout_window_given = given("--knockout-window");
   if (given("--head-window") && !has(options, Kind::kHead)) {
     throw CLI::ValidationError("--head-window", "has no effect here; expected head among --kinds");
   }
-  if (given("--knockout-window") && !has(options, Kind::kKnockout)) {
+  if (options.knockout_window_given && !has(options, Kind::kKnockout)) {
     throw CLI::ValidationError("--knockout-window", "has no effect here; expected knockout among --kinds");
   }
 }

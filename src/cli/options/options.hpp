@@ -47,6 +47,7 @@ struct Options {
   std::int64_t window = 10;
   std::int64_t head_window = 1;
   std::int64_t knockout_window = 9;
+  bool window_given = false, knockout_window_given = false;  ///< else these are the defaults
   Direction direction = Direction::kDenoising;
   CorruptionMethod method = CorruptionMethod::kNoise;  ///< kTokens in a batch: swapped subjects
   std::optional<std::string> counter_subject, counter_prompt;
