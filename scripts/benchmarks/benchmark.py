@@ -41,6 +41,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Iterable, Sequence
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "python"))
+
+from rometrace.prepared import go_on_with  # noqa: E402
+
 SCHEMA = "rometrace/benchmark/1"
 REPOSITORY = Path(__file__).resolve().parents[2]
 SAMPLES = 10  # N
@@ -1129,15 +1133,6 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def find_transformers() -> None:
-    """Goes on in the virtual environment that scripts/test made, if that has transformers and this Python does not."""
-    if importlib.util.find_spec("transformers"):
-        return
-    prepared = REPOSITORY / ".venv/bin/python"
-    if prepared.exists() and Path(sys.prefix) != prepared.parent.parent:
-        os.execv(prepared, [str(prepared), *sys.argv])
-
-
 def check(arguments: argparse.Namespace) -> None:
     """Refuses, before anything is measured, what could not be done in the end."""
     if not importlib.util.find_spec("transformers"):
@@ -1250,7 +1245,7 @@ def interrupt(number: int, frame: Any) -> None:
 
 
 def main() -> int:
-    find_transformers()
+    go_on_with("transformers")
     arguments = parse_arguments()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)

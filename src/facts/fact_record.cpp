@@ -6,6 +6,7 @@
 
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
+#include "rometrace/text/strip.hpp"
 
 namespace rometrace {
 namespace {
@@ -13,7 +14,6 @@ namespace {
 using nlohmann::json;
 
 constexpr std::string_view kSlot = "{}";
-constexpr std::string_view kWhiteSpace = " \t\n\v\f\r";
 
 /// A value and the name under which it was found.
 struct Field {
@@ -31,22 +31,12 @@ Field find_field(const json& object, std::initializer_list<const char*> names) {
   return {};
 }
 
-bool is_blank(std::string_view text) {
-  return text.find_first_not_of(kWhiteSpace) == std::string_view::npos;
-}
-
-std::string_view stripped(std::string_view text) {
-  if (is_blank(text)) return {};
-  const std::size_t begin = text.find_first_not_of(kWhiteSpace);
-  return text.substr(begin, text.find_last_not_of(kWhiteSpace) + 1 - begin);
-}
-
 /// The text of a field; throws Error with `where` unless it is a string with something in it.
 std::string read_text(const Field& field, const std::string& where) {
   const std::string what = where + ": " + field.name;
   if (!field.value->is_string()) throw Error(what + " is " + one_line(field.value->dump()) + "; expected a string");
   auto text = field.value->get<std::string>();
-  if (is_blank(text)) throw Error(what + " is empty");
+  if (strip(text).empty()) throw Error(what + " is empty");
   if (text.find('\0') != std::string::npos) throw Error(what + " holds a zero byte: " + in_quotes(text));
   return text;
 }
@@ -106,7 +96,7 @@ std::optional<std::string> read_object(const json& body, const std::string& wher
     if (!text) throw Error(where + ": " + field.name + " has no \"str\"");
     field.value = text.value;
   }
-  return std::string(stripped(read_text(field, where)));
+  return std::string(strip(read_text(field, where)));
 }
 
 void add_wording(std::vector<Wording>& wordings, std::string text, bool held_out) {
@@ -211,7 +201,7 @@ std::optional<GivenId> given_id(const json& record) {
   const Field field = find_field(record, kIdNames);
   if (!field) return std::nullopt;
   if (field.value->is_number_integer()) return GivenId{field.name, field.value->dump(), true};
-  if (!field.value->is_string() || is_blank(field.value->get_ref<const std::string&>())) return std::nullopt;
+  if (!field.value->is_string() || strip(field.value->get_ref<const std::string&>()).empty()) return std::nullopt;
   return GivenId{field.name, field.value->get<std::string>(), false};
 }
 

@@ -16,9 +16,9 @@
 #include "facts/facts_reader.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/ascii_case.hpp"
+#include "rometrace/text/digest.hpp"
 #include "rometrace/text/input_file.hpp"
 #include "rometrace/text/json_file.hpp"
-#include "rometrace/text/sha256.hpp"
 #include "rometrace/trace/noise.hpp"
 
 namespace rometrace {

@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "rometrace/error.hpp"
+#include "rometrace/text/digest.hpp"
 #include "rometrace/text/input_file.hpp"
-#include "rometrace/text/sha256.hpp"
 
 namespace rometrace {
 namespace {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "report/display_text.hpp"
+#include "report/table_text.hpp"
 
 namespace rometrace {
 namespace {
@@ -17,11 +18,6 @@ constexpr int kFactsColumns = 7;
 constexpr int kShareColumns = 12;           // "99.1-100.0" with a space before it at least
 constexpr int kPlainColumns = 8;            // "100.0", and its heading
 constexpr std::size_t kWordingsShown = 12;  // of each relation
-
-std::string right(std::string_view text, int columns) {
-  const auto missing = columns - columns_of(text);
-  return std::string(static_cast<std::size_t>(std::max(0, missing)), ' ') + std::string(text);
-}
 
 /// In percent with one digit: "100.0". It never rounds to a bound that it does not reach: 99.97 is "99.9".
 std::string share_in_percent(double share) {

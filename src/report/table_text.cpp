@@ -23,12 +23,12 @@ std::string percent(double value) {
   return text == "-0.00" ? "0.00" : text;
 }
 
-std::string right(const std::string& text, int columns) {
-  return spaces(columns - columns_of(text)) + text;
+std::string right(std::string_view text, int columns) {
+  return spaces(columns - columns_of(text)) + std::string(text);
 }
 
-std::string left(const std::string& text, int columns) {
-  return text + spaces(columns - columns_of(text));
+std::string left(std::string_view text, int columns) {
+  return std::string(text) + spaces(columns - columns_of(text));
 }
 
 std::string interval(const std::optional<Bounds>& value) {

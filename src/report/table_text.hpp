@@ -13,8 +13,8 @@ namespace rometrace {
 std::string percent(double value);
 
 /// `text` with spaces before or behind it, `columns` wide, or wider if it is.
-std::string right(const std::string& text, int columns);
-std::string left(const std::string& text, int columns);
+std::string right(std::string_view text, int columns);
+std::string left(std::string_view text, int columns);
 
 /// "[ 69.78,  70.81]" in percent, 16 columns; empty without one.
 std::string interval(const std::optional<Bounds>& value);

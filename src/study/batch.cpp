@@ -75,7 +75,7 @@ void read_prompt(const Tokenizer& tokenizer, const Decoder& model, const Fact& f
                                             " tokens, the model takes " + std::to_string(most) + " at most");
     return;
   }
-  for (const auto& token : tokens) result.prompt.token_ids.push_back(token.id);
+  result.prompt.token_ids = ids_of(tokens);
   try {
     result.prompt.subject_range = find_subject(tokens, text, fact.subject);
   } catch (const Error& error) {

@@ -195,7 +195,7 @@ class ProbeChunk {
 
   void add_candidates(const Fact& fact, ProbeResult& result) {
     const auto& candidates = study_.choices.of(fact);
-    result.candidates = static_cast<std::int64_t>(ids_of(candidates).size());
+    result.candidates = static_cast<std::int64_t>(candidate_ids(candidates).size());
     const auto found = candidates.find(result.object_id);
     if (found == candidates.end()) {
       ++result.candidates;
@@ -206,7 +206,7 @@ class ProbeChunk {
   }
 
   /// Those that the model has.
-  const std::vector<std::int64_t>& ids_of(const ObjectChoices::Candidates& candidates) {
+  const std::vector<std::int64_t>& candidate_ids(const ObjectChoices::Candidates& candidates) {
     const auto [place, is_new] = candidate_ids_.try_emplace(&candidates);
     if (is_new) {
       for (const auto& [id, objects] : candidates) {
@@ -217,8 +217,7 @@ class ProbeChunk {
   }
 
   std::vector<std::int32_t> token_ids_of(const std::string& prompt) const {
-    std::vector<std::int32_t> ids;
-    for (const auto& token : study_.tokenizer.encode_prompt(prompt, study_.options.special)) ids.push_back(token.id);
+    auto ids = ids_of(study_.tokenizer.encode_prompt(prompt, study_.options.special));
     const auto most = study_.model.config().max_positions;
     if (ids.empty() || static_cast<std::int64_t>(ids.size()) > most) {
       throw Error("has " + counted(static_cast<std::int64_t>(ids.size()), "token") + "; this model takes 1 to " +
@@ -303,7 +302,7 @@ class ProbeChunk {
     }
     std::vector<std::int64_t> ranks(rows.size());
     for (const auto& [candidates, members] : groups) {
-      const auto ids = at::tensor(ids_of(*candidates)).to(logits.device());
+      const auto ids = at::tensor(candidate_ids(*candidates)).to(logits.device());
       const auto those = at::tensor(members).to(logits.device());
       const auto scores = logits.index_select(0, those).index_select(1, ids);
       const auto found =
@@ -366,10 +365,8 @@ std::string describe(const KnownRule& rule) {
 
 std::vector<std::int32_t> object_token_ids(const Tokenizer& tokenizer, std::string_view object) {
   const auto text = strip(object);
-  std::vector<std::int32_t> ids;
-  if (text.empty()) return ids;
-  for (const auto& token : encode_answer(tokenizer, " " + std::string(text))) ids.push_back(token.id);
-  return ids;
+  if (text.empty()) return {};
+  return ids_of(encode_answer(tokenizer, " " + std::string(text)));
 }
 
 void ObjectChoices::add(const Fact& fact) {

@@ -12,7 +12,7 @@
 #include <utility>
 
 #include "rometrace/error.hpp"
-#include "rometrace/text/sha256.hpp"
+#include "rometrace/text/digest.hpp"
 #include "rometrace/text/subject.hpp"
 #include "rometrace/trace/clean_run.hpp"
 #include "rometrace/trace/plain.hpp"
@@ -75,7 +75,7 @@ class Checker {
     read.prompt = prompt;
     read.subject = subject;
     const auto tokens = check_.tokenizer.encode_prompt(prompt);
-    for (const auto& token : tokens) read.token_ids.push_back(token.id);
+    read.token_ids = ids_of(tokens);
     read.subject_range = find_subject(tokens, prompt, subject);
     return read;
   }

@@ -15,12 +15,6 @@ namespace {
 
 using Ids = std::vector<std::int32_t>;
 
-Ids ids_of(std::span<const Token> tokens) {
-  Ids ids;
-  for (const auto& token : tokens) ids.push_back(token.id);
-  return ids;
-}
-
 Ids encode_counter(const Tokenizer& tokenizer, const std::string& prompt, SpecialTokens special) {
   try {
     return ids_of(tokenizer.encode_prompt(prompt, special));

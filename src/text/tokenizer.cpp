@@ -98,6 +98,13 @@ std::vector<Token> Tokenizer::encode_prompt(std::string_view text, SpecialTokens
   return tokens;
 }
 
+std::vector<std::int32_t> ids_of(std::span<const Token> tokens) {
+  std::vector<std::int32_t> ids;
+  ids.reserve(tokens.size());
+  for (const auto& token : tokens) ids.push_back(token.id);
+  return ids;
+}
+
 std::span<const std::int32_t> Tokenizer::prefix_ids() const {
   return impl_->backend->prefix_ids();
 }

@@ -23,7 +23,7 @@
 
 #include "model/safetensors_writer.hpp"
 #include "rometrace/error.hpp"
-#include "rometrace/text/sha256.hpp"
+#include "rometrace/text/digest.hpp"
 
 namespace rometrace {
 namespace {

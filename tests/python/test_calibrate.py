@@ -233,7 +233,7 @@ def on_a_terminal(command: list[str], columns: int) -> tuple[int, str]:
 
 
 def test_the_table_and_the_rule_are_told(rometrace: Rometrace, bin_dir: Path) -> None:
-    assert "at least 90 % of the mean total effect" in rometrace("calibrate", "--help").stdout
+    assert "at least 90 % of the mean total effect" in " ".join(rometrace("calibrate", "--help").stdout.split())
     command = [str(bin_dir / "rometrace"), "calibrate", "--facts", str(FACTS), "--sample", "3", "--samples", "2"]
     status, text = on_a_terminal([*command, "--factors", "1,3", "--kinds", "state,attn", "-q"], 80)
     assert status == 0

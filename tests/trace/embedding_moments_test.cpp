@@ -19,7 +19,7 @@
 #include "random_model.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/model/safetensors.hpp"
-#include "rometrace/text/sha256.hpp"
+#include "rometrace/text/digest.hpp"
 #include "text/tokenizer_goldens.hpp"
 
 namespace rometrace::embedding_moments_test {

@@ -19,6 +19,9 @@ struct Token {
   std::size_t end = 0;
 };
 
+/// The tokens' ids, in their order.
+std::vector<std::int32_t> ids_of(std::span<const Token> tokens);
+
 /// What becomes of text that spells a special token such as <|endoftext|>.
 enum class SpecialTokens {
   kAsText,  ///< ordinary characters, split like any others (the default: a prompt cannot inject control tokens)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import math
-import os
 import sys
 from pathlib import Path
 from typing import Any, Callable, Iterator, Sequence
 
-from rometrace.places import PREPARED_PYTHON
+from rometrace.prepared import go_on_with
 from rometrace.results_file import UserError, check_folder_of, escape, replacing
 
 FORMATS = ("png", "pdf", "svg")
@@ -47,11 +45,8 @@ class PlotError(UserError):
 
 
 def find_matplotlib() -> None:
-    """Goes on in the virtual environment that scripts/rometrace made, if that has matplotlib and this Python does not."""
-    if importlib.util.find_spec("matplotlib"):
-        return
-    if PREPARED_PYTHON.exists() and Path(sys.prefix) != PREPARED_PYTHON.parent.parent:
-        os.execv(PREPARED_PYTHON, [str(PREPARED_PYTHON), *sys.argv])
+    """Goes on where there is matplotlib."""
+    go_on_with("matplotlib")
 
 
 @contextlib.contextmanager

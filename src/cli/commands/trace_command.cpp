@@ -30,12 +30,6 @@
 namespace rometrace::cli {
 namespace {
 
-std::vector<std::int32_t> ids_of(const std::vector<Token>& tokens) {
-  std::vector<std::int32_t> ids;
-  for (const auto& token : tokens) ids.push_back(token.id);
-  return ids;
-}
-
 TracePrompt read_prompt(const Tokenizer& tokenizer, const Options& options) {
   if (options.prompt.empty()) throw Error("--prompt is empty; expected the text that the model continues");
   const auto special = options.special_tokens ? SpecialTokens::kParse : SpecialTokens::kAsText;

@@ -51,7 +51,6 @@ CLI::App* add_calibrate(CLI::App& app, CalibrateOptions& options) {
   trace.noise_text = "s";
   trace.noise = NoiseRule::parse(trace.noise_text);
 
-  constexpr std::int64_t kMaxCount = std::int64_t{1} << 20;
   auto* command = app.add_subcommand(
       "calibrate", "Which noise suits a model: traces facts with several noise factors and recommends one");
   command->add_option("--facts", facts.files, "Facts files (layouts: docs/formats.md); - is stdin")

@@ -29,7 +29,6 @@ bool MethodOptions::given(const char* name) const {
 
 void MethodOptions::add_to(CLI::App& app, Options& options) {
   app_ = &app;
-  constexpr std::int64_t kMaxCount = std::int64_t{1} << 20;
   const char* group = groups::kMethod;
   const auto value = [&](const char* name, auto& target, const char* type, const char* description) {
     return app.add_option(name, target, description)->type_name(type)->group(group);

@@ -17,6 +17,9 @@
 
 namespace rometrace::cli {
 
+/// Of what there can be several of: draws, layers, facts.
+inline constexpr std::int64_t kMaxCount = std::int64_t{1} << 20;
+
 /// A whole number in decimal digits, within [least, most]. CLI11's own reading takes "010" for eight.
 template <typename Number>
 std::function<void(const std::string&)> whole_number(const std::string& name, Number& number, std::int64_t least,

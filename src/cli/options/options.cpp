@@ -193,7 +193,6 @@ Command parse_options(int argc, char** argv) {
   const auto value = [&](const std::string& name, auto& target, const std::string& description) {
     return app.add_option(name, target, description);
   };
-  constexpr std::int64_t kMaxCount = std::int64_t{1} << 20;
   const auto number = [&](const std::string& name, auto& target, const std::string& description, std::int64_t least,
                           std::int64_t most) {
     return app.add_option_function<std::string>(name, whole_number(name, target, least, most), description);

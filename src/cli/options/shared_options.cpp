@@ -54,7 +54,6 @@ void add_model_options(CLI::App& app, Options& options) {
 }
 
 SampleOptions add_sample_options(CLI::App& app, Selection& selection) {
-  constexpr std::int64_t kMaxCount = std::int64_t{1} << 20;
   auto* sample = app.add_option_function<std::string>(
                         "--sample",
                         [&selection](const std::string& text) {

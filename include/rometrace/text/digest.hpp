@@ -1,0 +1,38 @@
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string>
+
+struct evp_md_ctx_st;  // OpenSSL's
+
+namespace rometrace {
+
+/// A cryptographic hash over bytes that come in pieces.
+class Digest {
+ public:
+  enum class Algorithm { kSha256, kSha1 };
+
+  /// Throws Error where libcrypto does not have it.
+  explicit Digest(Algorithm algorithm);
+
+  void update(std::span<const std::byte> bytes);
+
+  /// Lower-case hex digits: 64 of SHA-256, 40 of SHA-1. To be called once, after the last update().
+  std::string hex_digest();
+
+ private:
+  void check(bool success) const;
+
+  Algorithm algorithm_;
+  std::unique_ptr<evp_md_ctx_st, void (*)(evp_md_ctx_st*)> context_;
+};
+
+/// The SHA-256 of files and texts that results record.
+class Sha256 : public Digest {
+ public:
+  Sha256() : Digest(Algorithm::kSha256) {}
+};
+
+}  // namespace rometrace
