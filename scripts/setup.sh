@@ -20,8 +20,8 @@ fail() {
 # 75 -> "1 min 15 s"
 duration() { (($1 < 60)) && echo "$1 s" || echo "$(($1 / 60)) min $(($1 % 60)) s"; }
 
-# Reads what a command prints, passes it on to the log, and says on stderr how far the step is: the command's own count
-# or its last line, and the time. On a terminal that is one line, rewritten each second; else a line a minute. Ctrl-C is
+# Reads what a command prints, passes it on to the log, and says on stderr how far the step is: the command's own count,
+# or its last line where it counts nothing, and the time. On a terminal that is one line, rewritten each second; else a line a minute. Ctrl-C is
 # for the command: this reads on until its last process has ended.
 follow() {
   local step=$1 began=$SECONDS told=$SECONDS width=0 place= line= part= text
@@ -34,7 +34,11 @@ follow() {
     if IFS= read -r -t 1 line; then
       line=$part$line part=
       printf '%s\n' "$line" >>"$log"
-      if [[ $line =~ ^\[[0-9]+/[0-9]+\] ]]; then place=" ${BASH_REMATCH[0]}"; else place=": ${line//[^[:print:]]/}"; fi
+      if [[ $line =~ ^\[[1-9][0-9]*/[0-9]+\] ]]; then
+        place=" ${BASH_REMATCH[0]}"
+      elif [[ $place != " ["* && $line != "[0/"* ]]; then
+        place=": ${line//[^[:print:]]/}"
+      fi
     elif (($? > 128)); then # nothing for a second, or not a whole line
       part+=$line
     else
