@@ -120,9 +120,10 @@ class Prefix:
         self.layers = [(layer.keys[:1, :, :begin], layer.values[:1, :, :begin]) for layer in cache.layers]
 
     def update(
-        self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_: Any
+        self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values [rows, H, b + positions, D / H] that a block of this layer attends to."""
+        """Keys and values [rows, H, b + positions, D / H] that a block of this layer attends to. What else a version of
+        transformers passes to its caches is for other kinds of them."""
         before_keys, before_values = (rows.expand(len(keys), -1, -1, -1) for rows in self.layers[layer])
         return torch.cat([before_keys, keys], dim=2), torch.cat([before_values, values], dim=2)
 
@@ -167,13 +168,18 @@ class Tracer:
         self.synchronise()
         return time.perf_counter() - start, result
 
-    def run(self, prompt: Prompt, hooks: Sequence[tuple[torch.nn.Module, Hook]], **options: Any) -> torch.Tensor:
-        """Next-token probabilities [N + 1, V] of the clean row and N corrupted ones, with the hooks in place."""
+    def run(
+        self, prompt: Prompt, hooks: Sequence[tuple[torch.nn.Module, Hook]], cache: DynamicCache | None = None
+    ) -> torch.Tensor:
+        """Next-token probabilities [N + 1, V] of the clean row and N corrupted ones, with the hooks in place. With a
+        cache, which it fills, the head sees the last position only."""
         with ExitStack() as installed:
             for module, hook in [(self.model.transformer.wte, corrupt(prompt)), *hooks]:
                 installed.enter_context(module.register_forward_hook(hook))
             batch = torch.tensor([prompt.token_ids] * (prompt.options.samples + 1), device=self.model.device)
-            logits = self.model(batch, **{"use_cache": False, **options}).logits
+            # The cache goes by its place: its name differs among versions of transformers.
+            options = {"use_cache": False} if cache is None else {"use_cache": True, "logits_to_keep": 1}
+            logits = self.model(batch, cache, **options).logits
         return torch.softmax(logits[:, -1], dim=-1)
 
     @torch.inference_mode()
@@ -203,8 +209,7 @@ class Tracer:
         states: list[torch.Tensor] = []
         hooks = [(block, keep(states)) for block in self.model.transformer.h]
         cache = DynamicCache(config=self.model.config)
-        base_options = {"logits_to_keep": 1, "use_cache": True, "past_key_values": cache}
-        base_seconds, base = self.timed(lambda: self.run(prompt, hooks, **base_options))
+        base_seconds, base = self.timed(lambda: self.run(prompt, hooks, cache))
         answer = int(base[0].argmax())
         prefix = Prefix(cache, prompt.begin)
         timed = [self.timed(lambda: self.layer(prompt, answer, states, prefix, layer)) for layer in request["layers"]]
@@ -230,7 +235,7 @@ class Tracer:
         hidden = hidden.flatten(0, 1)
         seen = torch.ones(length, begin + length, dtype=torch.bool, device=hidden.device).tril(begin)[None, None]
         for block in self.model.transformer.h[layer + 1 :]:
-            hidden = block(hidden, past_key_values=prefix, attention_mask=seen)
+            hidden = block(hidden, prefix, seen)
         logits = self.model.lm_head(self.model.transformer.ln_f(hidden[:, -1]))
         answers = torch.softmax(logits, dim=-1)[:, answer]
         return answers.unflatten(0, (length, -1)).double().mean(dim=1).tolist()

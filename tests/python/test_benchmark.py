@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import benchmark
 import pytest
@@ -134,6 +135,17 @@ def test_unknown_kinds_and_positions_are_refused(checkpoint, arguments, kinds, p
         benchmark.load(worker, checkpoint, arguments)
         with pytest.raises(benchmark.BenchmarkError, match=message):
             benchmark.trace_with_rometrace(worker, a_prompt(5, (1, 3)), kinds, 1, positions=positions)
+
+
+def test_the_careful_loops_cache_takes_what_newer_versions_of_transformers_pass():
+    torch = pytest.importorskip("torch")
+    from benchmark_transformers import Prefix  # transformers with it, which no other test here needs in this process
+
+    keys, values = torch.zeros(1, 2, 3, 4), torch.ones(1, 2, 3, 4)
+    prefix = Prefix(SimpleNamespace(layers=[SimpleNamespace(keys=keys, values=values)]), 2)
+    plain = prefix.update(keys[:, :, 2:], values[:, :, 2:], 0)  # as 5.23 calls it
+    named = prefix.update(keys[:, :, 2:], values[:, :, 2:], 0, kwargs={"position_ids": None})  # 5.24
+    assert [part.tolist() for part in named] == [part.tolist() for part in plain] == [keys.tolist(), values.tolist()]
 
 
 def test_the_careful_loop_is_extrapolated_by_a_line():
