@@ -33,10 +33,11 @@ namespace {
 // Columns of the head that are multiplied at once: it bounds the logits that are held.
 constexpr std::int64_t kVocabularySlice = 8192;
 
-void refuse_unless_it_multiplies(at::ScalarType dtype, at::Device device) {
-  if (!device.is_cpu()) return;
-  if (dtype == at::kHalf) throw Error("float16 is for GPUs (--device cuda); a CPU takes float32, float64 or bfloat16");
-  if (dtype == at::kBFloat16 && !Linear::packs(dtype, device)) {
+void refuse_unless_it_multiplies(const LoadOptions& options) {
+  if (!options.device.is_cpu()) return;
+  if (options.dtype == at::kHalf)
+    throw Error("float16 is for GPUs (--device cuda); a CPU takes float32, float64 or bfloat16");
+  if (options.dtype == at::kBFloat16 && !options.processor.multiplies_bfloat16) {
     throw Error("this CPU does not multiply in bfloat16 (it has no AVX-512); expected float32 or float64");
   }
 }
@@ -566,7 +567,7 @@ class Decoder::Loader {
 // ---- The whole ----
 
 std::shared_ptr<const Decoder> Decoder::load(const std::filesystem::path& folder, const LoadOptions& options) {
-  refuse_unless_it_multiplies(options.dtype, options.device);
+  refuse_unless_it_multiplies(options);
   auto config = read_config(folder / "config.json");
   auto checkpoint = std::make_shared<const Checkpoint>(Checkpoint::open(folder));
   return std::shared_ptr<const Decoder>(new Decoder(std::move(config), std::move(checkpoint), options));

@@ -26,13 +26,6 @@ at::Tensor call_mkldnn(const c10::OperatorHandle& operation, std::vector<c10::IV
   return stack.at(0).toTensor();
 }
 
-bool multiplies_bfloat16() {
-  static const auto query = c10::Dispatcher::singleton().findSchemaOrThrow("mkldnn::_is_mkldnn_bf16_supported", "");
-  std::vector<c10::IValue> stack;
-  query.callBoxed(stack);
-  return stack.at(0).toBool();
-}
-
 // `weight` [in, out]; its transpose is what oneDNN packs, and a contiguous one is all that the operator takes.
 at::Tensor pack(const at::Tensor& weight, at::Tensor& scratch) {
   auto transposed = weight.t();
@@ -100,9 +93,17 @@ at::Tensor activate(const at::Tensor& x, Activation activation) {
 
 }  // namespace
 
+Processor Processor::here() {
+  if (!at::globalContext().hasMKLDNN()) return {};
+  static const auto query = c10::Dispatcher::singleton().findSchemaOrThrow("mkldnn::_is_mkldnn_bf16_supported", "");
+  std::vector<c10::IValue> stack;
+  query.callBoxed(stack);
+  return {.multiplies_bfloat16 = stack.at(0).toBool()};
+}
+
 bool Linear::packs(at::ScalarType dtype, at::Device device) {
   if (!device.is_cpu() || !at::globalContext().hasMKLDNN()) return false;
-  return dtype == at::kFloat || (dtype == at::kBFloat16 && multiplies_bfloat16());
+  return dtype == at::kFloat || (dtype == at::kBFloat16 && Processor::here().multiplies_bfloat16);
 }
 
 Linear::Linear(Source source, Products products, std::shared_ptr<PackingScratch> scratch)

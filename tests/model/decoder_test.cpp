@@ -51,6 +51,30 @@ TEST_CASE("logits in float32 are those of transformers in float64 up to float32'
   compare_logits(at::kFloat, {1e-5, 2e-5});
 }
 
+TEST_CASE("a CPU that does not multiply in bfloat16 is told so, and one that does is not") {
+  const at::NoGradGuard no_grad;
+  const auto golden = golden_models().front();
+  const std::vector<std::int32_t> ids = golden.golden.at("logits")[0].at("token_ids");
+  LoadOptions how;
+  for (const auto dtype : {at::kBFloat16, at::kFloat, at::kDouble}) {
+    how.dtype = dtype;
+    how.processor.multiplies_bfloat16 = true;
+    const auto logits = [&] {
+      const auto model = Decoder::load(golden.folder, how);
+      return model->logits(model->forward(ids, 1));
+    };
+    const auto expected = logits();
+    CHECK(expected.isfinite().all().item<bool>());
+    how.processor.multiplies_bfloat16 = false;
+    if (dtype == at::kBFloat16) {
+      CHECK(testing::message_of<Error>(logits) ==
+            "this CPU does not multiply in bfloat16 (it has no AVX-512); expected float32 or float64");
+    } else {
+      CHECK(logits().equal(expected));
+    }
+  }
+}
+
 TEST_CASE("rotary positions that turn by no finite angle are refused, and the message names the file") {
   std::ifstream file(std::filesystem::path(ROMETRACE_SOURCE_DIR) / "tests/goldens/models/llama/config.json");
   const auto config = nlohmann::json::parse(file);

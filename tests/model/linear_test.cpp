@@ -41,24 +41,25 @@ Linear in_memory(const at::Tensor& weight, const at::Tensor& bias, std::vector<s
   return {{widths.size(), read, std::move(released), weight.scalar_type(), weight.device()}, products, nullptr};
 }
 
-TEST_CASE("products, whole and in parts, are x W + b in every dtype that a CPU multiplies in") {
+TEST_CASE("products, whole and in parts, packed or not, are x W + b in every dtype that a CPU multiplies in") {
   const at::NoGradGuard no_grad;
   // Sums of 70 products of order 1, of about 8: at most their last digits, and of bfloat16 the third.
   for (const auto& [dtype, tolerance] : {std::pair{at::kDouble, 1e-12}, {at::kFloat, 1e-4}, {at::kBFloat16, 0.3}}) {
-    if (dtype == at::kBFloat16 && !Linear::packs(dtype, at::kCPU)) continue;
     const auto weight = at::randn({70, 300}, dtype), bias = at::randn({300}, dtype), x = at::randn({33, 70}, dtype);
     const auto expected = at::matmul(x.to(at::kDouble), weight.to(at::kDouble)) + bias.to(at::kDouble);
-    CHECK(largest_difference(in_memory(weight, bias).product(x), expected) < tolerance);
-    CHECK(largest_difference(in_memory(weight, at::Tensor()).product(x), expected - bias) < tolerance);
-    // The head's weight comes transposed, rows in three dimensions.
-    CHECK(largest_difference(in_memory(weight.t().contiguous().t(), bias).product(x.view({3, 11, 70})),
-                             expected.view({3, 11, 300})) < tolerance);
-    const Linear parts = in_memory(weight, bias, {100, 1, 199});
-    REQUIRE(parts.parts() == 3);
-    CHECK(largest_difference(at::cat({parts.product(x, 0), parts.product(x, 1), parts.product(x, 2)}, 1), expected) <
-          tolerance);
-    const bool keeps_dtype = parts.product(x.to(at::kFloat), 1).scalar_type() == dtype;  // doctest cannot print these
-    CHECK(keeps_dtype);
+    for (const auto products : {Products::kFast, Products::kDifferentiable}) {
+      CHECK(largest_difference(in_memory(weight, bias, {}, products).product(x), expected) < tolerance);
+      CHECK(largest_difference(in_memory(weight, at::Tensor(), {}, products).product(x), expected - bias) < tolerance);
+      // The head's weight comes transposed, rows in three dimensions.
+      CHECK(largest_difference(in_memory(weight.t().contiguous().t(), bias, {}, products).product(x.view({3, 11, 70})),
+                               expected.view({3, 11, 300})) < tolerance);
+      const Linear parts = in_memory(weight, bias, {100, 1, 199}, products);
+      REQUIRE(parts.parts() == 3);
+      CHECK(largest_difference(at::cat({parts.product(x, 0), parts.product(x, 1), parts.product(x, 2)}, 1), expected) <
+            tolerance);
+      const bool keeps_dtype = parts.product(x.to(at::kFloat), 1).scalar_type() == dtype;  // doctest cannot print these
+      CHECK(keeps_dtype);
+    }
   }
 }
 

@@ -174,6 +174,8 @@ struct LoadOptions {
   /// Bytes that weights may take; where they need more, layers are read from the files each time that they are used
   /// and let go again, two of them held at a time. None: all are kept.
   std::optional<std::int64_t> memory;
+  /// Asked whether bfloat16 is to be refused on the CPU.
+  Processor processor = Processor::here();
 };
 
 /// A decoder with its language-model head, for inference. Immutable once loaded; safe to use from several threads, but

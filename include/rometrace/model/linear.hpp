@@ -18,6 +18,14 @@ struct PackingScratch {
   at::Tensor memory;  // grown when needed
 };
 
+/// What some CPUs can do and others cannot. A value that is passed in, so that tests can suppose another CPU.
+struct Processor {
+  bool multiplies_bfloat16 = false;  ///< oneDNN does, with AVX-512 or what came after it
+
+  /// The one that this runs on.
+  static Processor here();
+};
+
 /// What the products of a model are made for.
 enum class Products {
   kFast,            ///< weights packed where that helps; autograd does not reach through a packed product
