@@ -5,8 +5,9 @@
 
 #include "rometrace/error.hpp"
 #include "rometrace/hub/cache.hpp"
+#include "tools.hpp"
 
-int main(int argc, char** argv) {
+int rometrace::testing::resolve(int argc, char** argv) {
   if (argc != 2 && argc != 3) {
     std::cerr << "usage: rometrace_resolve NAME [REVISION]\n";
     return 2;

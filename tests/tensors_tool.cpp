@@ -12,6 +12,7 @@
 #include "rometrace/model/safetensors.hpp"
 #include "rometrace/model/torch_file.hpp"
 #include "rometrace/text/hex.hpp"
+#include "tools.hpp"
 
 namespace {
 
@@ -22,7 +23,7 @@ rometrace::WeightFile open(const std::filesystem::path& path) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int rometrace::testing::tensors(int argc, char** argv) {
   if (argc != 2) {
     std::cerr << "usage: rometrace_tensors FILE\n";
     return 2;
@@ -42,4 +43,5 @@ int main(int argc, char** argv) {
     std::cerr << error.what() << '\n';
     return 2;
   }
+  return 0;
 }

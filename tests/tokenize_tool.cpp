@@ -14,6 +14,7 @@
 
 #include "rometrace/text/tokenizer.hpp"
 #include "rometrace/text/utf8.hpp"
+#include "tools.hpp"
 
 namespace {
 
@@ -57,7 +58,7 @@ std::string answer(const Tokenizer& tokenizer, const std::string& text, SpecialT
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int rometrace::testing::tokenize(int argc, char** argv) {
   if (argc < 2) {
     std::cerr << "usage: rometrace_tokenize FOLDER [--parse-special] [--prompt]\n";
     return 2;
@@ -77,4 +78,5 @@ int main(int argc, char** argv) {
     std::cerr << error.what() << '\n';
     return 2;
   }
+  return 0;
 }

@@ -8,6 +8,8 @@ import re
 import subprocess
 from pathlib import Path
 
+from zygote import RUNNER
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 FACTS = REPOSITORY / "share/rometrace/facts.json"
 QUICK = ("--kinds", "state", "--samples", "2", "-q")
@@ -26,7 +28,7 @@ def command(executable: Path, output: Path | str, *more: object, limit: int = 25
 
 
 def run(arguments: list[str], **more) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(arguments, capture_output=True, encoding="utf-8", env=environment(), timeout=300, **more)
+    return RUNNER.run(arguments, encoding="utf-8", **{"env": environment(), "timeout": 300} | more)
 
 
 def finished(result: subprocess.CompletedProcess[str]) -> None:

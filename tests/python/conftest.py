@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 
 import jsonschema
 import pytest
@@ -17,10 +17,30 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 for folder in ("scripts/python", "scripts/benchmarks", "scripts/demo", "tests/judge", "tests/fixtures", "tests/python"):
     sys.path.insert(0, str(REPOSITORY / folder))
 
+# What is tested is small: threads would mostly wait for each other, the longer the busier the machine. For libtorch in
+# this process, and for programs that are started without an environment of their own.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Started in the background, a shell lets us ignore SIGINT, and so would the programs whose Ctrl-C is tested.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+from zygote import RUNNER  # noqa: E402
+
 Rometrace = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "real_process: each run of the executable is a process of its own (zygote.py)")
+
+
+def pytest_unconfigure() -> None:
+    RUNNER.close()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    RUNNER.only_processes = item.get_closest_marker("real_process") is not None
+    yield
 
 
 @pytest.fixture(scope="session")
@@ -43,12 +63,9 @@ def rometrace(bin_dir: Path) -> Rometrace:
     """rometrace(*arguments, **environment) runs the executable and gives its status, stdout and stderr."""
 
     def run(*arguments: Any, **environment: str) -> subprocess.CompletedProcess[str]:
-        # One thread: on a busy machine two threads of a tiny model wait for each other most of the time.
-        quiet = {"OMP_NUM_THREADS": "1"}
         inherited = {name: value for name, value in os.environ.items() if name != "ROMETRACE_MODEL"}
-        command = [str(bin_dir / "rometrace"), *map(str, arguments)]
-        variables = quiet | inherited | environment
-        return subprocess.run(command, capture_output=True, encoding="utf-8", env=variables, timeout=300)
+        command = [bin_dir / "rometrace", *arguments]
+        return RUNNER.run(command, env=inherited | environment, encoding="utf-8", timeout=300)
 
     return run
 

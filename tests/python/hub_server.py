@@ -228,7 +228,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if fault.stall and begin >= end // 2:
                 time.sleep(fault.stall)
             if fault.gate and begin >= end // 2:
-                fault.gate.wait(60)
+                fault.gate.wait(300)
             piece = content[begin : min(begin + block, end)]
             self.wfile.write(piece)
             self.request_record.sent += len(piece)

@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 
 from batches import FACTS, command, environment, finished, orders, refused, run, without_times
+from waiting import PATIENCE, wait_until
+
+pytestmark = pytest.mark.real_process
 
 KILLS = 100
 
@@ -47,11 +50,7 @@ def start(arguments: list[str]) -> subprocess.Popen:
 
 
 def wait_for_lines(process: subprocess.Popen, output: Path, lines: int) -> None:
-    deadline = time.monotonic() + 60
-    while not output.exists() or output.read_bytes().count(b"\n") < lines:
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_until(lambda: output.exists() and output.read_bytes().count(b"\n") >= lines, process)
 
 
 # --- SIGKILL ------------------------------------------------------------------------------------------------------
@@ -82,7 +81,7 @@ def kill_often(executable: Path, whole: Whole, folder: Path, seed: int, kills: i
             time.sleep(moments.uniform(0, 0.01))
         if done < kills:
             process.kill()
-        error = process.communicate(timeout=120)[1]
+        error = process.communicate(timeout=PATIENCE)[1]
         if process.returncode == -signal.SIGKILL:
             done += 1
             progresses += lines() > max(before, 1)  # the header is none
@@ -166,7 +165,7 @@ def test_ctrl_c_leaves_whole_lines_and_says_how_to_go_on(executable, whole, tmp_
     process = start(command(executable, output, limit=400))
     wait_for_lines(process, output, 4)
     process.send_signal(signal.SIGINT)
-    error = process.communicate(timeout=60)[1]
+    error = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 130, error
     # -q keeps what is no error away.
     assert "the same command goes on from there" in error and str(output) in error
@@ -182,9 +181,7 @@ def test_a_second_process_on_one_file_is_refused_while_the_first_runs(executable
     wait_for_lines(process, output, 2)
     words = f"another rometrace (process {process.pid}) is writing it"
     for name in (output, tmp_path / "link"):
-        started = time.monotonic()
-        refused(run(command(executable, name, limit=400)), words)
-        assert time.monotonic() - started < 10  # at once: no model is loaded
+        refused(run(command(executable, name, "--model", "/nonexistent/model", limit=400)), words)  # none is loaded
     refused(run([str(executable), "merge", str(output), "-o", str(tmp_path / "merged")]), words)
     process.kill()
     process.communicate()

@@ -18,6 +18,8 @@ from typing import Any, Callable, Iterator
 
 import pytest
 from hub_server import COMMIT, Fault, Hub, etag_of
+from waiting import PATIENCE, wait_until
+from zygote import RUNNER
 
 pytest.importorskip("huggingface_hub")
 
@@ -63,10 +65,15 @@ class Cache:
         )  # fmt: skip
 
     def run(self, *arguments: Any, before: Callable[[], None] | None = None, **environment: str) -> Any:
-        return subprocess.run(
-            [self.program, *map(str, arguments)], env=self.environment | environment, capture_output=True,
-            encoding="utf-8", timeout=60, preexec_fn=before,
+        return RUNNER.run(
+            [self.program, *arguments], env=self.environment | environment, encoding="utf-8", timeout=PATIENCE,
+            preexec_fn=before,
         )  # fmt: skip
+
+    def resolved(self, name: str) -> str:
+        """The folder that the name stands for."""
+        command = [self.program.with_name("rometrace_resolve"), name]
+        return RUNNER.run(command, env=self.environment, encoding="utf-8", timeout=PATIENCE).stdout.rstrip("\n")
 
     def fetched(self, *arguments: Any, **environment: str) -> pathlib.Path:
         """Runs `rometrace fetch`, expects success, and gives the folder that it prints."""
@@ -85,7 +92,7 @@ class Cache:
     def python(self, program: str, **environment: str) -> str:
         done = subprocess.run(
             [sys.executable, "-c", program], env=self.environment | environment, capture_output=True,
-            encoding="utf-8", timeout=120,
+            encoding="utf-8", timeout=PATIENCE,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stdout.rstrip("\n")
@@ -138,10 +145,7 @@ def test_transformers_finds_offline_what_was_fetched(cache: Cache) -> None:
 
 def test_what_huggingface_hub_put_there_is_used_and_not_fetched_again(hub: Hub, cache: Cache) -> None:
     theirs = cache.python(f"from huggingface_hub import snapshot_download as get; print(get({NAME!r}))")
-    resolve = subprocess.run(
-        [cache.program.with_name("rometrace_resolve"), NAME], env=cache.environment, capture_output=True, text=True
-    )
-    assert resolve.stdout.rstrip("\n") == theirs
+    assert cache.resolved(NAME) == theirs
     hub.requests.clear()
     assert str(cache.fetched()) == theirs
     assert [request.path for request in hub.requests] == [f"/api/models/{NAME}/revision/main"]
@@ -273,12 +277,12 @@ def test_what_passes_is_tried_again(hub: Hub, cache: Cache) -> None:
 
 
 def test_a_server_that_falls_silent_is_left(hub: Hub, cache: Cache) -> None:
-    hub.faults["model.safetensors"] = [Fault(stall=30)]
+    hub.faults["model.safetensors"] = [Fault(stall=120)]
     start = time.monotonic()
     done = cache.run("fetch", NAME, HF_HUB_DOWNLOAD_TIMEOUT="0.5")
     assert done.returncode == 0, done.stderr
     assert "fell silent; trying again" in done.stderr
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 100
 
 
 def test_a_server_that_drips_is_left_as_a_silent_one(hub: Hub, cache: Cache) -> None:
@@ -380,9 +384,7 @@ def test_a_model_with_two_names_is_kept_under_the_one_that_the_cache_has_it_unde
     hub.requests.clear()
     for name in (old, new):
         assert cache.fetched(name) == cache.snapshot(new)
-        resolve = [cache.program.with_name("rometrace_resolve"), name]
-        found = subprocess.run(resolve, env=cache.environment, capture_output=True, text=True).stdout
-        assert found == f"{cache.snapshot(new)}\n"
+        assert cache.resolved(name) == str(cache.snapshot(new))
     assert not any("/resolve/" in request.path for request in hub.requests)
     assert not cache.repository(old).exists()
     theirs = f"from huggingface_hub import snapshot_download as get; print(get({new!r}))"
@@ -426,7 +428,7 @@ def test_an_answer_that_is_not_a_hubs_is_refused(hub: Hub, cache: Cache) -> None
 def test_two_at_once_fetch_it_once(hub: Hub, cache: Cache) -> None:
     hub.faults["model.safetensors"] = [Fault(slow=0.01)]
     both = [cache.start("fetch", NAME) for _ in range(2)]
-    ends = [process.communicate(timeout=60) for process in both]
+    ends = [process.communicate(timeout=PATIENCE) for process in both]
     assert [process.returncode for process in both] == [0, 0], ends
     assert {out for out, _ in ends} == {f"{cache.snapshot()}\n"}
     whole = sum(len(hub.models[NAME][name]) for name in WANTED)
@@ -445,7 +447,7 @@ def test_rometrace_waits_for_huggingface_hub(hub: Hub, cache: Cache) -> None:
             said = process.stderr.readline()
             assert said, "it did not wait"
         assert hub.gets("model.safetensors") == []
-    assert process.communicate(timeout=60)[0] == f"{cache.snapshot()}\n"
+    assert process.communicate(timeout=PATIENCE)[0] == f"{cache.snapshot()}\n"
 
 
 def test_huggingface_hub_waits_for_rometrace(hub: Hub, cache: Cache) -> None:
@@ -454,15 +456,13 @@ def test_huggingface_hub_waits_for_rometrace(hub: Hub, cache: Cache) -> None:
     hub.faults[name] = [Fault(gate=gate)]
     lock = cache.folder / ".locks" / cache.repository().name / f"{etag_of(hub.models[NAME][name])}.lock"
     process = cache.start("fetch", NAME)
-    deadline = time.monotonic() + 30
-    while not hub.gets(name) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: hub.gets(name))
     with pytest.raises(filelock.Timeout):
         filelock.FileLock(lock, timeout=0).acquire()
     threading.Timer(2, gate.set).start()
     theirs = f"from huggingface_hub import hf_hub_download as get; print(get({NAME!r}, {name!r}))"
     assert cache.python(theirs) == str(cache.snapshot() / name)
-    assert process.communicate(timeout=60)[0] == f"{cache.snapshot()}\n"
+    assert process.communicate(timeout=PATIENCE)[0] == f"{cache.snapshot()}\n"
     assert len(hub.gets(name)) == 1, "it was fetched twice"
 
 
@@ -470,15 +470,13 @@ def test_where_locks_lock_nobody_out_two_at_once_both_succeed(hub: Hub, cache: C
     content, gate = hub.models[NAME]["model.safetensors"], threading.Event()
     hub.faults["model.safetensors"] = [Fault(gate=gate)]
     first = cache.start("fetch", NAME)
-    deadline = time.monotonic() + 30
-    while not size_of_parts(cache, content) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: size_of_parts(cache, content))
     for lock in (cache.folder / ".locks").rglob("*.lock"):
         lock.unlink()
     assert cache.fetched() == cache.snapshot()
     assert "Range" in hub.gets("model.safetensors")[1].headers, "what the first one has is not used"
     gate.set()
-    end = first.communicate(timeout=60)
+    end = first.communicate(timeout=PATIENCE)
     assert first.returncode == 0 and end[0] == f"{cache.snapshot()}\n", end
     assert (cache.snapshot() / "model.safetensors").read_bytes() == content
     assert not list(cache.repository().glob("blobs/*.incomplete*"))
@@ -488,11 +486,9 @@ def test_a_killed_fetch_goes_on_where_it_was(hub: Hub, cache: Cache) -> None:
     content = hub.models[NAME]["model.safetensors"]
     hub.faults["model.safetensors"] = [Fault(slow=0.05)]
     process = cache.start("fetch", NAME)
-    deadline = time.monotonic() + 30
-    while not (kept := size_of_parts(cache, content)) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: size_of_parts(cache, content), process)
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate(timeout=PATIENCE)
     kept = size_of_parts(cache, content)
     cache.fetched()
     assert hub.gets("model.safetensors")[-1].headers["Range"] == f"bytes={kept}-"
@@ -505,11 +501,9 @@ def test_an_interrupted_fetch_goes_on_where_it_stopped(hub: Hub, cache: Cache) -
     hub.faults["model.safetensors"] = [Fault(slow=0.1)]
     process = cache.start("fetch", NAME)
     part = cache.repository() / "blobs" / f"{etag_of(content)}.incomplete"
-    deadline = time.monotonic() + 30
-    while not size_of_parts(cache, content) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: size_of_parts(cache, content))
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, said
     assert "the same command goes on from there" in said and said.endswith("rometrace: interrupted\n")
     kept = part.stat().st_size
@@ -608,11 +602,9 @@ def test_a_trace_downloads_what_is_not_there_and_asks_nobody_when_it_is(hub: Hub
 def test_a_download_that_is_interrupted_does_not_say_that_nothing_was_written(hub: Hub, cache: Cache) -> None:
     hub.faults["model.safetensors"] = [Fault(slow=0.1)]
     process = cache.start("--model", NAME, "--download", "--prompt", "A", "--subject", "A")
-    deadline = time.monotonic() + 30
-    while not size_of_parts(cache, hub.models[NAME]["model.safetensors"]) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: size_of_parts(cache, hub.models[NAME]["model.safetensors"]))
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, said
     expected = [f"rometrace: {NAME}: what has arrived is kept; the same command goes on from there",
                 "rometrace: interrupted"]  # fmt: skip

@@ -11,6 +11,9 @@ import sys
 
 import pytest
 
+from waiting import PATIENCE
+from zygote import RUNNER
+
 pytest.importorskip("huggingface_hub")
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -38,9 +41,8 @@ def environment_of(variables):
 
 def ours(folder, variables, name, revision):
     """The folder that the tool prints, or None; its working directory is `folder`."""
-    done = subprocess.run(
-        [TOOL, name, revision], cwd=folder, env=environment_of(variables), capture_output=True, text=True, timeout=60
-    )
+    command = [TOOL, name, revision]
+    done = RUNNER.run(command, cwd=folder, env=environment_of(variables), encoding="utf-8", timeout=PATIENCE)
     assert done.returncode in (0, 2), done.stderr
     assert done.returncode == 0 or len(done.stderr.splitlines()) == 1, done.stderr
     return pathlib.Path(done.stdout.rstrip("\n")) if done.returncode == 0 else None
@@ -49,7 +51,7 @@ def ours(folder, variables, name, revision):
 def theirs(folder, variables, name, revision):
     done = subprocess.run(
         [sys.executable, "-c", THEIRS, name, revision],
-        cwd=folder, env=environment_of(variables), capture_output=True, text=True, timeout=60,
+        cwd=folder, env=environment_of(variables), capture_output=True, text=True, timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     path = done.stdout.rstrip("\n")

@@ -7,12 +7,13 @@ import json
 import os
 import random
 import struct
-import subprocess
 import sysconfig
 from pathlib import Path
 from typing import Any, Callable, Iterable
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from zygote import RUNNER
 
 END_OF_TEXT = "<|endoftext|>"
 CODE_POINTS = [point for point in range(0x110000) if not 0xD800 <= point < 0xE000]
@@ -21,7 +22,7 @@ CODE_POINTS = [point for point in range(0x110000) if not 0xD800 <= point < 0xE00
 def tokenize(tool: Path, folder: Path, texts: Iterable[str | bytes], *options: str) -> list[dict[str, Any]]:
     encoded = [text if isinstance(text, bytes) else text.encode() for text in texts]
     message = b"".join(struct.pack("<I", len(text)) + text for text in encoded)
-    done = subprocess.run([tool, folder, *options], input=message, capture_output=True, timeout=300)
+    done = RUNNER.run([tool, folder, *options], env=os.environ, input=message, timeout=300)
     assert done.returncode == 0 and not done.stderr, done.stderr.decode(errors="replace")
     answers = [json.loads(line) for line in done.stdout.split(b"\n") if line]
     assert len(answers) == len(encoded)
