@@ -19,6 +19,7 @@ import pytest
 
 from batches import FACTS, environment, refused, run
 from conftest import Rometrace
+from waiting import PATIENCE
 
 SAME = ("--facts", FACTS, "--sample", 12, "--sample-seed", 4, "--window", 3, "--kinds", "state,mlp", "--samples", 3)
 FACTORS = (0.5, 1.5, 3)
@@ -251,9 +252,9 @@ def test_ctrl_c_stops_it_and_leaves_nothing(bin_dir: Path, tmp_path: Path) -> No
     assert process.stderr is not None
     while "sigma" not in process.stderr.readline():  # the traces come next
         pass
-    time.sleep(1)
+    time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    _, messages = process.communicate(timeout=120)
+    _, messages = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert messages.splitlines()[-1] == "rometrace: interrupted before anything was written"
     assert list(tmp_path.iterdir()) == []
