@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -20,6 +21,11 @@ for folder in ("scripts/python", "scripts/benchmarks", "scripts/demo", "tests/ju
 # What is tested is small: threads would mostly wait for each other, the longer the busier the machine. For libtorch in
 # this process, and for programs that are started without an environment of their own.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Without a home to write to, matplotlib says on stderr where it keeps the fonts that it finds.
+if not os.access(os.path.expanduser("~"), os.W_OK) and "MPLCONFIGDIR" not in os.environ:
+    matplotlib_folder = tempfile.TemporaryDirectory(prefix="rometrace-matplotlib-")
+    os.environ["MPLCONFIGDIR"] = matplotlib_folder.name
 
 # Started in the background, a shell lets us ignore SIGINT, and so would the programs whose Ctrl-C is tested.
 signal.signal(signal.SIGINT, signal.default_int_handler)
