@@ -46,6 +46,7 @@ from rometrace.results_file import (
     positions_of,
     positive,
     printable,
+    program_name,
     read_grid,
     remarks_on,
     run_of,
@@ -55,7 +56,6 @@ from rometrace.results_file import (
 )
 from rometrace.summary_file import BANDS, CAVEAT, ROLES, Role, find_group, parse_summary, read_role, remarks_on_summary
 
-PROGRAM = "plot_severed.py"
 DEFAULT_ROLE = "last_subject"
 HOW = "trace it with rometrace --kinds state --sever mlp,attn"
 
@@ -120,7 +120,7 @@ def chosen_trace(stream: BinaryIO, where: str, arguments: argparse.Namespace) ->
 
 def note(message: str) -> None:
     """A message on stderr."""
-    print(f"{PROGRAM}: {message}", file=sys.stderr)
+    print(f"{program_name()}: {message}", file=sys.stderr)
 
 
 def kinds_in(present: Any, what: str) -> list[str]:
@@ -300,7 +300,9 @@ def position_of(text: str) -> int | str:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = Parser(prog=PROGRAM, description="Draws a state's effect, plain and with the MLP or attention severed.")
+    parser = Parser(
+        prog=program_name(), description="Draws a state's effect, plain and with the MLP or attention severed."
+    )
     parser.add_argument(
         "input", nargs="?", default="-", help="a trace, a batch's results or a summary (default: standard input)"
     )
@@ -336,4 +338,4 @@ def draw(arguments: argparse.Namespace) -> int:
 def main() -> int:
     find_matplotlib()
     arguments = parse_arguments()
-    return finish(PROGRAM, lambda: draw(arguments))
+    return finish(program_name(), lambda: draw(arguments))

@@ -37,7 +37,7 @@ from rometrace.plotting import (
     settings,
     width_of,
 )
-from rometrace.results_file import Parser, base_name, finish, one_line, printable, shorten
+from rometrace.results_file import Parser, base_name, finish, one_line, printable, program_name, shorten
 from rometrace.summary_file import (
     BANDS,
     CAVEAT,
@@ -50,7 +50,6 @@ from rometrace.summary_file import (
     remarks_on_summary,
 )
 
-PROGRAM = "plot_summary.py"
 PAPER_WIDTH = 5.5  # inches, the text's width in the paper
 ONE_COLUMN = 4.5  # inches; below this the panels stand under each other
 HEADS_WIDTH = 5.5  # inches at most of the one panel of heads
@@ -459,7 +458,7 @@ def make_figure(picture: Picture, arguments: argparse.Namespace) -> Any:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = Parser(prog=PROGRAM, description="Draws the averages that rometrace summary wrote, as in the paper.")
+    parser = Parser(prog=program_name(), description="Draws the averages that rometrace summary wrote, as in the paper.")
     parser.add_argument("input", nargs="?", default="-", help="the summary (default: standard input)")
     add_output(parser)
     parser.add_argument("--figure", choices=FIGURES, default="heatmap", help="default: %(default)s")
@@ -503,4 +502,4 @@ def draw(arguments: argparse.Namespace) -> int:
 def main() -> int:
     find_matplotlib()
     arguments = parse_arguments()
-    return finish(PROGRAM, lambda: draw(arguments))
+    return finish(program_name(), lambda: draw(arguments))

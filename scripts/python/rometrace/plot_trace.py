@@ -57,6 +57,7 @@ from rometrace.results_file import (
     positions_of,
     positive,
     printable,
+    program_name,
     read_grid,
     read_lines,
     read_numbers,
@@ -68,7 +69,6 @@ from rometrace.results_file import (
     traced_record,
 )
 
-PROGRAM = "plot_trace.py"
 NAMES = {"state": "state", "mlp": "MLP", "attn": "attention", "head": "single heads"}
 SEVERED = {"state_mlp_severed": "MLP severed", "state_attn_severed": "attention severed"}
 MEASURES = ("log_probability", "logit", "logit_difference", "rank", "kl", "normalised")
@@ -162,7 +162,7 @@ def name_of(source: str) -> str:
 
 def note(message: str) -> None:
     """A message on stderr."""
-    print(f"{PROGRAM}: {message}", file=sys.stderr)
+    print(f"{program_name()}: {message}", file=sys.stderr)
 
 
 def read_picture(
@@ -550,7 +550,7 @@ def draw_each(arguments: argparse.Namespace) -> int:
         )
     if arguments.same_scale:
         share_scale(arguments)
-    progress = Progress(PROGRAM, "facts drawn", total)
+    progress = Progress(program_name(), "facts drawn", total)
     with pages_in(target, arguments.dpi) if target.suffix.lower() == ".pdf" else files_in(target, arguments) as put:
         drawn_facts = failed = 0
         for line in traced_lines(arguments):
@@ -583,7 +583,7 @@ def share_scale(arguments: argparse.Namespace) -> None:
     if arguments.input == "-":
         raise PlotError("--same-scale reads the input twice, which standard input cannot be; give a file")
     low, high = float("inf"), float("-inf")
-    progress = Progress(PROGRAM, "facts read for the common scale", None)
+    progress = Progress(program_name(), "facts read for the common scale", None)
     for line in traced_lines(arguments):
         with contextlib.suppress(UserError):  # told when it is drawn
             picture = picture_of(traced_record(line), arguments)
@@ -644,7 +644,7 @@ def heads_at_of(text: str) -> list[int | str]:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = Parser(prog=PROGRAM, description="Draws traces that rometrace wrote as heat maps.")
+    parser = Parser(prog=program_name(), description="Draws traces that rometrace wrote as heat maps.")
     parser.add_argument(
         "input", nargs="?", default="-", help="file with one record, or a batch's results (default: standard input)"
     )
@@ -722,4 +722,4 @@ def draw(arguments: argparse.Namespace) -> int:
 def main() -> int:
     find_matplotlib()
     arguments = parse_arguments()
-    return finish(PROGRAM, lambda: draw(arguments))
+    return finish(program_name(), lambda: draw(arguments))

@@ -55,7 +55,7 @@ def settings(texts: Sequence[str]) -> Iterator[Callable[[str], str]]:
     try:
         import matplotlib
     except ImportError:
-        raise PlotError("matplotlib is not installed; python3 -m pip install matplotlib brings it") from None
+        raise PlotError(f"matplotlib is not installed; {sys.executable} -m pip install matplotlib brings it") from None
     matplotlib.use("Agg")
     families, showable = choose_fonts(texts)
     with matplotlib.rc_context({"font.family": families, "pdf.fonttype": 42, "axes.linewidth": 0.6}):

@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterator, TextIO
 
-from rometrace.places import PACKAGE, find_program
+from rometrace.places import PACKAGE, program_command
 from rometrace.results_file import (
     KINDS,
     KNOCKOUT_GROUPS,
@@ -49,6 +49,7 @@ from rometrace.results_file import (
     positions_of,
     positive,
     printable,
+    program_name,
     read_grid,
     read_lines,
     read_numbers,
@@ -59,7 +60,6 @@ from rometrace.results_file import (
 )
 from rometrace.summary_file import CAVEAT
 
-PROGRAM = "report.py"
 PAGE = PACKAGE / "report_page"
 FACTS_PER_BLOCK = 32
 LARGE = 60_000_000  # bytes; a browser takes seconds to load more
@@ -390,22 +390,22 @@ def get_summary(arguments: argparse.Namespace) -> dict[str, Any] | None:
         raise UserError(
             "rometrace summary reads the results too, which standard input cannot be; give a file, or --no-summary"
         )
-    return run_summary(arguments.rometrace or str(find_program()), arguments.results)
+    return run_summary([arguments.rometrace] if arguments.rometrace else program_command(), arguments.results)
 
 
-def run_summary(rometrace: str, results: list[str]) -> dict[str, Any]:
+def run_summary(rometrace: list[str], results: list[str]) -> dict[str, Any]:
     """Runs `rometrace summary`."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "summary.json"
         # An absolute path never looks like an option.
-        command = [rometrace, "summary", *map(os.path.abspath, results), "--by", "relation", "-o", str(output)]
+        command = [*rometrace, "summary", *map(os.path.abspath, results), "--by", "relation", "-o", str(output)]
         try:
             done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
             if done.returncode == 0:
                 return read_summary("the output of rometrace summary", output.read_bytes())
         except OSError as error:
             raise UserError(
-                f"{rometrace} cannot be run ({error.strerror}); give --rometrace, --summary or --no-summary"
+                f"{rometrace[0]} cannot be run ({error.strerror}); give --rometrace, --summary or --no-summary"
             ) from None
     lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
     raise UserError(f"rometrace summary failed with exit status {done.returncode} ({one_line(lines[-1], 300)})")
@@ -507,7 +507,9 @@ def policy(style: str, script: str) -> str:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = Parser(prog=PROGRAM, description="Makes one page of HTML, without network, from results of rometrace.")
+    parser = Parser(
+        prog=program_name(), description="Makes one page of HTML, without network, from results of rometrace."
+    )
     parser.add_argument(
         "results", nargs="+", help="results file (JSON Lines); several, such as shards, make one report"
     )
@@ -538,5 +540,5 @@ def make_page(arguments: argparse.Namespace, progress: Progress) -> int:
 
 def main() -> int:
     arguments = parse_arguments()
-    progress = Progress(PROGRAM, "records read", None)
-    return finish(PROGRAM, lambda: make_page(arguments, progress), progress.note)
+    progress = Progress(program_name(), "records read", None)
+    return finish(program_name(), lambda: make_page(arguments, progress), progress.note)

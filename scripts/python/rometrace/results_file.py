@@ -25,10 +25,7 @@ BATCH_SCHEMA = "rometrace/batch/1"
 SUMMARY_SCHEMA = "rometrace/summary/1"
 KINDS = ("state", "mlp", "attn", "state_mlp_severed", "state_attn_severed", "head")
 KNOCKOUT_GROUPS = ("before", "subject", "after", "last")
-HINTS = {
-    SUMMARY_SCHEMA: "; plot_summary.py draws summaries",
-    "rometrace/probe/1": "; it holds no traces: run rometrace without --probe",
-}
+PROBE_SCHEMA = "rometrace/probe/1"
 
 # A quote inside a JSON string has a backslash before it, so these find keys, never text.
 SCHEMA_KEY = re.compile(rb'^\s*\{\s*"schema"\s*:\s*"([^"\\]*)"')
@@ -205,10 +202,17 @@ def traced_record(line: Line) -> dict[str, Any]:
 def check_schema(line: Line) -> None:
     """Raises UserError unless the line is a trace's."""
     if line.schema != TRACE_SCHEMA:
-        hint = HINTS.get(line.schema, "")
+        hint = hint_about(line.schema)
         raise UserError(
             f'{line.where} is of schema "{one_line(line.schema)}", this program draws "{TRACE_SCHEMA}"{hint}'
         )
+
+
+def hint_about(schema: str) -> str:
+    """What to do with a line of a schema other than a trace's, where that is known."""
+    if schema == SUMMARY_SCHEMA:
+        return f"; {program_name('plot_summary')} draws summaries"
+    return "; it holds no traces: run rometrace without --probe" if schema == PROBE_SCHEMA else ""
 
 
 def is_json(data: bytes) -> bool:
@@ -364,6 +368,17 @@ def base_name(model: Any) -> str:
 
 
 # --- Programs ---------------------------------------------------------------------------------------------------
+
+
+def program_name(module: str | None = None) -> str:
+    """What the user calls this program; with `module`, another program of this package in the same installation.
+
+    A checkout has plot_trace.py, an installation has rometrace-plot-trace.
+    """
+    name = Path(sys.argv[0]).name
+    if module is None:
+        return name
+    return f"{module}.py" if name.endswith(".py") else f"rometrace-{module.replace('_', '-')}"
 
 
 class Parser(argparse.ArgumentParser):
