@@ -6,8 +6,20 @@
 # find_package(Torch) itself is not used: with a CUDA build of torch it demands the CUDA toolkit, which nothing here
 # compiles against. The include directories go in by -idirafter: torch's own include folder carries a copy of fmt,
 # and would otherwise hide the one that the system's spdlog was built with.
+#
+# It is installed, too, and finds libtorch for users of the library: then what is missing makes rometrace not found.
 
 set(ROMETRACE_TORCH_ROOT "" CACHE PATH "Folder of libtorch (holds include/ and lib/); empty: look for it")
+
+macro(_torch_fail)
+  string(CONCAT _torch_reason ${ARGN})
+  if("${CMAKE_FIND_PACKAGE_NAME}" STREQUAL rometrace)
+    set(rometrace_FOUND FALSE)
+    set(rometrace_NOT_FOUND_MESSAGE "${_torch_reason}")
+    return()
+  endif()
+  message(FATAL_ERROR "${_torch_reason}")
+endmacro()
 
 set(_torch_roots "")
 foreach(_prefix IN ITEMS "${ROMETRACE_TORCH_ROOT}" "${Torch_ROOT}" "$ENV{Torch_ROOT}")
@@ -31,8 +43,8 @@ if(NOT "${_torch_roots}" STREQUAL "${ROMETRACE_TORCH_ROOTS_SEARCHED}")
   unset(ROMETRACE_TORCH_CPU_LIBRARY CACHE)
   unset(ROMETRACE_TORCH_INCLUDE_DIR CACHE)
   unset(ROMETRACE_C10_LIBRARY CACHE)
+  unset(ROMETRACE_TORCH_LIBRARY CACHE)
 endif()
-unset(ROMETRACE_TORCH_CUDA_LIBRARY CACHE)  # a CPU build may have taken a CUDA build's place
 set(ROMETRACE_TORCH_ROOTS_SEARCHED "${_torch_roots}" CACHE INTERNAL "Where the last run looked for libtorch")
 
 find_library(ROMETRACE_TORCH_CPU_LIBRARY torch_cpu HINTS ${_torch_roots} PATH_SUFFIXES lib)
@@ -46,7 +58,7 @@ if(NOT ROMETRACE_TORCH_CPU_LIBRARY)
   endif()
 endif()
 if(NOT ROMETRACE_TORCH_CPU_LIBRARY)
-  message(FATAL_ERROR
+  _torch_fail(
     "rometrace: libtorch not found; install it (`pip install torch`, or the libtorch zip) and say where with "
     "-DROMETRACE_TORCH_ROOT=<folder with include/ and lib/> or -DCMAKE_PREFIX_PATH=...")
 endif()
@@ -58,7 +70,7 @@ find_path(ROMETRACE_TORCH_INCLUDE_DIR ATen/ATen.h
 find_path(ROMETRACE_TORCH_INCLUDE_DIR ATen/ATen.h)
 find_library(ROMETRACE_C10_LIBRARY c10 HINTS "${ROMETRACE_TORCH_LIBRARY_DIR}")
 if(NOT ROMETRACE_TORCH_INCLUDE_DIR OR NOT ROMETRACE_C10_LIBRARY)
-  message(FATAL_ERROR "rometrace: ${ROMETRACE_TORCH_CPU_LIBRARY} was found, but not its headers or libc10")
+  _torch_fail("rometrace: ${ROMETRACE_TORCH_CPU_LIBRARY} was found, but not its headers or libc10")
 endif()
 
 # The version's numbers moved between headers from release to release.
@@ -76,21 +88,22 @@ if(ROMETRACE_TORCH_VERSION VERSION_LESS 2.10)
   unset(ROMETRACE_TORCH_CPU_LIBRARY CACHE)
   unset(ROMETRACE_TORCH_INCLUDE_DIR CACHE)
   unset(ROMETRACE_C10_LIBRARY CACHE)
-  message(FATAL_ERROR "rometrace: libtorch not found: ${_torch_root} has version ${ROMETRACE_TORCH_VERSION}, and 2.10 or newer is needed")
+  _torch_fail("rometrace: libtorch not found: ${_torch_root} has version ${ROMETRACE_TORCH_VERSION}, and 2.10 or newer "
+    "is needed")
 endif()
 
-add_library(rometrace_libtorch INTERFACE)
-add_library(rometrace::libtorch ALIAS rometrace_libtorch)
-target_compile_options(rometrace_libtorch INTERFACE
+add_library(rometrace::libtorch INTERFACE IMPORTED GLOBAL)
+target_compile_options(rometrace::libtorch INTERFACE
   "SHELL:-idirafter ${ROMETRACE_TORCH_INCLUDE_DIR}"
   "SHELL:-idirafter ${ROMETRACE_TORCH_INCLUDE_DIR}/torch/csrc/api/include")
-target_link_libraries(rometrace_libtorch INTERFACE "${ROMETRACE_TORCH_CPU_LIBRARY}" "${ROMETRACE_C10_LIBRARY}")
+target_link_libraries(rometrace::libtorch INTERFACE "${ROMETRACE_TORCH_CPU_LIBRARY}" "${ROMETRACE_C10_LIBRARY}")
 
-# A CUDA build registers its kernels when libtorch_cuda is loaded; no symbol of it is named here, so it has to be kept.
-find_library(ROMETRACE_TORCH_CUDA_LIBRARY torch_cuda HINTS "${ROMETRACE_TORCH_LIBRARY_DIR}" NO_DEFAULT_PATH)
-if(ROMETRACE_TORCH_CUDA_LIBRARY)
-  target_link_libraries(rometrace_libtorch INTERFACE
-    "-Wl,--push-state,--no-as-needed,${ROMETRACE_TORCH_CUDA_LIBRARY},--pop-state")
+# A GPU's kernels register themselves when their library is loaded; no symbol of it is named here. libtorch.so needs the
+# library that its own build has, and has to be kept for that, so that what is linked here runs with either build.
+find_library(ROMETRACE_TORCH_LIBRARY torch HINTS "${ROMETRACE_TORCH_LIBRARY_DIR}" NO_DEFAULT_PATH)
+if(ROMETRACE_TORCH_LIBRARY AND NOT APPLE)
+  target_link_libraries(rometrace::libtorch INTERFACE
+    "-Wl,--push-state,--no-as-needed,${ROMETRACE_TORCH_LIBRARY},--pop-state")
 endif()
 
 message(STATUS "libtorch ${ROMETRACE_TORCH_VERSION}: ${_torch_root}")
