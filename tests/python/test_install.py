@@ -78,6 +78,12 @@ def test_the_installed_scripts_are_named_as_the_user_typed_them(prefix: Path, tm
     assert done.stderr.startswith(f"rometrace-{name}: ")
 
 
+def test_the_commands_are_those_of_the_wheel(prefix: Path, repository: Path) -> None:
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.11 and newer read TOML")
+    commands = tomllib.loads((repository / "pyproject.toml").read_text())["project"]["scripts"]
+    assert sorted(path.name for path in (prefix / "bin").iterdir()) == sorted(commands)
+
+
 def test_a_summary_is_pointed_to_the_installed_command(prefix: Path, tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text('{"schema": "rometrace/summary/1"}')
     done = run(prefix / "bin/rometrace-plot-trace", "summary.json", "-o", "out.png", cwd=tmp_path)
