@@ -99,8 +99,8 @@ install_python_packages() {
   local requirements=$1 stamp
   stamp=$venv/rometrace-$(basename "$(dirname "$requirements")").txt
   cmp -s "$requirements" "$stamp" && return 0
-  [[ -x $venv/bin/pip ]] || logged "making .venv" python3 -m venv "$venv"
-  say "these Python packages go into .venv, once: $(grep -v '^#' "$requirements" | tr '\n' ' ')"
+  [[ -x $venv/bin/pip ]] || logged "making ${venv#"$root"/}" python3 -m venv "$venv"
+  say "these Python packages go into ${venv#"$root"/}, once: $(grep -v '^#' "$requirements" | tr '\n' ' ')"
   logged "installing Python packages" "$venv/bin/pip" install --disable-pip-version-check -r "$requirements"
   cp "$requirements" "$stamp"
 }
