@@ -179,6 +179,11 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedMo
     return model.eval()
 
 
+def rotary_tables_of(model: PreTrainedModel) -> list[torch.nn.Module]:
+    """What holds GPT-J's sines and cosines: each attention or, since transformers 5.24, one module for all."""
+    return [module for module in model.modules() if hasattr(module, "embed_positions")]
+
+
 def sharpen_rotary_table(model: PreTrainedModel) -> None:
     """GPT-J's sines and cosines in float64: transformers makes its table in float32, for every dtype of the model.
 
@@ -188,8 +193,8 @@ def sharpen_rotary_table(model: PreTrainedModel) -> None:
     frequencies = 1.0 / (10000 ** (torch.arange(0, dims, 2).float() / dims))
     angles = torch.arange(model.config.n_positions).double()[:, None] * frequencies.double()
     table = torch.cat([angles.sin(), angles.cos()], dim=1)
-    for block in model.transformer.h:
-        block.attn.embed_positions = table
+    for module in rotary_tables_of(model):
+        module.embed_positions = table
 
 
 class NoFloat32(TorchFunctionMode):
