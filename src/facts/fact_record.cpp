@@ -13,8 +13,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::string_view kSlot = "{}";
-
 /// A value and the name under which it was found.
 struct Field {
   const char* name = nullptr;
@@ -41,51 +39,78 @@ std::string read_text(const Field& field, const std::string& where) {
   return text;
 }
 
-std::size_t count_slots(std::string_view text) {
-  std::size_t count = 0;
-  for (std::size_t at = text.find(kSlot); at != std::string_view::npos; at = text.find(kSlot, at + kSlot.size()))
-    ++count;
-  return count;
-}
-
-/// `text` with `subject` in the place of its one slot.
-std::string filled(std::string_view text, std::string_view subject) {
-  const std::size_t slot = text.find(kSlot);
-  std::string result(text.substr(0, slot));
-  return result.append(subject).append(text.substr(slot + kSlot.size()));
-}
-
 bool holds(std::string_view text, std::string_view part) {
   return text.find(part) != std::string_view::npos;
 }
 
-/// A prompt with the subject in place, from a template or a whole text.
-std::string read_prompt(const Field& field, const std::string& subject, const std::string& where) {
-  std::string text = read_text(field, where);
-  const std::size_t slots = count_slots(text);
-  if (slots == 1) return filled(text, subject);
+Wording filled(std::string_view text, std::string_view subject, bool held_out = false) {
+  auto placed = fill_slot(text, subject);
+  return {std::move(placed.prompt), held_out, placed.subject};
+}
+
+/// Where a record says that its prompt has the subject.
+std::optional<SubjectPlace> read_subject_place(const json& record, const json& body, const std::string& where) {
+  Field field = find_field(body, {"subject_at"});
+  if (!field) field = find_field(record, {"subject_at"});
+  if (!field) return std::nullopt;
+  const json& value = *field.value;
+  const auto is_place = [](const json& number) { return number.is_number_unsigned(); };
+  if (value.is_array() && value.size() == 2 && is_place(value[0]) && is_place(value[1]) && value[0] < value[1]) {
+    return SubjectPlace{.which = SubjectPlace::Which::kBytes,
+                        .bytes = {value[0].get<std::size_t>(), value[1].get<std::size_t>()}};
+  }
+  try {
+    return SubjectPlace::parse(value.is_string() ? value.get<std::string>() : value.dump());
+  } catch (const Error& error) {
+    throw Error(where + ": subject_at is " + error.what());
+  }
+}
+
+/// A prompt with the subject in place, from a template or a whole text; `remark` says what was left open.
+Wording read_prompt(const Field& field, const std::string& subject, const std::optional<SubjectPlace>& place,
+                    const std::string& where, std::string& remark) {
+  const std::string text = read_text(field, where);
+  const auto slots = count_of(kSubjectSlot, text);
   if (slots > 1) {
     throw Error(where + ": " + field.name + " " + in_quotes(text) + " has {} " + std::to_string(slots) +
                 " times; expected it once");
   }
-  if (holds(text, subject)) return text;
-  throw Error(where + ": subject " + in_quotes(subject) + " is not in the prompt " + in_quotes(text) +
-              "; check its spelling, or put {} in its place");
+  if (slots == 1 && !place) {
+    if (holds(text, subject)) {
+      remark = where + ": the prompt " + in_quotes(text) + " has {} and, elsewhere, the subject " + in_quotes(subject) +
+               "; {} was taken for its place (where {} is text, give subject_at)";
+    }
+    return filled(text, subject);
+  }
+  if (!holds(text, subject)) {
+    throw Error(where + ": subject " + in_quotes(subject) + " is not in the prompt " + in_quotes(text) +
+                "; check its spelling, or put {} in its place");
+  }
+  if (!place && count_of(subject, text) > 1) {
+    remark = where + ": the subject " + in_quotes(subject) + " is in the prompt " + in_quotes(text) + " " +
+             std::to_string(count_of(subject, text)) + " times; the first was taken (subject_at chooses)";
+  }
+  try {
+    return {text, false, find_subject(text, subject, place.value_or(SubjectPlace{}))};
+  } catch (const Error& error) {
+    throw Error(where + ": subject_at: " + error.what());
+  }
 }
 
 /// Further whole texts, as one string or a list; those without the subject are left out.
-std::vector<std::string> read_paraphrases(const json& record, const std::string& subject, const std::string& where) {
+std::vector<Wording> read_paraphrases(const json& record, const std::string& subject, const std::string& where) {
   const Field field = find_field(record, {"paraphrase_prompts", "rephrase_prompt"});
   if (!field) return {};
   const json list = field.value->is_array() ? *field.value : json::array({*field.value});
-  std::vector<std::string> texts;
+  std::vector<Wording> wordings;
   for (const json& text : list) {
     if (!text.is_string()) {
       throw Error(where + ": " + field.name + " has " + one_line(text.dump()) + "; expected strings");
     }
-    if (holds(text.get_ref<const std::string&>(), subject)) texts.push_back(text.get<std::string>());
+    const auto& prompt = text.get_ref<const std::string&>();
+    if (holds(prompt, subject)) wordings.push_back({prompt, false, find_subject(prompt, subject)});
   }
-  return texts;
+  return wordings;
 }
 
 std::optional<std::string> read_object(const json& body, const std::string& where) {
@@ -99,12 +124,14 @@ std::optional<std::string> read_object(const json& body, const std::string& wher
   return std::string(strip(read_text(field, where)));
 }
 
-void add_wording(std::vector<Wording>& wordings, std::string text, bool held_out) {
-  const auto same = std::find_if(wordings.begin(), wordings.end(), [&](const Wording& w) { return w.prompt == text; });
+/// Of the same text twice the first place of the subject counts.
+void add_wording(std::vector<Wording>& wordings, Wording wording) {
+  const auto same =
+      std::find_if(wordings.begin(), wordings.end(), [&](const Wording& w) { return w.prompt == wording.prompt; });
   if (same == wordings.end()) {
-    wordings.push_back({std::move(text), held_out});
+    wordings.push_back(std::move(wording));
   } else {
-    same->held_out |= held_out;
+    same->held_out |= wording.held_out;
   }
 }
 
@@ -117,7 +144,7 @@ const RelationTexts* find_relation(const Relations& relations, const std::option
   return &found->second;
 }
 
-std::vector<Wording> read_wordings(const json& record, const json& body, const Relations& relations, const Fact& fact,
+std::vector<Wording> read_wordings(const json& record, const json& body, const Relations& relations, Fact& fact,
                                    const std::string& where) {
   const Field prompt = find_field(body, {"prompt"});
   const RelationTexts* relation = find_relation(relations, fact.relation, where);
@@ -128,13 +155,13 @@ std::vector<Wording> read_wordings(const json& record, const json& body, const R
   }
   std::vector<Wording> wordings;
   if (prompt) {
-    add_wording(wordings, read_prompt(prompt, fact.subject, where), false);
-    for (std::string& text : read_paraphrases(record, fact.subject, where))
-      add_wording(wordings, std::move(text), false);
+    const auto place = read_subject_place(record, body, where);
+    add_wording(wordings, read_prompt(prompt, fact.subject, place, where, fact.remark));
+    for (auto& wording : read_paraphrases(record, fact.subject, where)) add_wording(wordings, std::move(wording));
   }
   if (relation != nullptr) {
     for (const Wording& wording : relation->templates) {
-      add_wording(wordings, filled(wording.prompt, fact.subject), wording.held_out);
+      add_wording(wordings, filled(wording.prompt, fact.subject, wording.held_out));
     }
   }
   return wordings;
@@ -148,12 +175,12 @@ class TemplateList {
   void add(const json& text, const std::string& place, bool held_out) {
     if (!text.is_string()) return fail(": " + place + " is " + one_line(text.dump()) + "; expected a string with {}");
     const auto wording = text.get<std::string>();
-    if (const std::size_t slots = count_slots(wording); slots != 1) {
+    if (const std::size_t slots = count_of(kSubjectSlot, wording); slots != 1) {
       return fail(": " + place + " " + in_quotes(wording) + " has {} " + std::to_string(slots) +
                   " times; expected it once, where the subject goes");
     }
     if (holds(wording, std::string_view("\0", 1))) return fail(": " + place + " holds a zero byte");
-    add_wording(held_out ? held_out_ : others_, wording, held_out);
+    add_wording(held_out ? held_out_ : others_, {wording, held_out});
   }
 
   void fail(const std::string& what) {
@@ -163,7 +190,7 @@ class TemplateList {
   RelationTexts take() {
     if (others_.empty() && held_out_.empty()) fail(" has no wordings");
     RelationTexts texts{std::move(others_), std::move(fault_)};
-    for (Wording& wording : held_out_) add_wording(texts.templates, std::move(wording.prompt), true);
+    for (Wording& wording : held_out_) add_wording(texts.templates, std::move(wording));
     return texts;
   }
 
@@ -225,7 +252,7 @@ Fact read_fact(const json& record, const Relations& relations, Need need, const 
   Fact fact;
   const Field subject = find_field(body, {"subject"});
   if (!subject) throw Error(label + ": has no \"subject\"");
-  fact.subject = read_text(subject, label);
+  fact.subject = std::string(strip(read_text(subject, label)));
   if (need == Need::kSubject) return fact;
 
   if (const auto id = given_id(record)) {

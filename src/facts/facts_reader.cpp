@@ -120,7 +120,8 @@ std::string column_name(std::string_view cell) {
 /// The names of columns that mean something, and whether an empty cell is the same as none.
 const std::map<std::string, bool, std::less<>>& known_columns() {
   static const auto kColumns = [] {
-    std::map<std::string, bool, std::less<>> columns{{"subject", false}, {"prompt", true}, {"rephrase_prompt", true}};
+    std::map<std::string, bool, std::less<>> columns{
+        {"subject", false}, {"prompt", true}, {"rephrase_prompt", true}, {"subject_at", true}};
     for (const char* name : kIdNames) columns.emplace(name, true);
     for (const char* name : kRelationNames) columns.emplace(name, true);
     for (const char* name : kObjectNames) columns.emplace(name, false);

@@ -61,19 +61,20 @@ struct Surroundings {
 
 /// Throws Error.
 Surroundings surroundings_of(const Tokenizer& tokenizer, const Fact& fact, SpecialTokens special) {
-  const auto& prompt = fact.wordings.front().prompt;
+  const auto& wording = fact.wordings.front();
+  const auto& prompt = wording.prompt;
+  const auto& subject = wording.subject;
   const auto tokens = tokenizer.encode_prompt(prompt, special);
-  const auto range = find_subject(tokens, prompt, fact.subject);
-  const auto subject_begin = prompt.find(fact.subject), subject_end = subject_begin + fact.subject.size();
-  const auto end = std::max(tokens[range.end - 1].end, subject_end);
-  auto begin = std::min(tokens[range.begin].begin, subject_begin);
+  const auto range = tokens_of_subject(tokens, prompt, subject);
+  const auto end = std::max(tokens[range.end - 1].end, subject.end);
+  auto begin = std::min(tokens[range.begin].begin, subject.begin);
   std::string front;
-  if (begin < subject_begin && prompt[begin] == ' ' && begin > 0 && is_word_end(prompt[begin - 1])) {
+  if (begin < subject.begin && prompt[begin] == ' ' && begin > 0 && is_word_end(prompt[begin - 1])) {
     front = "a";  // any word does: that the space is not at the front of a text is what counts for SentencePiece
   } else if (range.begin > 0) {
     begin = std::min(begin, tokens[range.begin - 1].begin);
   }
-  return {front + prompt.substr(begin, subject_begin - begin), prompt.substr(subject_end, end - subject_end),
+  return {front + prompt.substr(begin, subject.begin - begin), prompt.substr(subject.end, end - subject.end),
           range.end - range.begin};
 }
 
@@ -119,6 +120,7 @@ std::variant<Swap, NoSwap> SwapPartners::partner_of(const Fact& fact) const {
   const auto& [relation, group] = *by_relation_.find(*fact.relation);
   const auto others = std::to_string(group.size() - 1) + (group.size() == 2 ? " other fact" : " other facts");
   if (group.size() == 1) return NoSwap{"no other fact of the relation " + in_quotes(relation) + " has an object"};
+  const auto& wording = fact.wordings.front();
   try {
     const auto around = surroundings_of(tokenizer_, fact, options_.special_tokens);
     const Place place{relation, around.before, around.behind};
@@ -133,8 +135,8 @@ std::variant<Swap, NoSwap> SwapPartners::partner_of(const Fact& fact) const {
       const auto& other = *facts[drawn < own_begin ? drawn : drawn + own_size];
       if (other.subject == fact.subject) continue;
       try {
-        return Swap{&other, counter_prompt_of_subject(tokenizer_, fact.wordings.front().prompt, fact.subject,
-                                                      other.subject, options_.special_tokens)};
+        return Swap{&other, counter_prompt_of_subject(tokenizer_, wording.prompt, wording.subject, other.subject,
+                                                      options_.special_tokens)};
       } catch (const Error&) {  // its tokens run together with others; the next one's may not
       }
     }

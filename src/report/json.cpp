@@ -77,6 +77,7 @@ void add_tokens(Json& json, const TracePrompt& prompt, const TokenTexts& texts) 
   json["token_bytes"] = std::move(bytes);
   json["token_ids"] = prompt.token_ids;
   json["subject_range"] = {prompt.subject_range.begin, prompt.subject_range.end};
+  json["subject_span"] = {prompt.subject_span.begin, prompt.subject_span.end};
 }
 
 void add_counter(Json& json, const CounterPrompt& counter, const TokenTexts& texts) {

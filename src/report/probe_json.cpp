@@ -38,6 +38,7 @@ std::string_view name_of(KnownRule::Measure measure) {
 
 Json wording_json(const Wording& wording, const ProbedWording& probed) {
   return {{"prompt", to_valid_utf8(wording.prompt)},
+          {"subject_span", {wording.subject.begin, wording.subject.end}},
           {"held_out", wording.held_out},
           {"probability", number(probed.probability)},
           {"rank", probed.rank},

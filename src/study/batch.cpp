@@ -58,9 +58,11 @@ struct Job {
 // Tokens and subject, or a verdict.
 void read_prompt(const Tokenizer& tokenizer, const Decoder& model, const Fact& fact, const BatchOptions& options,
                  BatchResult& result) {
-  const auto& text = fact.wordings.front().prompt;
+  const auto& wording = fact.wordings.front();
+  const auto& text = wording.prompt;
   result.prompt.prompt = text;
   result.prompt.subject = fact.subject;
+  result.prompt.subject_span = wording.subject;
   std::vector<Token> tokens;
   try {
     tokens = tokenizer.encode_prompt(text, options.special_tokens);
@@ -77,7 +79,7 @@ void read_prompt(const Tokenizer& tokenizer, const Decoder& model, const Fact& f
   }
   result.prompt.token_ids = ids_of(tokens);
   try {
-    result.prompt.subject_range = find_subject(tokens, text, fact.subject);
+    result.prompt.subject_range = tokens_of_subject(tokens, text, wording.subject);
   } catch (const Error& error) {
     result.verdict = Verdict::failed(Cause::kSubject, fact.where + ": " + error.what());
     return;

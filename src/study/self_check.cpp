@@ -76,7 +76,8 @@ class Checker {
     read.subject = subject;
     const auto tokens = check_.tokenizer.encode_prompt(prompt);
     read.token_ids = ids_of(tokens);
-    read.subject_range = find_subject(tokens, prompt, subject);
+    read.subject_span = find_subject(prompt, subject);
+    read.subject_range = tokens_of_subject(tokens, prompt, read.subject_span);
     return read;
   }
 

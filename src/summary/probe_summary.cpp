@@ -51,6 +51,18 @@ struct Reader {
     return value->get<double>();
   }
 
+  /// Bytes of a text; none in files of before there was the field.
+  std::optional<ByteRange> span(const json& object, const std::string& name) const {
+    const auto* value = value_at(object, name);
+    if (value == nullptr) return std::nullopt;
+    const auto is_place = [](const json& place) { return place.is_number_unsigned(); };
+    if (!value->is_array() || value->size() != 2 || !is_place((*value)[0]) || !is_place((*value)[1]) ||
+        (*value)[0] > (*value)[1]) {
+      refuse(name, value, "a pair of bytes");
+    }
+    return ByteRange{(*value)[0].get<std::size_t>(), (*value)[1].get<std::size_t>()};
+  }
+
   const json& list(const json& object, const std::string& name) const {
     const auto* value = value_at(object, name);
     if (value == nullptr || !value->is_array() || value->empty()) refuse(name, value, "a list with an entry or more");
@@ -86,7 +98,7 @@ struct ProbeSummary::Line {
     relation = name != nullptr && name->is_string() ? name->get<std::string>() : kNoRelation;
     const auto subject = read.text(line, "subject");
     for (const auto& wording : read.list(line, "wordings")) {
-      wordings.push_back({wording_of(read.text(wording, "prompt"), subject),
+      wordings.push_back({wording_of(read.text(wording, "prompt"), subject, read.span(wording, "subject_span")),
                           read.flag(wording, "held_out"),
                           {read.flag(wording, "said"), read.probability(wording, "probability")}});
     }
@@ -223,10 +235,13 @@ void ProbeSummary::add_fact(const Line& line) {
   }
 }
 
-std::string wording_of(std::string_view prompt, std::string_view subject) {
-  const auto begin = subject.empty() ? std::string_view::npos : prompt.find(subject);
-  if (begin == std::string_view::npos) return std::string(prompt);
-  return std::string(prompt.substr(0, begin)) + "{}" + std::string(prompt.substr(begin + subject.size()));
+std::string wording_of(std::string_view prompt, std::string_view subject, std::optional<ByteRange> place) {
+  if (!place || prompt.substr(std::min(place->begin, prompt.size()), place->size()) != subject) {
+    const auto begin = subject.empty() ? std::string_view::npos : prompt.find(subject);
+    if (begin == std::string_view::npos) return std::string(prompt);
+    place = ByteRange{begin, begin + subject.size()};
+  }
+  return std::string(prompt.substr(0, place->begin)) + "{}" + std::string(prompt.substr(place->end));
 }
 
 }  // namespace rometrace

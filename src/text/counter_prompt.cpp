@@ -62,17 +62,18 @@ class Difference {
 
 }  // namespace
 
-CounterPrompt counter_prompt_of_subject(const Tokenizer& tokenizer, std::string_view prompt, std::string_view subject,
+CounterPrompt counter_prompt_of_subject(const Tokenizer& tokenizer, std::string_view prompt, const ByteRange& place,
                                         std::string_view counter_subject, SpecialTokens special) {
   const auto tokens = tokenizer.encode_prompt(prompt, special);
-  const auto range = find_subject(tokens, prompt, subject);
+  const auto range = tokens_of_subject(tokens, prompt, place);
+  const auto subject = prompt.substr(place.begin, place.size());
   const auto name = in_quotes(counter_subject, kShownTextBytes);
   if (counter_subject.empty()) {
     throw Error("the counter subject is empty; expected what is to stand in place of " +
                 in_quotes(subject, kShownTextBytes));
   }
   CounterPrompt counter{std::string(prompt), std::string(counter_subject), {}};
-  counter.prompt.replace(prompt.find(subject), subject.size(), counter_subject);
+  counter.prompt.replace(place.begin, place.size(), counter_subject);
   counter.token_ids = encode_counter(tokenizer, counter.prompt, special);
   const auto ids = ids_of(tokens);
   if (counter.token_ids == ids) {

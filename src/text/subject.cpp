@@ -1,44 +1,119 @@
 #include "rometrace/text/subject.hpp"
 
+#include <charconv>
+#include <optional>
+#include <vector>
+
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
 
 namespace rometrace {
 namespace {
 
-std::size_t find_first(std::string_view prompt, std::string_view subject) {
-  if (subject.empty()) {
-    throw Error("the subject of the prompt " + in_quotes(prompt, kShownTextBytes) +
-                " is empty; expected a part of the prompt");
+std::optional<std::size_t> whole_number(std::string_view text) {
+  std::size_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return number;
+}
+
+std::vector<ByteRange> occurrences(std::string_view prompt, std::string_view subject) {
+  std::vector<ByteRange> places;
+  for (auto at = prompt.find(subject); at != std::string_view::npos; at = prompt.find(subject, at + 1)) {
+    places.push_back({at, at + subject.size()});
   }
-  const std::size_t at = prompt.find(subject);
-  if (at == std::string_view::npos) {
-    throw Error("subject " + in_quotes(subject, kShownTextBytes) + " is not in the prompt " +
-                in_quotes(prompt, kShownTextBytes) +
-                "; expected it letter for letter; check its spelling, capitals and spaces");
-  }
-  return at;
+  return places;
 }
 
 }  // namespace
 
-TokenRange find_subject(std::span<const Token> tokens, std::string_view prompt, std::string_view subject) {
-  const std::size_t begin = find_first(prompt, subject);
-  const std::size_t end = begin + subject.size();
+SubjectPlace SubjectPlace::parse(std::string_view text) {
+  if (text == "first") return {};
+  if (text == "last") return {.which = Which::kLast};
+  const auto colon = text.find(':');
+  if (colon == std::string_view::npos) {
+    if (const auto number = whole_number(text); number && *number >= 1) {
+      return {.which = Which::kNumber, .number = *number};
+    }
+  } else {
+    const auto begin = whole_number(text.substr(0, colon)), end = whole_number(text.substr(colon + 1));
+    if (begin && end && *begin < *end) return {.which = Which::kBytes, .bytes = {*begin, *end}};
+  }
+  throw Error(in_quotes(text) +
+              "; expected first, last, the number of an occurrence from 1, or bytes of the prompt as 4:9");
+}
+
+std::size_t count_of(std::string_view part, std::string_view text) {
+  std::size_t count = 0;
+  for (auto at = text.find(part); at != std::string_view::npos; at = text.find(part, at + part.size())) ++count;
+  return count;
+}
+
+ByteRange find_subject(std::string_view prompt, std::string_view subject, const SubjectPlace& place) {
+  if (subject.empty()) {
+    throw Error("the subject of the prompt " + in_quotes(prompt, kShownTextBytes) +
+                " is empty; expected a part of the prompt");
+  }
+  const auto places = occurrences(prompt, subject);
+  if (places.empty()) {
+    throw Error("subject " + in_quotes(subject, kShownTextBytes) + " is not in the prompt " +
+                in_quotes(prompt, kShownTextBytes) +
+                "; expected it letter for letter; check its spelling, capitals and spaces");
+  }
+  switch (place.which) {
+    case SubjectPlace::Which::kFirst:
+      return places.front();
+    case SubjectPlace::Which::kLast:
+      return places.back();
+    case SubjectPlace::Which::kNumber:
+      if (place.number <= places.size()) return places[place.number - 1];
+      throw Error("subject " + in_quotes(subject, kShownTextBytes) + " is in the prompt " +
+                  in_quotes(prompt, kShownTextBytes) + " " + std::to_string(places.size()) +
+                  (places.size() == 1 ? " time" : " times") + "; expected " + std::to_string(place.number));
+    case SubjectPlace::Which::kBytes:
+      break;
+  }
+  for (const auto& found : places) {
+    if (found == place.bytes) return found;
+  }
+  const auto& [begin, end] = place.bytes;
+  const auto there = begin < prompt.size() ? in_quotes(prompt.substr(begin, end - begin), kShownTextBytes) : "nothing";
+  throw Error("bytes " + std::to_string(begin) + ":" + std::to_string(end) + " of the prompt " +
+              in_quotes(prompt, kShownTextBytes) + " are " + there + "; expected the subject " +
+              in_quotes(subject, kShownTextBytes) + ", which begins at byte " + std::to_string(places.front().begin));
+}
+
+PlacedSubject fill_slot(std::string_view text, std::string_view subject) {
+  const auto slots = count_of(kSubjectSlot, text);
+  if (slots != 1) {
+    throw Error(in_quotes(text) + " has {} " + std::to_string(slots) + " times; expected it once");
+  }
+  const auto slot = text.find(kSubjectSlot);
+  PlacedSubject placed{std::string(text.substr(0, slot)), {slot, slot + subject.size()}};
+  placed.prompt.append(subject).append(text.substr(slot + kSubjectSlot.size()));
+  return placed;
+}
+
+TokenRange tokens_of_subject(std::span<const Token> tokens, std::string_view prompt, const ByteRange& subject) {
   TokenRange range{tokens.size(), 0};
   for (std::size_t i = 0; i < tokens.size(); ++i) {
     // An empty token (a SentencePiece model's leading "▁") shares no byte with anything.
-    const bool shares_a_byte = tokens[i].begin < tokens[i].end && tokens[i].begin < end && begin < tokens[i].end;
+    const bool shares_a_byte =
+        tokens[i].begin < tokens[i].end && tokens[i].begin < subject.end && subject.begin < tokens[i].end;
     if (!shares_a_byte) continue;
     if (range.begin == tokens.size()) range.begin = i;
     range.end = i + 1;
   }
   if (range.begin >= range.end) {
-    throw Error("subject " + in_quotes(subject, kShownTextBytes) + " of the prompt " +
-                in_quotes(prompt, kShownTextBytes) +
+    throw Error("subject " + in_quotes(prompt.substr(subject.begin, subject.size()), kShownTextBytes) +
+                " of the prompt " + in_quotes(prompt, kShownTextBytes) +
                 " has no token of its own; expected at least one; the tokeniser drops these characters");
   }
   return range;
+}
+
+TokenRange find_subject(std::span<const Token> tokens, std::string_view prompt, std::string_view subject) {
+  return tokens_of_subject(tokens, prompt, find_subject(prompt, subject));
 }
 
 }  // namespace rometrace

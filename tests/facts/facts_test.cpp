@@ -71,6 +71,41 @@ TEST_CASE("CounterFact's original layout gives the true target and the paraphras
   CHECK(facts.sources.at(0).layout == "CounterFact, JSON");
 }
 
+TEST_CASE("each wording has the subject where its slot was, or where subject_at says, or first") {
+  const Facts facts =
+      read_text_as_facts(R"({"relations": {"feels": {"wordings": ["The sentiment of '{}' is", "{} is"]}},
+    "facts": [{"subject": "time", "relation": "feels"},
+              {"subject": " time\t", "prompt": "time after time is"},
+              {"subject": "time", "prompt": "time after time is", "subject_at": "last"},
+              {"subject": "time", "prompt": "time after time is", "subject_at": 2},
+              {"subject": "time", "prompt": "time after time is", "subject_at": [11, 15]},
+              {"subject": "time", "prompt": "f(){} // time is", "subject_at": "7:11"},
+              {"subject": "time", "prompt": "f(){} // time is", "subject_at": "9:13"},
+              {"subject": "time", "prompt": "In time, {} is"},
+              {"subject": "time", "prompt": "time is", "subject_at": "2"},
+              {"subject": "time", "prompt": "time is", "subject_at": true}]})");
+  const auto& both = fact_at(facts, 0).wordings;
+  REQUIRE(both.size() == 2);
+  CHECK(both[0].subject == ByteRange{18, 22});
+  CHECK(both[1].subject == ByteRange{0, 4});
+  CHECK(fact_at(facts, 0).remark.empty());
+  CHECK(fact_at(facts, 1).subject == "time");
+  CHECK(fact_at(facts, 1).wordings.front().subject == ByteRange{0, 4});
+  CHECK(fact_at(facts, 1).remark == Contains("2 times; the first was taken (subject_at chooses)"));
+  for (const std::size_t place : {2, 3, 4}) {
+    CHECK(fact_at(facts, place).wordings.front().subject == ByteRange{11, 15});
+    CHECK(fact_at(facts, place).remark.empty());
+  }
+  CHECK(bad_at(facts, 5).message == Contains("bytes 7:11 of the prompt"));
+  CHECK(fact_at(facts, 6).wordings.front().prompt == "f(){} // time is");
+  CHECK(fact_at(facts, 6).wordings.front().subject == ByteRange{9, 13});
+  CHECK(fact_at(facts, 7).wordings.front().subject == ByteRange{9, 13});
+  CHECK(fact_at(facts, 7).remark == Contains("has {} and, elsewhere, the subject \"time\""));
+  CHECK(bad_at(facts, 8).message ==
+        Contains("subject_at: subject \"time\" is in the prompt \"time is\" 1 time; expected 2"));
+  CHECK(bad_at(facts, 9).message == Contains("subject_at is \"true\"; expected first, last"));
+}
+
 TEST_CASE("CounterFact's flat layout gives ground_truth and the rephrased prompt") {
   const Facts facts = read_text_as_facts(R"([{"case_id": 3087, "prompt": "David Robinson plays the sport",
     "target_new": "baseball", "subject": "David Robinson", "ground_truth": "basketball",

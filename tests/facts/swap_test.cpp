@@ -51,7 +51,7 @@ bool fits(const Fact& fact, const Fact& other) {
   if (!other.object || other.relation != fact.relation) return false;
   if (other.subject == fact.subject || other.object == fact.object) return false;
   try {
-    counter_prompt_of_subject(tokenizer(), fact.wordings.front().prompt, fact.subject, other.subject);
+    counter_prompt_of_subject(tokenizer(), fact.wordings.front().prompt, fact.wordings.front().subject, other.subject);
     return true;
   } catch (const Error&) {
     return false;
@@ -73,8 +73,8 @@ void check_against_all_pairs(const Facts& facts, std::size_t every) {
     if (swap == nullptr) continue;
     ++found;
     CHECK(fits(fact, *swap->partner));
-    const auto expected =
-        counter_prompt_of_subject(tokenizer(), fact.wordings.front().prompt, fact.subject, swap->partner->subject);
+    const auto expected = counter_prompt_of_subject(tokenizer(), fact.wordings.front().prompt,
+                                                    fact.wordings.front().subject, swap->partner->subject);
     CHECK(swap->counter.prompt == expected.prompt);
     CHECK(swap->counter.subject == swap->partner->subject);
     CHECK(swap->counter.token_ids == expected.token_ids);

@@ -53,14 +53,15 @@ class Study {
   }
 
  private:
-  void add(const std::string& subject, std::string prompt, const std::string& object) {
+  void add(const std::string& subject, const std::string& prompt, const std::string& object) {
     Fact fact;
     fact.record = static_cast<std::int64_t>(records.size()) + 1;
     fact.where = "facts, record " + std::to_string(fact.record);
     fact.id = std::to_string(fact.record);
     fact.subject = subject;
     fact.object = object;
-    fact.wordings = {{prompt.replace(prompt.find("{}"), 2, subject), false}};
+    auto placed = fill_slot(prompt, subject);
+    fact.wordings = {{std::move(placed.prompt), false, placed.subject}};
     records.emplace_back(std::move(fact));
   }
 

@@ -204,6 +204,9 @@ TEST_CASE("a wording is its prompt with the subject's first occurrence left open
   CHECK(wording_of("In Paris, Paris is", "Paris") == "In {}, Paris is");
   CHECK(wording_of("no subject", "Paris") == "no subject");
   CHECK(wording_of("text", "") == "text");
+  CHECK(wording_of("The sentiment of 'time' is", "time") == "The sen{}nt of 'time' is");  // of before places were kept
+  CHECK(wording_of("The sentiment of 'time' is", "time", ByteRange{18, 22}) == "The sentiment of '{}' is");
+  CHECK(wording_of("Paris is", "Paris", ByteRange{4, 90}) == "{} is");  // a place that is not the subject's
 }
 
 }  // namespace

@@ -27,7 +27,8 @@ Ids ids_of(std::string_view text, SpecialTokens special = SpecialTokens::kAsText
 }
 
 std::string refused_subject(std::string_view prompt, std::string_view subject, std::string_view counter) {
-  auto message = testing::message_of<Error>([&] { counter_prompt_of_subject(tokenizer(), prompt, subject, counter); });
+  auto message = testing::message_of<Error>(
+      [&] { counter_prompt_of_subject(tokenizer(), prompt, find_subject(prompt, subject), counter); });
   CHECK(testing::is_one_line(message));
   return message;
 }
@@ -41,15 +42,18 @@ std::string refused_text(std::string_view prompt, std::string_view counter) {
 // How the demo's tokeniser cuts the texts below:
 // Miles| Davis| plays| the, Bob| Mar|ley| plays| the, Paul| plays| the, An|na|'s, An|ge|'s, E|van|s, E|d|os, A| is
 
-TEST_CASE("another subject takes the first one's place, token for token") {
+TEST_CASE("another subject takes the place of the one that is meant, token for token") {
   const auto counter =
-      counter_prompt_of_subject(tokenizer(), "On drums: Bob Marley, with Bob Marley", "Bob Marley", "Tom Marley");
+      counter_prompt_of_subject(tokenizer(), "On drums: Bob Marley, with Bob Marley", {10, 20}, "Tom Marley");
   CHECK(counter.prompt == "On drums: Tom Marley, with Bob Marley");
   CHECK(counter.subject == "Tom Marley");
   CHECK(counter.token_ids == ids_of(counter.prompt));
+  const auto second =
+      counter_prompt_of_subject(tokenizer(), "On drums: Bob Marley, with Bob Marley", {27, 37}, "Tom Marley");
+  CHECK(second.prompt == "On drums: Bob Marley, with Tom Marley");
   const auto tokens = tokenizer().encode("Anna's");
   const auto range = find_subject(tokens, "Anna's", "na");
-  const auto within = counter_prompt_of_subject(tokenizer(), "Anna's", "na", "ge");
+  const auto within = counter_prompt_of_subject(tokenizer(), "Anna's", {2, 4}, "ge");
   REQUIRE(within.token_ids.size() == tokens.size());
   for (std::size_t i = 0; i < tokens.size(); ++i) {
     CHECK((within.token_ids[i] == tokens[i].id) == (i < range.begin || i >= range.end));
@@ -114,7 +118,7 @@ TEST_CASE("a whole other prompt may differ anywhere") {
 }
 
 TEST_CASE("special tokens are parsed where that is asked for") {
-  const auto counter = counter_prompt_of_subject(tokenizer(), "A is", "A", "<|endoftext|>", SpecialTokens::kParse);
+  const auto counter = counter_prompt_of_subject(tokenizer(), "A is", {0, 1}, "<|endoftext|>", SpecialTokens::kParse);
   CHECK(counter.token_ids == ids_of("<|endoftext|> is", SpecialTokens::kParse));
   CHECK(counter_prompt_of_text(tokenizer(), "A is", "<|endoftext|> is", SpecialTokens::kParse).token_ids ==
         counter.token_ids);

@@ -50,6 +50,39 @@ TEST_CASE("a subject that is not there is an error that names it") {
   CHECK(testing::is_one_line(complaint("a\nb")));
 }
 
+TEST_CASE("a place names an occurrence, and bytes must be the subject's") {
+  const std::string_view prompt = "time and time again: aaa";
+  const auto at = [&](std::string_view subject, std::string_view place) {
+    return find_subject(prompt, subject, SubjectPlace::parse(place));
+  };
+  CHECK(find_subject(prompt, "time") == ByteRange{0, 4});
+  CHECK(at("time", "first") == ByteRange{0, 4});
+  CHECK(at("time", "1") == ByteRange{0, 4});
+  CHECK(at("time", "2") == ByteRange{9, 13});
+  CHECK(at("time", "last") == ByteRange{9, 13});
+  CHECK(at("time", "9:13") == ByteRange{9, 13});
+  CHECK(at("aa", "last") == ByteRange{22, 24});  // they overlap
+  const auto complaint = [&](std::string_view subject, std::string_view place) {
+    return testing::message_of<Error>([&] { at(subject, place); });
+  };
+  CHECK(complaint("time", "3") == Contains("2 times; expected 3"));
+  CHECK(complaint("time", "9:12") == Contains("are \"tim\"; expected the subject \"time\", which begins at byte 0"));
+  CHECK(complaint("time", "90:94") == Contains("are nothing"));
+  CHECK(complaint("clock", "last") == Contains("is not in the prompt"));
+  for (const auto* text : {"0", "", "second", "-1", "4:4", "5:4", "4:", ":4", "1:2:3", "1 ", "99999999999999999999"}) {
+    CAPTURE(text);
+    CHECK(complaint("time", text) == Contains("expected first, last, the number of an occurrence"));
+  }
+}
+
+TEST_CASE("a slot is the subject's place, wherever else its text stands") {
+  const auto placed = fill_slot("The sentiment of '{}' is", "time");
+  CHECK(placed.prompt == "The sentiment of 'time' is");
+  CHECK(placed.subject == ByteRange{18, 22});
+  CHECK(testing::message_of<Error>([] { fill_slot("{} and {}", "time"); }) == Contains("{} 2 times"));
+  CHECK(testing::message_of<Error>([] { fill_slot("none", "time"); }) == Contains("{} 0 times"));
+}
+
 TEST_CASE("a subject whose characters the tokeniser drops is an error") {
   const std::vector<Token> tokens = {{0, 0, 1}, {1, 3, 4}};
   CHECK(testing::message_of<Error>([&] { find_subject(tokens, "a  b", " "); }) == Contains("has no token of its own"));

@@ -9,12 +9,15 @@
 #include <variant>
 #include <vector>
 
+#include "rometrace/text/subject.hpp"
+
 namespace rometrace {
 
 /// One way of asking for a fact's object: the text to be continued, with the subject in place.
 struct Wording {
   std::string prompt;
-  bool held_out = false;  ///< marked in the file as kept from training
+  bool held_out = false;   ///< marked in the file as kept from training
+  ByteRange subject = {};  ///< where the subject stands in `prompt`
 
   bool operator==(const Wording&) const = default;
 };
@@ -25,10 +28,11 @@ struct Fact {
   std::string where;          ///< "known_1000.json, record 17" or "facts.csv, line 3", for messages
   std::string id;             ///< as given, else made from relation and subject (see `read_facts`)
   bool id_is_number = false;  ///< the file gives a whole number; `id` is its decimal text
-  std::string subject;        ///< part of the first wording, byte for byte
+  std::string subject;        ///< without white space around it; each wording says where it has it
   std::optional<std::string> relation;
   std::optional<std::string> object;  ///< without white space around it; never empty
   std::vector<Wording> wordings;      ///< never empty, without repeats; the first is the prompt that is traced
+  std::string remark;                 ///< one line on a choice that the record left open, and how it fell; else empty
 };
 
 /// A record that cannot be traced.
@@ -63,7 +67,10 @@ struct Facts {
 ///  - lists of tuples: "subject", "relation", "object" (or "attribute", "answer", "target", "ground_truth"), "prompt",
 ///    "id";
 /// each as JSON or as JSON Lines (relations then stand in a line of their own), and tuples as CSV with a header, the
-/// cells separated by commas, semicolons or tabs. A prompt or template with "{}" gets the subject there.
+/// cells separated by commas, semicolons or tabs.
+///
+/// A prompt or template with "{}" has the subject there, and nowhere else, even where its text occurs again; a whole
+/// text has it where "subject_at" says ("last", a number from 1, "B:E", [B, E]), else at its first occurrence.
 ///
 /// A fact's wordings are its own prompt, its paraphrases, then those of its relation: first those that are not held
 /// out. Relations that a file defines hold for the files after it too, until one defines the same name again.

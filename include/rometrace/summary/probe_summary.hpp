@@ -11,6 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include "rometrace/text/subject.hpp"
+
 namespace rometrace {
 
 /// An interval of shares, in [0, 1].
@@ -136,7 +138,8 @@ class ProbeSummary {
   std::map<std::string, Relation> relations_;
 };
 
-/// `prompt` with the first occurrence of `subject` replaced by "{}"; the prompt where it has none.
-std::string wording_of(std::string_view prompt, std::string_view subject);
+/// `prompt` with "{}" in the place of `subject`: at `place` or, where that is not known or is not the subject's, at its
+/// first occurrence; the prompt where it has none.
+std::string wording_of(std::string_view prompt, std::string_view subject, std::optional<ByteRange> place = {});
 
 }  // namespace rometrace

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "rometrace/text/subject.hpp"
 #include "rometrace/text/tokenizer.hpp"
 
 namespace rometrace {
@@ -17,10 +18,10 @@ struct CounterPrompt {
   std::vector<std::int32_t> token_ids;  ///< [T], as many as the prompt's, not all the same
 };
 
-/// `prompt` with `counter_subject` in place of the first occurrence of `subject`. Throws Error, in one line that shows
-/// both tokenisations, if that has another number of tokens or other tokens beside the subject's (see find_subject), or
-/// changes none; also where `subject` is not in the prompt, `counter_subject` is empty or a text cannot be tokenised.
-CounterPrompt counter_prompt_of_subject(const Tokenizer& tokenizer, std::string_view prompt, std::string_view subject,
+/// `prompt` with `counter_subject` in place of its bytes `subject`. Throws Error, in one line that shows both
+/// tokenisations, if that has another number of tokens or other tokens beside the subject's (see tokens_of_subject), or
+/// changes none; also where `counter_subject` is empty or a text cannot be tokenised.
+CounterPrompt counter_prompt_of_subject(const Tokenizer& tokenizer, std::string_view prompt, const ByteRange& subject,
                                         std::string_view counter_subject,
                                         SpecialTokens special = SpecialTokens::kAsText);
 

@@ -92,6 +92,7 @@ struct TracePrompt {
   std::string subject;
   std::vector<std::int32_t> token_ids;           ///< [T]
   TokenRange subject_range;                      ///< [b, e), 0 <= b < e <= T
+  ByteRange subject_span = {};                   ///< where `prompt` has `subject`
   std::vector<std::int32_t> target = {};         ///< the answer to follow, [K]; none: the model's own, of one token
   std::vector<std::int32_t> other_targets = {};  ///< further tokens whose probabilities are read; with K = 1 only
   std::optional<std::int32_t> foil = {};         ///< of the logit difference

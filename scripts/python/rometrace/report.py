@@ -66,9 +66,10 @@ LARGE = 60_000_000  # bytes; a browser takes seconds to load more
 
 COLUMNS = (
     "record", "id", "relation", "subject", "prompt", "object", "answer", "status", "cause", "reason",
+    "subject_at",
     "high", "low", "effect", "state", "mlp", "attn", "block",
 )  # fmt: skip
-"""Of the table of facts. state, mlp, attn: largest indirect effect over layers at the last subject token, null where
+"""Of the table of facts. subject_at: where the prompt has its subject, in UTF-16 units, as JavaScript counts. state, mlp, attn: largest indirect effect over layers at the last subject token, null where
 that is the prompt's last token or has no row. block: [block, begin, end) in base64 characters of the fact's grids, or
 null."""
 
@@ -232,6 +233,7 @@ def row_of(line: Line, record: dict[str, Any]) -> dict[str, Any]:
         "relation": text(fact.get("relation")),
         "subject": text(record.get("subject")),
         "prompt": text(record.get("prompt")),
+        "subject_at": place_of_subject(record),
         "object": text(fact.get("object")),
         "answer": text(answer),
         "status": record["status"],
@@ -240,6 +242,15 @@ def row_of(line: Line, record: dict[str, Any]) -> dict[str, Any]:
         "low": number(record.get("low_score")),
         "effect": number(record.get("total_effect")),
     }
+
+
+def place_of_subject(record: dict[str, Any]) -> int | None:
+    """Where the prompt, as it is shown, has its subject; None in records of before there was the field."""
+    prompt, span = record.get("prompt"), record.get("subject_span")
+    if not isinstance(prompt, str) or not span:
+        return None
+    before = prompt.encode()[: int(span[0])].decode(errors="replace")
+    return len(printable(before).encode("utf-16-le")) // 2
 
 
 def number(value: Any) -> float | None:

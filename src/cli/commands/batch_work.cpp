@@ -38,6 +38,19 @@ std::string causes_text(const std::map<std::string, std::int64_t>& causes) {
   return text;
 }
 
+// Says, once, what some facts left open and how it fell.
+void say_remarks(const Work& work) {
+  std::int64_t count = 0;
+  const std::string* first = nullptr;
+  for (const auto& item : work.items) {
+    const auto* fact = std::get_if<Fact>(item.record);
+    if (fact == nullptr || fact->remark.empty()) continue;
+    if (++count == 1) first = &fact->remark;
+  }
+  if (count == 0) return;
+  spdlog::warn("{}{}", *first, count == 1 ? "" : "; likewise in " + count_of(count - 1, "further fact"));
+}
+
 Work read_work(const FactsOptions& options) {
   std::vector<std::filesystem::path> files(options.files.begin(), options.files.end());
   for (std::size_t i = 0; i < files.size(); ++i) {
@@ -70,6 +83,7 @@ Work read_work(const FactsOptions& options) {
                  options.shard_source.empty() ? "" : ", from " + options.shard_source, work.items.size(),
                  count_of(work.selected, "fact"));
   }
+  say_remarks(work);
   return work;
 }
 

@@ -30,22 +30,51 @@
 namespace rometrace::cli {
 namespace {
 
+// The prompt with the subject in place; what the options leave open is said.
+PlacedSubject place_subject(const Options& options) {
+  const auto& [prompt, subject] = std::tie(options.prompt, options.subject);
+  if (strip(subject) != subject && !strip(subject).empty()) {
+    spdlog::warn("--subject {} has white space at its edge, whose tokens are corrupted too; leave it out",
+                 in_quotes(subject));
+  }
+  if (!options.subject_at && !subject.empty() && count_of(kSubjectSlot, prompt) == 1) {
+    if (count_of(subject, prompt) > 0) {
+      spdlog::warn(
+          "the prompt has {{}} and, elsewhere, the subject {}; {{}} is taken for its place (where {{}} is text, "
+          "give --subject-at)",
+          in_quotes(subject));
+    }
+    return fill_slot(prompt, subject);
+  }
+  const auto place = options.subject_at.value_or(SubjectPlace{});
+  PlacedSubject placed{prompt, options.subject_at
+                                   ? named("--subject-at", [&] { return find_subject(prompt, subject, place); })
+                                   : find_subject(prompt, subject)};
+  if (const auto count = count_of(subject, prompt); count > 1 && !options.subject_at) {
+    spdlog::warn("the subject {} is in the prompt {} times; the first is taken (--subject-at chooses)",
+                 in_quotes(subject), count);
+  }
+  return placed;
+}
+
 TracePrompt read_prompt(const Tokenizer& tokenizer, const Options& options) {
   if (options.prompt.empty()) throw Error("--prompt is empty; expected the text that the model continues");
-  const auto special = options.special_tokens ? SpecialTokens::kParse : SpecialTokens::kAsText;
-  const auto tokens = named("--prompt", [&] { return tokenizer.encode_prompt(options.prompt, special); });
   if (find_invalid_utf8(options.subject)) {
     throw Error("--subject: " + in_quotes(options.subject) + " is not UTF-8; expected whole characters");
   }
-  if (options.prompt.ends_with(' ')) {
+  auto placed = place_subject(options);
+  const auto special = options.special_tokens ? SpecialTokens::kParse : SpecialTokens::kAsText;
+  const auto tokens = named("--prompt", [&] { return tokenizer.encode_prompt(placed.prompt, special); });
+  if (placed.prompt.ends_with(' ')) {
     spdlog::warn(
         "the prompt ends with a space; most models' words begin with theirs, so the answer may be lost; leave it out");
   }
   TracePrompt prompt;
-  prompt.prompt = options.prompt;
+  prompt.prompt = std::move(placed.prompt);
   prompt.subject = options.subject;
   prompt.token_ids = ids_of(tokens);
-  prompt.subject_range = find_subject(tokens, options.prompt, options.subject);
+  prompt.subject_span = placed.subject;
+  prompt.subject_range = tokens_of_subject(tokens, prompt.prompt, prompt.subject_span);
   return prompt;
 }
 
@@ -76,7 +105,8 @@ void read_question(const Tokenizer& tokenizer, const Options& options, TraceReco
   const auto special = options.special_tokens ? SpecialTokens::kParse : SpecialTokens::kAsText;
   if (options.counter_subject) {
     record.counter = named("--counter-subject", [&] {
-      return counter_prompt_of_subject(tokenizer, prompt.prompt, prompt.subject, *options.counter_subject, special);
+      return counter_prompt_of_subject(tokenizer, prompt.prompt, prompt.subject_span, *options.counter_subject,
+                                       special);
     });
   } else if (options.counter_prompt) {
     record.counter = named("--counter-prompt", [&] {

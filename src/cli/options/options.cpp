@@ -200,15 +200,27 @@ Command parse_options(int argc, char** argv) {
 
   auto* prompt =
       value("--prompt", options.prompt, "Text that the model continues")->type_name("TEXT")->group(groups::kWhat);
-  auto* subject = value("--subject", options.subject, "The part of the prompt to corrupt (its first occurrence)")
-                      ->type_name("TEXT")
-                      ->group(groups::kWhat);
+  auto* subject =
+      value("--subject", options.subject, "The part of the prompt to corrupt; {} in the prompt is its place")
+          ->type_name("TEXT")
+          ->group(groups::kWhat);
+  auto* subject_at =
+      app.add_option_function<std::string>(
+             "--subject-at",
+             [&](const std::string& text) {
+               options.subject_at = named("--subject-at", [&] { return SubjectPlace::parse(text); });
+             },
+             "Which of its occurrences: first, last, a number from 1, or bytes B:E of the prompt [first]")
+          ->type_name("PLACE")
+          ->group(groups::kWhat)
+          ->needs(subject);
   auto* files =
       value("--facts", facts.files, "Trace every fact of these files instead (layouts: docs/formats.md); - is stdin")
           ->type_name("FILE")
           ->group(groups::kWhat)
           ->excludes(prompt)
-          ->excludes(subject);
+          ->excludes(subject)
+          ->excludes(subject_at);
   app.add_flag("--special-tokens", options.special_tokens,
                "Read <|endoftext|> and the like in the prompt as special tokens, not as text")
       ->group(groups::kWhat);

@@ -39,9 +39,10 @@ struct Options {
   std::optional<FactsOptions> facts;  ///< none: one prompt
   std::string prompt;
   std::string subject;
-  std::optional<std::string> model;     ///< folder or name; none: ROMETRACE_MODEL, else the demo model
-  std::optional<std::string> revision;  ///< of a model given by name; none: "main"
-  bool download = false;                ///< fetch a model that is not in the cache
+  std::optional<SubjectPlace> subject_at;  ///< none: the first occurrence, or {} in the prompt
+  std::optional<std::string> model;        ///< folder or name; none: ROMETRACE_MODEL, else the demo model
+  std::optional<std::string> revision;     ///< of a model given by name; none: "main"
+  bool download = false;                   ///< fetch a model that is not in the cache
   std::vector<Kind> kinds;
   PositionRule positions;
   std::int64_t window = 10;

@@ -897,7 +897,7 @@ class FactView {
   /** The prompt with its subject in bold, and the answer. */
   sentence(of, fact) {
     const [prompt, subject] = [of("prompt") ?? "", of("subject") ?? ""];
-    const at = subject ? prompt.indexOf(subject) : -1;
+    const at = of("subject_at") ?? (subject ? prompt.indexOf(subject) : -1);
     const parts = at < 0 ? [prompt] : [prompt.slice(0, at), make("b", {}, subject), prompt.slice(at + subject.length)];
     return make("p", { class: "prompt" }, "“", ...parts, "”", ...(of("answer") === null ? [] : [" → “", of("answer"), "”"]));
   }
