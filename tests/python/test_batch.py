@@ -291,3 +291,47 @@ def test_the_papers_facts_are_traced_by_any_model(
         assert len(lines) == 7
         for line in lines:
             validate(line)
+
+
+# --- the subject's place ------------------------------------------------------------------------------------------
+
+
+def span_text(line: dict[str, Any]) -> str:
+    begin, end = line["subject_span"]
+    return line["prompt"].encode()[begin:end].decode()
+
+
+def test_a_slot_is_the_subjects_place_in_the_trace_and_in_a_swap(batch, tmp_path):
+    template = "The sentiment of '{}' is"
+    facts = [
+        fact("time", "positive", prompt=template, relation="feels"),
+        fact("rain", "negative", prompt=template, relation="feels"),
+    ]
+    file = write_facts(tmp_path / "facts.json", facts)
+    _, first, _ = batch("--facts", file, "--all", *QUICK)
+    assert span_text(first) == "time" and first["subject_span"] == [18, 22]
+    begin, end = first["subject_range"]
+    corrupted = b"".join(bytes.fromhex(token) for token in first["token_bytes"][begin:end]).decode()
+    assert "time" in corrupted and "sen" not in corrupted
+    # the same as where the place is given by hand in the whole text
+    whole = write_facts(tmp_path / "whole.json", [facts[0] | {"prompt": first["prompt"], "subject_at": "last"}])
+    _, by_hand = batch("--facts", whole, "--all", *QUICK, "--noise-facts", file)
+    assert by_hand["grids"] == first["grids"]
+    _, *swapped = batch("--facts", file, "--all", "--corrupt", "swap", "--kinds", "state")
+    for line in swapped:
+        if line["status"] == "traced":
+            assert line["counter"]["prompt"] == template.replace("{}", line["counter"]["subject"])
+
+
+def test_a_choice_that_was_left_open_is_said_once(rometrace, tmp_path):
+    twice = fact(prompt="Miles Davis, Miles Davis plays the")
+    file = write_facts(tmp_path / "facts.json", [twice | {"id": "a"}, twice | {"id": "b"}, fact(id="c")])
+    done = rometrace("--facts", file, "--all", *QUICK, "-o", tmp_path / "results.jsonl")
+    lines = [line for line in done.stderr.splitlines() if "2 times; the first was taken" in line]
+    assert len(lines) == 1 and lines[0].endswith("likewise in 1 further fact"), done.stderr
+
+
+def test_white_space_around_a_subject_is_left_off(batch, tmp_path):
+    spaced, plain = (write_facts(tmp_path / f"{i}.json", [fact(text)]) for i, text in enumerate((" Miles Davis\t", "Miles Davis")))
+    (_, one), (_, other) = batch("--facts", spaced, *QUICK), batch("--facts", plain, *QUICK)
+    assert without_times(one) == without_times(other)

@@ -640,3 +640,33 @@ def test_being_killed_leaves_the_old_file_whole(executable, tmp_path):
             assert process.poll() is None, "the trace was over before it was killed"
         process.kill()
     assert target.read_text() == "old"
+
+
+# --- which of the subject's places ----------------------------------------------------------------------------------
+
+TWICE = ("--prompt", "Miles Davis and Miles Davis plays the", "--subject", "Miles Davis", "--kinds", "state", "--samples", "1")
+
+
+def test_a_subject_that_occurs_twice_is_said_and_can_be_chosen(rometrace):
+    first = rometrace(*TWICE)
+    assert "is in the prompt 2 times; the first is taken (--subject-at chooses)" in first.stderr
+    assert json.loads(first.stdout)["subject_span"] == [0, 11]
+    for place in ("last", "2", "16:27"):
+        chosen = rometrace(*TWICE, "--subject-at", place)
+        assert json.loads(chosen.stdout)["subject_span"] == [16, 27], place
+        assert "times" not in chosen.stderr
+    slot = rometrace("--prompt", "Miles Davis and {} plays the", *TWICE[2:])
+    assert json.loads(slot.stdout)["subject_span"] == [16, 27]
+    assert "has {} and, elsewhere, the subject" in slot.stderr
+
+
+def test_a_place_that_the_subject_has_not_is_refused(rometrace):
+    refused(rometrace(*TWICE, "--subject-at", "3"), "--subject-at", "2 times", "expected 3")
+    refused(rometrace(*TWICE, "--subject-at", "1:5"), "--subject-at", "iles", "begins at byte 0")
+    refused(rometrace(*TWICE, "--subject-at", "middle"), "--subject-at", "expected first, last")
+    refused(rometrace("--prompt", "a", "--subject-at", "1"), "--subject")
+
+
+def test_white_space_at_a_subjects_edge_is_said(rometrace):
+    done = rometrace(*MILES[:3], "Miles Davis ", "--kinds", "state", "--samples", "1")
+    assert done.returncode == 0 and "white space at its edge" in done.stderr
