@@ -5,13 +5,9 @@
 #include <string_view>
 #include <vector>
 
-namespace rometrace {
+#include "rometrace/text/byte_range.hpp"
 
-/// Bytes [begin, end) of a text.
-struct ByteRange {
-  std::size_t begin = 0;
-  std::size_t end = 0;
-};
+namespace rometrace {
 
 /// A text after a change of some of its characters, and which bytes of the original each byte comes from.
 class AlignedText {

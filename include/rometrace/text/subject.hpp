@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "rometrace/text/byte_range.hpp"
 #include "rometrace/text/tokenizer.hpp"
 
 namespace rometrace {
@@ -16,15 +17,6 @@ inline constexpr std::size_t kShownTextBytes = 200;
 struct TokenRange {
   std::size_t begin = 0;
   std::size_t end = 0;
-};
-
-/// Bytes [begin, end) of a text.
-struct ByteRange {
-  std::size_t begin = 0;
-  std::size_t end = 0;
-
-  std::size_t size() const { return end - begin; }
-  bool operator==(const ByteRange&) const = default;
 };
 
 /// Which of the places where a prompt has its subject's text is meant.
