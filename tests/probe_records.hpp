@@ -26,7 +26,7 @@ inline ProbeRecord probe_record(const std::string& relation, const std::vector<s
   record.result.alike = 1;
   std::string prompt = "S asks";
   for (std::size_t i = 0; i < ranks.size(); ++i) {
-    record.wordings.push_back({prompt, i + held_out >= ranks.size()});
+    record.wordings.push_back({prompt, i + held_out >= ranks.size(), {0, 1}});
     prompt += " again";
     ProbedWording wording;
     wording.probability = 1.0 / static_cast<double>(2 * ranks[i]);

@@ -70,7 +70,7 @@ std::optional<SubjectPlace> read_subject_place(const json& record, const json& b
 Wording read_prompt(const Field& field, const std::string& subject, const std::optional<SubjectPlace>& place,
                     const std::string& where, std::string& remark) {
   const std::string text = read_text(field, where);
-  const auto slots = count_of(kSubjectSlot, text);
+  const auto slots = occurrences_of(kSubjectSlot, text);
   if (slots > 1) {
     throw Error(where + ": " + field.name + " " + in_quotes(text) + " has {} " + std::to_string(slots) +
                 " times; expected it once");
@@ -86,9 +86,9 @@ Wording read_prompt(const Field& field, const std::string& subject, const std::o
     throw Error(where + ": subject " + in_quotes(subject) + " is not in the prompt " + in_quotes(text) +
                 "; check its spelling, or put {} in its place");
   }
-  if (!place && count_of(subject, text) > 1) {
+  if (!place && occurrences_of(subject, text) > 1) {
     remark = where + ": the subject " + in_quotes(subject) + " is in the prompt " + in_quotes(text) + " " +
-             std::to_string(count_of(subject, text)) + " times; the first was taken (subject_at chooses)";
+             std::to_string(occurrences_of(subject, text)) + " times; the first was taken (subject_at chooses)";
   }
   try {
     return {text, false, find_subject(text, subject, place.value_or(SubjectPlace{}))};
@@ -175,7 +175,7 @@ class TemplateList {
   void add(const json& text, const std::string& place, bool held_out) {
     if (!text.is_string()) return fail(": " + place + " is " + one_line(text.dump()) + "; expected a string with {}");
     const auto wording = text.get<std::string>();
-    if (const std::size_t slots = count_of(kSubjectSlot, wording); slots != 1) {
+    if (const std::size_t slots = occurrences_of(kSubjectSlot, wording); slots != 1) {
       return fail(": " + place + " " + in_quotes(wording) + " has {} " + std::to_string(slots) +
                   " times; expected it once, where the subject goes");
     }

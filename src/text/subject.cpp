@@ -17,7 +17,7 @@ std::optional<std::size_t> whole_number(std::string_view text) {
   return number;
 }
 
-std::vector<ByteRange> occurrences(std::string_view prompt, std::string_view subject) {
+std::vector<ByteRange> places_of(std::string_view prompt, std::string_view subject) {
   std::vector<ByteRange> places;
   for (auto at = prompt.find(subject); at != std::string_view::npos; at = prompt.find(subject, at + 1)) {
     places.push_back({at, at + subject.size()});
@@ -43,7 +43,7 @@ SubjectPlace SubjectPlace::parse(std::string_view text) {
               "; expected first, last, the number of an occurrence from 1, or bytes of the prompt as 4:9");
 }
 
-std::size_t count_of(std::string_view part, std::string_view text) {
+std::size_t occurrences_of(std::string_view part, std::string_view text) {
   std::size_t count = 0;
   for (auto at = text.find(part); at != std::string_view::npos; at = text.find(part, at + part.size())) ++count;
   return count;
@@ -54,7 +54,7 @@ ByteRange find_subject(std::string_view prompt, std::string_view subject, const 
     throw Error("the subject of the prompt " + in_quotes(prompt, kShownTextBytes) +
                 " is empty; expected a part of the prompt");
   }
-  const auto places = occurrences(prompt, subject);
+  const auto places = places_of(prompt, subject);
   if (places.empty()) {
     throw Error("subject " + in_quotes(subject, kShownTextBytes) + " is not in the prompt " +
                 in_quotes(prompt, kShownTextBytes) +
@@ -84,7 +84,7 @@ ByteRange find_subject(std::string_view prompt, std::string_view subject, const 
 }
 
 PlacedSubject fill_slot(std::string_view text, std::string_view subject) {
-  const auto slots = count_of(kSubjectSlot, text);
+  const auto slots = occurrences_of(kSubjectSlot, text);
   if (slots != 1) {
     throw Error(in_quotes(text) + " has {} " + std::to_string(slots) + " times; expected it once");
   }

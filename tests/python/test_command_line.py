@@ -661,9 +661,9 @@ def test_a_subject_that_occurs_twice_is_said_and_can_be_chosen(rometrace):
 
 
 def test_a_place_that_the_subject_has_not_is_refused(rometrace):
-    refused(rometrace(*TWICE, "--subject-at", "3"), "--subject-at", "2 times", "expected 3")
-    refused(rometrace(*TWICE, "--subject-at", "1:5"), "--subject-at", "iles", "begins at byte 0")
-    refused(rometrace(*TWICE, "--subject-at", "middle"), "--subject-at", "expected first, last")
+    refused(rometrace(*TWICE, "-q", "--subject-at", "3"), "--subject-at", "2 times", "expected 3")
+    refused(rometrace(*TWICE, "-q", "--subject-at", "1:5"), "--subject-at", "iles", "begins at byte 0")
+    refused(rometrace(*TWICE, "-q", "--subject-at", "middle"), "--subject-at", "expected first, last")
     refused(rometrace("--prompt", "a", "--subject-at", "1"), "--subject")
 
 

@@ -78,7 +78,7 @@ def test_the_groups_of_the_main_command_are_these(help_of):
         "Output",
         "Running",
     ]
-    assert groups["What to trace"] == ["--prompt", "--subject", "--facts", "--special-tokens"]
+    assert groups["What to trace"] == ["--prompt", "--subject", "--subject-at", "--facts", "--special-tokens"]
     assert groups["Output"] == ["-o, --output", "--json", "-v, --verbose", "-q, --quiet"]
     assert "--window" in groups["Method: what is restored"]
 

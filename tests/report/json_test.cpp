@@ -41,7 +41,7 @@ TraceRecord example() {
       grid(Kind::kState, 1, {0, 1}, {0.125, 0.25, 0.5, 0.375, 0, 1}, {0, 0.5, 0.25, 0, 0, 0}),
       grid(Kind::kAttn, 10, {0, 1}, {0, 0, 0, 0, 0, 0}, {0, 0, 0, 0, 0, 0}),
   };
-  record.prompt = {"A\xC3\xA9", "A", {3, 4}, {0, 1}};
+  record.prompt = {"A\xC3\xA9", "A", {3, 4}, {0, 1}, {0, 1}};
   record.options.corruption.sigma = 0.13462981581687927;
   record.texts.prompt = {"A", "\xC3"};
   record.texts.answer = "\xA9";
@@ -74,7 +74,7 @@ TEST_CASE("a traced record is this line") {
           R"("direction":"denoising","corruption":{"method":"noise"},"seed":1,"samples":10,)"
           R"("noise":{"rule":"s3","sigma":0.13462981581687927,"replace":false},"seconds":1.5},)"
           "\"prompt\":\"A\xC3\xA9\",\"subject\":\"A\",\"tokens\":[\"A\",\"\xEF\xBF\xBD\"],"
-          R"("token_bytes":["41","c3"],"token_ids":[3,4],"subject_range":[0,1],)"
+          R"("token_bytes":["41","c3"],"token_ids":[3,4],"subject_range":[0,1],"subject_span":[0,1],)"
           "\"answer\":\"\xEF\xBF\xBD\",\"answer_bytes\":\"a9\",\"answer_id\":7,"
           R"("answer_ids":[7],)"
           R"("prediction":" trumpet","prediction_bytes":"207472756d706574","prediction_id":8,"prediction_score":0.75,)"

@@ -26,10 +26,10 @@ TEST_CASE("a probed fact is this line") {
             R"("known_by":{"rule":"said:2","measure":"said","wordings":2,"rank":null},"subject":"S",)"
             R"("object_token":" trumpet","object_token_bytes":"207472756d706574","object_token_id":5,)"
             R"("candidates":4,"alike":1,)"
-            R"("wordings":[{"prompt":"S asks","held_out":false,"probability":0.5,"rank":1,"choice_rank":1,)"
+            R"("wordings":[{"prompt":"S asks","subject_span":[0,1],"held_out":false,"probability":0.5,"rank":1,"choice_rank":1,)"
             R"("said":true,"answer":" trumpet","answer_bytes":"207472756d706574","answer_id":5,)"
             R"("answer_probability":0.5},)"
-            R"({"prompt":"S asks again","held_out":true,"probability":0.125,"rank":4,"choice_rank":2,)"
+            R"({"prompt":"S asks again","subject_span":[0,1],"held_out":true,"probability":0.125,"rank":4,"choice_rank":2,)"
             "\"said\":false,\"answer\":\"\xEF\xBF\xBD\",\"answer_bytes\":\"e383\",\"answer_id\":6,"
             R"("answer_probability":0.5}],)"
             R"("said":true,"said_in":1,"choice_in":1,"best_rank":1,"known":false})");

@@ -38,7 +38,7 @@ Fact make_fact(const std::string& subject, std::optional<std::string> relation, 
   fact.subject = subject;
   fact.relation = std::move(relation);
   fact.object = std::move(object);
-  for (const auto& prompt : prompts) fact.wordings.push_back({prompt, false, find_subject(prompt, subject)});
+  for (const auto& prompt : prompts) fact.wordings.push_back({prompt, false, prompt.empty() ? ByteRange{} : find_subject(prompt, subject)});
   return fact;
 }
 

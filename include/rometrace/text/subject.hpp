@@ -36,7 +36,7 @@ struct SubjectPlace {
 inline constexpr std::string_view kSubjectSlot = "{}";
 
 /// How often a text has `part`, counted without overlaps from the left.
-std::size_t count_of(std::string_view part, std::string_view text);
+std::size_t occurrences_of(std::string_view part, std::string_view text);
 
 /// The bytes of `prompt` at which `subject` stands: its first occurrence, or the one that `place` names. Occurrences
 /// may overlap. Throws Error if the subject is empty, or is not there.

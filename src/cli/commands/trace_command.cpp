@@ -37,8 +37,8 @@ PlacedSubject place_subject(const Options& options) {
     spdlog::warn("--subject {} has white space at its edge, whose tokens are corrupted too; leave it out",
                  in_quotes(subject));
   }
-  if (!options.subject_at && !subject.empty() && count_of(kSubjectSlot, prompt) == 1) {
-    if (count_of(subject, prompt) > 0) {
+  if (!options.subject_at && !subject.empty() && occurrences_of(kSubjectSlot, prompt) == 1) {
+    if (occurrences_of(subject, prompt) > 0) {
       spdlog::warn(
           "the prompt has {{}} and, elsewhere, the subject {}; {{}} is taken for its place (where {{}} is text, "
           "give --subject-at)",
@@ -50,7 +50,7 @@ PlacedSubject place_subject(const Options& options) {
   PlacedSubject placed{prompt, options.subject_at
                                    ? named("--subject-at", [&] { return find_subject(prompt, subject, place); })
                                    : find_subject(prompt, subject)};
-  if (const auto count = count_of(subject, prompt); count > 1 && !options.subject_at) {
+  if (const auto count = occurrences_of(subject, prompt); count > 1 && !options.subject_at) {
     spdlog::warn("the subject {} is in the prompt {} times; the first is taken (--subject-at chooses)",
                  in_quotes(subject), count);
   }
