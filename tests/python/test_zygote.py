@@ -18,15 +18,23 @@ from zygote import Runner, ZygoteDied
 QUICK = ("--prompt", "Miles Davis plays the", "--subject", "Miles Davis", "--kinds", "state", "--samples", "2")
 
 
-@pytest.fixture
-def runner(bin_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runner]:
-    """One of its own, with a zygote of its own, whatever the environment says of the other tests."""
+@pytest.fixture(scope="module")
+def started(bin_dir: Path) -> Iterator[Runner]:
+    """One that the tests of this file share, with its zygote."""
     if not (bin_dir / "rometrace_zygote").exists():
         pytest.skip("there is no zygote: it is built on Linux only")
-    monkeypatch.delenv("ROMETRACE_TEST_ZYGOTE", raising=False)
     runner = Runner()
     yield runner
     runner.close()
+
+
+@pytest.fixture
+def runner(started: Runner, monkeypatch: pytest.MonkeyPatch) -> Runner:
+    """The same, as if new, whatever the environment says of the tests of other files."""
+    monkeypatch.delenv("ROMETRACE_TEST_ZYGOTE", raising=False)
+    started.only_processes = False
+    started.forks = started.processes = 0
+    return started
 
 
 def shown(done: subprocess.CompletedProcess[bytes]) -> tuple[int, bytes, bytes]:
@@ -92,6 +100,7 @@ def test_a_run_that_takes_too_long_is_killed(runner: Runner, bin_dir: Path, tmp_
 
 
 def test_the_death_of_the_zygote_is_told(runner: Runner, bin_dir: Path) -> None:
+    runner = Runner()  # with a zygote to kill
     command = [bin_dir / "rometrace", "--version"]
     assert runner.run(command, env=environment()).returncode == 0
     (zygote,) = runner.zygotes.values()
@@ -99,6 +108,7 @@ def test_the_death_of_the_zygote_is_told(runner: Runner, bin_dir: Path) -> None:
     zygote.process.wait()
     with pytest.raises(ZygoteDied, match="exit status: -9"):
         runner.run(command, env=environment())
+    runner.close()
 
 
 def test_what_a_fork_would_not_show_takes_a_process(
