@@ -3,7 +3,8 @@
 list(GET _torch_pin 1 _pinned_version)
 if(NOT "${_pinned_version}" MATCHES "^${ROMETRACE_TORCH_VERSION}([^0-9]|$)")
   message(FATAL_ERROR "rometrace: ${ROMETRACE_TORCH_LIBRARY_DIR} is of torch ${ROMETRACE_TORCH_VERSION}, expected "
-    "${_pinned_version}, which ${Python_EXECUTABLE} has and the wheel's metadata ask for; leave ROMETRACE_TORCH_ROOT out")
+    "${_pinned_version}, which ${Python_EXECUTABLE} has and the wheel's metadata ask for; leave "
+    "ROMETRACE_TORCH_ROOT out")
 endif()
 file(WRITE "${PROJECT_BINARY_DIR}/torch_version.txt" "${ROMETRACE_TORCH_VERSION}\n")
 

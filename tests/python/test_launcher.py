@@ -157,10 +157,11 @@ def test_the_wheel_asks_for_the_minor_version_of_the_torch_of_the_python_that_bu
     torch = make_torch(tmp_path, "2.11.3+cpu")
     script = repository / "cmake/wheel/torch_pin.py"
     asking = f"import sys; sys.path[:0] = [{str(script.parent)!r}]; import torch_pin; print(torch_pin.dynamic_metadata({{}}, {{}}))"
-    found = [
-        subprocess.run([sys.executable, "-S", *command], env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=True).stdout
-        for command in ([script], ["-c", asking])
-    ]
+    found = []
+    for command in ([script], ["-c", asking]):
+        path = {"PYTHONPATH": str(tmp_path)}
+        done = subprocess.run([sys.executable, "-S", *command], env=path, capture_output=True, text=True, check=True)
+        found.append(done.stdout)
     assert found == [f"{torch}\n2.11.3+cpu\n", "{'dependencies': ['torch==2.11.*']}\n"]
 
 

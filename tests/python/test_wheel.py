@@ -214,9 +214,9 @@ def test_a_compiler_is_out_of_sight(installed: Environment) -> None:
     """Or else the tests above say less than they seem to."""
     if not installed.hidden:
         pytest.skip("hiding the system's compilers and libraries needs root and mount namespaces")
-    look = "import glob, os; print(os.path.getsize(os.path.realpath('/usr/bin/gcc')), os.listdir('/usr/include'), glob.glob('/usr/lib/*/libcurl.so.4'))"
+    look = "import os; print(os.path.getsize(os.path.realpath('/usr/bin/gcc')), os.listdir('/usr/include'))"
     if Path("/usr/bin/gcc").exists():
-        assert installed.run("python", "-c", look).stdout.startswith("0 [] ")
+        assert installed.run("python", "-c", look).stdout == "0 []\n"
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """The command rometrace of a wheel: becomes the program that the wheel holds, linked against the environment's torch.
 
-It does not import torch, which would take a second; it looks which version there is, as libtorch's functions differ from
-one minor version to the next and the program would stop at its start, or worse.
+It does not import torch, which would take a second; it looks which version there is, as libtorch's functions differ
+from one minor version to the next and the program would stop at its start, or worse.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def minor_of(version: str) -> str:
 
 
 def find_torch(site: Path) -> Path:
-    """The torch that the program is to load: beside the package, where it looks by itself, or else where Python's is."""
+    """The torch that the program is to load: the one beside the package, where it looks by itself, or else Python's."""
     beside = site / "torch"
     if (beside / "lib").is_dir():
         return beside
@@ -67,8 +67,8 @@ def torch_settings(wheel: Path) -> dict[str, str]:
     found = version_of(torch)
     if minor_of(found) != wanted:
         raise LauncherError(
-            f"{torch} is torch {found or 'of an unknown version'}, expected {wanted}, with which this rometrace was built; "
-            f"{remedy}"
+            f"{torch} is torch {found or 'of an unknown version'}, expected {wanted}, with which this rometrace was "
+            f"built; {remedy}"
         )
     if torch.parent == wheel.parent:
         return {}

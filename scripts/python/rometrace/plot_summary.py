@@ -458,7 +458,9 @@ def make_figure(picture: Picture, arguments: argparse.Namespace) -> Any:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = Parser(prog=program_name(), description="Draws the averages that rometrace summary wrote, as in the paper.")
+    parser = Parser(
+        prog=program_name(), description="Draws the averages that rometrace summary wrote, as in the paper."
+    )
     parser.add_argument("input", nargs="?", default="-", help="the summary (default: standard input)")
     add_output(parser)
     parser.add_argument("--figure", choices=FIGURES, default="heatmap", help="default: %(default)s")
