@@ -132,6 +132,7 @@ std::shared_ptr<const Decoder> load_model(const Options& options, const std::fil
     spdlog::warn("--memory does not bound the weights of --engine gradient, which needs all layers at once");
   }
   auto model = Decoder::load(folder, load);
+  for (const auto& remark : model->config().remarks) spdlog::warn("{}", remark);
   spdlog::debug("{}: {} parameters loaded in {:.2f} s", folder.string(), model->parameter_count(), loading.seconds());
   if (model->streamed()) {
     spdlog::info("the weights, {}, do not fit in {}: each layer is read from the files when it is used",

@@ -27,6 +27,7 @@ struct FamilyEntry {
   std::string_view name;
   std::vector<std::string_view> classes;
   void (*read)(const ConfigFields&, DecoderConfig&);
+  std::vector<std::string_view> idle;  ///< fields that change nothing, or nothing beside another that is there
 };
 
 const std::vector<FamilyEntry>& families();
@@ -120,6 +121,9 @@ void check_nothing_unsupported(const ConfigFields& fields) {
   for (const auto* name : {"use_bidirectional_attention", "alibi"}) {
     if (fields.has_value(name) && fields.at(name) != false) fields.refuse(name, "expected false");
   }
+  if (fields.has("is_causal") && fields.at("is_causal") != true) {  // null, too, means false
+    fields.refuse("is_causal", "expected true: queries that see what comes after them are not computed");
+  }
   if (fields.has_value("pruned_heads") && !fields.at("pruned_heads").empty()) {
     fields.refuse("pruned_heads", "expected none: models with heads cut out cannot be traced");
   }
@@ -159,7 +163,8 @@ Rotary read_rotary(const ConfigFields& scaling, const DecoderConfig& config, dou
   Rotary rotary;
   rotary.width = config.head_width;
   rotary.theta = scaling.positive_or_null("rope_theta", theta);
-  const char* type_name = scaling.has_value("rope_type") || !scaling.has_value("type") ? "rope_type" : "type";
+  const bool has_old_name = scaling.has_value("type");
+  const char* type_name = scaling.has_value("rope_type") || !has_old_name ? "rope_type" : "type";
   const auto type = scaling.text(type_name, "default");
   const auto need = [&](const char* name) {
     if (!scaling.has_value(name)) {
@@ -214,21 +219,22 @@ void check_rotary_width(const ConfigFields& fields, const Rotary& rotary, const 
                 std::to_string(config.head_width) + "; expected an even number of them, from 2 up");
 }
 
-/// The object that says how positions turn, or one with no fields.
+/// The object that says how positions turn, or one with no fields. Of two, the older one counts unless it is empty.
 ConfigFields rotary_fields(const ConfigFields& fields) {
-  for (const auto* name : {"rope_scaling", "rope_parameters"}) {
-    if (fields.has_value(name)) return fields.object(name);
-  }
-  return {json::object(), "", ""};
+  if (fields.has_value("rope_scaling") && !fields.at("rope_scaling").empty()) return fields.object("rope_scaling");
+  return fields.object_or_none("rope_parameters");
 }
 
 /// The part of each head that turns: GPT-NeoX's alone is not all of it.
 double rotary_part(const ConfigFields& fields, const ConfigFields& scaling, double part, const DecoderConfig& config) {
-  part = scaling.positive_or_null("partial_rotary_factor", part);
+  const auto* name = "partial_rotary_factor";
+  part = scaling.positive_or_null(name, part);
   if (part > 1) fields.refuse("the rotary part of a head is " + std::to_string(part) + "; expected at most 1");
-  if (part != 1 && config.family != Family::kGptNeoX) {
-    scaling.refuse("partial_rotary_factor",
-                   "expected 1: " + std::string(to_string(config.family)) + " turns whole heads");
+  if (config.family == Family::kGptNeoX) return part;
+  for (const auto* of : {&scaling, &fields}) {
+    if (of->positive_or_null(name, 1) != 1) {
+      of->refuse(name, "expected 1: " + std::string(to_string(config.family)) + " turns whole heads");
+    }
   }
   return part;
 }
@@ -236,6 +242,9 @@ double rotary_part(const ConfigFields& fields, const ConfigFields& scaling, doub
 /// Rotary positions of all layers alike, of a part of each head.
 void read_rotary(const ConfigFields& fields, const char* theta_name, double part, DecoderConfig& config) {
   const auto scaling = rotary_fields(fields);
+  for (const auto* type : {"full_attention", "sliding_attention"}) {
+    if (scaling.has_value(type)) scaling.refuse(type, "expected none: positions of all layers turn alike");
+  }
   std::optional<double> trained_positions;
   if (fields.has_value("original_max_position_embeddings")) {
     trained_positions = fields.positive_number("original_max_position_embeddings", 1);
@@ -276,6 +285,23 @@ void set_windows(DecoderConfig& config, const std::vector<bool>& sliding, std::i
   }
 }
 
+/// Layers that slide, as sliding_layers() says, and their window where there is one.
+void read_windows(const ConfigFields& fields, bool windows, const std::function<bool(std::int64_t)>& slides,
+                  DecoderConfig& config) {
+  const auto sliding = sliding_layers(fields, config, [&](auto layer) { return windows && slides(layer); });
+  if (windows) {
+    set_windows(config, sliding, fields.size("sliding_window", 4096, kMaxSize));
+  } else if (std::ranges::find(sliding, true) != sliding.end()) {
+    fields.refuse("layer_types",
+                  "expected \"full_attention\" only, as there is no window (sliding_window is null, or "
+                  "use_sliding_window is not true)");
+  }
+}
+
+bool is_null(const ConfigFields& fields, const char* name) {
+  return fields.has(name) && !fields.has_value(name);
+}
+
 // ---- Families ----
 
 void read_gpt2_sizes(const ConfigFields& fields, DecoderConfig& config) {
@@ -299,8 +325,6 @@ void read_gpt2(const ConfigFields& fields, DecoderConfig& config) {
   if (!fields.flag("scale_attn_weights", true)) config.attention_scale = 1;
   config.scale_attn_by_inverse_layer_idx = fields.flag("scale_attn_by_inverse_layer_idx", false);
   config.tie_word_embeddings = fields.flag("tie_word_embeddings", true);
-  // reorder_and_upcast_attn takes the scores of half-precision models in float32, as is always done here. Dropout does
-  // nothing outside training; the other fields are about generation, saving and training.
 }
 
 void read_gptj(const ConfigFields& fields, DecoderConfig& config) {
@@ -384,6 +408,9 @@ void read_gpt_neox(const ConfigFields& fields, DecoderConfig& config) {
   config.layers = fields.size("num_hidden_layers", 44, kMaxLayers);
   config.heads = fields.size("num_attention_heads", 64, kMaxSize);
   heads_share_width(fields, "num_attention_heads", "hidden_size", config);
+  if (fields.has_value("head_dim") && fields.at("head_dim") != config.head_width) {
+    fields.refuse("head_dim", "expected none, or hidden_size / num_attention_heads");
+  }
   config.mlp_width = fields.size("intermediate_size", 24576, kMaxSize);
   config.activation = fields.activation("hidden_act", "gelu");
   config.norm.epsilon = fields.positive_number("layer_norm_eps", 1e-5);
@@ -408,7 +435,7 @@ void read_opt(const ConfigFields& fields, DecoderConfig& config) {
   config.learned_positions = config.max_positions + config.position_offset;
   const bool before = fields.flag("do_layer_norm_before", true);
   if (!before) config.order = BlockOrder::kPostNorm;
-  config.final_norm = before && !fields.flag("_remove_final_layer_norm", false);
+  config.final_norm = !fields.flag("_remove_final_layer_norm", false) && before;
   config.query_bias = config.projection_bias = config.mlp_bias = fields.flag("enable_bias", true);
   config.tie_word_embeddings = fields.flag("tie_word_embeddings", true);
 }
@@ -464,12 +491,11 @@ void read_mistral(const ConfigFields& fields, DecoderConfig& config) {
   defaults.max_positions = 4096 * 32;
   defaults.mlp_width = 14336;
   defaults.kv_heads = 8;
-  if (fields.has("num_key_value_heads") && !fields.has_value("num_key_value_heads")) defaults.kv_heads = 0;
+  if (is_null(fields, "num_key_value_heads")) defaults.kv_heads = 0;
   read_llama_sizes(fields, defaults, config);
   read_rotary(fields, "rope_theta", 1, config);
-  if (fields.has("sliding_window") && !fields.has_value("sliding_window")) return;  // null: none
-  const auto window = fields.size("sliding_window", 4096, kMaxSize);
-  set_windows(config, std::vector<bool>(config.attention.size(), true), window);
+  read_windows(
+      fields, !is_null(fields, "sliding_window"), [](auto) { return true; }, config);
 }
 
 void read_qwen(const ConfigFields& fields, bool third, DecoderConfig& config) {
@@ -484,12 +510,9 @@ void read_qwen(const ConfigFields& fields, bool third, DecoderConfig& config) {
   config.query_bias = third ? fields.flag("attention_bias", false) : true;
   config.projection_bias = third && config.query_bias;
   config.query_key_norms = third;
-  const bool windows = fields.flag("use_sliding_window", false) &&
-                       !(fields.has("sliding_window") && !fields.has_value("sliding_window"));
-  const auto sliding = sliding_layers(fields, config, [&](auto layer) {
-    return windows && layer >= fields.count("max_window_layers", 28, kMaxLayers);
-  });
-  if (windows) set_windows(config, sliding, fields.size("sliding_window", 4096, kMaxSize));
+  const bool windows = fields.flag("use_sliding_window", false) && !is_null(fields, "sliding_window");
+  const auto slides = [&](auto layer) { return layer >= fields.count("max_window_layers", 28, kMaxLayers); };
+  read_windows(fields, windows, slides, config);
 }
 
 void read_qwen2(const ConfigFields& fields, DecoderConfig& config) {
@@ -551,7 +574,7 @@ void read_gemma2(const ConfigFields& fields, DecoderConfig& config) {
   read_gemma2_parts(fields, config);
   read_rotary(fields, "rope_theta", 1, config);
   const auto cap = [&](const char* name, double fallback) {
-    return fields.has(name) && !fields.has_value(name) ? 0 : fields.positive_number(name, fallback);
+    return is_null(fields, name) ? 0 : fields.positive_number(name, fallback);
   };
   config.attention_softcap = cap("attn_logit_softcapping", 50);
   config.logit_softcap = cap("final_logit_softcapping", 30);
@@ -575,42 +598,189 @@ void read_gemma3(const ConfigFields& fields, DecoderConfig& config) {
   set_windows(config, sliding, fields.size("sliding_window", 4096, kMaxSize));
 
   config.learned_positions = 0;
-  const bool by_type = fields.has_value("rope_parameters");
-  const ConfigFields none(json::object(), "");
-  const auto of_type = [&](const char* type) {
-    const auto both = fields.object("rope_parameters");
-    for (const auto* of_all : {"rope_type", "type", "rope_theta", "factor"}) {
-      if (both.has_value(of_all))
-        both.refuse(of_all, "expected none here, but in full_attention and sliding_attention");
+  const auto by_type = fields.object_or_none("rope_parameters");
+  for (const auto* of_all : {"rope_type", "type", "rope_theta", "factor"}) {
+    if (by_type.has_value(of_all)) {
+      by_type.refuse(of_all, "expected none here, but in full_attention and sliding_attention");
     }
-    return both.has_value(type) ? both.object(type) : none;
-  };
-  auto global = by_type ? of_type("full_attention") : none;
-  if (fields.has_value("rope_scaling")) global = global.with(fields.object("rope_scaling"));
-  const auto local = by_type ? of_type("sliding_attention") : none;
+  }
+  const auto scaling = fields.object_or_none("rope_scaling");
+  if (scaling.has_value("type") && !scaling.has_value("rope_type") && scaling.at("type") != "default") {
+    scaling.refuse("type", "expected none, but rope_type: transformers does not read the old name in Gemma 3");
+  }
+  const auto global = by_type.object_or_none("full_attention").with(scaling);
+  const auto local = by_type.object_or_none("sliding_attention");
   config.rotary = {read_rotary(global, config, fields.positive_number("rope_theta", 1e6)),
                    read_rotary(local, config, fields.positive_number("rope_local_base_freq", 10000))};
   check_rotary_width(fields, config.rotary.front(), config);
   for (std::size_t layer = 0; layer < sliding.size(); ++layer) config.attention[layer].rotary = sliding[layer] ? 1 : 0;
 }
 
+// Fields of any family that change nothing in a forward pass: of generation, of training, of what a call returns, of
+// classifiers, of saving.
+constexpr std::array kIdleFields = std::to_array<std::string_view>({
+    "_attn_implementation_autoset",
+    "_attn_implementation_internal",
+    "_commit_hash",
+    "_name_or_path",
+    "_num_labels",
+    "architectures",  // within text_config, like model_type
+    "assistant_confidence_threshold",
+    "assistant_lookbehind",
+    "attention_dropout",
+    "attn_implementation",
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "bos_token_id",
+    "cache_implementation",
+    "chunk_size_feed_forward",
+    "classifier_dropout",
+    "cross_attention_hidden_size",
+    "decoder_start_token_id",
+    "diversity_penalty",
+    "do_sample",
+    "dtype",
+    "early_stopping",
+    "encoder_no_repeat_ngram_size",
+    "encoder_repetition_penalty",
+    "eos_token_id",
+    "epsilon_cutoff",
+    "eta_cutoff",
+    "exponential_decay_length_penalty",
+    "finetuning_task",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "gradient_checkpointing",
+    "id2label",
+    "initializer_range",
+    "is_decoder",
+    "label2id",
+    "length_penalty",
+    "max_length",
+    "min_length",
+    "model_type",
+    "name_or_path",
+    "no_repeat_ngram_size",
+    "num_assistant_tokens",
+    "num_assistant_tokens_schedule",
+    "num_beam_groups",
+    "num_beams",
+    "num_labels",
+    "num_return_sequences",
+    "output_attentions",
+    "output_hidden_states",
+    "output_past",
+    "output_scores",
+    "pad_token_id",
+    "prefix",
+    "problem_type",
+    "remove_invalid_values",
+    "repetition_penalty",
+    "return_dict",
+    "return_dict_in_generate",
+    "rope_parameters.finetuned",
+    "rope_scaling.finetuned",
+    "sep_token_id",
+    "suppress_tokens",
+    "target_lookbehind",
+    "task_specific_params",
+    "temperature",
+    "tf_legacy_loss",
+    "tie_encoder_decoder",
+    "tokenizer_class",
+    "top_k",
+    "top_p",
+    "torch_dtype",
+    "torchscript",
+    "transformers_version",
+    "typical_p",
+    "unsloth_fixed",
+    "unsloth_version",
+    "use_bfloat16",
+    "use_cache",
+});
+
 const std::vector<FamilyEntry>& families() {
   static const std::vector<FamilyEntry> all{
-      // GPT2Model is the body alone: its head is the embedding.
-      {Family::kGpt2, "gpt2", {"GPT2LMHeadModel", "GPT2DoubleHeadsModel", "GPT2Model"}, read_gpt2},
-      {Family::kGptJ, "gptj", {"GPTJForCausalLM"}, read_gptj},
-      {Family::kGptNeo, "gpt_neo", {"GPTNeoForCausalLM", "GPTNeoModel"}, read_gpt_neo},
-      {Family::kGptNeoX, "gpt_neox", {"GPTNeoXForCausalLM"}, read_gpt_neox},
-      {Family::kOpt, "opt", {"OPTForCausalLM", "OPTModel"}, read_opt},
-      {Family::kLlama, "llama", {"LlamaForCausalLM", "LLaMAForCausalLM"}, read_llama},
-      {Family::kMistral, "mistral", {"MistralForCausalLM"}, read_mistral},
-      {Family::kQwen2, "qwen2", {"Qwen2ForCausalLM"}, read_qwen2},
-      {Family::kQwen3, "qwen3", {"Qwen3ForCausalLM"}, read_qwen3},
-      {Family::kGemma, "gemma", {"GemmaForCausalLM"}, read_gemma},
-      {Family::kGemma2, "gemma2", {"Gemma2ForCausalLM"}, read_gemma2},
-      {Family::kGemma3, "gemma3_text", {"Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"}, read_gemma3},
+      // GPT2Model is the body alone: its head is the embedding. reorder_and_upcast_attn takes the scores of models in
+      // half precision in float32, as is always done here; n_ctx says nothing beside n_positions.
+      {Family::kGpt2,
+       "gpt2",
+       {"GPT2LMHeadModel", "GPT2DoubleHeadsModel", "GPT2Model"},
+       read_gpt2,
+       {"attn_pdrop", "embd_pdrop", "n_ctx", "reorder_and_upcast_attn", "resid_pdrop", "summary_activation",
+        "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj"}},
+      {Family::kGptJ,
+       "gptj",
+       {"GPTJForCausalLM"},
+       read_gptj,
+       {"attn_pdrop", "embd_pdrop", "n_ctx", "resid_pdrop", "rotary", "scale_attn_weights", "summary_activation",
+        "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj"}},
+      // attention_types says nothing beside attention_layers.
+      {Family::kGptNeo,
+       "gpt_neo",
+       {"GPTNeoForCausalLM", "GPTNeoModel"},
+       read_gpt_neo,
+       {"attention_types", "embed_dropout", "resid_dropout", "summary_activation", "summary_first_dropout",
+        "summary_proj_to_labels", "summary_type", "summary_use_proj"}},
+      // Of rope_parameters and rope_scaling one counts, here and below.
+      {Family::kGptNeoX,
+       "gpt_neox",
+       {"GPTNeoXForCausalLM"},
+       read_gpt_neox,
+       {"hidden_dropout", "partial_rotary_factor", "rope_parameters", "rope_theta"}},
+      {Family::kOpt,
+       "opt",
+       {"OPTForCausalLM", "OPTModel"},
+       read_opt,
+       {"activation_dropout", "dropout", "init_std", "layerdrop"}},
+      {Family::kLlama,
+       "llama",
+       {"LlamaForCausalLM", "LLaMAForCausalLM"},
+       read_llama,
+       {"max_sequence_length", "pretraining_tp", "rope_parameters"}},
+      {Family::kMistral, "mistral", {"MistralForCausalLM"}, read_mistral, {"rope_parameters"}},
+      // The window's fields say nothing where use_sliding_window is false, max_window_layers nothing beside
+      // layer_types.
+      {Family::kQwen2,
+       "qwen2",
+       {"Qwen2ForCausalLM"},
+       read_qwen2,
+       {"max_window_layers", "rope_parameters", "sliding_window", "use_mrope"}},
+      {Family::kQwen3,
+       "qwen3",
+       {"Qwen3ForCausalLM"},
+       read_qwen3,
+       {"max_window_layers", "rope_parameters", "sliding_window"}},
+      {Family::kGemma, "gemma", {"GemmaForCausalLM"}, read_gemma, {"hidden_activation", "rope_parameters"}},
+      {Family::kGemma2, "gemma2", {"Gemma2ForCausalLM"}, read_gemma2, {"hidden_act", "rope_parameters"}},
+      // The last six are of the part that sees pictures.
+      {Family::kGemma3,
+       "gemma3_text",
+       {"Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"},
+       read_gemma3,
+       {"_sliding_window_pattern", "boi_token_index", "eoi_token_index", "image_token_id", "image_token_index",
+        "mm_tokens_per_image", "vision_config"}},
   };
   return all;
+}
+
+/// What is to be said of fields that are on no list: neither used, nor refused, nor known to be idle.
+std::vector<std::string> remarks_on(const ConfigFields& fields, const FamilyEntry& entry, const std::string& where) {
+  constexpr std::size_t kShown = 8;
+  std::string names;
+  std::size_t count = 0;
+  for (const auto& full : fields.unused()) {
+    std::string_view name = full;
+    if (constexpr std::string_view text = "text_config."; name.starts_with(text)) name.remove_prefix(text.size());
+    if (std::ranges::find(kIdleFields, name) != kIdleFields.end()) continue;
+    if (std::ranges::find(entry.idle, name) != entry.idle.end()) continue;
+    if (count++ < kShown) names += (names.empty() ? "" : ", ") + one_line(full);
+  }
+  if (count == 0) return {};
+  if (count > kShown) names += " and " + std::to_string(count - kShown) + " more";
+  return {where + ": these fields are passed over: " + names +
+          "; should they change what the model computes, then the numbers are not its own"};
 }
 
 }  // namespace
@@ -642,6 +812,7 @@ DecoderConfig parse_config(std::string_view text, const std::string& where) {
   }
   if (config.embedding_width == 0) config.embedding_width = config.width;
   config.attention.resize(static_cast<std::size_t>(config.layers));
+  config.remarks = remarks_on(fields, entry, where);
   return config;
 }
 

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cmath>
+#include <functional>
 #include <utility>
 
 #include "rometrace/error.hpp"
@@ -32,16 +33,55 @@ constexpr std::array<std::pair<std::string_view, Activation>, 13> kActivations{{
 
 }  // namespace
 
+ConfigFields::ConfigFields(json values, std::string where)
+    : parts_{{std::move(values), ""}}, where_(std::move(where)), used_(std::make_shared<std::set<std::string>>()) {}
+
+std::pair<const json*, std::string> ConfigFields::find(const char* name) const {
+  std::pair<const json*, std::string> found{nullptr, parts_.front().prefix + name};
+  for (const auto& part : parts_) {
+    used_->insert(part.prefix + name);
+    if (found.first == nullptr && part.values.contains(name)) found = {&part.values.at(name), part.prefix + name};
+  }
+  return found;
+}
+
+const json& ConfigFields::at(const char* name) const {
+  return *find(name).first;
+}
+
 ConfigFields ConfigFields::object(const char* name) const {
-  if (!has(name)) refuse(prefix_ + name + " is absent; expected an object of fields");
-  if (!at(name).is_object()) refuse(name, "expected an object of fields");
-  return {at(name), where_, prefix_ + name + "."};
+  const auto [value, full] = find(name);
+  if (value == nullptr) refuse(full + " is absent; expected an object of fields");
+  if (!value->is_object()) refuse(name, "expected an object of fields");
+  return {{{*value, full + "."}}, *this};
+}
+
+ConfigFields ConfigFields::object_or_none(const char* name) const {
+  if (has_value(name)) return object(name);
+  return {{{json::object(), full_name(name) + "."}}, *this};
 }
 
 ConfigFields ConfigFields::with(const ConfigFields& other) const {
-  auto both = *this;
-  both.values_.update(other.values_);
-  return both;
+  auto parts = other.parts_;
+  parts.insert(parts.end(), parts_.begin(), parts_.end());
+  return {std::move(parts), *this};
+}
+
+std::vector<std::string> ConfigFields::unused() const {
+  std::vector<std::string> names;
+  const std::function<void(const json&, const std::string&)> look = [&](const json& values, const std::string& prefix) {
+    for (const auto& [name, value] : values.items()) {
+      const auto full = prefix + name;
+      if (!used_->contains(full)) {
+        names.push_back(full);
+      } else if (const auto inner = used_->lower_bound(full + ".");
+                 value.is_object() && inner != used_->end() && inner->starts_with(full + ".")) {
+        look(value, full + ".");
+      }
+    }
+  };
+  for (const auto& part : parts_) look(part.values, part.prefix);
+  return names;
 }
 
 void ConfigFields::refuse(const std::string& complaint) const {
@@ -49,7 +89,7 @@ void ConfigFields::refuse(const std::string& complaint) const {
 }
 
 void ConfigFields::refuse(const char* name, const std::string& expected) const {
-  refuse(prefix_ + name + " is " + one_line(at(name).dump()) + "; " + expected);
+  refuse(full_name(name) + " is " + one_line(at(name).dump()) + "; " + expected);
 }
 
 std::int64_t ConfigFields::whole_number(const char* name, std::int64_t least, std::int64_t most) const {
@@ -74,7 +114,7 @@ std::int64_t ConfigFields::size(const char* name, const char* other_name, std::i
                                 std::int64_t maximum) const {
   const std::int64_t value = size(name, size(other_name, fallback, maximum), maximum);
   if (const std::int64_t other = size(other_name, value, maximum); other != value) {
-    refuse(prefix_ + other_name + " is " + std::to_string(other) + ", but " + name + " is " + std::to_string(value) +
+    refuse(full_name(other_name) + " is " + std::to_string(other) + ", but " + name + " is " + std::to_string(value) +
            ": two names of one size; remove the wrong one");
   }
   return value;

@@ -1,31 +1,38 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "rometrace/model/config.hpp"
 
 namespace rometrace {
 
 /// The fields of one config.json, or of an object within it. Every complaint names the file, the field, the value found
-/// and the one expected.
+/// and the one expected. Whoever asks for a field has it noted, in whatever part and copy it is asked for: what is left
+/// at the end was not used.
 class ConfigFields {
  public:
-  /// `values` is an object; `prefix` goes before its fields' names in messages ("text_config.").
-  ConfigFields(nlohmann::json values, std::string where, std::string prefix = "")
-      : values_(std::move(values)), where_(std::move(where)), prefix_(std::move(prefix)) {}
+  /// `values` is an object.
+  ConfigFields(nlohmann::json values, std::string where);
 
-  bool has(const char* name) const { return values_.contains(name); }
-  bool has_value(const char* name) const { return has(name) && !values_.at(name).is_null(); }  ///< and not null
-  const nlohmann::json& at(const char* name) const { return values_.at(name); }
+  bool has(const char* name) const { return find(name).first != nullptr; }
+  bool has_value(const char* name) const { return has(name) && !at(name).is_null(); }  ///< and not null
+  const nlohmann::json& at(const char* name) const;                                    ///< has(name) holds
 
   /// The object of that name. Throws Error if there is none.
   ConfigFields object(const char* name) const;
+  ConfigFields object_or_none(const char* name) const;  ///< null, or absent: one without fields
 
-  /// These fields, and those of another object, which come before them.
+  /// These fields, and those of another object of the same file, which come before them.
   ConfigFields with(const ConfigFields& other) const;
+
+  /// Names of all fields that nobody asked for, "text_config.x" of one within an object whose fields were asked for.
+  std::vector<std::string> unused() const;
 
   /// Throws Error.
   [[noreturn]] void refuse(const std::string& complaint) const;
@@ -49,11 +56,21 @@ class ConfigFields {
   Activation activation(const char* name, std::string_view fallback) const;
 
  private:
+  /// Fields of one object; its own name goes before theirs in messages ("text_config.").
+  struct Part {
+    nlohmann::json values;
+    std::string prefix;
+  };
+
+  ConfigFields(std::vector<Part> parts, const ConfigFields& of)
+      : parts_(std::move(parts)), where_(of.where_), used_(of.used_) {}
+  std::pair<const nlohmann::json*, std::string> find(const char* name) const;  ///< value, or null; full name
+  std::string full_name(const char* name) const { return find(name).second; }
   std::int64_t whole_number(const char* name, std::int64_t least, std::int64_t most) const;
 
-  nlohmann::json values_;
+  std::vector<Part> parts_;  // the first that has a field counts
   std::string where_;
-  std::string prefix_;
+  std::shared_ptr<std::set<std::string>> used_;  // full names; shared by all parts of a file
 };
 
 // So large that no model meets them, so small that the bytes of a [3 D, V] tensor of doubles fit in 64 bits.

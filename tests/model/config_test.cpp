@@ -116,16 +116,40 @@ TEST_CASE("an activation function goes by all of transformers' names for it") {
   }
 }
 
-TEST_CASE("fields that change nothing in a forward pass are ignored") {
-  CHECK_NOTHROW(read(config_with({{"reorder_and_upcast_attn", true},
-                                  {"resid_pdrop", 0.5},
-                                  {"is_decoder", true},
-                                  {"torch_dtype", "float16"},
-                                  {"pruned_heads", json::object()},
-                                  {"quantization_config", nullptr},
-                                  {"add_cross_attention", false},
-                                  {"hidden_act", "mish"},
-                                  {"task_specific_params", {{"text-generation", {{"do_sample", true}}}}}})));
+TEST_CASE("fields that are known to change nothing in a forward pass are ignored") {
+  const auto config = read(config_with({{"reorder_and_upcast_attn", true},
+                                        {"resid_pdrop", 0.5},
+                                        {"is_decoder", true},
+                                        {"torch_dtype", "float16"},
+                                        {"pruned_heads", json::object()},
+                                        {"quantization_config", nullptr},
+                                        {"add_cross_attention", false},
+                                        {"task_specific_params", {{"text-generation", {{"do_sample", true}}}}}}));
+  CHECK(config.remarks == std::vector<std::string>());
+}
+
+TEST_CASE("fields that are neither used nor known are named in one line") {
+  const auto remarks = read(config_with({{"hidden_act", "mish"}, {"a\nb", 1}})).remarks;
+  REQUIRE(remarks.size() == 1);
+  CHECK(remarks.front() == Contains("config.json: these fields are passed over: a\\nb, hidden_act;"));
+  CHECK(testing::is_one_line(remarks.front()));
+  json many = config_with(json::object());
+  for (int i = 0; i < 11; ++i) many["x" + std::to_string(i)] = i;
+  CHECK(read(many).remarks.front() == Contains(" and 3 more;"));
+  const auto of = [](const char* family, json changes) {
+    changes["model_type"] = family;
+    const auto said = read(changes).remarks;
+    return said.empty() ? "" : said.front();
+  };
+  CHECK(of("llama", {{"rope_scaling", {{"rope_type", "linear"}, {"factor", 2.0}, {"beta_fast", 2}}}}) ==
+        Contains(": rope_scaling.beta_fast;"));
+  CHECK(of("llama", {{"layer_types", json::array()}, {"sliding_window", 3}}) ==
+        Contains(": layer_types, sliding_window;"));
+  const json local = {{"rope_theta", 10.0}, {"x", 1}};
+  CHECK(of("gemma3_text", {{"rope_parameters", {{"sliding_attention", local}}}}) ==
+        Contains(": rope_parameters.sliding_attention.x;"));
+  const json inner = {{"hidden_size", 2560}, {"model_type", "gemma3_text"}, {"use_cache", true}, {"x", 1}};
+  CHECK(of("gemma3", {{"text_config", inner}, {"vision_config", json::object()}}) == Contains(": text_config.x;"));
 }
 
 TEST_CASE("a language model is known by model_type, or by its class where that is absent") {
@@ -272,6 +296,9 @@ TEST_CASE("the layers that see a window are those that transformers gives one") 
   CHECK(windows(read(fields_of("mistral", four))) == Windows{9, 9, 9, 9});
   CHECK(windows(read(fields_of("mistral", with({{"sliding_window", nullptr}})))) == Windows{0, 0, 0, 0});
   CHECK(windows(read(fields_of("mistral", {{"num_hidden_layers", 1}}))) == Windows{4096});
+  const json alternating = {"full_attention", "sliding_attention", "full_attention", "sliding_attention"};
+  CHECK(windows(read(fields_of("mistral", with({{"layer_types", alternating}})))) == Windows{0, 9, 0, 9});
+  CHECK(windows(read(fields_of("mistral", with({{"layer_types", nullptr}})))) == Windows{9, 9, 9, 9});
   CHECK(windows(read(fields_of("qwen2", four))) == Windows{0, 0, 0, 0});
   CHECK(windows(read(fields_of("qwen2", with({{"use_sliding_window", true}, {"max_window_layers", 3}})))) ==
         Windows{0, 0, 0, 9});
@@ -305,6 +332,8 @@ TEST_CASE("rotary positions are read from the fields of older and of newer files
               {"rope_scaling", {{"type", "yarn"}, {"factor", nullptr}, {"original_max_position_embeddings", 1024}}}});
   CHECK(yarn.factor == 4);
   CHECK(yarn.magnitude == doctest::Approx(0.1 * std::log(4.0) + 1));
+  CHECK(rotary({{"rope_scaling", json::object()}, {"rope_parameters", newer}}) == scaled);
+  CHECK(rotary({{"rope_scaling", older}, {"rope_theta", 5e5}, {"rope_parameters", {{"rope_theta", 7.0}}}}) == scaled);
   CHECK(read(fields_of("gpt_neox")).rotary.at(0).width == 24);
   CHECK(read(fields_of("gpt_neox", {{"rotary_pct", 1.0}, {"rotary_emb_base", 500}})).rotary.at(0).theta == 500);
   const json outside = {{"original_max_position_embeddings", 2048}, {"rope_scaling", older}};
@@ -368,6 +397,24 @@ TEST_CASE("what a family's checkpoints may say and is not computed is refused by
       {"gemma3_text",
        {{"rope_parameters", {{"rope_type", "linear"}, {"factor", 8.0}}}},
        "rope_parameters.rope_type is \"linear\"; expected none here, but in full_attention"},
+      {"gemma3_text",
+       {{"rope_scaling", {{"type", "linear"}, {"factor", 8.0}}}},
+       "rope_scaling.type is \"linear\"; expected none, but rope_type"},
+      {"gemma3_text",
+       {{"rope_scaling", {{"rope_type", "linear"}, {"factor", 0}}}},
+       "config.json: rope_scaling.factor is 0; expected a number above 0"},
+      {"qwen2",
+       {{"rope_parameters", {{"full_attention", {{"rope_theta", 10.0}}}}}},
+       "rope_parameters.full_attention is {\"rope_theta\":10.0}; expected none"},
+      {"llama", {{"partial_rotary_factor", 0.5}}, "partial_rotary_factor is 0.5; expected 1: llama turns whole heads"},
+      {"llama", {{"is_causal", false}}, "is_causal is false; expected true"},
+      {"gpt_neox", {{"head_dim", 64}}, "head_dim is 64; expected none, or hidden_size / num_attention_heads"},
+      {"mistral",
+       {{"num_hidden_layers", 1}, {"sliding_window", nullptr}, {"layer_types", {"sliding_attention"}}},
+       "layer_types is [\"sliding_attention\"]; expected \"full_attention\" only"},
+      {"qwen3",
+       {{"num_hidden_layers", 1}, {"layer_types", {"sliding_attention"}}},
+       "layer_types is [\"sliding_attention\"]; expected \"full_attention\" only"},
       {"opt", {{"word_embed_proj_dim", 0}}, "word_embed_proj_dim is 0; expected a whole number"},
   };
   for (const auto& [family, changes, expected] : cases) {

@@ -106,6 +106,8 @@ struct DecoderConfig {
   bool tie_word_embeddings = true;  ///< the head is the token embedding
   double logit_softcap = 0;         ///< c tanh(logit / c) where it is above 0: Gemma 2
 
+  std::vector<std::string> remarks;  ///< what a user should hear of the file: a line each, such as of unknown fields
+
   std::int64_t mixed_width() const { return heads * head_width; }               ///< what a layer's attention mixes, H d
   std::int64_t keys_values_width() const { return 2 * kv_heads * head_width; }  ///< keys, then values, of a position
 };
@@ -114,10 +116,10 @@ struct DecoderConfig {
 std::string_view to_string(Family family);
 
 /// Reads config.json; the fields that change the computation are those that transformers reads, with its defaults,
-/// second names (hidden_size, n_embd) and the forms of older files; fields that do not change it are ignored.
-/// Throws Error: unreadable, not JSON, not a language model of a family above (a mixture of experts, an
-/// encoder-decoder), a field of the wrong type or range, or a field that changes the computation in a way not supported
-/// (named, with the value found).
+/// second names (hidden_size, n_embd) and the forms of older files; fields that are known not to change it are ignored.
+/// A remark names those that are neither. Throws Error: unreadable, not JSON, not a language model of a family above (a
+/// mixture of experts, an encoder-decoder), a field of the wrong type or range, or a field that changes the computation
+/// in a way not supported (named, with the value found).
 DecoderConfig read_config(const std::filesystem::path& config_json);
 
 /// The same from the file's text; `where` opens the messages.
