@@ -656,6 +656,7 @@ constexpr std::array kIdleFields = std::to_array<std::string_view>({
     "is_decoder",
     "label2id",
     "length_penalty",
+    "line_by_line",
     "max_length",
     "min_length",
     "model_type",
