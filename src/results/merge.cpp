@@ -223,7 +223,7 @@ MergeReport merge_results(std::span<const std::filesystem::path> files, const Me
     status = line.status;
     writer = source.label();
     if (!gaps.empty() && !rules.allow_gaps) continue;  // all that is missing is counted, but nothing more is written
-    write(line.text);
+    write(escape_line_ends(line.text));  // of a version that did not
     write("\n");
     ++report.lines;
   }

@@ -80,6 +80,16 @@ TEST_CASE("lines are taken byte for byte") {
   CHECK(merge({file}).text == testing::read_bytes(file));
 }
 
+TEST_CASE("what a line has raw and Python takes for its end is escaped") {
+  const TemporaryFolder folder;
+  const auto line = [](const std::string& reason) {
+    return R"({"schema":"rometrace/trace/1","status":"skipped","reason":")" + reason + R"(","fact":{"order":1}})";
+  };
+  const auto header = batch_header(1).dump() + "\n";
+  const auto file = folder.write("a", header + line("a\u2028b") + "\n");
+  CHECK(merge({file}).text == header + line("a\\u2028b") + "\n");
+}
+
 TEST_CASE("a merged file can be merged again with what was missing") {
   const TemporaryFolder folder;
   const auto files = shards(folder, 20, 4);

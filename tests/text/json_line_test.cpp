@@ -34,6 +34,14 @@ TEST_CASE("whatever bytes go in, one line of UTF-8 comes out") {
   CHECK(nlohmann::json::parse(line)[to_valid_utf8(hostile)] == nullptr);
 }
 
+TEST_CASE("what Python's splitlines takes for the end of a line is escaped, and nothing else") {
+  const std::string text = "a\u0085b\u2028c\u2029d\u2027\u00855é";
+  const auto line = to_line({{text, text}, {"number", 0.1}});
+  CHECK(line == R"({"a\u0085b\u2028c\u2029d‧\u00855é":"a\u0085b\u2028c\u2029d‧\u00855é","number":0.1})");
+  CHECK(nlohmann::json::parse(line)[text] == text);
+  CHECK(escape_line_ends("[\"\\\\\u2028\"]") == R"(["\\\u2028"])");  // behind a backslash that is escaped itself
+}
+
 TEST_CASE("members keep their order") {
   CHECK(to_line({{"b", 1}, {"a", {1.5, true}}}) == R"({"b":1,"a":[1.5,true]})");
 }

@@ -11,6 +11,7 @@
 #include "rometrace/model/cached_models.hpp"
 #include "rometrace/report/models_json.hpp"
 #include "rometrace/report/models_text.hpp"
+#include "rometrace/text/json_line.hpp"
 
 namespace rometrace::cli {
 namespace {
@@ -22,7 +23,7 @@ constexpr int kUnbounded = 100'000;
 int run_models(const ModelsOptions& options, const std::stop_token& stop) {
   const auto models = cached_models(stop, [](const std::string& note) { spdlog::warn("{}", note); });
   if (options.json) {
-    write_stdout(to_json(models).dump(2) + "\n", stop);
+    write_stdout(escape_line_ends(to_json(models).dump(2)) + "\n", stop);
   } else if (models.empty()) {
     spdlog::info("no models in the cache; rometrace fetch NAME gets one");
   } else {
