@@ -6,6 +6,7 @@
 
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
+#include "rometrace/text/likeness.hpp"
 #include "rometrace/text/strip.hpp"
 
 namespace rometrace {
@@ -84,7 +85,7 @@ Wording read_prompt(const Field& field, const std::string& subject, const std::o
   }
   if (!holds(text, subject)) {
     throw Error(where + ": subject " + in_quotes(subject) + " is not in the prompt " + in_quotes(text) +
-                "; check its spelling, or put {} in its place");
+                alike_words(text, subject) + "; check its spelling, or put {} in its place");
   }
   if (!place && occurrences_of(subject, text) > 1) {
     remark = where + ": the subject " + in_quotes(subject) + " is in the prompt " + in_quotes(text) + " " +

@@ -15,6 +15,7 @@
 #include "rometrace/stopwatch.hpp"
 #include "rometrace/study/probe.hpp"
 #include "rometrace/text/input_file.hpp"
+#include "rometrace/text/likeness.hpp"
 #include "rometrace/text/strip.hpp"
 #include "rometrace/text/subject.hpp"
 #include "rometrace/trace/clean_run.hpp"
@@ -319,7 +320,8 @@ class BatchChunk {
       return Verdict::skipped(Cause::kFirstToken, found + "the first of " + std::to_string(job.object_ids.size()) +
                                                       " tokens of " + in_quotes(*fact.object));
     }
-    return Verdict::skipped(Cause::kOtherAnswer, found + "not " + in_quotes(*fact.object));
+    return Verdict::skipped(Cause::kOtherAnswer,
+                            found + "not " + in_quotes(*fact.object) + unlike_words(text, *fact.object));
   }
 
   // Facts that ride in one sweep, by place in the chunk; each group in the order of its facts, groups in that of their

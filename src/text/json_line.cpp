@@ -20,8 +20,7 @@ std::string escape_line_ends(std::string_view json) {
 std::string to_line(const nlohmann::ordered_json& value) {
   constexpr int kOneLine = -1;
   constexpr bool kEscapeNonAscii = false;
-  return escape_line_ends(
-      value.dump(kOneLine, ' ', kEscapeNonAscii, nlohmann::ordered_json::error_handler_t::replace));
+  return escape_line_ends(value.dump(kOneLine, ' ', kEscapeNonAscii, nlohmann::ordered_json::error_handler_t::replace));
 }
 
 }  // namespace rometrace

@@ -6,6 +6,7 @@
 
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
+#include "rometrace/text/likeness.hpp"
 
 namespace rometrace {
 namespace {
@@ -57,7 +58,7 @@ ByteRange find_subject(std::string_view prompt, std::string_view subject, const 
   const auto places = places_of(prompt, subject);
   if (places.empty()) {
     throw Error("subject " + in_quotes(subject, kShownTextBytes) + " is not in the prompt " +
-                in_quotes(prompt, kShownTextBytes) +
+                in_quotes(prompt, kShownTextBytes) + alike_words(prompt, subject) +
                 "; expected it letter for letter; check its spelling, capitals and spaces");
   }
   switch (place.which) {

@@ -34,6 +34,9 @@ TEST_CASE("a record that cannot be used is named and the others are read") {
       {R"({"subject": "Miles", "prompt": "He plays the"})",
        "record 2: subject \"Miles\" is not in the prompt \"He plays the\"; check its spelling"},
       {R"({"subject": "miles", "prompt": "Miles plays the"})", "subject \"miles\" is not in the prompt"},
+      {R"({"subject": "Miles Davis", "prompt": "Miles\u00a0Davis plays the"})",
+       "there is \"Miles\u00a0Davis\", whose code point 6 is U+00A0 NO-BREAK SPACE, not U+0020 SPACE; check its "
+       "spelling, or put {}"},
       {R"({"subject": "a", "prompt": ""})", "record 2: prompt is empty"},
       {R"({"subject": "a", "prompt": ["a"]})", "record 2: prompt is [\"a\"]; expected a string"},
       {R"({"subject": "a", "prompt": "{} and {} a"})",

@@ -20,6 +20,7 @@
 #include "rometrace/report/terminal.hpp"
 #include "rometrace/stopwatch.hpp"
 #include "rometrace/text/input_file.hpp"
+#include "rometrace/text/likeness.hpp"
 #include "rometrace/text/strip.hpp"
 #include "rometrace/text/subject.hpp"
 #include "rometrace/text/utf8.hpp"
@@ -138,8 +139,8 @@ Trace trace_prompt(const Options& options, const Decoder& model, const TraceReco
 Verdict verdict_of(const Options& options, const TokenTexts& texts) {
   const auto& said = options.answer.which == AnswerRule::Which::kToken ? texts.prediction : texts.answer;
   if (!options.expect || strip(said) == strip(*options.expect)) return {};
-  return Verdict::skipped(Cause::kOtherAnswer,
-                          "the model's answer is " + in_quotes(said) + ", not " + in_quotes(*options.expect));
+  return Verdict::skipped(Cause::kOtherAnswer, "the model's answer is " + in_quotes(said) + ", not " +
+                                                   in_quotes(*options.expect) + unlike_words(said, *options.expect));
 }
 
 }  // namespace
