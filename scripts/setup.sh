@@ -6,7 +6,7 @@ build=$root/build/release
 log=$root/build/setup.log
 
 debian_packages=(g++ cmake ninja-build pkg-config python3-venv libsentencepiece-dev libcli11-dev nlohmann-json3-dev
-  libspdlog-dev libjemalloc-dev libpcre2-dev libicu-dev libcsv-dev libssl-dev libcurl4-openssl-dev doctest-dev)
+  libspdlog-dev libjemalloc-dev libpcre2-dev libicu-dev libcsv-dev zlib1g-dev libssl-dev libcurl4-openssl-dev doctest-dev)
 
 job_gib=2       # memory that one compiler takes, about
 report_every=60 # seconds between two lines about a step, where stderr is no terminal

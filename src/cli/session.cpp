@@ -24,6 +24,7 @@
 #include "rometrace/text/json_file.hpp"
 #include "rometrace/trace/embedding_moments.hpp"
 #include "rometrace/trace/sigma.hpp"
+#include "text/packed_text.hpp"
 #include "text/size_text.hpp"
 
 namespace rometrace::cli {
@@ -68,8 +69,10 @@ TextTokens read_text(const Options& options, const Tokenizer& tokenizer) {
     if (std::error_code ignored; std::filesystem::is_character_file(*options.noise_text_file, ignored)) {
       throw Error("--noise-text: " + label_of(*options.noise_text_file) + " is a device; expected a text file");
     }
-    const auto bytes =
-        named("--noise-text", [&] { return read_text_file(*options.noise_text_file, FileKind::kReadable); });
+    const auto bytes = named("--noise-text", [&] {
+      return unpacked(read_text_file(*options.noise_text_file, FileKind::kReadable),
+                      label_of(*options.noise_text_file));
+    });
     text.record.name = std::filesystem::path(*options.noise_text_file).filename().string();
     named("--noise-text", [&] {
       try {

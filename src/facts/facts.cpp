@@ -20,6 +20,7 @@
 #include "rometrace/text/input_file.hpp"
 #include "rometrace/text/json_file.hpp"
 #include "rometrace/trace/noise.hpp"
+#include "text/packed_text.hpp"
 
 namespace rometrace {
 namespace {
@@ -61,11 +62,12 @@ Facts read_files(std::span<const std::filesystem::path> files, Need need) {
   FactsReader reader(need);
   for (const std::filesystem::path& file : files) {
     const bool is_input = is_standard_input(file);
-    const std::string text = is_input ? read_standard_input() : read_text_file(file, FileKind::kReadable);
+    const std::string label = is_input ? kStandardInput : label_of(file);
+    std::string bytes = is_input ? read_standard_input() : read_text_file(file, FileKind::kReadable);
     FactsSource source;
     source.name = is_input ? kStandardInput : label_of(file.filename());
-    source.sha256 = sha256_of(text);
-    reader.read(text, is_input ? kStandardInput : label_of(file), std::move(source));
+    source.sha256 = sha256_of(bytes);
+    reader.read(unpacked(std::move(bytes), label), label, std::move(source));
   }
   return reader.take();
 }

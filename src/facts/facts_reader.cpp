@@ -189,9 +189,6 @@ void FactsReader::read(std::string_view text, const std::string& label, FactsSou
   layout_.clear();
   format_ = "JSON";
   const std::int64_t before = count();
-  if (text.substr(0, 2) == "\xFF\xFE" || text.substr(0, 2) == "\xFE\xFF") {
-    throw Error(label_ + ": is UTF-16; expected UTF-8");
-  }
   if (text.substr(0, kByteOrderMark.size()) == kByteOrderMark) text.remove_prefix(kByteOrderMark.size());
   const std::size_t first = first_text(text);
   if (first == text.size()) throw Error(label_ + ": is empty");

@@ -25,8 +25,4 @@ class Mapping {
   std::size_t size_;
 };
 
-/// Throws Error if the file that begins with `text` is a Git LFS pointer, which people take for weights. `where` opens
-/// the message.
-void refuse_lfs_pointer(std::string_view text, const std::string& where);
-
 }  // namespace rometrace

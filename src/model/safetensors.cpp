@@ -14,6 +14,7 @@
 #include "rometrace/text/input_file.hpp"
 #include "rometrace/text/json_file.hpp"
 #include "text/as_text.hpp"
+#include "text/packed_text.hpp"
 
 // The layout, from the description of the format: 8 bytes little-endian length n of the header; n bytes of JSON,
 // {"name": {"dtype": "F32", "shape": [..], "data_offsets": [begin, end]}, .., "__metadata__": {..}}; then the data,

@@ -15,6 +15,7 @@
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
 #include "text/as_text.hpp"
+#include "text/packed_text.hpp"
 
 namespace rometrace {
 namespace {

@@ -26,12 +26,6 @@ Mapping::~Mapping() {
   ::munmap(const_cast<std::byte*>(begin_), size_);
 }
 
-void refuse_lfs_pointer(std::string_view text, const std::string& where) {
-  if (text.starts_with("version https://git-lfs")) {
-    throw Error(where + ": is a Git LFS pointer, not the weights; run `git lfs pull` in that folder");
-  }
-}
-
 std::string shape_text(std::span<const std::int64_t> shape) {
   std::string text = "[";
   for (const std::int64_t length : shape) text += (text.size() > 1 ? "," : "") + std::to_string(length);

@@ -11,6 +11,7 @@
 #include "rometrace/text/input_file.hpp"
 #include "text/json_shown.hpp"
 #include "text/json_tree.hpp"
+#include "text/packed_text.hpp"
 
 namespace rometrace {
 namespace {
@@ -134,6 +135,7 @@ std::string read_text_file(const std::filesystem::path& path, FileKind kind) {
     if (count < step) break;
   }
   if (text.empty()) throw Error(file.label() + ": is empty");
+  refuse_lfs_pointer(text, file.label());
   return text;
 }
 

@@ -24,6 +24,7 @@
 #include "rometrace/text/tokenizer.hpp"
 #include "sentencepiece_model.hpp"
 #include "text/as_text.hpp"
+#include "text/packed_text.hpp"
 
 namespace rometrace::fuzzing {
 namespace {
@@ -195,7 +196,9 @@ void facts(Bytes data) {
   for (const Need need : {Need::kWordings, Need::kSubject}) {
     allow_refusal([&] {
       FactsReader reader(need);
-      reader.read(as_text(data), "facts", {"facts", std::string(64, '0'), 0, ""});
+      constexpr std::size_t kMost = std::size_t{1} << 20U;
+      const auto text = unpacked(std::string(as_text(data)), "facts", kMost);
+      reader.read(text, "facts", {"facts", std::string(64, '0'), 0, ""});
       const Facts read = reader.take();
       check_facts(read, need);
     });

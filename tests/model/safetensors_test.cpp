@@ -84,7 +84,7 @@ TEST_CASE("a file that is not of the format is refused with what it is") {
   CHECK(refusal("") == Contains("model.safetensors: is empty"));
   CHECK(refusal("1234567") == Contains("is 7 bytes long, too short"));
   CHECK(refusal("version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 6431878936\n") ==
-        Contains("is a Git LFS pointer, not the weights; run `git lfs pull`"));
+        Contains("is a Git LFS pointer, not the file itself; run `git lfs pull`"));
   CHECK(refusal("PK\x03\x04 and so on") == Contains("is a PyTorch file, not safetensors"));
   CHECK(refusal("<!DOCTYPE html><html>") == Contains("not a safetensors file: its header would be"));
   CHECK(refusal(std::string(8, '\xff')) == Contains("header would be 18446744073709551615 bytes long"));

@@ -15,7 +15,8 @@ enum class RepeatedNames {
   kRefuse,      ///< for files where a repeat can only be a mistake or an attack
 };
 
-/// The bytes of a whole file. Throws Error naming the file: missing, a folder, unreadable, not of the kind, empty.
+/// The bytes of a whole file. Throws Error naming the file: missing, a folder, unreadable, not of the kind, empty, a Git
+/// LFS pointer.
 std::string read_text_file(const std::filesystem::path& path, FileKind kind = FileKind::kRegular);
 
 /// Parses one JSON value (RFC 8259, UTF-8; no comments, no NaN). `where` (a file, say) opens the messages.
