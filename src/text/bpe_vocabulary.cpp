@@ -82,7 +82,7 @@ class AddedReader {
   }
 
   void add_all(const TokenizerConfig& config) {
-    for (const AddedToken& added : config.added) add(added, config.where);
+    for (const AddedToken& added : config.added) add(added, config.added_where);
     for (const std::string& content : config.named) {
       add_special(content, config.where);
       const auto known = by_content_.find(content);
@@ -213,7 +213,7 @@ void check_class(const TokenizerConfig& config) {
                                                             "PreTrainedTokenizer",
                                                             "TokenizersBackend"};  // transformers 5 for any tokenizer
   if (std::ranges::find(kGpt2Classes, config.tokenizer_class) != kGpt2Classes.end()) return;
-  throw Error(config.where + ": \"tokenizer_class\" is " + in_quotes(config.tokenizer_class) +
+  throw Error(config.class_where + ": \"tokenizer_class\" is " + in_quotes(config.tokenizer_class) +
               "; expected GPT2Tokenizer; other tokenisers with the same files split text differently; put their "
               "tokenizer.json beside them");
 }

@@ -107,13 +107,13 @@ class SentencePieceModel final : public Backend {
     for (const AddedToken& token : config.added) {
       const auto [known, is_new] = added.emplace(token.id, token);
       if (!is_new && known->second.content != token.content) {
-        throw Error(config.where + ": added tokens " + in_quotes(known->second.content) + " and " +
+        throw Error(config.added_where + ": added tokens " + in_quotes(known->second.content) + " and " +
                     in_quotes(token.content) + " both have the id " + std::to_string(token.id) +
                     "; expected an id for each");
       }
       const int known_id = model_.PieceToId(token.content);
       if (known_id != token.id && model_.IdToPiece(known_id) == token.content) {
-        throw Error(config.where + ": added token " + in_quotes(token.content) + " has the id " +
+        throw Error(config.added_where + ": added token " + in_quotes(token.content) + " has the id " +
                     std::to_string(token.id) + ", which has the id " + std::to_string(known_id) +
                     " in the vocabulary; expected the same id");
       }

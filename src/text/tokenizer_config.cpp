@@ -63,7 +63,9 @@ void read_named_tokens(const json& object, const std::string& where, TokenizerCo
   };
   for (const char* name : kNamedTokens) {
     const auto token = add(object.value(name, json()), name, config.named);
-    if (token && std::string_view(name) == "bos_token") config.bos_token = token;
+    if (!token || std::string_view(name) != "bos_token") continue;
+    config.bos_token = token;
+    config.bos_where = where;
   }
   for (const char* name : {"additional_special_tokens", "extra_special_tokens"}) {
     const json list = object.value(name, json());
@@ -77,6 +79,7 @@ void read_named_tokens(const json& object, const std::string& where, TokenizerCo
 void read_added_tokens_json(const std::filesystem::path& path, TokenizerConfig& config) {
   const std::string where = label_of(path);
   const json tokens = read_object(path, "an object of token: id");
+  config.added_where = where;
   const auto names = [](const std::vector<std::string>& list, const std::string& token) {
     return std::ranges::find(list, token) != list.end();
   };
@@ -128,12 +131,16 @@ std::string class_of(const TokenizerConfig& config) {
 TokenizerConfig read_tokenizer_config(const std::filesystem::path& folder) {
   const auto path = folder / "tokenizer_config.json";
   const json object = read_object(path);
-  const json model = read_object(folder / "config.json");
+  const auto config_json = folder / "config.json";
+  const json model = read_object(config_json);
   TokenizerConfig config;
-  config.where = label_of(path);
+  config.where = config.class_where = config.added_where = label_of(path);
   config.tokenizer_class = without_fast(read_name(object, "tokenizer_class", config.where));
-  if (config.tokenizer_class.empty() && model.value("tokenizer_class", json()).is_string()) {
-    config.tokenizer_class = without_fast(model["tokenizer_class"].get<std::string>());
+  if (config.tokenizer_class.empty()) {
+    config.class_where = label_of(config_json);
+    if (const json name = model.value("tokenizer_class", json()); name.is_string()) {
+      config.tokenizer_class = without_fast(name.get<std::string>());
+    }
   }
   if (const json type = model.value("model_type", json()); type.is_string())
     config.model_type = type.get<std::string>();
@@ -173,8 +180,12 @@ std::string bos_token_of(const TokenizerConfig& config) {
 }
 
 void refuse_bos(const TokenizerConfig& config, const std::string& bos) {
-  throw Error(config.where + ": \"bos_token\" is " + in_quotes(bos) +
-              ", which is not in the vocabulary; expected a token of it");
+  const bool is_named = !config.bos_where.empty();
+  throw Error(is_named ? config.bos_where + ": \"bos_token\" is " + in_quotes(bos) +
+                             ", which is not in the vocabulary; expected a token of it"
+                       : config.class_where + ": the begin-of-text token that goes with it is " + in_quotes(bos) +
+                             ", which is not in the vocabulary; expected \"bos_token\" in tokenizer_config.json to "
+                             "name one");
 }
 
 }  // namespace rometrace

@@ -312,7 +312,21 @@ TEST_CASE("files beside vocab.json that change the tokens are heeded or refused"
   folder.write("tokenizer_config.json", R"({"add_prefix_space": "yes"})");
   CHECK(complaint_about(folder) == Contains("\"add_prefix_space\" is \"yes\"; expected true or false"));
   folder.write("tokenizer_config.json", R"({"tokenizer_class": "Qwen2Tokenizer"})");
-  CHECK(complaint_about(folder) == Contains("\"tokenizer_class\" is \"Qwen2Tokenizer\"; expected GPT2Tokenizer"));
+  CHECK(complaint_about(folder) ==
+        Contains("tokenizer_config.json: \"tokenizer_class\" is \"Qwen2Tokenizer\"; expected GPT2Tokenizer"));
+  folder.write("tokenizer_config.json", "{}");
+  folder.write("config.json", R"({"tokenizer_class": "Qwen2Tokenizer"})");
+  CHECK(complaint_about(folder) == Contains("/config.json: \"tokenizer_class\" is \"Qwen2Tokenizer\""));
+  folder.write("config.json", R"({"tokenizer_class": "LlamaTokenizer"})");
+  CHECK(complaint_about(folder) == Contains("/config.json: \"tokenizer_class\" is \"LlamaTokenizer\""));
+  folder.write("config.json", "{}");
+  folder.write("added_tokens.json", R"({"<pad>": 0})");
+  CHECK(complaint_about(folder) == Contains("/added_tokens.json: added token \"<pad>\" has the id 0"));
+  folder.write("added_tokens.json", "{}");
+  folder.write("special_tokens_map.json", R"({"bos_token": "<none>"})");
+  folder.write("tokenizer_config.json", R"({"add_bos_token": true})");
+  CHECK(complaint_about(folder) == Contains("/special_tokens_map.json: \"bos_token\" is \"<none>\", which is not in"));
+  folder.write("special_tokens_map.json", "{}");
   folder.write("tokenizer_config.json", R"({"added_tokens_decoder": {"x": {"content": "<pad>"}}})");
   CHECK(complaint_about(folder) == Contains("token \"<pad>\" has the id \"x\"; expected a whole number"));
   folder.write("tokenizer_config.json", "{}");

@@ -13,7 +13,10 @@ namespace rometrace {
 /// What the small files beside a vocabulary say of its use: tokenizer_config.json, and where that lists no added
 /// tokens, special_tokens_map.json and added_tokens.json; config.json for the model's type.
 struct TokenizerConfig {
-  std::string where;            ///< opens messages about what was read: tokenizer_config.json's path
+  std::string where;            ///< opens messages about switches: tokenizer_config.json's path
+  std::string class_where;      ///< of the file that names the class, or else the model's type, which may
+  std::string bos_where;        ///< of the file that names the begin-of-text token; empty: none does
+  std::string added_where;      ///< of the file that lists the added tokens
   std::string tokenizer_class;  ///< without "Fast"; empty: not given
   std::string model_type;       ///< of config.json; empty: not given
   std::optional<bool> add_bos_token;
