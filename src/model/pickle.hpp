@@ -52,6 +52,7 @@ class Pickle {
   static Pickle read(std::span<const std::byte> bytes, const std::string& where, IsKnownGlobal is_known);
 
   const PickleValue& root() const { return *root_; }
+  const std::deque<PickleValue>& values() const { return values_; }  ///< all that were made, used or not
   std::size_t length() const { return length_; }  ///< in bytes
 
  private:

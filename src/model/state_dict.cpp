@@ -17,7 +17,8 @@
 // persistent id: ("storage", its class, key, device, number of elements), in the format before PyTorch 1.6 with a
 // sixth: None, or (key, offset, number of elements) of the part of the storage that is meant. Versions 1 and 3 of the
 // function differ at the end, where version 3 has the dtype; its storage counts bytes. A parameter is a call around a
-// tensor.
+// tensor; so is a tensor to which Python code gave attributes: torch._tensor._rebuild_from_type_v2 has the function,
+// the class, the function's arguments and the attributes, which no weight needs.
 
 namespace rometrace {
 namespace {
@@ -67,9 +68,13 @@ bool is_untyped_storage(string_view module, string_view name) {
   return module == "torch.storage" && (name == "UntypedStorage" || name == "_UntypedStorage");
 }
 
+bool is_parameter(string_view name) {
+  return name == "_rebuild_parameter" || name == "_rebuild_parameter_with_state";
+}
+
 bool is_rebuild(string_view name) {
   return name == "_rebuild_tensor" || name == "_rebuild_tensor_v2" || name == "_rebuild_tensor_v3" ||
-         name == "_rebuild_parameter";
+         is_parameter(name);
 }
 
 /// A storage as a tensor refers to it: the part [begin, begin + elements) of the one with that key.
@@ -90,20 +95,13 @@ bool is_rebuild_call(const PickleValue& value) {
   return value.kind == PickleKind::kCall && value.items[0]->text == "torch._utils";
 }
 
-/// A value that is no weight and says so: it can be left out.
-bool is_plain(const PickleValue& value) {
-  switch (value.kind) {
-    case PickleKind::kNone:
-    case PickleKind::kBool:
-    case PickleKind::kInteger:
-    case PickleKind::kLargeInteger:
-    case PickleKind::kFloat:
-    case PickleKind::kText:
-    case PickleKind::kGlobal:
-      return true;
-    default:
-      return is_torch_size(value);
-  }
+bool is_call_with_attributes(const PickleValue& value) {
+  return value.kind == PickleKind::kCall && value.items[0]->text == "torch._tensor";
+}
+
+/// Whether a value is a tensor, well described or not; what is none is no weight.
+bool is_tensor(const PickleValue& value) {
+  return is_rebuild_call(value) || is_call_with_attributes(value);
 }
 
 /// Reads one tensor's description; `where` names file and tensor.
@@ -112,10 +110,39 @@ class TorchTensorReader {
   TorchTensorReader(std::string where, StateDict& dict) : where_(std::move(where)), dict_(dict) {}
 
   TorchTensor read(const PickleValue& value) const {
+    if (is_rebuild_call(value) && is_parameter(value.items[0]->name)) return read_parameter(value.items[1]->items);
+    return read_data(value);
+  }
+
+  /// Of a storage that belongs to nothing that is read; a file may hold its bytes before others.
+  void note_storage(const PickleValue& value) const { read_storage(value); }
+
+ private:
+  [[noreturn]] void refuse(const std::string& complaint) const { throw Error(where_ + " " + complaint); }
+
+  TorchTensor read_parameter(const std::vector<const PickleValue*>& arguments) const {
+    if (arguments.empty()) refuse("is a parameter without a tensor");
+    // Not again a parameter: the depth of these calls is the file's choice.
+    if (is_rebuild_call(*arguments[0]) && is_parameter(arguments[0]->items[0]->name)) {
+      refuse("is a parameter of a parameter; expected that of a tensor");
+    }
+    return read_data(*arguments[0]);
+  }
+
+  TorchTensor read_data(const PickleValue& value) const {
+    if (is_call_with_attributes(value)) {
+      const auto& parts = value.items[1]->items;
+      if (parts.size() < 3 || parts[0]->kind != PickleKind::kGlobal || parts[0]->text != "torch._utils" ||
+          is_parameter(parts[0]->name) || parts[2]->kind != PickleKind::kTuple) {
+        refuse("has attributes, but is not described as a tensor is");
+      }
+      return read_tensor(parts[0]->name, parts[2]->items);
+    }
     if (!is_rebuild_call(value)) refuse("is " + describe(value) + "; expected a tensor");
-    const std::vector<const PickleValue*>& arguments = value.items[1]->items;
-    const string_view function = value.items[0]->name;
-    if (function == "_rebuild_parameter") return read_parameter(arguments);
+    return read_tensor(value.items[0]->name, value.items[1]->items);
+  }
+
+  TorchTensor read_tensor(string_view function, const std::vector<const PickleValue*>& arguments) const {
     const bool has_dtype = function == "_rebuild_tensor_v3";
     if (arguments.size() < (has_dtype ? 7U : 4U)) {
       refuse("is described by " + std::to_string(arguments.size()) + " values, too few for " + std::string(function));
@@ -128,18 +155,6 @@ class TorchTensorReader {
     }
     return place(storage, read_size(*arguments[1], "offset"), read_sizes(*arguments[2], "shape"),
                  read_sizes(*arguments[3], "strides"));
-  }
-
- private:
-  [[noreturn]] void refuse(const std::string& complaint) const { throw Error(where_ + " " + complaint); }
-
-  TorchTensor read_parameter(const std::vector<const PickleValue*>& arguments) const {
-    if (arguments.empty()) refuse("is a parameter without a tensor");
-    // Not again a parameter: the depth of these calls is the file's choice.
-    if (is_rebuild_call(*arguments[0]) && arguments[0]->items[0]->name == "_rebuild_parameter") {
-      refuse("is a parameter of a parameter; expected that of a tensor");
-    }
-    return read(*arguments[0]);
   }
 
   std::uint64_t read_size(const PickleValue& value, const char* what) const {
@@ -273,25 +288,45 @@ class TorchTensorReader {
   StateDict& dict_;
 };
 
-/// Training code saves the weights beside the optimiser and more.
-void refuse_nested(string_view key, const PickleValue& value, const std::string& where) {
-  if (value.kind != PickleKind::kDict || (key != "state_dict" && key != "model" && key != "module")) return;
-  const std::string name(key);
-  throw Error(
-      where + ": holds its tensors inside \"" + name +
-      "\", as training code saves them; save that part alone: python -c \"import torch; torch.save(torch.load('FILE', "
-      "weights_only=True)['" +
-      name + "'], 'FILE')\"");
+bool holds_tensors(const PickleValue& value) {
+  if (value.kind != PickleKind::kDict) return false;
+  for (std::size_t i = 1; i < value.items.size(); i += 2) {
+    if (is_tensor(*value.items[i])) return true;
+  }
+  return false;
+}
+
+/// For a dictionary without tensors. Training code saves the weights beside the optimiser and more; which of the parts
+/// is meant (the last weights, their running mean) is not for us to guess.
+[[noreturn]] void refuse_without_tensors(const PickleValue& root, const std::string& where) {
+  std::string inside, command;
+  for (std::size_t i = 0; i < root.items.size(); i += 2) {
+    const PickleValue& key = *root.items[i];
+    if (key.kind != PickleKind::kText || find_invalid_utf8(key.text) || !holds_tensors(*root.items[i + 1])) continue;
+    inside += (inside.empty() ? "" : " and ") + in_quotes(key.text);
+    if (command.empty()) command = "['" + one_line(key.text) + "']";
+  }
+  if (inside.empty()) {
+    throw Error(where + ": has no tensors, but other entries, such as " + describe(*root.items[0]) +
+                "; expected a state dict, a dictionary from names to tensors");
+  }
+  throw Error(where + ": holds its tensors inside " + inside +
+              ", as training code saves them; save the model's part alone: python -c \"import torch; "
+              "torch.save(torch.load('FILE', weights_only=True)" +
+              command + ", 'FILE')\"");
 }
 
 }  // namespace
 
 bool is_known_to_torch(string_view module, string_view name) {
-  if (module == "collections") return name == "OrderedDict";
+  if (module == "collections") return name == "OrderedDict" || name == "Counter";
   if (module == "torch._utils") return is_rebuild(name);
+  if (module == "torch._tensor") return name == "_rebuild_from_type_v2";
+  if (module == "torch.nn.parameter") return name == "Parameter";
   if (module == "torch.storage") return is_untyped_storage(module, name);
-  return module == "torch" && (name == "Size" || find_dtype(&Dtype::storage_class, name) != nullptr ||
-                               find_dtype(&Dtype::torch_name, name) != nullptr);
+  return module == "torch" &&
+         (name == "Size" || name == "Tensor" || name == "device" ||
+          find_dtype(&Dtype::storage_class, name) != nullptr || find_dtype(&Dtype::torch_name, name) != nullptr);
 }
 
 StateDict to_state_dict(const Pickle& pickle, const std::string& where) {
@@ -304,16 +339,19 @@ StateDict to_state_dict(const Pickle& pickle, const std::string& where) {
   for (std::size_t i = 0; i < root.items.size(); i += 2) {
     const PickleValue& key = *root.items[i];
     const PickleValue& value = *root.items[i + 1];
+    if (!is_tensor(value)) continue;
     if (key.kind != PickleKind::kText || find_invalid_utf8(key.text)) {
       throw Error(where + ": has " + describe(key) + " where the name of a tensor is expected");
     }
     const std::string label = where + ": tensor " + in_quotes(key.text);
     if (!names.insert(key.text).second) throw Error(label + " is there twice; expected each name once");
-    if (is_plain(value)) continue;
-    refuse_nested(key.text, value, where);
     TorchTensor tensor = TorchTensorReader(label, dict).read(value);
     tensor.view.name = key.text;
     dict.tensors.push_back(std::move(tensor));
+  }
+  if (dict.tensors.empty() && !root.items.empty()) refuse_without_tensors(root, where);
+  for (const PickleValue& value : pickle.values()) {
+    if (value.kind == PickleKind::kPersistent) TorchTensorReader(where + ": a tensor", dict).note_storage(value);
   }
   return dict;
 }

@@ -32,15 +32,18 @@ struct TorchTensor {
 
 /// What the pickle of a torch.save file says.
 struct StateDict {
-  std::vector<TorchTensor> tensors;                           ///< in the order of the dictionary
-  std::map<std::string, TorchStorage, std::less<>> storages;  ///< all that it refers to, by their keys
+  std::vector<TorchTensor> tensors;  ///< in the order of the dictionary
+  /// All that the pickle refers to, by their keys; of tensors that are left out too.
+  std::map<std::string, TorchStorage, std::less<>> storages;
 };
 
 /// For `Pickle::read`: the names that state dicts are made of.
 bool is_known_to_torch(std::string_view module, std::string_view name);
 
-/// Takes a state dict from its pickle. `where` (the file) opens the messages. Throws Error: not a dictionary from names
-/// to tensors, a tensor outside its storage or described in a way that is not known, a name twice.
+/// Takes a state dict from its pickle: the tensors of a dictionary by their names. What stands beside them and is no
+/// tensor (a counter, an optimiser's state, and what that holds) is left out. `where` (the file) opens the messages.
+/// Throws Error: not a dictionary, one without tensors that holds something else, a tensor outside its storage or
+/// described in a way that is not known, a name twice.
 StateDict to_state_dict(const Pickle& pickle, const std::string& where);
 
 }  // namespace rometrace

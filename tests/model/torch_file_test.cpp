@@ -153,16 +153,15 @@ TEST_CASE("a description that is not a tensor's is refused by the tensor's name"
   const std::string rebuild = global("torch._utils", "_rebuild_tensor_v2");
   const std::string rebuild_3 = global("torch._utils", "_rebuild_tensor_v3");
   const std::string parameter = global("torch._utils", "_rebuild_parameter");
+  const std::string parameter_with_state = global("torch._utils", "_rebuild_parameter_with_state");
+  const std::string with_attributes = global("torch._tensor", "_rebuild_from_type_v2");
+  const std::string tensor_class = global("torch", "Tensor");
   const std::string untyped =
       tuple({text("storage"), global("torch.storage", "UntypedStorage"), text("0"), text("cpu"), number(24)}) + "Q";
   const auto version_3 = [&](const std::string& stored, const std::string& dtype) {
     return call(rebuild_3, {stored, number(0), sizes({1}), sizes({1}), "\x89", "}", dtype});
   };
   const std::vector<std::pair<std::string, const char*>> cases = {
-      {"]", "f.bin: tensor \"t\" is a list; expected a tensor"},
-      {"}", "tensor \"t\" is a dictionary; expected a tensor"},
-      {sizes({1}), "is a tuple of 1; expected a tensor"},
-      {kStorage, "tensor \"t\" is a storage; expected a tensor"},
       {call(rebuild, {}), "is described by 0 values, too few for _rebuild_tensor_v2"},
       {call(rebuild_3, {kStorage, number(0), sizes({1}), sizes({1})}), "described by 4 values, too few for"},
       {call(rebuild, {number(1), number(0), sizes({1}), sizes({1})}), "is of the number 1; expected a storage"},
@@ -183,13 +182,60 @@ TEST_CASE("a description that is not a tensor's is refused by the tensor's name"
       {call(parameter, {}), "is a parameter without a tensor"},
       {call(parameter, {call(parameter, {kStorage})}), "is a parameter of a parameter"},
       {call(parameter, {number(1)}), "is the number 1; expected a tensor"},
-      {call(global("torch", "FloatStorage"), {}), "is a call of torch.FloatStorage; expected a tensor"},
+      {call(parameter_with_state, {call(parameter, {kStorage})}), "is a parameter of a parameter"},
+      {call(with_attributes, {rebuild, tensor_class}), "has attributes, but is not described as a tensor is"},
+      {call(with_attributes, {tensor_class, tensor_class, sizes({1})}), "has attributes, but is not described"},
+      {call(with_attributes, {parameter, tensor_class, sizes({1})}), "has attributes, but is not described"},
+      {call(with_attributes, {rebuild, tensor_class, number(1)}), "has attributes, but is not described"},
+      {call(with_attributes, {rebuild, tensor_class, sizes({1})}), "is described by 1 values, too few for"},
   };
   for (const auto& [value, expected] : cases) {
     CAPTURE(expected);
     CHECK(refusal(one_tensor(value)) == Contains(expected));
   }
   CHECK(text_of(read(one_tensor(version_3(untyped, global("torch", "float64"))))[0]) == kData.substr(0, 8));
+}
+
+TEST_CASE("a parameter and a tensor with attributes are the tensors that they are made of") {
+  const std::string rebuild = global("torch._utils", "_rebuild_tensor_v2");
+  const std::string state = entry(text("note"), number(1));
+  const auto arguments = tuple({kStorage, number(1), sizes({2}), sizes({1}), "\x89", "}"});
+  const auto plain = tensor(kStorage, 1, {2}, {1});
+  const auto with_attributes =
+      call(global("torch._tensor", "_rebuild_from_type_v2"), {rebuild, global("torch", "Tensor"), arguments, state});
+  const auto parameter = [](const std::string& data) {
+    return call(global("torch._utils", "_rebuild_parameter"), {data, "\x88", "}"});
+  };
+  for (const auto& value :
+       {with_attributes, parameter(plain), parameter(with_attributes),
+        call(global("torch._utils", "_rebuild_parameter_with_state"), {plain, "\x88", "}", state})}) {
+    const auto tensors = read(one_tensor(value));
+    REQUIRE(tensors.size() == 1);
+    CHECK(text_of(tensors[0]) == bytes_of<float>({2, 3}));
+  }
+}
+
+TEST_CASE("what stands beside the tensors and is none is left out, with the storages of what it holds") {
+  const std::string value = tensor(kStorage, 0, {6}, {1});
+  const auto nested = entry(text("moment"), tensor(storage("FloatStorage", "1", 6), 0, {6}, {1}));
+  for (const auto& other :
+       {number(3), std::string("]"), std::string("}"), sizes({1}), kStorage, text("x"), nested,
+        call(global("collections", "Counter"), {entry(number(3), number(1))}),
+        call(global("torch", "device"), {text("cpu")}), call(global("torch", "FloatStorage"), {})}) {
+    for (const auto& key : {text("optimizer"), number(1)}) {
+      const auto tensors = read(torch_zip(pickle("}(" + key + other + text("t") + value + "u"), {kData, kData}));
+      REQUIRE(tensors.size() == 1);
+      CHECK(tensors[0].name == "t");
+    }
+  }
+  // In the old format the storages' bytes follow each other, whoever has them.
+  const auto state =
+      pickle("}(" + text("other") + entry(text("u"), tensor(storage("FloatStorage", "k", 6), 0, {6}, {1})) + text("t") +
+             tensor(storage("FloatStorage", "k", 6), 3, {1}, {1}) + "u");
+  CHECK(text_of(read(old_torch(state, "k", 6, kData))[0]) == bytes_of<float>({4}));
+  CHECK(refusal(one_tensor("]")) ==
+        "f.bin: has no tensors, but other entries, such as the text \"t\"; expected a state dict, a dictionary from "
+        "names to tensors");
 }
 
 TEST_CASE("two tensors may share a storage, but not describe it differently") {
@@ -215,11 +261,13 @@ TEST_CASE("a dictionary that is no state dict is refused with what to do") {
   for (const char* name : {"state_dict", "model"}) {
     CHECK(whole("}(" + text("epoch") + number(3) + text(name) + entry(text("t"), value) + "u") ==
           "f.bin: holds its tensors inside \"" + std::string(name) +
-              "\", as training code saves them; save that part alone: python -c \"import torch; "
+              "\", as training code saves them; save the model's part alone: python -c \"import torch; "
               "torch.save(torch.load('FILE', weights_only=True)['" +
               name + "'], 'FILE')\"");
   }
-  CHECK(whole(entry(text("optimizer"), "}")) == Contains("tensor \"optimizer\" is a dictionary; expected a tensor"));
+  CHECK(whole("}(" + text("model") + entry(text("t"), value) + text("ema") + entry(text("t"), value) + "u") ==
+        Contains("holds its tensors inside \"model\" and \"ema\", as training code saves them; save the model's"));
+  CHECK(whole(entry(text("optimizer"), "}")) == Contains("has no tensors, but other entries"));
 }
 
 TEST_CASE("a zip archive that is no state dict is refused with what it is") {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import os
 import pickle
@@ -83,6 +84,21 @@ def test_tensors_are_those_that_torch_load_gives(
         assert found[name].dtype == tensor.dtype, name
         assert found[name].shape == tensor.shape, name
         assert bits(found[name]) == bits(tensor), name
+
+
+@pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "old"])
+def test_parameters_attributes_and_other_entries_are_no_obstacle(bin_dir: Path, tmp_path: Path, is_zip: bool) -> None:
+    tagged, parameter = torch.arange(4.0), torch.nn.Parameter(torch.arange(3.0))
+    tagged.note, parameter.note = {"from": "elsewhere"}, "trained"
+    state: dict[Any, Any] = {"step": 3, "optimizer": {"state": {0: {"exp_avg": torch.ones(5)}}, "param_groups": []}}
+    state |= {"milestones": collections.Counter([3, 3]), "device": torch.device("cpu"), 7: "seven"}
+    state |= {"tagged": tagged, "parameter": parameter, "half": torch.nn.Parameter(tagged.half())}
+    file = tmp_path / "pytorch_model.bin"
+    torch.save(state, file, _use_new_zipfile_serialization=is_zip)
+    found = tensors_of(bin_dir, file)
+    assert list(found) == ["tagged", "parameter", "half"]
+    for name, tensor in found.items():
+        assert bits(tensor) == bits(torch.load(file, weights_only=False)[name]), name
 
 
 class Attack:
