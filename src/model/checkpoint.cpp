@@ -14,6 +14,7 @@
 #include <set>
 #include <span>
 #include <system_error>
+#include <type_traits>
 #include <utility>
 
 #include "hub/weight_files.hpp"
@@ -43,6 +44,8 @@ struct Layout : WeightNames {
 constexpr Layout kSafetensors{kSafetensorsNames, open_safetensors};
 constexpr Layout kTorch{kTorchNames, open_torch_file};
 
+constexpr std::string_view kModule = "module.";
+
 // Elements converted at a time: the source's pages are let go after each step, so this bounds what is held of them.
 constexpr std::int64_t kConversionStep = std::int64_t{1} << 20;
 
@@ -50,6 +53,24 @@ constexpr std::int64_t kConversionStep = std::int64_t{1} << 20;
 bool has_entry(const fs::path& folder, const char* name) {
   std::error_code ignored;
   return fs::symlink_status(folder / name, ignored).type() != fs::file_type::not_found && !ignored;
+}
+
+/// `name` without the names of modules that PyTorch puts around others: by torch.compile, FSDP and checkpoints of
+/// activations, anywhere; by DataParallel ("module.") in front, where `in_module` says that all names have it.
+std::string without_wrappers(std::string name, bool in_module) {
+  constexpr std::array<std::string_view, 3> kWrappers = {"_orig_mod.", "_fsdp_wrapped_module.",
+                                                         "_checkpoint_wrapped_module."};
+  for (const auto wrapper : kWrappers) {
+    for (auto at = name.find(wrapper); at != std::string::npos; at = name.find(wrapper, at)) {
+      if (at == 0 || name[at - 1] == '.') {
+        name.erase(at, wrapper.size());
+      } else {
+        ++at;
+      }
+    }
+  }
+  if (in_module && name.starts_with(kModule)) name.erase(0, kModule.size());
+  return name;
 }
 
 /// The first file that is named as a part of several, "model-00001-of-00002.safetensors", say; empty if there is none.
@@ -194,8 +215,12 @@ struct Checkpoint::Impl {
 
   const Place& find(std::string_view name) const {
     const auto found = places.find(name);
-    if (found == places.end()) throw Error(label() + ": no tensor " + in_quotes(name));
-    return found->second;
+    if (found != places.end()) return found->second;
+    const auto shard = absent.find(name);
+    throw Error(label() + ": no tensor " + in_quotes(name) +
+                (shard == absent.end()
+                     ? ""
+                     : ", which the index says is in " + in_quotes(shard->second) + "; get both files again"));
   }
 
   /// One that has this shape and is of floating-point numbers.
@@ -222,17 +247,38 @@ struct Checkpoint::Impl {
     for (const std::string& shard : shards) add(index.parent_path() / shard, layout);
     for (const auto& [tensor, shard] : shard_of) {
       const auto found = places.find(tensor);
-      if (found == places.end() || found->second.file->path().filename() != shard) {
+      if (found == places.end()) {
+        absent.emplace(tensor, shard);  // refused if the model needs it, as transformers does
+      } else if (found->second.file->path().filename() != shard) {
         throw Error(label_of(index) + ": tensor " + in_quotes(tensor) + " is not in " + in_quotes(shard) +
                     ", where the index says; get both files again");
       }
     }
   }
 
+  /// Takes the names of PyTorch's wrappers out of those of the tensors.
+  void unwrap() {
+    const bool in_module = std::all_of(places.begin(), places.end(), [](const auto& place) {
+      return without_wrappers(place.first, /*in_module=*/false).starts_with(kModule);
+    });
+    const auto renamed = [&](auto& named) {
+      std::remove_reference_t<decltype(named)> unwrapped;
+      for (auto& [name, value] : named) {
+        const auto [same, is_new] = unwrapped.emplace(without_wrappers(name, in_module), value);
+        if (is_new) continue;
+        throw Error(label() + ": tensor " + in_quotes(name) + " is there twice, as " + in_quotes(same->first) + " too");
+      }
+      named = std::move(unwrapped);
+    };
+    renamed(places);
+    renamed(absent);
+  }
+
   /// For messages: the file, or the folder where the weights are in several.
   std::string label() const { return label_of(files.size() == 1 ? files.front() : files.front().parent_path()); }
 
   std::map<std::string, Place, std::less<>> places;
+  std::map<std::string, std::string, std::less<>> absent;  // tensors of the index that are in no shard: their shards
   std::vector<fs::path> files;
 };
 
@@ -242,10 +288,12 @@ Checkpoint Checkpoint::open(const fs::path& folder) {
   for (const Layout& layout : {kSafetensors, kTorch}) {
     if (has_entry(folder, layout.single_file)) {
       impl->add(folder / layout.single_file, layout);
+      impl->unwrap();
       return Checkpoint(std::move(impl));
     }
     if (has_entry(folder, layout.index_file)) {
       impl->add_shards(folder / layout.index_file, layout);
+      impl->unwrap();
       return Checkpoint(std::move(impl));
     }
   }
