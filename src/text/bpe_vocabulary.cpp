@@ -279,6 +279,7 @@ void heed_class(const TokenizerConfig& config, const std::string& label, BpeRule
   } else if (const auto first_space = first_space_of_class(config)) {
     rules.normalizer = BpeRules::Normalizer::kNone;
     rules.first_space = *first_space;
+    rules.splits_words = false;
   }
 }
 

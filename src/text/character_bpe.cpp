@@ -23,8 +23,8 @@ std::vector<std::string> unmarked_texts(const BpeVocabulary& vocabulary) {
   return texts;
 }
 
-/// BPE as SentencePiece does it, by the merges of a tokenizer.json: a stretch of text is merged as a whole, and what
-/// has no token is written by tokens of its bytes.
+/// BPE as SentencePiece does it, by the merges of a tokenizer.json: a stretch of text, or where the file says so each
+/// word, is merged as a whole, and what has no token is written by tokens of its bytes.
 class CharacterBpe final : public Bpe {
  public:
   CharacterBpe(const BpeVocabulary& vocabulary, const std::string& where)
@@ -65,11 +65,21 @@ class CharacterBpe final : public Bpe {
     const bool lacks_space = is_for_stretch(rules().first_space, begin) && !begins_with_space(section.text);
     const AlignedText marked = mark_spaces(section.text, lacks_space ? InFront::kSpace : InFront::kNothing);
     const Section whole{marked.text(), 0, &marked, &section};
-    for (const Token& piece : pieces_of(processor_, whole.text)) {
+    if (!rules().splits_words) return append_merged(whole, tokens);
+    for (std::size_t at = 0; at < whole.text.size();) {
+      const std::size_t end = std::min(whole.text.find(kSpaceMark, at + 1), whole.text.size());
+      append_merged({whole.text.substr(at, end - at), at, nullptr, &whole}, tokens);
+      at = end;
+    }
+  }
+
+  /// Of a stretch that is merged as a whole.
+  void append_merged(const Section& section, std::vector<Token>& tokens) const {
+    for (const Token& piece : pieces_of(processor_, section.text)) {
       if (piece.id == unknown_) {
-        append_bytes(whole, {piece.begin, piece.end}, tokens);
+        append_bytes(section, {piece.begin, piece.end}, tokens);
       } else {
-        tokens.push_back(whole.token(piece.id, piece.begin, piece.end));
+        tokens.push_back(section.token(piece.id, piece.begin, piece.end));
       }
     }
   }

@@ -43,16 +43,21 @@ BpeRules::Normalizer read_space_normalizer(const json& stage, const std::string&
   return prepends ? BpeRules::Normalizer::kMarkedSpacesBehindOne : BpeRules::Normalizer::kMarkedSpaces;
 }
 
-FirstSpace read_metaspace(const json& stage, const std::string& where, const std::string& name) {
-  check_fields(stage, where, name + ".",
-               {{"type", {}},
-                {"replacement", {kSpaceMark}},
-                {"prepend_scheme", {"first", "always", "never"}},
-                {"add_prefix_space", {true, false}},  // of old files; tokenizers insists that it fits the scheme
-                {"split", {false}}});
-  for (const char* needed : {"replacement", "split"}) member(stage, needed, where + ", " + name);
-  const json& scheme = member(stage, "prepend_scheme", where + ", " + name);
-  if (scheme != "never" && stage.value("add_prefix_space", json(true)) == false) {
+/// Old files leave out the scheme ("always") and the split (which is made), and have "str_rep", which nothing reads.
+FirstSpace read_metaspace(const json& stage, const std::string& where, const std::string& name, BpeRules& rules) {
+  check_fields(
+      stage, where, name + ".",
+      {{"type", {}},
+       {"replacement", {kSpaceMark}},
+       {"prepend_scheme", {"first", "always", "never"}},
+       {"add_prefix_space", {true, false, nullptr}},  // of old files; tokenizers insists that it fits the scheme
+       {"split", {true, false, nullptr}},
+       {"str_rep", {}}});
+  member(stage, "replacement", where + ", " + name);
+  rules.splits_words = stage.value("split", json()) != false;
+  const bool bare = stage.value("add_prefix_space", json()) == false;
+  const json scheme = stage.value("prepend_scheme", json(bare ? "never" : "always"));
+  if (scheme != "never" && bare) {
     refuse_field(where, quoted(name + ".add_prefix_space"), false, "true beside this prepend_scheme");
   }
   if (scheme == "never") return FirstSpace::kNowhere;
@@ -67,13 +72,13 @@ void check_split(const json& stage, const std::string& where, const std::string&
   read_flag(stage, "invert", where, name);
 }
 
-FirstSpace read_first_space(const json& stage, BpeRules::Normalizer normalizer, const std::string& where) {
-  const bool marked = normalizer != BpeRules::Normalizer::kNone;
+FirstSpace read_first_space(const json& stage, BpeRules& rules, const std::string& where) {
+  const bool marked = rules.normalizer != BpeRules::Normalizer::kNone;
   if (stage.is_null() && marked) return FirstSpace::kNowhere;
   const auto stages = stages_of(stage, "pre_tokenizer", "pretokenizers", where);
   if (stages.size() != 1) refuse_field(where, "\"pre_tokenizer\"", stage, "one stage");
   const auto& [name, part] = stages.front();
-  if (has_type(*part, "Metaspace")) return read_metaspace(*part, where, name);
+  if (has_type(*part, "Metaspace")) return read_metaspace(*part, where, name, rules);
   if (!marked || !has_type(*part, "Split")) {
     refuse_field(where, quoted(name), *part, marked ? "null, type Metaspace or type Split" : "type Metaspace");
   }
@@ -114,7 +119,7 @@ BpeRules read_converted_rules(const json& root, const std::string& where) {
   BpeRules rules;
   rules.alphabet = BpeRules::Alphabet::kCharacters;
   rules.normalizer = read_space_normalizer(root.value("normalizer", json()), where);
-  rules.first_space = read_first_space(root.value("pre_tokenizer", json()), rules.normalizer, where);
+  rules.first_space = read_first_space(root.value("pre_tokenizer", json()), rules, where);
   rules.decoding_drops_first_space = read_decoder(root.value("decoder", json()), where);
   return rules;
 }

@@ -114,6 +114,7 @@ def vocabulary_of(request: Any) -> Callable[[str], Vocabulary]:
 
 
 LAYOUTS = ["prepended", "replaced", "metaspace first", "metaspace always", "metaspace never", "gemma", "both"]
+WORDS = ["metaspace first words", "metaspace always words", "metaspace never words", "metaspace always old"]
 
 
 def special(content: str, **flags: bool) -> AddedToken:
@@ -141,17 +142,19 @@ def convert(vocabulary: Vocabulary, layout: str, added: list[AddedToken], **mode
     if layout == "gemma":
         tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
     if layout.startswith("metaspace"):
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace("▁", layout.split()[1], split=False)
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace("▁", layout.split()[1], split=layout in WORDS)
     if layout == "both":
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace("▁", "always", split=False)])
-    strip = [decoders.Strip(" ", 1, 0)] if layout not in ("gemma", "metaspace never") else []
+    strip = [decoders.Strip(" ", 1, 0)] if layout not in ("gemma", "metaspace never", "metaspace never words") else []
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *strip])
     tokenizer.add_tokens(added)
     return tokenizer
 
 
-def write(folder: Path, tokenizer: Tokenizer, *, merges_as_text: bool = False) -> Tokenizer:
+def write(folder: Path, tokenizer: Tokenizer, *, merges_as_text: bool = False, layout: str = "") -> Tokenizer:
     file = json.loads(tokenizer.to_str())
+    if layout.endswith("old"):
+        file["pre_tokenizer"] = {"type": "Metaspace", "replacement": "▁", "add_prefix_space": True, "str_rep": "▁"}
     if merges_as_text:
         file["model"]["merges"] = [" ".join(merge) for merge in file["model"]["merges"]]
     (folder / "tokenizer.json").write_text(json.dumps(file, ensure_ascii=False), encoding="utf-8")
@@ -204,21 +207,21 @@ def assert_ranges(text: str, ranges: list[list[int]], encoding: Any, added: set[
     assert covered == len(text.encode()), (text, ranges)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", LAYOUTS + WORDS)
 @pytest.mark.parametrize("name", [*VOCABULARIES, *SHARED])
 def test_converted_vocabularies_give_the_ids_of_tokenizers(
     tool: Path, tmp_path: Path, vocabulary_of: Callable[[str], Vocabulary], name: str, layout: str
 ) -> None:
     added = GEMMAS if layout == "gemma" else USUAL
-    tokenizer = write(tmp_path, convert(vocabulary_of(name), layout, added), merges_as_text=layout in ("replaced", "metaspace first"))
+    tokenizer = write(tmp_path, convert(vocabulary_of(name), layout, added), merges_as_text=layout in ("replaced", "metaspace first"), layout=layout)
     parts = [token.content for token in added]
     assert_same(tool, tmp_path, tokenizer, texts(1, parts) + python_sources(3))
     assert_same(tool, tmp_path, tokenizer, texts(2, parts * 3, 100), "--parse-special")
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", LAYOUTS + WORDS)
 def test_added_tokens_of_all_kinds_are_found_as_tokenizers_finds_them(tool: Path, tmp_path: Path, layout: str) -> None:
-    tokenizer = write(tmp_path, convert(trained_by_tokenizers(), layout, OTHERS))
+    tokenizer = write(tmp_path, convert(trained_by_tokenizers(), layout, OTHERS), layout=layout)
     parts = ["<s>", " <s>", "▁<s>", "</s> ", "▁<PRE>", " <PRE>", "town s", "town▁s", "the▁r", "the r", "qq", " qq "]
     assert_same(tool, tmp_path, tokenizer, texts(3, parts * 4))
     assert_same(tool, tmp_path, tokenizer, texts(4, parts * 4), "--parse-special")

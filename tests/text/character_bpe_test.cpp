@@ -157,6 +157,29 @@ TEST_CASE("each way of a converted tokenizer.json to put a first space is its ow
   }
 }
 
+TEST_CASE("a Metaspace that splits merges each word alone, and an old one without the field splits") {
+  const auto ids = [](json fields) {
+    json stage = {{"type", "Metaspace"}, {"replacement", "▁"}};
+    stage.update(fields);
+    return ids_of(load(converted(nullptr, stage)).encode("a   b"));
+  };
+  const Ids whole{kSpaceA, kTwoSpaces, kSpace, kB}, words{kSpaceA, kSpace, kSpace, kSpace, kB};
+  CHECK(ids({{"prepend_scheme", "always"}, {"split", false}}) == whole);
+  CHECK(ids({{"prepend_scheme", "always"}, {"split", true}}) == words);
+  CHECK(ids({{"add_prefix_space", true}, {"str_rep", "▁"}}) == words);
+  CHECK(ids(json::object()) == words);
+  CHECK(ids({{"add_prefix_space", false}}) == Ids{kA, kSpace, kSpace, kSpace, kB});
+  CHECK(ids({{"prepend_scheme", "first"}}) == words);
+  const Tokenizer old = load(converted(nullptr, {{"type", "Metaspace"}, {"replacement", "▁"}}));
+  const auto tokens = old.encode("é ab");  // bytes of a character that has no token, and a word
+  REQUIRE(tokens.size() == 5);
+  CHECK(tokens[1].begin == 0);
+  CHECK(tokens[1].end == 2);
+  CHECK(tokens[3].begin == 2);
+  CHECK(tokens[4].begin == 3);
+  CHECK(tokens[4].end == 5);
+}
+
 TEST_CASE("Llama's class has a first space of its own for a converted tokenizer.json, as in transformers 5") {
   const TemporaryFolder folder;
   const auto ids = [&](const char* config, std::string_view text) {
@@ -261,7 +284,7 @@ TEST_CASE("a converted tokenizer.json that would give other tokens is refused by
     CHECK(complaint_about(tokenizer) == Contains(change.message));
   }
   const std::vector<Refused> of_metaspace = {
-      {"/pre_tokenizer/split", true, R"("pre_tokenizer.split" is true; expected false)"},
+      {"/pre_tokenizer/split", 1, R"("pre_tokenizer.split" is 1; expected true, false or null)"},
       {"/pre_tokenizer/prepend_scheme", "last", R"("pre_tokenizer.prepend_scheme" is "last"; expected "first")"},
       {"/pre_tokenizer/add_prefix_space", false, R"("pre_tokenizer.add_prefix_space" is false; expected true)"},
       {"/pre_tokenizer/novelty", 1, R"("pre_tokenizer.novelty" is 1; expected no such field)"},
@@ -275,8 +298,8 @@ TEST_CASE("a converted tokenizer.json that would give other tokens is refused by
 }
 
 TEST_CASE("a converted tokenizer.json that lacks a part is refused by the part's name") {
-  for (const char* part : {"/model", "/model/vocab", "/model/merges", "/model/byte_fallback", "/pre_tokenizer/split",
-                           "/pre_tokenizer/prepend_scheme"}) {
+  for (const char* part :
+       {"/model", "/model/vocab", "/model/merges", "/model/byte_fallback", "/pre_tokenizer/replacement"}) {
     json tokenizer = converted(kReplace, metaspace("first"));
     const json::json_pointer pointer(part);
     tokenizer[pointer.parent_pointer()].erase(pointer.back());

@@ -36,6 +36,7 @@ struct BpeRules {
   FirstSpace first_space = FirstSpace::kNowhere;  ///< put behind the normaliser
   std::vector<SplitRule> splits;                  ///< of kBytes
   WholeParts whole_parts = WholeParts::kMerged;   ///< of kBytes
+  bool splits_words = false;                      ///< of kCharacters: each "▁" begins a part that is merged alone
   bool decoding_drops_first_space = false;        ///< of kCharacters
   std::vector<std::int32_t> prefix_ids;           ///< go before a prompt
 };
