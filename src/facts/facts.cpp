@@ -106,6 +106,49 @@ Identity identity_of(const std::variant<Fact, BadRecord>& record) {
   return {bad.id ? &*bad.id : nullptr, &bad.where};
 }
 
+void put_in_front(const std::string& front, std::variant<Fact, BadRecord>& record) {
+  if (auto* fact = std::get_if<Fact>(&record)) {
+    if (fact->id.empty()) return;
+    fact->id.insert(0, front);
+    fact->id_is_number = false;
+  } else if (auto& bad = std::get<BadRecord>(record); bad.id) {
+    bad.id->insert(0, front);
+    bad.id_is_number = false;
+  }
+}
+
+/// The ids of a file that has one of a file before it get the file's name in front, all of them: data sets number their
+/// files' records from 0.
+void tell_files_apart(Facts& facts) {
+  std::unordered_set<std::string> taken;
+  auto rest = std::span(facts.records);
+  for (const FactsSource& source : facts.sources) {
+    const auto records = rest.first(static_cast<std::size_t>(source.records));
+    rest = rest.subspan(records.size());
+    const auto repeats = [&](const std::string& front) {
+      return std::any_of(records.begin(), records.end(), [&](const auto& record) {
+        const auto* id = identity_of(record).id;
+        return id != nullptr && taken.contains(front + *id);
+      });
+    };
+    if (repeats("")) {
+      std::string front = source.name + "/";
+      for (int number = 2; repeats(front); ++number) front = source.name + "-" + std::to_string(number) + "/";
+      for (auto& record : records) put_in_front(front, record);
+      for (auto& record : records) {
+        auto* fact = std::get_if<Fact>(&record);
+        if (fact == nullptr || fact->id.empty() || !fact->remark.empty()) continue;
+        fact->remark =
+            source.name + ": has ids of a file before it; its own have its name in front, as " + in_quotes(fact->id);
+        break;
+      }
+    }
+    for (const auto& record : records) {
+      if (const auto* id = identity_of(record).id) taken.insert(*id);
+    }
+  }
+}
+
 /// Facts whose given id another record has already become bad records.
 void refuse_repeated_ids(Facts& facts) {
   std::unordered_map<std::string, std::size_t> first_with;
@@ -186,6 +229,7 @@ void check_at_least_one(const std::optional<std::int64_t>& value, const char* na
 
 Facts read_facts(std::span<const std::filesystem::path> files) {
   Facts facts = read_files(files, Need::kWordings);
+  tell_files_apart(facts);
   refuse_repeated_ids(facts);
   make_missing_ids(facts);
   return facts;

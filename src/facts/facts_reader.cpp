@@ -117,14 +117,14 @@ std::string column_name(std::string_view cell) {
   return name;
 }
 
-/// The names of columns that mean something, and whether an empty cell is the same as none.
+/// The names of columns that mean something, and whether an empty cell is the same as none, as null is in JSON.
 const std::map<std::string, bool, std::less<>>& known_columns() {
   static const auto kColumns = [] {
     std::map<std::string, bool, std::less<>> columns{
         {"subject", false}, {"prompt", true}, {"rephrase_prompt", true}, {"subject_at", true}};
     for (const char* name : kIdNames) columns.emplace(name, true);
     for (const char* name : kRelationNames) columns.emplace(name, true);
-    for (const char* name : kObjectNames) columns.emplace(name, false);
+    for (const char* name : kObjectNames) columns.emplace(name, true);
     return columns;
   }();
   return kColumns;

@@ -123,7 +123,7 @@ TEST_CASE("a bad line of CSV is named and the others are read") {
       {"1,A,x", "facts, line 3: has 3 cells; the header has 4"},
       {"1,A,x,A is,more", "facts, line 3: has 5 cells; the header has 4"},
       {"1,,x,A is", "facts, line 3 (id 1): subject is empty"},
-      {"1,A,,A is", "facts, line 3 (id 1): object is empty"},
+      {"1,A, ,A is", "facts, line 3 (id 1): object is empty"},
       {"1,A,x,", "facts, line 3 (id 1): has no \"prompt\" and no \"relation\""},
       {"1,A,x,B is", "subject \"A\" is not in the prompt \"B is\""},
       {"1,A,x,{} is {}", "has {} 2 times"},

@@ -367,6 +367,38 @@ TEST_CASE("the second record with a given id is bad and names the first") {
   CHECK(bad_at(facts, 3).record == 4);
 }
 
+TEST_CASE("a file with ids of a file before it has its name in front of all of them") {
+  const TemporaryFolder folder;
+  const auto record = [](const std::string& id) {
+    return R"({"case_id": )" + id + R"(, "subject": "A", "prompt": "A is"})";
+  };
+  const auto list = "[" + record("0") + "," + record("1") + "]";
+  const auto a = folder.write("a/facts.json", list), b = folder.write("b/facts.json", list);
+  const auto c = folder.write("c/facts.json", list);
+  const auto other =
+      folder.write("other.json", "[" + record("7") + "," + R"({"subject": "A", "prompt": "A is"})" + "]");
+  const auto bad =
+      folder.write("bad.json", "[" + record("1") + "," + record("8") + R"(,{"case_id": 9}, )" + record("8") + "]");
+  const Facts facts = read_facts(std::vector{a, other, b, c, bad});
+  CHECK(ids_of(facts) == Texts{"0", "1", "7", "fact/a", "facts.json/0", "facts.json/1", "facts.json-2/0",
+                               "facts.json-2/1", "bad.json/1", "bad.json/8", "(bad)", "(bad)"});
+  CHECK(fact_at(facts, 0).id_is_number);
+  CHECK_FALSE(fact_at(facts, 4).id_is_number);
+  CHECK(bad_at(facts, 10).id == "bad.json/9");
+  CHECK(bad_at(facts, 11).message == Contains("id \"bad.json/8\" is also that of "));
+  CHECK(fact_at(facts, 1).remark.empty());
+  CHECK(fact_at(facts, 4).remark ==
+        "facts.json: has ids of a file before it; its own have its name in front, as \"facts.json/0\"");
+  CHECK(fact_at(facts, 5).remark.empty());
+}
+
+TEST_CASE("an empty cell of CSV is no object, as null is in JSON") {
+  const Facts csv = read_text_as_facts("subject,prompt,object\nA,A is,\nB,B is,b\n");
+  CHECK_FALSE(fact_at(csv, 0).object);
+  CHECK(fact_at(csv, 1).object == "b");
+  CHECK_FALSE(fact_at(read_text_as_facts(R"([{"subject": "A", "prompt": "A is", "object": null}])"), 0).object);
+}
+
 TEST_CASE("subjects are read from every layout whether or not there is a prompt") {
   const std::vector<std::pair<std::string, Texts>> cases = {
       {R"({"schema": "rometrace/facts/1", "relations": {"plays": {"prompt": "{} plays"}},

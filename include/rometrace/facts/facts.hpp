@@ -75,6 +75,9 @@ struct Facts {
 /// A fact's wordings are its own prompt, its paraphrases, then those of its relation: first those that are not held
 /// out. Relations that a file defines hold for the files after it too, until one defines the same name again.
 ///
+/// Ids are a file's own: where a file has one of a file before it, all its ids get its name in front ("b.json/17"), and a
+/// remark says so. A record with an id that another of its file has is a bad one.
+///
 /// An id that is missing is made: "relation/subject", the subject in lower-case ASCII with "-" for whatever is neither
 /// ASCII letter, digit nor outside ASCII, and "-2", "-3" behind the second and third of the same. It changes only with
 /// facts of that same id.
