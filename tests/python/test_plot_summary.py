@@ -149,7 +149,7 @@ def test_a_role_without_tokens_is_hatched_and_named() -> None:
     for axes in panels_of(heatmap_of(picture_of())):
         assert [patch.get_hatch() for patch in axes.patches] == ["////"]
         assert [patch.get_y() for patch in axes.patches] == [ROLES.index("middle_subject")]
-        assert [text.get_text() for text in axes.texts] == ["no such token"]
+        assert [text.get_text() for text in axes.texts] == ["no such token traced"]
 
 
 def test_lines_have_the_summarys_values_and_bands() -> None:

@@ -315,7 +315,7 @@ def test_the_averages_stand_on_top(shown: Tab) -> None:
     ]
     assert page.locator("#rollups .map").count() == page.locator("#lines .map").count() == 3
     assert page.locator("#rollups .map").first.locator(".labels span").all_inner_texts()[2] == "Last subject token"
-    assert page.locator("#rollups .absent").all_inner_texts() == ["no such token"] * 3
+    assert page.locator("#rollups .absent").all_inner_texts() == ["no such token traced"] * 3
     assert "average total effect (ATE)\t0.6000\t0.0100\t0.5700 to 0.6300\t0.5800 to 0.6200\t3" in page.inner_text(
         "#effects"
     )

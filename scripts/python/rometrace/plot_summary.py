@@ -333,12 +333,12 @@ def make_heads(picture: Picture, limits: tuple[float | None, float | None], widt
 
 
 def hatch(axes: Any, row: int, layers: int) -> None:
-    """A role that no token has."""
+    """A role of no token that was traced: the facts have none, or --positions left it out."""
     from matplotlib.patches import Rectangle
 
     axes.add_patch(Rectangle((0, row), layers, 1, facecolor="#f2f2f2", edgecolor="#b0b0b0", hatch="////", linewidth=0))
     box = {"facecolor": "#f2f2f2", "edgecolor": "none", "pad": 1}
-    axes.text(layers / 2, row + 0.5, "no such token", fontsize=5.5, ha="center", va="center", bbox=box)
+    axes.text(layers / 2, row + 0.5, "no such token traced", fontsize=5.5, ha="center", va="center", bbox=box)
 
 
 def draw_layer_axis(axes: Any, picture: Picture, panel: Panel, middle: float) -> None:

@@ -252,7 +252,7 @@ function heatMap({ title, kind, labels, values, layers, range, below, barLabel, 
   );
   labels.forEach((label, row) => {
     if (values[row * layers] === null) {
-      const note = make("div", { class: "absent" }, make("span", {}, "no such token"));
+      const note = make("div", { class: "absent" }, make("span", {}, "no such token traced"));
       field.append(place(note, { top: row * height, height, lineHeight: `${height}px` }));
     }
   });
@@ -490,7 +490,7 @@ function below(kind, window, model = "") {
 }
 
 function describeRole(kind, window, role, layer, layers, band) {
-  if (!role.aie) return `${role.name}\nno such token in any fact`;
+  if (!role.aie) return `${role.name}\nno such token traced in any fact`;
   const low = role[`${band}_low`]?.[layer] ?? null;
   const lines = [role.name, windowText(kind, window, layer, layers), `average indirect effect ${show(role.aie[layer])}`];
   if (low !== null) lines.push(`95 % interval ${show(low)} to ${show(role[`${band}_high`][layer])} (${band})`);
