@@ -18,7 +18,8 @@ class Checkpoint {
  public:
   /// Opens and checks the files (see SafetensorsFile and TorchFile); reads no weights. Throws Error: no weights in the
   /// folder (names what it holds instead, such as parts without their index), a shard missing or outside the folder,
-  /// the index naming a tensor that its shard lacks, two files holding the same name.
+  /// the index naming a tensor that another shard holds, two files holding the same name.
+  /// Names of PyTorch's wrappers (`module.`, `_orig_mod.`) are taken out of the tensors' names.
   static Checkpoint open(const std::filesystem::path& folder);
 
   ~Checkpoint();
