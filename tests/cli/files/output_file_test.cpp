@@ -1,7 +1,6 @@
 #include "cli/files/output_file.hpp"
 
 #include <fcntl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -17,6 +16,7 @@
 #include <vector>
 
 #include "checks.hpp"
+#include "file_size_limit.hpp"
 #include "files.hpp"
 #include "rometrace/error.hpp"
 
@@ -25,6 +25,7 @@ namespace rometrace::cli::output_file_test {
 namespace {
 
 namespace fs = std::filesystem;
+using testing::FileSizeLimit;
 using testing::message_of;
 
 /// A temporary folder with what these tests ask of it.
@@ -65,27 +66,6 @@ void write_file(const fs::path& path, std::string_view text) {
   file.write(text);
   file.commit();
 }
-
-/// Files of this process may not grow beyond `bytes` while this lives, so that writing fails half way.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) : old_handler_(std::signal(SIGXFSZ, SIG_IGN)) {
-    ::getrlimit(RLIMIT_FSIZE, &old_);
-    rlimit limit = old_;
-    limit.rlim_cur = bytes;
-    ::setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~FileSizeLimit() {
-    ::setrlimit(RLIMIT_FSIZE, &old_);
-    std::signal(SIGXFSZ, old_handler_);
-  }
-  FileSizeLimit(const FileSizeLimit&) = delete;
-  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
-
- private:
-  void (*old_handler_)(int);
-  rlimit old_{};
-};
 
 /// Descriptor 1 leads to `descriptor` while this lives; nothing else must be printed meanwhile.
 class StandardOutput {

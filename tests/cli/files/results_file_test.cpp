@@ -1,7 +1,6 @@
 #include "cli/files/results_file.hpp"
 
 #include <fcntl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -19,6 +18,7 @@
 
 #include "batch_files.hpp"
 #include "checks.hpp"
+#include "file_size_limit.hpp"
 #include "files.hpp"
 #include "rometrace/error.hpp"
 
@@ -30,6 +30,7 @@ using testing::batch_file;
 using testing::batch_header;
 using testing::batch_line;
 using testing::Contains;
+using testing::FileSizeLimit;
 using testing::message_of;
 using testing::read_bytes;
 using testing::TemporaryFolder;
@@ -63,27 +64,6 @@ std::string refusal(const fs::path& path, const nlohmann::ordered_json& header) 
 std::size_t files_in(const TemporaryFolder& folder) {
   return static_cast<std::size_t>(std::distance(fs::directory_iterator(folder.path()), fs::directory_iterator()));
 }
-
-/// Files of this process may not grow beyond `bytes` while this lives, so that writing fails half way.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) : old_handler_(std::signal(SIGXFSZ, SIG_IGN)) {
-    ::getrlimit(RLIMIT_FSIZE, &old_);
-    rlimit limit = old_;
-    limit.rlim_cur = bytes;
-    ::setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~FileSizeLimit() {
-    ::setrlimit(RLIMIT_FSIZE, &old_);
-    std::signal(SIGXFSZ, old_handler_);
-  }
-  FileSizeLimit(const FileSizeLimit&) = delete;
-  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
-
- private:
-  void (*old_handler_)(int);
-  rlimit old_{};
-};
 
 // --- going on -----------------------------------------------------------------------------------------------------
 
