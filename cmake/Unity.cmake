@@ -1,7 +1,7 @@
 # With CMAKE_UNITY_BUILD, as in the preset that users build with, sources are compiled many at a time, so that the large
-# headers (libtorch's, nlohmann/json, CLI11, spdlog) are read once a unit and not once a file: it takes some 40 % of the
-# time. The price: sources of one unit must not use one name for two things of their own. The development preset
-# compiles each source by itself.
+# headers (libtorch's, nlohmann/json, CLI11, spdlog) are read once a unit and not once a file: it takes about a third
+# of the time (scripts/benchmarks/benchmark_build.py). The price: sources of one unit must not use one name for two
+# things of their own. The development preset compiles each source by itself.
 
 # rometrace_units(<target> [<folders>...]): each further argument names folders, separated by spaces, whose sources are
 # a unit; the sources of other folders are one more.

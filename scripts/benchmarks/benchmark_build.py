@@ -67,7 +67,9 @@ class Tree:
         if not self.path.exists():
             clone = ["git", "clone", "--quiet", "--no-checkout", str(REPOSITORY), str(self.path)]
             subprocess.run(clone, check=True)
-            subprocess.run(["git", "checkout", "--quiet", commit], cwd=self.path, check=True)
+            checkout = ["git", "checkout", "--quiet", commit]
+            if subprocess.run(checkout, cwd=self.path, stderr=subprocess.DEVNULL, check=False).returncode != 0:
+                raise BuildError(f"git knows no commit {commit}; expected one of this repository's")
         environment, link = REPOSITORY / ".venv", self.path / ".venv"
         if environment.exists() and not link.exists():
             link.symlink_to(environment.resolve())
@@ -166,8 +168,8 @@ def main() -> int:
         folder = (arguments.keep or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            trees = [Tree(name, commit, folder, arguments.parallel)
-                     for name, commit in (("old", arguments.commit), ("new", "HEAD"))]
+            commits = {"old": arguments.commit, "new": "HEAD"}
+            trees = [Tree(name, commit, folder, arguments.parallel) for name, commit in commits.items()]
             print("| | old CPU s | new CPU s | old wall s | new wall s | new / old |\n|---|---|---|---|---|---|", flush=True)
             for part in PARTS:
                 if part in parts:
