@@ -18,7 +18,7 @@ namespace {
 class Study {
  public:
   Study()
-      : folder_(std::string(ROMETRACE_SOURCE_DIR) + "/share/rometrace/demo"),
+      : folder_(std::filesystem::path(ROMETRACE_SOURCE_DIR) / "share/rometrace/demo"),
         tokenizer(Tokenizer::load(folder_)),
         model(Decoder::load(folder_)) {
     options.trace.kinds = {Kind::kState};
