@@ -59,19 +59,6 @@ std::string to_string(const AnswerRule& rule) {
   return "unknown";
 }
 
-std::vector<Token> encode_answer(const Tokenizer& tokenizer, std::string_view text) {
-  if (text.size() < 2 || text[0] != ' ' || text[1] == ' ') return tokenizer.encode(text);
-  // A tokeniser that puts a space before every text would have two of them.
-  auto tokens = tokenizer.encode(text.substr(1));
-  if (tokens.empty() || !tokenizer.token_bytes(tokens.front().id).starts_with(' ')) return tokenizer.encode(text);
-  for (auto& [id, begin, end] : tokens) {
-    ++begin;
-    ++end;
-  }
-  tokens.front().begin = 0;
-  return tokens;
-}
-
 std::vector<std::vector<std::int32_t>> say_together(const Decoder& model, const Tokenizer& tokenizer,
                                                     std::span<const TracePrompt* const> prompts, const AnswerRule& rule,
                                                     std::span<const std::int64_t> object_tokens, std::stop_token stop) {

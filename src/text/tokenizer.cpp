@@ -130,4 +130,17 @@ std::int32_t Tokenizer::size() const {
   return impl_->backend->size();
 }
 
+std::vector<Token> encode_answer(const Tokenizer& tokenizer, std::string_view text) {
+  if (text.size() < 2 || text[0] != ' ' || text[1] == ' ') return tokenizer.encode(text);
+  // A tokeniser that puts a space before every text would have two of them.
+  auto tokens = tokenizer.encode(text.substr(1));
+  if (tokens.empty() || !tokenizer.token_bytes(tokens.front().id).starts_with(' ')) return tokenizer.encode(text);
+  for (auto& [id, begin, end] : tokens) {
+    ++begin;
+    ++end;
+  }
+  tokens.front().begin = 0;
+  return tokens;
+}
+
 }  // namespace rometrace

@@ -31,10 +31,6 @@ struct AnswerRule {
 };
 std::string to_string(const AnswerRule& rule);  ///< reads back
 
-/// Tokens of a text as the answer to a prompt, which it follows. Tokenisers that put a space before every text (many
-/// SentencePiece models) take " trumpet" and "trumpet" for the same. Throws Error as Tokenizer::encode does.
-std::vector<Token> encode_answer(const Tokenizer& tokenizer, std::string_view text);
-
 /// The answers that the model gives by the rule to prompts of one length, `object_tokens` of each being those of
 /// kObject (0: none). Throws as greedy_answers() does.
 std::vector<std::vector<std::int32_t>> say_together(const Decoder& model, const Tokenizer& tokenizer,

@@ -86,4 +86,8 @@ class Tokenizer {
   std::unique_ptr<const Impl> impl_;
 };
 
+/// Tokens of a text as the answer to a prompt, which it follows. Tokenisers that put a space before every text (many
+/// SentencePiece models) take " trumpet" and "trumpet" for the same. Throws Error as Tokenizer::encode does.
+std::vector<Token> encode_answer(const Tokenizer& tokenizer, std::string_view text);
+
 }  // namespace rometrace
