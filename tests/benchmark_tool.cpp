@@ -1,5 +1,5 @@
-// The program that scripts/benchmarks/benchmark.py times: answers requests, one JSON object a line on stdin, with one a line on
-// stdout. In one process, so that weights stay loaded and packed between grids as they do in a batch.
+// The program that scripts/benchmarks/benchmark.py times: answers requests, one JSON object a line on stdin, with one a
+// line on stdout. In one process, so that weights stay loaded and packed between grids as they do in a batch.
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
@@ -139,7 +139,7 @@ class Server {
     const auto& attention = block->attn();
     const auto positions = at::zeros({rows.size(0)}, at::device(rows.device()).dtype(at::kLong));
     attention.keys_values(rows, positions);
-    return block->mlp().forward(attention.project(attention.queries(rows, positions)));
+    return block->mlp().output(block->mlp().hidden(attention.project(attention.queries(rows, positions))));
   }
 
   at::Tensor product_rows(std::int64_t rows) const {

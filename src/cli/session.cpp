@@ -127,7 +127,7 @@ std::shared_ptr<const Decoder> load_model(const Options& options, const std::fil
   const auto device = parse_device(options.device);
   const Stopwatch loading;
   set_precision(options);
-  const auto products = options.engine == Engine::kGradient ? Products::kDifferentiable : Products::kFast;
+  const auto products = options.engine == Engine::kGradient ? Products::kUnpacked : Products::kFast;
   LoadOptions load{dtype_of(options), device, products, std::nullopt};
   if (options.engine != Engine::kGradient) {
     load.memory = memory_for_weights(options, device);

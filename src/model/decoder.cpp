@@ -152,9 +152,13 @@ Mlp::Mlp(const DecoderConfig& config, std::shared_ptr<const Linear> inputs, std:
       inputs_(std::move(inputs)),
       output_(std::move(output)) {}
 
-at::Tensor Mlp::forward(const at::Tensor& x) const {
+at::Tensor Mlp::hidden(const at::Tensor& x) const {
   const auto inner = inputs_->activated_product(x, activation_);
-  return output_->product(gated_ ? inner * inputs_->product(x, 1) : inner);
+  return gated_ ? inner * inputs_->product(x, 1) : inner;
+}
+
+at::Tensor Mlp::output(const at::Tensor& hidden) const {
+  return output_->product(hidden);
 }
 
 void Mlp::prepare() const {
@@ -174,9 +178,17 @@ at::Tensor Block::attn_output(const at::Tensor& mixed) const {
   return parts_.attn_norm ? parts_.attn_norm->forward(output.to(mixed.scalar_type())) : output;
 }
 
+at::Tensor Block::mlp_hidden(const at::Tensor& x) const {
+  return parts_.mlp->hidden(order_ == BlockOrder::kPostNorm ? x : parts_.norm_2->forward(x));
+}
+
+at::Tensor Block::mlp_output_of(const at::Tensor& product) const {
+  return parts_.mlp_norm ? parts_.mlp_norm->forward(product) : product;
+}
+
 at::Tensor Block::mlp_output(const at::Tensor& x) const {
-  const auto output = parts_.mlp->forward(order_ == BlockOrder::kPostNorm ? x : parts_.norm_2->forward(x));
-  return parts_.mlp_norm ? parts_.mlp_norm->forward(output.to(x.scalar_type())) : output;
+  const auto product = parts_.mlp->output(mlp_hidden(x));
+  return parts_.mlp_norm ? mlp_output_of(product.to(x.scalar_type())) : product;
 }
 
 at::Tensor Block::after_attn(const at::Tensor& x) const {
@@ -199,7 +211,11 @@ at::Tensor Block::forward(at::Tensor x, const Tap& tap, const AttentionMask& mas
   if (tap) tap(Site::kAttn, layer_, attn);
   const auto between = after_attn(x + attn);
 
-  auto mlp = mlp_output(order_ == BlockOrder::kParallel ? x : between).to(x.scalar_type());
+  auto hidden = mlp_hidden(order_ == BlockOrder::kParallel ? x : between);
+  if (tap) tap(Site::kMlpHidden, layer_, hidden);
+  auto product = parts_.mlp->output(hidden).to(x.scalar_type());
+  if (tap) tap(Site::kMlpProduct, layer_, product);
+  auto mlp = mlp_output_of(product);
   if (tap) tap(Site::kMlp, layer_, mlp);
   x = after_mlp(between + mlp);
 
@@ -372,7 +388,7 @@ class Decoder::Loader {
       };
       if (streamed) {  // used once each time: packing would not pay
         slices.push_back({[make, checkpoint = checkpoint_, name = head_, begin, end] {
-                            auto linear = make(Products::kDifferentiable);
+                            auto linear = make(Products::kUnpacked);
                             return std::shared_ptr<const Linear>(linear.get(), [=](const Linear*) mutable {
                               linear.reset();
                               checkpoint->release(name, begin, end);
@@ -597,10 +613,6 @@ Decoder::Decoder(DecoderConfig config, std::shared_ptr<const Checkpoint> checkpo
 }
 
 Decoder::~Decoder() = default;
-
-bool Decoder::differentiable() const {
-  return options_.products == Products::kDifferentiable || !Linear::packs(dtype(), device());
-}
 
 const std::vector<std::filesystem::path>& Decoder::weight_files() const {
   return checkpoint_->files();

@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/core/ivalue.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/gelu.h>
@@ -12,6 +13,7 @@
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/tanh.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 #include <string>
@@ -106,46 +108,144 @@ bool Linear::packs(at::ScalarType dtype, at::Device device) {
   return dtype == at::kFloat || (dtype == at::kBFloat16 && Processor::here().multiplies_bfloat16);
 }
 
-Linear::Linear(Source source, Products products, std::shared_ptr<PackingScratch> scratch)
-    : source_(std::move(source)),
-      packed_(products == Products::kFast && packs(source_.dtype, source_.device)),
-      scratch_(scratch ? std::move(scratch) : std::make_shared<PackingScratch>()) {}
+// The weights of one product, shared with the graphs that differentiate it.
+class Linear::Weights {
+ public:
+  Weights(Source source, Products products, std::shared_ptr<PackingScratch> scratch)
+      : source_(std::move(source)),
+        packed_(products == Products::kFast && packs(source_.dtype, source_.device)),
+        scratch_(scratch ? std::move(scratch) : std::make_shared<PackingScratch>()),
+        transposes_(source_.parts) {}
 
-const Linear::Part& Linear::ready(std::size_t part) const {
-  std::call_once(reading_, [this] {
+  bool packed() const { return packed_; }
+  std::size_t parts() const { return source_.parts; }
+
+  // Once read: weights [in, out], or packed [out, in].
+  const Part& ready(std::size_t part) const {
+    std::call_once(reading_, [this] {
+      auto parts = read();
+      for (auto& [weight, bias] : parts) {
+        if (bias.defined()) bias = bias.clone();  // a view would keep all of the file's tensor
+      }
+      if (packed_) {
+        const std::scoped_lock lock(scratch_->mutex);
+        for (auto& each : parts) each.weight = pack(each.weight, scratch_->memory);
+      }
+      parts_ = std::move(parts);
+      if (packed_ && source_.release) source_.release();
+    });
+    return parts_.at(part);
+  }
+
+  // To the weight's dtype.
+  at::Tensor convert(const at::Tensor& x) const {
+    return packed_ ? x.to(source_.dtype).contiguous() : x.to(source_.dtype);
+  }
+
+  // `x` in the weight's dtype.
+  at::Tensor forward(const at::Tensor& x, std::size_t part) const {
+    const auto& [weight, bias] = ready(part);
+    if (packed_) return packed_product(x, weight, bias, {});
+    auto y = at::matmul(x, weight);
+    return bias.defined() ? y.add_(bias) : y;
+  }
+
+  // dy W^T, of a packed weight.
+  at::Tensor backward(const at::Tensor& dy, std::size_t part) const {
+    std::call_once(transposing_, [this] { transpose(); });
+    if (transposes_[part].defined()) return packed_product(dy.contiguous(), transposes_[part], {}, {});
+    auto dx = at::matmul(dy, read().at(part).weight.t());
+    if (source_.release) source_.release();
+    return dx;
+  }
+
+ private:
+  std::vector<Part> read() const {
     auto parts = source_.read();
     TORCH_INTERNAL_ASSERT(parts.size() == source_.parts, "as many parts as were promised");
-    for (auto& [weight, bias] : parts) {
-      if (bias.defined()) bias = bias.clone();  // a view would keep all of the file's tensor
-    }
-    if (packed_) {
-      const std::scoped_lock lock(scratch_->mutex);
-      for (auto& each : parts) each.weight = pack(each.weight, scratch_->memory);
-    }
-    parts_ = std::move(parts);
-    source_.read = nullptr;  // and what it holds
-    if (packed_ && source_.release) source_.release();
-  });
-  return parts_.at(part);
+    return parts;
+  }
+
+  // Packs the transposes, where there is room for them.
+  void transpose() const {
+    const auto parts = read();
+    std::int64_t bytes = 0;
+    for (const auto& part : parts) bytes += static_cast<std::int64_t>(part.weight.nbytes());
+    const std::scoped_lock lock(scratch_->mutex);
+    if (bytes > scratch_->room_for_transposes) return;
+    for (std::size_t i = 0; i < parts.size(); ++i) transposes_[i] = pack(parts[i].weight.t(), scratch_->memory);
+    scratch_->room_for_transposes -= bytes;
+    if (source_.release) source_.release();
+  }
+
+  Source source_;
+  bool packed_;
+  std::shared_ptr<PackingScratch> scratch_;
+  mutable std::once_flag reading_, transposing_;
+  mutable std::vector<Part> parts_;
+  mutable std::vector<at::Tensor> transposes_;  // packed [in, out] once needed; undefined where there is no room
+};
+
+namespace {
+
+// What autograd keeps of a product.
+template <typename Weights>
+struct Kept : torch::CustomClassHolder {
+  explicit Kept(std::shared_ptr<const Weights> kept) : weights(std::move(kept)) {}
+  std::shared_ptr<const Weights> weights;
+};
+
+// A packed product with its backward, which libtorch's own operator lacks.
+template <typename Weights>
+struct PackedProduct : torch::autograd::Function<PackedProduct<Weights>> {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
+                            const std::shared_ptr<const Weights>& weights, std::size_t part) {
+    context->saved_data["weights"] = c10::IValue::make_capsule(c10::make_intrusive<Kept<Weights>>(weights));
+    context->saved_data["part"] = static_cast<std::int64_t>(part);
+    return weights->forward(x, part);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& gradients) {
+    const auto capsule = context->saved_data["weights"].toCapsule();
+    const auto& weights = *static_cast<Kept<Weights>&>(*capsule).weights;
+    const auto part = static_cast<std::size_t>(context->saved_data["part"].toInt());
+    return {weights.backward(gradients[0], part), at::Tensor(), at::Tensor()};
+  }
+};
+
+bool is_differentiated(const at::Tensor& x) {
+  return at::GradMode::is_enabled() && x.requires_grad();
 }
 
-at::Tensor Linear::convert(const at::Tensor& x) const {
-  return packed_ ? x.to(source_.dtype).contiguous() : x.to(source_.dtype);
+}  // namespace
+
+Linear::Linear(Source source, Products products, std::shared_ptr<PackingScratch> scratch)
+    : weights_(std::make_shared<const Weights>(std::move(source), products, std::move(scratch))) {}
+
+bool Linear::packed() const {
+  return weights_->packed();
+}
+
+std::size_t Linear::parts() const {
+  return weights_->parts();
+}
+
+void Linear::prepare() const {
+  weights_->ready(0);
 }
 
 at::Tensor Linear::product(const at::Tensor& x, std::size_t part) const {
-  const auto& [weight, bias] = ready(part);
-  if (packed_) return packed_product(convert(x), weight, bias, {});
-  auto y = at::matmul(convert(x), weight);
-  return bias.defined() ? y.add_(bias) : y;
+  const auto converted = weights_->convert(x);
+  if (packed() && is_differentiated(x)) return PackedProduct<Weights>::apply(converted, weights_, part);
+  return weights_->forward(converted, part);
 }
 
 at::Tensor Linear::activated_product(const at::Tensor& x, Activation activation, std::size_t part) const {
-  if (const auto fusion = fused(activation); packed_ && fusion) {
-    const auto& [weight, bias] = ready(part);
-    return packed_product(convert(x), weight, bias, *fusion);
-  }
-  return activate(product(x, part), activation);
+  const auto fusion = fused(activation);
+  if (!packed() || !fusion || is_differentiated(x)) return activate(product(x, part), activation);
+  const auto& [weight, bias] = weights_->ready(part);
+  return packed_product(weights_->convert(x), weight, bias, *fusion);
 }
 
 }  // namespace rometrace

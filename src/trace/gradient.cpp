@@ -23,7 +23,7 @@
 namespace rometrace {
 namespace {
 
-void refuse_unsupported(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options) {
+void refuse_unsupported(const TracePrompt& prompt, const TraceOptions& options) {
   for (const Kind kind : options.kinds) {
     if (kind == Kind::kState || kind == Kind::kMlp || kind == Kind::kAttn || kind == Kind::kHead) continue;
     throw Error("gradients do not approximate " + std::string(to_string(kind)) +
@@ -34,9 +34,6 @@ void refuse_unsupported(const Decoder& model, const TracePrompt& prompt, const T
   }
   if (options.precision) {
     throw Error("more draws make gradients no better an approximation; a precision needs another engine");
-  }
-  if (!model.differentiable()) {
-    throw Error("the model's weights are packed, which gradients do not pass; load it with Products::kDifferentiable");
   }
 }
 
@@ -175,7 +172,7 @@ std::vector<double> scores_of(const Patch& patch, const std::map<Site, at::Tenso
 
 Trace trace_gradient(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options,
                      const CleanRun& clean, const RunControl& control) {
-  refuse_unsupported(model, prompt, options);
+  refuse_unsupported(prompt, options);
   const at::NoGradGuard no_grad;
   const auto cells = cells_of(prompt, options, model.config());
   const auto sites = cells.empty() ? std::vector<Site>() : sites_of(options.kinds);

@@ -127,14 +127,15 @@ TEST_CASE("a tap sees every site once a layer, in the order of the computation, 
   const std::vector<std::int32_t> ids = golden.golden.at("logits")[0].at("token_ids");
   std::vector<std::pair<Site, std::int64_t>> seen, expected = {{Site::kEmbedding, 0}};
   for (std::int64_t layer = 0; layer < model->config().layers; ++layer) {
-    for (const auto site : {Site::kMixed, Site::kAttn, Site::kMlp, Site::kState}) {
+    for (const auto site : {Site::kMixed, Site::kAttn, Site::kMlpHidden, Site::kMlpProduct, Site::kMlp, Site::kState}) {
       expected.emplace_back(site, layer);
     }
   }
   const auto T = static_cast<std::int64_t>(ids.size());
   model->forward(ids, 2, [&](Site site, std::int64_t layer, at::Tensor& value) {
     seen.emplace_back(site, layer);
-    CHECK(value.sizes() == at::IntArrayRef({2, T, model->config().width}));
+    const auto& config = model->config();
+    CHECK(value.sizes() == at::IntArrayRef({2, T, site == Site::kMlpHidden ? config.mlp_width : config.width}));
   });
   const bool in_order = seen == expected;  // doctest cannot print these
   CHECK(in_order);

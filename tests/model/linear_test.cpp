@@ -12,6 +12,7 @@
 #include <ATen/ops/tanh.h>
 
 #include <functional>
+#include <memory>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -26,7 +27,8 @@ using testing::largest_difference;
 
 /// A product with a weight [in, out] and a bias [out] or none that are in memory, its columns in parts of these widths.
 Linear in_memory(const at::Tensor& weight, const at::Tensor& bias, std::vector<std::int64_t> widths = {},
-                 Products products = Products::kFast, std::function<void()> released = {}) {
+                 Products products = Products::kFast, std::function<void()> released = {},
+                 std::shared_ptr<PackingScratch> scratch = nullptr) {
   if (widths.empty()) widths = {weight.size(1)};
   const auto read = [weight, bias, widths] {
     std::vector<Linear::Part> parts;
@@ -38,7 +40,8 @@ Linear in_memory(const at::Tensor& weight, const at::Tensor& bias, std::vector<s
     }
     return parts;
   };
-  return {{widths.size(), read, std::move(released), weight.scalar_type(), weight.device()}, products, nullptr};
+  return {
+      {widths.size(), read, std::move(released), weight.scalar_type(), weight.device()}, products, std::move(scratch)};
 }
 
 TEST_CASE("products, whole and in parts, packed or not, are x W + b in every dtype that a CPU multiplies in") {
@@ -47,7 +50,7 @@ TEST_CASE("products, whole and in parts, packed or not, are x W + b in every dty
   for (const auto& [dtype, tolerance] : {std::pair{at::kDouble, 1e-12}, {at::kFloat, 1e-4}, {at::kBFloat16, 0.3}}) {
     const auto weight = at::randn({70, 300}, dtype), bias = at::randn({300}, dtype), x = at::randn({33, 70}, dtype);
     const auto expected = at::matmul(x.to(at::kDouble), weight.to(at::kDouble)) + bias.to(at::kDouble);
-    for (const auto products : {Products::kFast, Products::kDifferentiable}) {
+    for (const auto products : {Products::kFast, Products::kUnpacked}) {
       CHECK(largest_difference(in_memory(weight, bias, {}, products).product(x), expected) < tolerance);
       CHECK(largest_difference(in_memory(weight, at::Tensor(), {}, products).product(x), expected - bias) < tolerance);
       // The head's weight comes transposed, rows in three dimensions.
@@ -99,16 +102,37 @@ TEST_CASE("a weight is packed once, at its first product, whichever thread asks 
   for (const auto& result : results) CHECK(largest_difference(result, at::matmul(x, weight)) < 1e-4);
 }
 
-TEST_CASE("differentiable products are not packed, and autograd reaches what is multiplied") {
-  const auto weight = at::randn({20, 50}) / 4, bias = at::randn({50});
-  bool packed = false;
-  const Linear linear = in_memory(weight, bias, {30, 20}, Products::kDifferentiable, [&] { packed = true; });
-  CHECK_FALSE(linear.packed());
-  const auto x = at::randn({9, 20}).requires_grad_();
-  linear.product(x, 1).sum().backward();
-  CHECK_FALSE(packed);
-  CHECK(largest_difference(x.grad(), weight.slice(1, 30).sum(1).expand({9, 20})) < 1e-5);
+TEST_CASE("autograd reaches what is multiplied, packed or not, with room for a transpose or without") {
+  const auto weight = at::randn({20, 50}) / 4, bias = at::randn({50}), x = at::randn({3, 9, 20});
+  const auto by_hand = [&](const at::Tensor& dy) { return at::matmul(dy, weight.slice(1, 30).t()); };
+  const auto shared = std::make_shared<PackingScratch>();
+  for (const std::int64_t room : {std::int64_t{0}, std::int64_t{1} << 20}) {
+    for (const auto products : {Products::kFast, Products::kUnpacked}) {
+      shared->room_for_transposes = room;
+      const Linear linear = in_memory(weight, bias, {30, 20}, products, {}, shared);
+      for (int again = 0; again < 2; ++again) {
+        const auto leaf = x.clone().requires_grad_();
+        const auto y = linear.activated_product(leaf, Activation::kTanh, 1);
+        const auto dy = at::randn({3, 9, 20});
+        y.backward(dy);
+        CHECK(largest_difference(leaf.grad(), by_hand(dy * (1 - y * y)).detach()) < 1e-5);
+      }
+      const bool copied = shared->room_for_transposes == room - 20 * 50 * 4;
+      CHECK(copied == (room > 0 && linear.packed()));
+    }
+  }
   CHECK_FALSE(weight.requires_grad());
+}
+
+TEST_CASE("a graph outlives the product that made it") {
+  const auto weight = at::randn({20, 50}), x = at::randn({9, 20}).requires_grad_();
+  at::Tensor y;
+  {
+    const Linear linear = in_memory(weight, {});
+    y = linear.product(x);
+  }
+  y.sum().backward();
+  CHECK(largest_difference(x.grad(), weight.sum(1).expand({9, 20})) < 1e-4);
 }
 
 }  // namespace

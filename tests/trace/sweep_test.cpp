@@ -772,7 +772,7 @@ TEST_CASE("in bfloat16 both engines give the same scores, near those of float32,
     const auto exact = trace_sweep(*exact_model, example.prompt, example.options,
                                    run_clean(*exact_model, example.prompt, example.options))
                            .trace;
-    for (const auto products : {Products::kFast, Products::kDifferentiable}) {
+    for (const auto products : {Products::kFast, Products::kUnpacked}) {
       const auto model = example.load_in_bfloat16(products);
       const auto clean = run_clean(*model, example.prompt, example.options);
       const auto swept = trace_sweep(*model, example.prompt, example.options, clean).trace;

@@ -23,15 +23,17 @@ namespace rometrace {
 
 /// A place in the forward pass whose value can be read and changed.
 enum class Site {
-  kEmbedding,  ///< token embedding, before positions are added; once, with layer 0
-  kMixed,      ///< values mixed by a layer's attention, heads side by side, before the output projection
-  kAttn,       ///< what a layer's attention adds to the stream
-  kMlp,        ///< what a layer's MLP adds to the stream
-  kState,      ///< output of a layer: the residual stream after both
+  kEmbedding,   ///< token embedding, before positions are added; once, with layer 0
+  kMixed,       ///< values mixed by a layer's attention, heads side by side, before the output projection
+  kAttn,        ///< what a layer's attention adds to the stream
+  kMlpHidden,   ///< what the MLP's last matrix reads: after the activation, and after the gate where there is one
+  kMlpProduct,  ///< what that matrix gives, with its bias; kMlp but where outputs are normalised (Gemma 2, 3)
+  kMlp,         ///< what a layer's MLP adds to the stream
+  kState,       ///< output of a layer: the residual stream after both
 };
 
-/// Called at each site with the value there, [B, T, D] (E for kEmbedding, A for kMixed); what it writes into the value
-/// in place is what the rest of the forward pass sees.
+/// Called at each site with the value there, [B, T, D] (E for kEmbedding, A for kMixed, F for kMlpHidden); what it
+/// writes into the value in place is what the rest of the forward pass sees.
 using Tap = std::function<void(Site site, std::int64_t layer, at::Tensor& value)>;
 
 /// Which keys each query of a layer sees: bool [T, T], queries by keys, within what is causal; undefined: all of that.
@@ -96,7 +98,8 @@ class Mlp {
  public:
   /// `inputs`: D -> F, or to two parts where the MLP is gated: gate (F), up (F); `output`: F -> D.
   Mlp(const DecoderConfig& config, std::shared_ptr<const Linear> inputs, std::shared_ptr<const Linear> output);
-  at::Tensor forward(const at::Tensor& x) const;  ///< [..., D] -> [..., D]
+  at::Tensor hidden(const at::Tensor& x) const;       ///< what the last matrix reads: [..., D] -> [..., F]
+  at::Tensor output(const at::Tensor& hidden) const;  ///< that matrix's product, with its bias: [..., F] -> [..., D]
   void prepare() const;
 
  private:
@@ -128,6 +131,10 @@ class Block {
   /// What the MLP adds, [..., D] -> [..., D]. It reads the stream after attention or, where the order is kParallel, the
   /// one that enters the layer.
   at::Tensor mlp_output(const at::Tensor& x) const;
+  /// The same in two steps: what the MLP's last matrix reads, [..., D] -> [..., F], and of that matrix's product
+  /// [..., D] what the MLP adds.
+  at::Tensor mlp_hidden(const at::Tensor& x) const;
+  at::Tensor mlp_output_of(const at::Tensor& product) const;
   /// The stream that goes on, once attention's or the MLP's output has been added: itself but for kPostNorm.
   at::Tensor after_attn(const at::Tensor& x) const;
   at::Tensor after_mlp(const at::Tensor& x) const;
@@ -198,8 +205,6 @@ class Decoder {
   at::ScalarType dtype() const { return options_.dtype; }
   at::ScalarType stream_dtype() const { return options_.dtype == at::kDouble ? at::kDouble : at::kFloat; }
   at::Device device() const { return options_.device; }
-  /// Whether autograd reaches through all products: always when loaded for it, else where none are packed.
-  bool differentiable() const;
   std::int64_t parameter_count() const;  ///< a tied head is counted once
   const std::vector<std::filesystem::path>& weight_files() const;
 

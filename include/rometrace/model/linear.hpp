@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -12,10 +13,11 @@
 
 namespace rometrace {
 
-/// Memory that packing needs for a moment, shared by all products of a model.
+/// Memory that packing needs for a moment, and what may be taken for second copies; shared by all products of a model.
 struct PackingScratch {
   std::mutex mutex;
-  at::Tensor memory;  // grown when needed
+  at::Tensor memory;                                                            // grown when needed
+  std::int64_t room_for_transposes = std::numeric_limits<std::int64_t>::max();  // bytes, less those that are taken
 };
 
 /// What some CPUs can do and others cannot. A value that is passed in, so that tests can suppose another CPU.
@@ -26,15 +28,20 @@ struct Processor {
   static Processor here();
 };
 
-/// What the products of a model are made for.
+/// What the products of a model are made for. Autograd differentiates all of them with respect to what is multiplied,
+/// never the weights.
 enum class Products {
-  kFast,            ///< weights packed where that helps; autograd does not reach through a packed product
-  kDifferentiable,  ///< nothing packed: autograd differentiates with respect to what is multiplied, never the weights
+  kFast,      ///< weights packed where that helps; a gradient through a packed product packs the transpose as well
+  kUnpacked,  ///< weights are used where they lie: no copy of any, and products half as fast
 };
 
 /// y = x W + b. On the CPU in float32 and bfloat16 the weight is "packed" when it is first used: copied into oneDNN's
-/// own layout, which serves products of any number of rows, and stays for good. Otherwise, and where products are to be
-/// differentiable, it is used as it is. Safe to use from several threads.
+/// own layout, which serves products of any number of rows, and stays for good. Otherwise, and where that is asked for,
+/// it is used as it is. Safe to use from several threads.
+///
+/// Where x requires a gradient, the product's backward is dx = dy W^T. Of a packed weight the transpose is packed when
+/// it is first needed, and stays too, as long as PackingScratch has room for it; else W is read again, as it is, each
+/// time.
 ///
 /// The columns of W may be divided into parts that are multiplied apart (queries | keys and values; gate | up).
 class Linear {
@@ -47,8 +54,8 @@ class Linear {
   /// Where the weights come from, when they are first used.
   struct Source {
     std::size_t parts = 1;
-    std::function<std::vector<Part>()> read;  ///< called once, or again where it threw
-    std::function<void()> release;            ///< none, or called once they have been packed and are no longer read
+    std::function<std::vector<Part>()> read;  ///< called when the weights are first used, and by backwards
+    std::function<void()> release;            ///< none, or called when they have been packed and are no longer read
     at::ScalarType dtype = at::kFloat;
     at::Device device = at::kCPU;
   };
@@ -60,12 +67,12 @@ class Linear {
   static bool packs(at::ScalarType dtype, at::Device device);
 
   /// Whether this one is packed, or will be.
-  bool packed() const { return packed_; }
+  bool packed() const;
 
-  std::size_t parts() const { return source_.parts; }
+  std::size_t parts() const;
 
   /// Reads the weights, and packs them, now.
-  void prepare() const { ready(0); }
+  void prepare() const;
 
   /// [..., in] -> [..., width of the part], in the weight's dtype, whatever x's. Throws c10::Error where memory for the
   /// result, or for packing, is not to be had; it may be tried again.
@@ -75,14 +82,8 @@ class Linear {
   at::Tensor activated_product(const at::Tensor& x, Activation activation, std::size_t part = 0) const;
 
  private:
-  const Part& ready(std::size_t part) const;
-  at::Tensor convert(const at::Tensor& x) const;  // to the weight's dtype
-
-  mutable Source source_;
-  bool packed_;
-  std::shared_ptr<PackingScratch> scratch_;
-  mutable std::once_flag reading_;
-  mutable std::vector<Part> parts_;  // once read: weights [in, out], or packed [out, in]
+  class Weights;
+  std::shared_ptr<const Weights> weights_;  // which graphs of autograd keep
 };
 
 }  // namespace rometrace

@@ -14,7 +14,7 @@ namespace rometrace {
 /// position, other those of the other run, and the derivative that of the base run, through all that follows. Nothing
 /// keeps it within [0, 1]. Cells before the first corrupted position are the base run's score exactly.
 ///
-/// For kState, kMlp, kAttn and kHead; no measures, other targets or precision. The model has to be differentiable().
+/// For kState, kMlp, kAttn and kHead; no measures, other targets or precision.
 /// A caller's NoGradGuard does not matter. Draws are taken together as far as control.memory holds what their backward
 /// needs, at least one. `clean` is the run of the same model, prompt and options. Progress counts draws. Throws Error
 /// for what is not supported, and if noise takes the output beyond numbers; Interrupted when a stop is requested
