@@ -1,0 +1,157 @@
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cholesky_solve.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/linalg_cholesky.h>
+#include <ATen/ops/tensor.h>
+
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "checks.hpp"
+#include "closeness.hpp"
+#include "rometrace/edit/memit.hpp"
+#include "rometrace/edit/rome.hpp"
+#include "rometrace/text/subject.hpp"
+#include "skip.hpp"
+
+// Edits by the authors' own programs: kmeng01/rome, scalable-model-editing/rebuilding-rome, kmeng01/memit. The
+// tolerances are those that hold between their runs on other threads, attention kernels, versions and dtypes.
+
+namespace rometrace::authors_test {
+namespace {
+
+using nlohmann::json;
+
+const std::filesystem::path kGoldens = ROMETRACE_SOURCE_DIR "/../shared/editing";
+const std::filesystem::path kModels = ROMETRACE_SOURCE_DIR "/../shared/models";
+
+json read(const char* name) {
+  std::ifstream file(kGoldens / name);
+  return json::parse(file);
+}
+
+at::Tensor vector_of(const json& numbers) {
+  return at::tensor(numbers.get<std::vector<double>>(), at::kDouble);
+}
+
+/// The mean k k^T over tokens of the authors' text.
+at::Tensor second_moment(const std::string& model, std::int64_t layer, std::int64_t F) {
+  std::ifstream file(kGoldens / ("C-" + model + "-" + std::to_string(layer) + ".tri"), std::ios::binary);
+  auto moment = at::empty({F, F}, at::kDouble);
+  auto at = moment.accessor<double, 2>();
+  for (std::int64_t i = 0; i < F; ++i) {
+    for (std::int64_t j = i; j < F; ++j) {
+      float number = 0;
+      file.read(reinterpret_cast<char*>(&number), sizeof number);
+      at[i][j] = at[j][i] = static_cast<double>(number);
+    }
+  }
+  REQUIRE(file.good());
+  return moment;
+}
+
+struct Model {
+  std::shared_ptr<const Decoder> decoder;
+  Tokenizer tokenizer;
+};
+
+Model load(const std::string& name, at::ScalarType dtype = at::kFloat) {
+  return {Decoder::load(kModels / name, dtype), Tokenizer::load(kModels / name)};
+}
+
+EditRequest request_of(const Model& model, const json& request, const std::vector<std::string>& templates) {
+  const auto [prompt, subject] =
+      fill_slot(request.at("prompt").get<std::string>(), request.at("subject").get<std::string>());
+  return make_request(model.tokenizer, prompt, subject, spaced_object(request.at("target_new").get<std::string>()),
+                      templates, model.decoder->config().max_positions);
+}
+
+ValueOptions options_of(const json& hparams, EditEngine engine) {
+  ValueOptions options;
+  options.steps = hparams.at("v_num_grad_steps");
+  options.rate = hparams.at("v_lr");
+  options.decay = hparams.at("v_weight_decay");
+  options.clamp = hparams.at("clamp_norm_factor");
+  options.kl = hparams.at("kl_factor");
+  options.engine = engine;
+  return options;
+}
+
+void check_near(const at::Tensor& found, const json& expected, double tolerance, const char* what) {
+  const auto values = vector_of(expected);
+  const double difference = (found - values).norm().item<double>() / values.norm().item<double>();
+  CHECK_MESSAGE(difference < tolerance, what << " differs by " << difference << " of its length");
+}
+
+void check_evaluations(const std::vector<Evaluation>& found, const json& steps) {
+  REQUIRE(found.size() == steps.size());
+  testing::Closeness loss({1e-4, 1e-4}), length({1e-4, 1e-6});
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    const auto where = "evaluation " + std::to_string(i + 1);
+    loss.compare(where + " nll", found[i].nll, steps[i].at("nll"));
+    loss.compare(where + " kl", found[i].kl, steps[i].at("kl"));
+    loss.compare(where + " decay", found[i].decay, steps[i].at("decay"));
+    if (steps[i].contains("delta_norm")) length.compare(where, found[i].delta_norm, steps[i].at("delta_norm"));
+  }
+  loss.check();
+}
+
+void compare(const char* file, EditMethod method, EditEngine engine, at::ScalarType dtype) {
+  std::map<std::string, Model> models;
+  const auto goldens = read(file);
+  for (const auto& golden : goldens.at("edits")) {
+    const auto name = golden.at("name").get<std::string>(), of = golden.at("model").get<std::string>();
+    CAPTURE(name);
+    if (!models.contains(of)) models.emplace(of, load(of, dtype));
+    const auto& model = models.at(of);
+    auto templates = golden.at("context_templates").get<std::vector<std::string>>();
+    REQUIRE(templates.front() == "{}");
+    templates.erase(templates.begin());
+    const auto request = request_of(model, golden.at("request"), templates);
+    CHECK(request.target_ids == golden.at("target_ids").get<std::vector<std::int32_t>>());
+    const auto indices = golden.at("lookup_indices").get<std::vector<std::int64_t>>();
+    REQUIRE(indices.size() == request.texts.size() + 1);
+    for (std::size_t i = 0; i < request.texts.size(); ++i) CHECK(request.texts[i].fact == indices[i]);
+    CHECK(request.subject_alone.fact == indices.back());
+
+    const auto layer = golden.at("layer").get<std::int64_t>();
+    const auto& hparams = golden.at("hparams");
+    MomentSolver solve;
+    if (hparams.at("mom2_adjustment")) {
+      const auto factor = at::linalg_cholesky(second_moment(of, layer, model.decoder->config().mlp_width));
+      solve = [factor](const at::Tensor& key) { return at::cholesky_solve(key.unsqueeze(1), factor).squeeze(1); };
+    }
+    const auto edit = edit_rank_one(method, *model.decoder, request, layer, options_of(hparams, engine), solve);
+    check_near(edit.value.keys.mean(0), golden.at("key_mean"), 1e-5, "the mean key");
+    check_near(method == EditMethod::kRome ? edit.value.keys[0] : edit.value.keys.mean(0), golden.at("key_prompt"),
+               1e-5, "the key that r is divided by");
+    check_near(edit.change.u[0], golden.at("u"), 1e-4, "u");
+    check_near(edit.value.first_gradient, golden.at("first_gradient"), 1e-4, "the first gradient");
+    check_evaluations(edit.value.evaluations, golden.at("steps"));
+    check_near(edit.value.delta, golden.at("delta"), 1e-4, "delta");
+    check_near(edit.change.r[0], golden.at("right_vector"), 1e-4, "r");
+    CHECK(edit.divisor == doctest::Approx(golden.at("divisor").get<double>()).epsilon(1e-4));
+    CHECK(edit.value.init_norm == doctest::Approx(golden.at("target_init_norm").get<double>()).epsilon(1e-5));
+  }
+}
+
+const char* kNone = "the authors' edits are not beside the repository";
+
+TEST_CASE("rank-one edits are those of ROME's and r-ROME's own programs, in GPT-2 and Llama, by both engines") {
+  if (!std::filesystem::exists(kGoldens)) return testing::skip(kNone);
+  for (const auto& [engine, dtype] :
+       {std::pair{EditEngine::kFast, at::kFloat}, {EditEngine::kPlain, at::kFloat}, {EditEngine::kFast, at::kDouble}}) {
+    CAPTURE(to_string(engine));
+    compare("rome.json", EditMethod::kRome, engine, dtype);
+    compare("r-rome.json", EditMethod::kRRome, engine, dtype);
+    compare("rome-llama.json", EditMethod::kRome, engine, dtype);
+  }
+}
+
+}  // namespace
+}  // namespace rometrace::authors_test
