@@ -668,9 +668,9 @@ at::Tensor Decoder::embed(std::span<const std::int32_t> token_ids) const {
   return rows.to(device());
 }
 
-at::Tensor Decoder::enter(const at::Tensor& embeddings) const {
+at::Tensor Decoder::enter(const at::Tensor& embeddings, std::int64_t first) const {
   const auto x = enter_ ? enter_->product(embeddings).to(embeddings.scalar_type()) : embeddings;
-  return positions_.defined() ? x + positions_.slice(0, 0, x.size(-2)) : x;
+  return positions_.defined() ? x + positions_.slice(0, first, first + x.size(-2)) : x;
 }
 
 at::Tensor Decoder::leave(const at::Tensor& x) const {

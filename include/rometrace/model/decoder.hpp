@@ -234,8 +234,9 @@ class Decoder {
   /// Token embeddings of `token_ids` [T] -> [T, E], scaled where the family does that. Throws Error for an id outside
   /// the vocabulary.
   at::Tensor embed(std::span<const std::int32_t> token_ids) const;
-  /// The stream that enters the first layer: embeddings [..., T, E] of a text's first T tokens -> [..., T, D].
-  at::Tensor enter(const at::Tensor& embeddings) const;
+  /// The stream that enters the first layer: embeddings [..., T, E] of a text's T tokens from position `first` on ->
+  /// [..., T, D].
+  at::Tensor enter(const at::Tensor& embeddings, std::int64_t first = 0) const;
   /// The final norm, and what follows it before the head: [..., D] -> [..., E].
   at::Tensor leave(const at::Tensor& x) const;
 

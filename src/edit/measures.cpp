@@ -1,0 +1,154 @@
+#include "rometrace/edit/measures.hpp"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/tensor.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <utility>
+
+#include "edit/row_batch.hpp"
+#include "rometrace/edit/continuation.hpp"
+#include "rometrace/error.hpp"
+
+namespace rometrace {
+namespace {
+
+using Ids = std::vector<std::int32_t>;
+
+// Rows that go through the model together.
+constexpr std::size_t kRows = 2048;
+
+// A text after whose last rows the next token is asked for.
+struct Asked {
+  Ids ids;
+  std::int64_t from = 0;  // the first row that is read; all that follow are
+};
+
+// log p of all tokens after each row that is read, [rows, V], text by text.
+void read(const Decoder& model, std::span<const Asked> asked, const std::stop_token& stop,
+          const std::function<void(std::size_t text, const at::Tensor& log_p)>& use) {
+  for (std::size_t begin = 0, end = 0; begin < asked.size(); begin = end) {
+    std::vector<Ids> ids;
+    for (std::size_t rows = 0; end < asked.size() && (rows == 0 || rows + asked[end].ids.size() <= kRows); ++end) {
+      ids.push_back(asked[end].ids);
+      rows += asked[end].ids.size();
+    }
+    const auto batch = whole_texts(model, ids);
+    const auto x = run_texts(
+        model, batch, ids, model.config().layers, [](std::int64_t, const LayerRows&) {}, stop);
+    for (std::size_t i = begin; i < end; ++i) {
+      const auto first = batch.begin(i - begin) + asked[i].from;
+      const auto count = static_cast<std::int64_t>(asked[i].ids.size()) - asked[i].from;
+      use(i, at::log_softmax(model.logits(model.leave(x.narrow(0, first, count))), -1, at::kDouble).cpu());
+    }
+  }
+}
+
+ObjectScore score_of(const at::Tensor& log_p, std::span<const std::int32_t> object) {
+  ObjectScore score;
+  for (std::size_t k = 0; k < object.size(); ++k) {
+    score.log_p.push_back(log_p[static_cast<std::int64_t>(k)][object[k]].item<double>());
+  }
+  return score;
+}
+
+}  // namespace
+
+double ObjectScore::nll() const {
+  return -std::accumulate(log_p.begin(), log_p.end(), 0.0) / static_cast<double>(log_p.size());
+}
+
+double ObjectScore::probability() const {
+  return std::exp(std::accumulate(log_p.begin(), log_p.end(), 0.0));
+}
+
+double ObjectScore::mean_by_token() const {
+  return std::exp(-nll());
+}
+
+std::vector<PromptMeasure> measure_prompts(const Decoder& model, std::span<const Ids> prompts,
+                                           std::span<const std::int32_t> new_object,
+                                           std::span<const std::int32_t> true_object, const MeasureOptions& options,
+                                           std::stop_token stop) {
+  const at::NoGradGuard no_grad;
+  std::vector<PromptMeasure> measures(prompts.size());
+  std::vector<Asked> asked;
+  for (const auto& prompt : prompts) {
+    for (const auto object : {new_object, true_object}) {
+      Asked text{prompt, static_cast<std::int64_t>(prompt.size()) - 1};
+      if (!object.empty()) text.ids.insert(text.ids.end(), object.begin(), object.end() - 1);
+      asked.push_back(std::move(text));
+    }
+  }
+  read(model, asked, stop, [&](std::size_t text, const at::Tensor& log_p) {
+    auto& measure = measures[text / 2];
+    if (text % 2 == 1) {
+      measure.true_object = score_of(log_p, true_object);
+      return;
+    }
+    measure.new_object = score_of(log_p, new_object);
+    measure.top_id = log_p[0].argmax().item<std::int32_t>();
+    measure.top_probability = std::exp(log_p[0][measure.top_id].item<double>());
+  });
+  if (options.greedy_tokens > 0) {
+    auto said = continue_greedily(model, prompts, options.greedy_tokens, options.ends, stop);
+    for (std::size_t i = 0; i < measures.size(); ++i) measures[i].greedy = std::move(said[i]);
+  }
+  return measures;
+}
+
+double perplexity(const Decoder& model, std::span<const Ids> texts, std::stop_token stop) {
+  const at::NoGradGuard no_grad;
+  std::vector<Asked> asked;
+  for (const auto& text : texts) {
+    if (text.size() > 1) asked.push_back({Ids(text.begin(), text.end() - 1), 0});
+  }
+  if (asked.empty()) throw Error("no text has two tokens; a perplexity is of tokens that follow others");
+  double sum = 0;
+  std::size_t tokens = 0;
+  std::vector<const Ids*> whole;
+  for (const auto& text : texts) {
+    if (text.size() > 1) whole.push_back(&text);
+  }
+  read(model, asked, stop, [&](std::size_t text, const at::Tensor& log_p) {
+    const auto score = score_of(log_p, std::span(*whole[text]).subspan(1));
+    sum -= std::accumulate(score.log_p.begin(), score.log_p.end(), 0.0);
+    tokens += score.log_p.size();
+  });
+  return std::exp(sum / static_cast<double>(tokens));
+}
+
+std::string_view to_string(EditOutcome outcome) {
+  switch (outcome) {
+    case EditOutcome::kTook:
+      return "took";
+    case EditOutcome::kBehindPrefixes:
+      return "took only behind prefixes";
+    case EditOutcome::kNoEffect:
+      return "no effect";
+  }
+  return "unknown";
+}
+
+EditVerdict verdict_of(const PromptMeasure& prompt, std::span<const PromptMeasure> behind,
+                       std::span<const PromptMeasure> before, std::span<const PromptMeasure> after) {
+  const auto says_new = [](const PromptMeasure& each) { return each.new_object.nll() < each.true_object.nll(); };
+  EditVerdict verdict;
+  const auto took = std::count_if(behind.begin(), behind.end(), says_new);
+  if (says_new(prompt)) {
+    verdict.outcome = EditOutcome::kTook;
+  } else if (2 * took > static_cast<std::ptrdiff_t>(behind.size())) {
+    verdict.outcome = EditOutcome::kBehindPrefixes;
+  }
+  for (std::size_t i = 0; i < after.size(); ++i) {
+    if (says_new(after[i]) && !says_new(before[i])) verdict.leaks.push_back(i);
+  }
+  return verdict;
+}
+
+}  // namespace rometrace
