@@ -1,8 +1,11 @@
 #include "rometrace/model/checkpoint.hpp"
 
+#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
+#include <c10/util/BFloat16.h>
 #include <c10/util/Exception.h>
+#include <c10/util/Half.h>
 
 #include <algorithm>
 #include <array>
@@ -21,6 +24,7 @@
 #include "rometrace/error.hpp"
 #include "rometrace/model/safetensors.hpp"
 #include "rometrace/model/torch_file.hpp"
+#include "rometrace/text/digest.hpp"
 #include "rometrace/text/input_file.hpp"
 
 namespace rometrace {
@@ -193,18 +197,100 @@ TensorView rows_of(TensorView source, std::int64_t begin, std::int64_t end) {
   return source;
 }
 
+/// A change of rank n that is laid over a matrix, both float32: rows [n, rows of the matrix], columns [n, its columns].
+struct Overlay {
+  at::Tensor rows, columns;
+};
+
+template <typename Number>
+Number rounded(double value) {
+  if constexpr (std::is_same_v<Number, double>) {
+    return value;
+  } else {
+    return static_cast<Number>(static_cast<float>(value));  // to half precision as at::Tensor::to rounds
+  }
+}
+
+/// Adds it to some of the matrix's rows, from `first` on, in place. Each number is computed by itself, its n products
+/// in order and in double, in which a product of two float32 is exact: neither threads nor fused multiply-adds matter.
+template <typename Number>
+void add_to_rows(const at::Tensor& some, std::int64_t first, const Overlay& overlay) {
+  const auto count = some.size(0), columns = some.size(1), n = overlay.rows.size(0), rows = overlay.rows.size(1);
+  auto* numbers = some.mutable_data_ptr<Number>();
+  const auto* of_rows = overlay.rows.const_data_ptr<float>();
+  const auto* of_columns = overlay.columns.const_data_ptr<float>();
+  constexpr std::int64_t kProducts = std::int64_t{1} << 15;  // as many are worth another thread
+  const auto grain = std::max<std::int64_t>(1, kProducts / std::max<std::int64_t>(1, n * columns));
+  at::parallel_for(0, count, grain, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<double> sums(static_cast<std::size_t>(columns));
+    for (std::int64_t row = begin; row < end; ++row) {
+      std::fill(sums.begin(), sums.end(), 0.0);
+      for (std::int64_t i = 0; i < n; ++i) {
+        const double factor = of_rows[i * rows + first + row];
+        const float* column = of_columns + i * columns;
+        for (std::int64_t j = 0; j < columns; ++j) sums[static_cast<std::size_t>(j)] += factor * double{column[j]};
+      }
+      Number* of_row = numbers + row * columns;
+      for (std::int64_t j = 0; j < columns; ++j) {
+        of_row[j] = rounded<Number>(static_cast<double>(of_row[j]) + sums[static_cast<std::size_t>(j)]);
+      }
+    }
+  });
+}
+
+/// The same for a tensor of any floating-point type, to which each sum is rounded at once.
+void add_to(const at::Tensor& some, std::int64_t first, const Overlay& overlay) {
+  switch (some.scalar_type()) {
+    case at::kFloat:
+      return add_to_rows<float>(some, first, overlay);
+    case at::kDouble:
+      return add_to_rows<double>(some, first, overlay);
+    case at::kHalf:
+      return add_to_rows<at::Half>(some, first, overlay);
+    default:
+      return add_to_rows<at::BFloat16>(some, first, overlay);
+  }
+}
+
+using Overlays = std::vector<std::shared_ptr<const Overlay>>;
+
+/// Gives the rows of a matrix some at a time, in the file's dtype and in memory of their own: `take(rows, first)`.
+template <typename Take>
+void for_some_rows(const std::shared_ptr<const WeightFile>& file, const TensorView& source, std::int64_t begin,
+                   std::int64_t end, Take take) {
+  const auto type = *floating_type(source.dtype);
+  const auto step = std::max<std::int64_t>(1, kConversionStep / std::max<std::int64_t>(1, source.shape.at(1)));
+  for (auto first = begin; first < end; first += step) {
+    const auto rows = rows_of(source, first, std::min(first + step, end));
+    take(rows.strides.empty() ? convert_in_steps(*file, rows, type, type) : convert_strided(*file, rows, type, type),
+         first);
+  }
+}
+
+/// Rows [begin, end) of a matrix with what is laid over it, as `dtype`.
+at::Tensor read_changed(const std::shared_ptr<const WeightFile>& file, const TensorView& source,
+                        const Overlays& overlays, at::ScalarType dtype, std::int64_t begin, std::int64_t end) {
+  at::Tensor result = at::empty({end - begin, source.shape.at(1)}, at::TensorOptions().dtype(dtype));
+  for_some_rows(file, source, begin, end, [&](const at::Tensor& some, std::int64_t first) {
+    for (const auto& overlay : overlays) add_to(some, first, *overlay);
+    result.narrow(0, first - begin, some.size(0)).copy_(some);
+  });
+  return result;
+}
+
 }  // namespace
 
 struct Checkpoint::Impl {
   struct Place {
     std::shared_ptr<const WeightFile> file;
     const TensorView* tensor;
+    Overlays overlays = {};
   };
 
   void add(const fs::path& path, const Layout& layout) {
     const auto file = std::make_shared<const WeightFile>(layout.open(path));
     for (const TensorView& tensor : file->tensors()) {
-      const auto [place, is_new] = places.emplace(tensor.name, Place{file, &tensor});
+      const auto [place, is_new] = places.emplace(tensor.name, Place{file, &tensor, {}});
       if (!is_new) {
         throw Error(label_of(path) + ": holds tensor " + in_quotes(tensor.name) + ", and so does " +
                     label_of(place->second.file->path().filename()) + "; expected each in one file");
@@ -311,14 +397,16 @@ bool Checkpoint::contains(std::string_view name) const {
 
 at::Tensor Checkpoint::tensor(std::string_view name, const std::vector<std::int64_t>& shape,
                               at::ScalarType dtype) const {
-  const auto& [file, source] = impl_->find(name, shape);
-  return read(file, *source, dtype);
+  const auto& [file, source, overlays] = impl_->find(name, shape);
+  return overlays.empty() ? read(file, *source, dtype)
+                          : read_changed(file, *source, overlays, dtype, 0, source->shape.front());
 }
 
 at::Tensor Checkpoint::rows(std::string_view name, const std::vector<std::int64_t>& shape, at::ScalarType dtype,
                             std::int64_t begin, std::int64_t end) const {
-  const auto& [file, source] = impl_->find(name, shape);
-  return read(file, rows_of(*source, begin, end), dtype);
+  const auto& [file, source, overlays] = impl_->find(name, shape);
+  return overlays.empty() ? read(file, rows_of(*source, begin, end), dtype)
+                          : read_changed(file, *source, overlays, dtype, begin, end);
 }
 
 void Checkpoint::check(std::string_view name, const std::vector<std::int64_t>& shape) const {
@@ -326,8 +414,9 @@ void Checkpoint::check(std::string_view name, const std::vector<std::int64_t>& s
 }
 
 bool Checkpoint::equal(std::string_view name, std::string_view other) const {
-  const auto& [file, first] = impl_->find(name);
-  const auto& [other_file, second] = impl_->find(other);
+  const auto& [file, first, overlays] = impl_->find(name);
+  const auto& [other_file, second, other_overlays] = impl_->find(other);
+  if (overlays != other_overlays) return false;
   if (first->bytes.size() != second->bytes.size()) return false;
   if (first->dtype != second->dtype || first->shape != second->shape || first->strides != second->strides) return false;
   if (first->bytes.data() == second->bytes.data()) return true;  // one storage under two names
@@ -357,6 +446,48 @@ void Checkpoint::release(std::string_view name, std::int64_t begin, std::int64_t
   const auto found = impl_->places.find(name);
   if (found == impl_->places.end()) return;
   found->second.file->release(rows_of(*found->second.tensor, begin, end).bytes);
+}
+
+Checkpoint Checkpoint::with_change(std::string_view name, at::Tensor rows, at::Tensor columns) const {
+  auto changed = std::make_shared<Impl>(*impl_);
+  const auto found = changed->places.find(name);
+  TORCH_INTERNAL_ASSERT(found != changed->places.end() && found->second.tensor->shape.size() == 2, "no such matrix");
+  auto overlay = std::make_shared<const Overlay>(Overlay{std::move(rows), std::move(columns)});
+  const auto& shape = found->second.tensor->shape;
+  TORCH_INTERNAL_ASSERT(overlay->rows.dim() == 2 && overlay->columns.dim() == 2 &&
+                            overlay->rows.size(0) == overlay->columns.size(0) && overlay->rows.size(1) == shape[0] &&
+                            overlay->columns.size(1) == shape[1],
+                        "a change of another shape");
+  for (const auto* part : {&overlay->rows, &overlay->columns}) {
+    TORCH_INTERNAL_ASSERT(part->scalar_type() == at::kFloat && part->device().is_cpu() && part->is_contiguous());
+  }
+  found->second.overlays.push_back(std::move(overlay));
+  return Checkpoint(std::move(changed));
+}
+
+std::vector<std::string> Checkpoint::sha256(std::string_view name, const std::vector<std::int64_t>& shape) const {
+  const auto& [file, source, overlays] = impl_->find(name, shape);
+  TORCH_INTERNAL_ASSERT(shape.size() == 2, "not a matrix");
+  const auto head = source->dtype + " " + shape_text(shape) + "\n";
+  std::vector<Sha256> hashes(overlays.size() + 1);
+  for (auto& hash : hashes) hash.update(std::as_bytes(std::span(head)));
+  const auto add = [](Sha256& hash, const at::Tensor& some) {
+    hash.update({static_cast<const std::byte*>(some.const_data_ptr()), some.nbytes()});
+  };
+  for_some_rows(file, *source, 0, shape.front(), [&](const at::Tensor& some, std::int64_t first) {
+    add(hashes.front(), some);
+    for (std::size_t i = 0; i < overlays.size(); ++i) {
+      add_to(some, first, *overlays[i]);
+      add(hashes[i + 1], some);
+    }
+  });
+  std::vector<std::string> digests;
+  for (auto& hash : hashes) digests.push_back(hash.hex_digest());
+  return digests;
+}
+
+std::string Checkpoint::dtype(std::string_view name) const {
+  return impl_->find(name).tensor->dtype;
 }
 
 std::vector<std::string> Checkpoint::names() const {

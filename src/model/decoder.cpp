@@ -281,7 +281,7 @@ class Decoder::Loader {
         options_(options),
         reader_{checkpoint_, names_.transposed, options_},
         stream_dtype_(options.dtype == at::kDouble ? at::kDouble : at::kFloat),
-        prefix_(find_prefix()) {
+        prefix_(prefix_in(names_, checkpoint_->names())) {
     find_embedding_and_head();
     for (const auto& rotary : config_.rotary) {
       frequencies_.push_back(finite_frequencies(rotary).to(options_.device, stream_dtype_));
@@ -426,17 +426,6 @@ class Decoder::Loader {
   }
 
   std::vector<std::int64_t> table_shape() const { return {config_.vocab_size, config_.embedding_width}; }
-
-  std::string find_prefix() const {
-    const auto all = checkpoint_->names();
-    for (const auto& prefix : names_.prefixes) {
-      const auto layers = prefix + names_.layers;
-      if (std::any_of(all.begin(), all.end(), [&](const auto& name) { return name.starts_with(layers); })) {
-        return prefix;
-      }
-    }
-    return names_.prefixes.front();
-  }
 
   // Where the config ties them, a file may hold either or both; both with different values are kept apart, as
   // transformers 5 does.
@@ -585,7 +574,9 @@ class Decoder::Loader {
 std::shared_ptr<const Decoder> Decoder::load(const std::filesystem::path& folder, const LoadOptions& options) {
   refuse_unless_it_multiplies(options);
   auto config = read_config(folder / "config.json");
-  auto checkpoint = std::make_shared<const Checkpoint>(Checkpoint::open(folder));
+  auto opened = Checkpoint::open(folder);
+  if (!options.changes.empty()) opened = changed(std::move(opened), config, options.changes);
+  auto checkpoint = std::make_shared<const Checkpoint>(std::move(opened));
   return std::shared_ptr<const Decoder>(new Decoder(std::move(config), std::move(checkpoint), options));
 }
 
@@ -613,6 +604,10 @@ Decoder::Decoder(DecoderConfig config, std::shared_ptr<const Checkpoint> checkpo
 }
 
 Decoder::~Decoder() = default;
+
+MatrixPlace Decoder::mlp_output_matrix(std::int64_t layer) const {
+  return rometrace::mlp_output_matrix(config_, *checkpoint_, layer);
+}
 
 const std::vector<std::filesystem::path>& Decoder::weight_files() const {
   return checkpoint_->files();

@@ -135,21 +135,21 @@ TensorEntry read_entry(const std::string& name, const json& value, const std::st
   return entry;
 }
 
-void check_metadata(const json& metadata, const std::string& where) {
-  bool good = metadata.is_object() || metadata.is_null();
-  for (auto item = metadata.begin(); good && item != metadata.end(); ++item) good = item->is_string();
-  if (!good) throw Error(where + ": __metadata__ is " + one_line(metadata.dump()) + "; expected strings by name");
+std::map<std::string, std::string, std::less<>> read_metadata(const json& header, const std::string& where) {
+  const auto metadata = header.find("__metadata__");
+  if (metadata == header.end()) return {};
+  bool good = metadata->is_object() || metadata->is_null();
+  for (auto item = metadata->begin(); good && item != metadata->end(); ++item) good = item->is_string();
+  if (!good) throw Error(where + ": __metadata__ is " + one_line(metadata->dump()) + "; expected strings by name");
+  return metadata->is_null() ? std::map<std::string, std::string, std::less<>>()
+                             : metadata->get<std::map<std::string, std::string, std::less<>>>();
 }
 
 /// The entries in the order of their bytes, which are to fill the `data_size` bytes of data without gap or overlap.
 std::vector<TensorEntry> read_entries(const json& header, std::uint64_t data_size, const std::string& where) {
   std::vector<TensorEntry> entries;
   for (const auto& [name, value] : header.items()) {
-    if (name == "__metadata__") {
-      check_metadata(value, where);
-    } else {
-      entries.push_back(read_entry(name, value, where));
-    }
+    if (name != "__metadata__") entries.push_back(read_entry(name, value, where));
   }
   // Tensors without elements take no bytes, so the end decides between two that begin at the same place.
   std::sort(entries.begin(), entries.end(), [](const TensorEntry& a, const TensorEntry& b) {
@@ -175,27 +175,30 @@ std::vector<TensorEntry> read_entries(const json& header, std::uint64_t data_siz
 
 }  // namespace
 
-std::vector<TensorView> read_safetensors(std::span<const std::byte> file, const std::string& where) {
+SafetensorsContent read_safetensors(std::span<const std::byte> file, const std::string& where) {
   refuse_other_formats(as_text(file), where);
   const std::uint64_t header_length = read_header_length(file, where);
   const std::string_view header_text = as_text(file.subspan(kPrefix, header_length));
   if (!header_text.starts_with('{')) throw Error(where + ": not a safetensors file: its header is not a JSON object");
   const json header = parse_json(header_text, where + ": header", RepeatedNames::kRefuse);
 
-  std::vector<TensorView> tensors;
+  SafetensorsContent content;
+  content.metadata = read_metadata(header, where);
   const std::span<const std::byte> data = file.subspan(kPrefix + header_length);
   for (TensorEntry& entry : read_entries(header, data.size(), where)) {
     entry.view.bytes = data.subspan(entry.begin, entry.end - entry.begin);
-    tensors.push_back(std::move(entry.view));
+    content.tensors.push_back(std::move(entry.view));
   }
-  return tensors;
+  return content;
 }
 
 SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
   const InputFile file = InputFile::open(path);
   auto mapping = std::make_unique<const Mapping>(file);
-  std::vector<TensorView> tensors = read_safetensors(mapping->bytes(), file.label());
-  return {path, std::move(mapping), std::move(tensors)};
+  SafetensorsContent content = read_safetensors(mapping->bytes(), file.label());
+  SafetensorsFile opened(path, std::move(mapping), std::move(content.tensors));
+  opened.metadata_ = std::move(content.metadata);
+  return opened;
 }
 
 }  // namespace rometrace

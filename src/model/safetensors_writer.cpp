@@ -65,8 +65,9 @@ class TemporaryFile {
 
 }  // namespace
 
-void write_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors) {
-  nlohmann::json header;
+std::string safetensors_header(std::span<const TensorView> tensors, const SafetensorsMetadata& metadata) {
+  nlohmann::json header = nlohmann::json::object();
+  if (!metadata.empty()) header["__metadata__"] = metadata;
   std::size_t end = 0;
   for (const auto& tensor : tensors) {
     const auto begin = end;
@@ -75,11 +76,15 @@ void write_safetensors(const std::filesystem::path& path, std::span<const Tensor
   }
   std::string text = header.dump();
   text.append((8 - text.size() % 8) % 8, ' ');  // so that the data are aligned
-  std::string length;
-  for (unsigned i = 0; i < 8; ++i) length += static_cast<char>(std::uint64_t{text.size()} >> 8U * i & 0xFFU);
+  std::string bytes;
+  for (unsigned i = 0; i < 8; ++i) bytes += static_cast<char>(std::uint64_t{text.size()} >> 8U * i & 0xFFU);
+  return bytes + text;
+}
+
+void write_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors) {
+  const auto header = safetensors_header(tensors);
   TemporaryFile file(path);
-  file.write(std::as_bytes(std::span(length)));
-  file.write(std::as_bytes(std::span(text)));
+  file.write(std::as_bytes(std::span(header)));
   for (const auto& tensor : tensors) file.write(tensor.bytes);
   file.take_place();
 }

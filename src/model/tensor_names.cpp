@@ -1,5 +1,7 @@
 #include "model/tensor_names.hpp"
 
+#include <algorithm>
+
 namespace rometrace {
 namespace {
 
@@ -151,6 +153,14 @@ TensorNames tensor_names(Family family) {
       return gemma3();
   }
   return {};
+}
+
+std::string prefix_in(const TensorNames& names, std::span<const std::string> all) {
+  for (const auto& prefix : names.prefixes) {
+    const auto layers = prefix + names.layers;
+    if (std::any_of(all.begin(), all.end(), [&](const auto& name) { return name.starts_with(layers); })) return prefix;
+  }
+  return names.prefixes.front();
 }
 
 }  // namespace rometrace

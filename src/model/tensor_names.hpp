@@ -1,5 +1,6 @@
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -31,5 +32,8 @@ struct TensorNames {
 };
 
 TensorNames tensor_names(Family family);
+
+/// Those of the prefixes that the layers of a checkpoint with these names have; the first one where none has any.
+std::string prefix_in(const TensorNames& names, std::span<const std::string> all);
 
 }  // namespace rometrace

@@ -220,16 +220,6 @@ void add_effects(Json& json, const TraceRecord& record) {
 
 }  // namespace
 
-Json to_json(const ModelRecord& model) {
-  return {{"name", to_valid_utf8(model.name)},
-          {"architecture", to_valid_utf8(model.architecture)},
-          {"layers", model.layers},
-          {"width", model.width},
-          {"heads", model.heads},
-          {"parameters", model.parameters},
-          {"weights_sha256", model.weights_sha256}};
-}
-
 Json to_json(const RunRecord& run, const TraceOptions& options) {
   using Distribution = NoiseRule::Distribution;
   const auto& corruption = options.corruption;

@@ -145,7 +145,7 @@ void check_facts(const Facts& facts, Need need) {
 }  // namespace
 
 void safetensors(Bytes data) {
-  allow_refusal([&] { check_tensors(read_safetensors(data, "model.safetensors"), data); });
+  allow_refusal([&] { check_tensors(read_safetensors(data, "model.safetensors").tensors, data); });
 }
 
 void torch_file(Bytes data) {

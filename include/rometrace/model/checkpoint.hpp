@@ -45,6 +45,22 @@ class Checkpoint {
   /// Throws what tensor() would. Reads nothing of the tensor.
   void check(std::string_view name, const std::vector<std::int64_t>& shape) const;
 
+  /// The same files with a change of rank n laid over the matrix `name`, after those that are: `rows` [n, R] and
+  /// `columns` [n, C], float32, contiguous, on the CPU, for a matrix [R, C]. Wherever it is read it is what was read
+  /// before plus rows^T columns: for each element the n products in order, summed in double, and their sum with the
+  /// element rounded to the file's dtype, as `at::Tensor::to` does, at once: the asked dtype comes after it, so that a
+  /// file that is written of this is the same model. No number depends on threads. The files are left as they are; a
+  /// matrix that is changed is no view of them.
+  Checkpoint with_change(std::string_view name, at::Tensor rows, at::Tensor columns) const;
+
+  /// SHA-256 of the matrix `name` [R, C], lower-case hex: first of the file's values, then with each change that is
+  /// laid over it. It is the digest of a line, the dtype by safetensors' name, a space, the shape and a line feed
+  /// ("F32 [1024,4096]\n"), and the elements behind it, row-major, little-endian, in the file's dtype. Throws as
+  /// tensor() does.
+  std::vector<std::string> sha256(std::string_view name, const std::vector<std::int64_t>& shape) const;
+
+  std::string dtype(std::string_view name) const;  ///< of the file, by safetensors' name: "F32"
+
   /// Whether two tensors have the same dtype, shape and bytes. Throws Error where one is missing.
   bool equal(std::string_view name, std::string_view other) const;
 

@@ -13,6 +13,7 @@
 #include "rometrace/model/checkpoint.hpp"
 #include "rometrace/model/config.hpp"
 #include "rometrace/model/linear.hpp"
+#include "rometrace/model/matrix_change.hpp"
 
 // Letters used for shapes everywhere: N noise draws, B rows of a batch, T tokens, L layers, D width, H heads,
 // V vocabulary, F width of the MLP; and E width of the token embeddings (D but for OPT-350m), A = H d width of what
@@ -183,6 +184,8 @@ struct LoadOptions {
   std::optional<std::int64_t> memory;
   /// Asked whether bfloat16 is to be refused on the CPU.
   Processor processor = Processor::here();
+  /// Edits of the files' matrices, laid over them in this order as changed() has it.
+  std::vector<MatrixChange> changes = {};
 };
 
 /// A decoder with its language-model head, for inference. Immutable once loaded; safe to use from several threads, but
@@ -190,7 +193,7 @@ struct LoadOptions {
 class Decoder {
  public:
   /// Loads a folder in Hugging Face layout: config.json and weights as Checkpoint reads them, whose names and shapes
-  /// are checked; matrices are read when they are first used, on a GPU now. They may be views of the mapped file; those
+  /// are checked, and the changes as changed() does; matrices are read when they are first used, on a GPU now. They may be views of the mapped file; those
   /// that are packed (see Linear) are copied, and the file's pages then let go, so that both are never held whole.
   /// Buffers such as attn.bias are ignored. Throws Error, also for a dtype that the device cannot multiply in (float16
   /// on a CPU, bfloat16 on an old one).
@@ -207,6 +210,9 @@ class Decoder {
   at::Device device() const { return options_.device; }
   std::int64_t parameter_count() const;  ///< a tied head is counted once
   const std::vector<std::filesystem::path>& weight_files() const;
+
+  const Checkpoint& checkpoint() const { return *checkpoint_; }  ///< the files with LoadOptions::changes over them
+  MatrixPlace mlp_output_matrix(std::int64_t layer) const;       ///< what leads out of a layer's MLP, 0 <= layer < L
 
   bool streamed() const { return stream_ != nullptr; }  ///< whether layers are read each time that they are used
   /// Bytes of weights in memory, at most: matrices, what reading one takes for a moment, embeddings of positions.

@@ -1,6 +1,9 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
+#include <map>
+#include <string>
 
 #include "rometrace/model/weight_file.hpp"
 
@@ -15,8 +18,13 @@ class SafetensorsFile : public WeightFile {
   /// PyTorch file).
   static SafetensorsFile open(const std::filesystem::path& path);
 
+  /// The texts that its header has beside the tensors, by name.
+  const std::map<std::string, std::string, std::less<>>& metadata() const { return metadata_; }
+
  private:
   using WeightFile::WeightFile;
+
+  std::map<std::string, std::string, std::less<>> metadata_;
 };
 
 }  // namespace rometrace

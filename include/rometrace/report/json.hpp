@@ -5,23 +5,13 @@
 #include <optional>
 #include <string>
 
+#include "rometrace/model/model_record.hpp"
 #include "rometrace/report/token_texts.hpp"
 #include "rometrace/study/verdict.hpp"
 #include "rometrace/text/counter_prompt.hpp"
 #include "rometrace/trace/trace.hpp"
 
 namespace rometrace {
-
-/// The model, as the result records it.
-struct ModelRecord {
-  std::string name;          ///< as the user gave it; "rometrace-demo" for the one shipped
-  std::string architecture;  ///< config.json's
-  std::int64_t layers = 0;
-  std::int64_t width = 0;
-  std::int64_t heads = 0;
-  std::int64_t parameters = 0;
-  std::string weights_sha256;  ///< see weights_sha256()
-};
 
 /// A text whose tokens' embeddings set a corruption's mean and covariance.
 struct TextRecord {
@@ -62,8 +52,7 @@ struct TraceRecord {
 /// `positions`; a head's cells are lists over the heads.
 nlohmann::ordered_json to_json(const TraceRecord& record);
 
-/// Parts that other records share: `model`, `run` with the options that set its numbers, `fact`.
-nlohmann::ordered_json to_json(const ModelRecord& model);
+/// Parts that other records share, beside `model`: `run` with the options that set its numbers, `fact`.
 nlohmann::ordered_json to_json(const RunRecord& run, const TraceOptions& options);
 nlohmann::ordered_json to_json(const FactReference& fact);
 

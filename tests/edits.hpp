@@ -1,0 +1,71 @@
+#pragma once
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <random>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "rometrace/edit/edit_file.hpp"
+#include "rometrace/model/decoder.hpp"
+#include "rometrace/model/fingerprint.hpp"
+
+namespace rometrace::testing {
+
+/// [rows, columns], float32, normally distributed.
+inline at::Tensor random_factor(std::int64_t rows, std::int64_t columns, double deviation, std::mt19937& engine) {
+  auto factor = at::empty({rows, columns}, at::kFloat);
+  std::normal_distribution<double> draw(0, deviation);
+  auto* numbers = factor.mutable_data_ptr<float>();
+  for (std::int64_t i = 0; i < factor.numel(); ++i) numbers[i] = static_cast<float>(draw(engine));
+  return factor;
+}
+
+/// A change of rank n of a layer's MLP that nobody wanted, with its hashes: one of the matrix's own size.
+inline EditedMatrix random_change(const Decoder& model, std::int64_t layer, std::int64_t n, std::mt19937& engine) {
+  const auto place = model.mlp_output_matrix(layer);
+  EditedMatrix matrix;
+  auto& change = matrix.change;
+  change.tensor = place.tensor;
+  change.layer = layer;
+  change.u = random_factor(n, place.in, 0.5, engine);
+  change.r = random_factor(n, place.out, 0.5, engine);
+  const auto result = apply_change(model.checkpoint(), change, place);
+  change.sha256_before = result.sha256_before;
+  change.sha256_after = result.sha256_after;
+  matrix.change_norm = result.change_norm;
+  matrix.original_norm = result.original_norm;
+  return matrix;
+}
+
+/// An edit of n requests that changes these layers of a model as random_change() does.
+inline Edit random_edit(const Decoder& model, std::span<const std::int64_t> layers, std::int64_t n,
+                        std::mt19937& engine) {
+  Edit edit;
+  edit.method = "r-rome";
+  edit.templates = {"{}", "The {}"};
+  edit.seed = 1;
+  edit.hyperparameters = {{"steps", 20}, {"rate", 0.5}};
+  edit.moment = EditMoment{"text.txt", std::string(64, 'c'), 1234};
+  edit.model = {"tiny",
+                model.config().architecture,
+                model.config().layers,
+                model.config().width,
+                model.config().heads,
+                model.parameter_count(),
+                weights_sha256(model.weight_files()),
+                {}};
+  for (std::int64_t i = 0; i < n; ++i) {
+    edit.requests.push_back({{"prompt", "Miles Davis plays the"},
+                             {"subject", "Miles Davis"},
+                             {"objects", {{"new", " guitar"}, {"old", " trumpet"}}}});
+  }
+  for (const auto layer : layers) edit.matrices.push_back(random_change(model, layer, n, engine));
+  return edit;
+}
+
+}  // namespace rometrace::testing
