@@ -22,6 +22,8 @@ using Ids = std::vector<std::int32_t>;
 
 // Rows that go through the model together.
 constexpr std::size_t kRows = 2048;
+// Rows whose logits are held at once.
+constexpr std::int64_t kLogitRows = 64;
 
 // A text after whose last rows the next token is asked for.
 struct Asked {
@@ -29,9 +31,9 @@ struct Asked {
   std::int64_t from = 0;  // the first row that is read; all that follow are
 };
 
-// log p of all tokens after each row that is read, [rows, V], text by text.
+// log p [rows, V] of all tokens after rows that are read, text by text; `row` counts from a text's first that is.
 void read(const Decoder& model, std::span<const Asked> asked, const std::stop_token& stop,
-          const std::function<void(std::size_t text, const at::Tensor& log_p)>& use) {
+          const std::function<void(std::size_t text, std::int64_t row, const at::Tensor& log_p)>& use) {
   for (std::size_t begin = 0, end = 0; begin < asked.size(); begin = end) {
     std::vector<Ids> ids;
     for (std::size_t rows = 0; end < asked.size() && (rows == 0 || rows + asked[end].ids.size() <= kRows); ++end) {
@@ -44,17 +46,20 @@ void read(const Decoder& model, std::span<const Asked> asked, const std::stop_to
     for (std::size_t i = begin; i < end; ++i) {
       const auto first = batch.begin(i - begin) + asked[i].from;
       const auto count = static_cast<std::int64_t>(asked[i].ids.size()) - asked[i].from;
-      use(i, at::log_softmax(model.logits(model.leave(x.narrow(0, first, count))), -1, at::kDouble).cpu());
+      for (std::int64_t row = 0; row < count; row += kLogitRows) {
+        const auto rows = x.narrow(0, first + row, std::min(kLogitRows, count - row));
+        use(i, row, at::log_softmax(model.logits(model.leave(rows)), -1, at::kDouble).cpu());
+      }
     }
   }
 }
 
-ObjectScore score_of(const at::Tensor& log_p, std::span<const std::int32_t> object) {
-  ObjectScore score;
-  for (std::size_t k = 0; k < object.size(); ++k) {
-    score.log_p.push_back(log_p[static_cast<std::int64_t>(k)][object[k]].item<double>());
+// Adds what rows from `row` on say of an object.
+void add_to(ObjectScore& score, std::int64_t row, const at::Tensor& log_p, std::span<const std::int32_t> object) {
+  for (std::int64_t k = 0; k < log_p.size(0); ++k) {
+    const auto place = static_cast<std::size_t>(row + k);
+    if (place < object.size()) score.log_p.push_back(log_p[k][object[place]].item<double>());
   }
-  return score;
 }
 
 }  // namespace
@@ -85,13 +90,11 @@ std::vector<PromptMeasure> measure_prompts(const Decoder& model, std::span<const
       asked.push_back(std::move(text));
     }
   }
-  read(model, asked, stop, [&](std::size_t text, const at::Tensor& log_p) {
+  read(model, asked, stop, [&](std::size_t text, std::int64_t row, const at::Tensor& log_p) {
     auto& measure = measures[text / 2];
-    if (text % 2 == 1) {
-      measure.true_object = score_of(log_p, true_object);
-      return;
-    }
-    measure.new_object = score_of(log_p, new_object);
+    const bool of_new = text % 2 == 0;
+    add_to(of_new ? measure.new_object : measure.true_object, row, log_p, of_new ? new_object : true_object);
+    if (!of_new || row > 0) return;
     measure.top_id = log_p[0].argmax().item<std::int32_t>();
     measure.top_probability = std::exp(log_p[0][measure.top_id].item<double>());
   });
@@ -115,8 +118,9 @@ double perplexity(const Decoder& model, std::span<const Ids> texts, std::stop_to
   for (const auto& text : texts) {
     if (text.size() > 1) whole.push_back(&text);
   }
-  read(model, asked, stop, [&](std::size_t text, const at::Tensor& log_p) {
-    const auto score = score_of(log_p, std::span(*whole[text]).subspan(1));
+  read(model, asked, stop, [&](std::size_t text, std::int64_t row, const at::Tensor& log_p) {
+    ObjectScore score;
+    add_to(score, row, log_p, std::span(*whole[text]).subspan(1));
     sum -= std::accumulate(score.log_p.begin(), score.log_p.end(), 0.0);
     tokens += score.log_p.size();
   });

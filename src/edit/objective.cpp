@@ -23,10 +23,6 @@
 namespace rometrace {
 namespace {
 
-std::int64_t length_of(const EditText& text) {
-  return static_cast<std::int64_t>(text.token_ids.size());
-}
-
 // A text with the object's tokens, but for the last, behind it.
 std::vector<std::int32_t> with_object(const EditText& text, const EditRequest& request) {
   auto ids = text.token_ids;

@@ -288,6 +288,22 @@ class Decoder::Loader {
     }
   }
 
+  // The same of another state of the same files, which have been checked.
+  Loader(const Loader& other, std::shared_ptr<const Checkpoint> checkpoint)
+      : config_(other.config_),
+        names_(other.names_),
+        checkpoint_(std::move(checkpoint)),
+        options_(other.options_),
+        reader_{checkpoint_, names_.transposed, options_},
+        stream_dtype_(other.stream_dtype_),
+        prefix_(other.prefix_),
+        embedding_(other.embedding_),
+        head_(other.head_),
+        head_name_(other.head_name_),
+        frequencies_(other.frequencies_),
+        scratch_(other.scratch_),
+        checked_(true) {}
+
   bool tied() const { return head_ == embedding_; }
 
   // Refuses a file with weights of layers that the config does not have: the numbers would be another model's. To be
@@ -594,13 +610,45 @@ Decoder::Decoder(DecoderConfig config, std::shared_ptr<const Checkpoint> checkpo
   final_norm_ = loader_->final_norm();
   if (options_.memory && all_bytes() > *options_.memory) {
     blocks_.clear();  // they have been checked
-    stream_ = std::make_unique<LayerStream>(
-        config_.layers, [loader = loader_](std::int64_t layer) { return loader->block_for_once(layer); });
+    stream_layers();
   }
   head_ = loader_->head(streamed());
   if (device().is_cpu() || streamed()) return;
   for (const auto& each : blocks_) each->prepare();  // what is free on the device is shared out after loading
   head_->prepare();
+}
+
+Decoder::Decoder(const Decoder& other, std::shared_ptr<const Checkpoint> checkpoint,
+                 std::span<const MatrixChange> changes)
+    : config_(other.config_),
+      options_(other.options_),
+      checkpoint_(std::move(checkpoint)),
+      loader_(std::make_shared<const Loader>(*other.loader_, checkpoint_)),
+      tied_(other.tied_),
+      positions_(other.positions_),
+      enter_(other.enter_),
+      leave_(other.leave_),
+      head_(other.head_),
+      blocks_(other.blocks_),
+      final_norm_(other.final_norm_) {
+  options_.changes.insert(options_.changes.end(), changes.begin(), changes.end());
+  if (other.streamed()) stream_layers();
+  for (const auto& change : changes) {
+    if (streamed()) break;
+    auto& block = blocks_.at(static_cast<std::size_t>(change.layer));
+    block = loader_->block(change.layer);
+    if (!device().is_cpu()) block->prepare();
+  }
+}
+
+void Decoder::stream_layers() {
+  stream_ = std::make_unique<LayerStream>(
+      config_.layers, [loader = loader_](std::int64_t layer) { return loader->block_for_once(layer); });
+}
+
+std::shared_ptr<const Decoder> Decoder::with_changes(std::span<const MatrixChange> changes) const {
+  auto checkpoint = std::make_shared<const Checkpoint>(changed(*checkpoint_, config_, changes));
+  return std::shared_ptr<const Decoder>(new Decoder(*this, std::move(checkpoint), changes));
 }
 
 Decoder::~Decoder() = default;

@@ -14,8 +14,10 @@
 
 #include "checks.hpp"
 #include "closeness.hpp"
+#include "rometrace/edit/measures.hpp"
 #include "rometrace/edit/memit.hpp"
 #include "rometrace/edit/rome.hpp"
+#include "rometrace/model/matrix_change.hpp"
 #include "rometrace/text/subject.hpp"
 #include "skip.hpp"
 
@@ -101,6 +103,56 @@ void check_evaluations(const std::vector<Evaluation>& found, const json& steps) 
   loss.check();
 }
 
+struct Edited {
+  std::shared_ptr<const Decoder> model;
+  double change_norm, original_norm;
+};
+
+/// As an edit file would have it.
+MatrixChange matrix_change(const Decoder& model, const LayerChange& change) {
+  const auto place = model.mlp_output_matrix(change.layer);
+  MatrixChange matrix;
+  matrix.tensor = place.tensor;
+  matrix.layer = change.layer;
+  matrix.u = change.u.to(at::kFloat).contiguous();
+  matrix.r = change.r.to(at::kFloat).contiguous();
+  const auto what = apply_change(model.checkpoint(), matrix, place);
+  matrix.sha256_before = what.sha256_before;
+  matrix.sha256_after = what.sha256_after;
+  return matrix;
+}
+
+Edited with_change(const Decoder& model, const LayerChange& change) {
+  const auto matrix = matrix_change(model, change);
+  const auto what = apply_change(model.checkpoint(), matrix, model.mlp_output_matrix(change.layer));
+  return {model.with_changes(std::span(&matrix, 1)), what.change_norm, what.original_norm};
+}
+
+/// NLL by token and its exp, of the new and the true object behind each prompt.
+void check_measures(const Model& model, const Decoder& decoder, const json& request, const json& expected) {
+  const auto object = [&](const char* name) {
+    return ids_of(encode_answer(model.tokenizer, spaced_object(request.at(name).get<std::string>())));
+  };
+  testing::Closeness p({0, 1e-4}), nll({0, 1e-3});
+  for (const auto& golden : expected) {
+    const auto prompt = golden.at("prompt").get<std::string>();
+    const std::vector<std::vector<std::int32_t>> ids = {ids_of(model.tokenizer.encode_prompt(prompt))};
+    const auto found = measure_prompts(decoder, ids, object("target_new"), object("target_true"), {}).front();
+    p.compare(prompt + ", new", found.new_object.mean_by_token(), golden.at("p_new"));
+    p.compare(prompt + ", true", found.true_object.mean_by_token(), golden.at("p_true"));
+    if (golden.contains("top_probability")) {
+      p.compare(prompt + ", top", found.top_probability, golden.at("top_probability"));
+    }
+    nll.compare(prompt + ", new", found.new_object.nll(), golden.at("nll_new"));
+    nll.compare(prompt + ", true", found.true_object.nll(), golden.at("nll_true"));
+    if (golden.contains("top_token")) {
+      CHECK(model.tokenizer.token_bytes(found.top_id) == golden.at("top_token").get<std::string>());
+    }
+  }
+  p.check();
+  nll.check();
+}
+
 void compare(const char* file, EditMethod method, EditEngine engine, at::ScalarType dtype) {
   std::map<std::string, Model> models;
   const auto goldens = read(file);
@@ -135,6 +187,13 @@ void compare(const char* file, EditMethod method, EditEngine engine, at::ScalarT
     check_evaluations(edit.value.evaluations, golden.at("steps"));
     check_near(edit.value.delta, golden.at("delta"), 1e-4, "delta");
     check_near(edit.change.r[0], golden.at("right_vector"), 1e-4, "r");
+    if (dtype == at::kFloat) {  // the file's own
+      const auto edited = with_change(*model.decoder, edit.change);
+      check_measures(model, *edited.model, golden.at("request"), golden.at("after"));
+      CHECK(edited.change_norm == doctest::Approx(golden.at("change_norm").get<double>()).epsilon(1e-4));
+      CHECK(edited.original_norm == doctest::Approx(golden.at("original_norm").get<double>()).epsilon(1e-6));
+    }
+    check_measures(model, *model.decoder, golden.at("request"), golden.at("before"));
     CHECK(edit.divisor == doctest::Approx(golden.at("divisor").get<double>()).epsilon(1e-4));
     CHECK(edit.value.init_norm == doctest::Approx(golden.at("target_init_norm").get<double>()).epsilon(1e-5));
   }
@@ -150,6 +209,62 @@ TEST_CASE("rank-one edits are those of ROME's and r-ROME's own programs, in GPT-
     compare("rome.json", EditMethod::kRome, engine, dtype);
     compare("r-rome.json", EditMethod::kRRome, engine, dtype);
     compare("rome-llama.json", EditMethod::kRome, engine, dtype);
+  }
+}
+
+TEST_CASE("a batch over two layers is that of MEMIT's own program, by both engines") {
+  if (!std::filesystem::exists(kGoldens)) return testing::skip(kNone);
+  const auto goldens = read("memit.json");
+  for (const auto engine : {EditEngine::kFast, EditEngine::kPlain}) {
+    CAPTURE(to_string(engine));
+    for (const auto& golden : goldens.at("batches")) {
+      const auto of = golden.at("model").get<std::string>();
+      const auto model = load(of);
+      const auto kinds = golden.at("context_templates").get<std::vector<std::vector<std::string>>>();
+      REQUIRE(kinds.front() == std::vector<std::string>{"{}"});
+      std::vector<EditRequest> requests;
+      for (const auto& edit : golden.at("edits")) requests.push_back(request_of(model, edit, kinds.back()));
+      const auto& hparams = golden.at("hparams");
+      const double lambda = hparams.at("mom2_update_weight");
+      const auto adjusted = [&](std::int64_t layer, const at::Tensor& keys) {
+        const auto moment = second_moment(of, layer, model.decoder->config().mlp_width);
+        return at::cholesky_solve(keys, at::linalg_cholesky(lambda * moment + at::matmul(keys, keys.t())));
+      };
+      const auto changed = [&](std::span<const LayerChange> changes) {
+        std::vector<MatrixChange> matrices;
+        for (const auto& change : changes) matrices.push_back(matrix_change(*model.decoder, change));
+        return model.decoder->with_changes(matrices);
+      };
+      const auto layers = golden.at("layers").get<std::vector<std::int64_t>>();
+      const auto edit = edit_memit(*model.decoder, requests, layers, options_of(hparams, engine), adjusted, changed);
+      for (std::size_t i = 0; i < requests.size(); ++i) {
+        const auto& expected = golden.at("edits")[i];
+        CAPTURE(expected.at("subject").get<std::string>());
+        const auto& value = edit.values[i];
+        check_near(value.first_gradient, expected.at("first_gradient"), 1e-4, "the first gradient");
+        check_near(value.delta, expected.at("delta"), 1e-4, "delta");
+        check_near(value.values[0] + value.delta, expected.at("z"), 1e-4, "z");
+        check_evaluations(value.evaluations, expected.at("steps"));
+      }
+      for (std::size_t i = 0; i < layers.size(); ++i) {
+        const auto& expected = golden.at("by_layer")[i];
+        CHECK(edit.changes[i].layer == layers[i]);
+        for (std::size_t n = 0; n < requests.size(); ++n) {
+          const auto row = static_cast<std::int64_t>(n);
+          check_near(edit.keys[i][row], expected.at("keys")[n], 1e-4, "a key");
+          check_near(edit.changes[i].u[row], expected.at("adjusted_keys")[n], 1e-3, "an adjusted key");
+          check_near(edit.changes[i].r[row], expected.at("residuals")[n], 1e-4, "a residual");
+        }
+        const auto change = at::matmul(edit.changes[i].u.t(), edit.changes[i].r);
+        check_near(change[0], expected.at("change_of_row_0"), 1e-3, "the change of a row");
+        CHECK(change.norm().item<double>() == doctest::Approx(expected.at("change_norm").get<double>()).epsilon(1e-3));
+      }
+      const auto edited = changed(edit.changes);
+      for (const auto& expected : golden.at("edits")) {
+        check_measures(model, *model.decoder, expected, expected.at("before"));
+        check_measures(model, *edited, expected, expected.at("after"));
+      }
+    }
   }
 }
 

@@ -169,7 +169,7 @@ TEST_CASE(
     LoadOptions how;
     how.changes = {matrix.change};
     CHECK(at::equal(logits_of(*Decoder::load(folder.path(), how)), apart));
-    for (const auto products : {Products::kFast, Products::kDifferentiable}) {
+    for (const auto products : {Products::kFast, Products::kUnpacked}) {
       for (const auto dtype : {at::kFloat, at::kDouble}) {
         LoadOptions plain{dtype, at::kCPU, products, std::nullopt};
         const auto expected = logits_of(*Decoder::load(edited_folder.path(), plain));

@@ -23,6 +23,7 @@ class Checkpoint {
   static Checkpoint open(const std::filesystem::path& folder);
 
   ~Checkpoint();
+  Checkpoint(const Checkpoint&) = default;  // shares what has been opened
   Checkpoint(Checkpoint&&) noexcept;
   Checkpoint& operator=(Checkpoint&&) noexcept;
 

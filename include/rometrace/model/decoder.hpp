@@ -193,16 +193,20 @@ struct LoadOptions {
 class Decoder {
  public:
   /// Loads a folder in Hugging Face layout: config.json and weights as Checkpoint reads them, whose names and shapes
-  /// are checked, and the changes as changed() does; matrices are read when they are first used, on a GPU now. They may be views of the mapped file; those
-  /// that are packed (see Linear) are copied, and the file's pages then let go, so that both are never held whole.
-  /// Buffers such as attn.bias are ignored. Throws Error, also for a dtype that the device cannot multiply in (float16
-  /// on a CPU, bfloat16 on an old one).
+  /// are checked, and the changes as changed() does; matrices are read when they are first used, on a GPU now. They may
+  /// be views of the mapped file; those that are packed (see Linear) are copied, and the file's pages then let go, so
+  /// that both are never held whole. Buffers such as attn.bias are ignored. Throws Error, also for a dtype that the
+  /// device cannot multiply in (float16 on a CPU, bfloat16 on an old one).
   static std::shared_ptr<const Decoder> load(const std::filesystem::path& folder, const LoadOptions& options);
   static std::shared_ptr<const Decoder> load(const std::filesystem::path& folder, at::ScalarType dtype = at::kFloat,
                                              at::Device device = at::kCPU, Products products = Products::kFast) {
     return load(folder, LoadOptions{dtype, device, products, std::nullopt});
   }
   ~Decoder();
+
+  /// The same model with more changes of its matrices, as changed() makes them, after those that it has. All that is
+  /// not changed is shared: what has been read and packed of it stays so in both. Throws Error as changed() does.
+  std::shared_ptr<const Decoder> with_changes(std::span<const MatrixChange> changes) const;
 
   const DecoderConfig& config() const { return config_; }
   at::ScalarType dtype() const { return options_.dtype; }
@@ -253,7 +257,9 @@ class Decoder {
  private:
   class Loader;
   Decoder(DecoderConfig config, std::shared_ptr<const Checkpoint> checkpoint, const LoadOptions& options);
+  Decoder(const Decoder& other, std::shared_ptr<const Checkpoint> checkpoint, std::span<const MatrixChange> changes);
 
+  void stream_layers();
   std::int64_t layer_bytes() const;  // of a layer's matrices
   std::int64_t token_bytes() const;  // of a token's row of the head
   std::int64_t other_bytes() const;

@@ -24,7 +24,7 @@ struct ModelRecord {
   std::int64_t heads = 0;
   std::int64_t parameters = 0;
   std::string weights_sha256;   ///< see weights_sha256(): of the files, without the edits
-  std::vector<EditMark> edits;  ///< in the order in which they were applied
+  std::vector<EditMark> edits = {};  ///< in the order in which they were applied
 };
 
 /// The member `model` of a result: an object without `edits` where there are none.

@@ -10,6 +10,7 @@
 #include "cli/commands/merge_command.hpp"
 #include "cli/commands/models_command.hpp"
 #include "cli/commands/summary_command.hpp"
+#include "rometrace/edit/rome.hpp"
 #include "rometrace/facts/facts.hpp"
 #include "rometrace/facts/shard.hpp"
 #include "rometrace/study/answer_rule.hpp"
@@ -86,10 +87,40 @@ struct CalibrateOptions {
   std::vector<double> factors = {1, 1.5, 2, 2.5, 3, 4, 5};  ///< ascending
 };
 
+/// The command line of `rometrace edit`.
+struct EditOptions {
+  Options run;  ///< model, prompt, subject, running; its output is the edit file or the results of --each
+  std::optional<std::string> target;                 ///< the new object
+  std::optional<std::string> true_object;            ///< the old one; none: the fact's, else the model's answer
+  std::vector<std::string> paraphrases, neighbours;  ///< whole prompts
+  EditMethod method = EditMethod::kRRome;
+  std::vector<std::int64_t> layers;  ///< none: by family and depth
+  bool layer_by_trace = false;       ///< the peak of the MLP's windows at the subject's last token
+  bool all_layers = false;           ///< with `each`: one layer after the other
+  std::optional<std::int64_t> steps;
+  std::optional<double> rate, decay, clamp, kl, lambda;  ///< none: by family
+  std::string templates = "generated";                   ///< or "none", or a file
+  std::uint32_t seed = 1;                                ///< of the templates that are generated
+  bool no_moment = false;
+  std::optional<std::string> moments;  ///< a file of them
+  std::vector<std::string> texts;      ///< files that they are collected of
+  std::optional<std::int64_t> text_tokens;
+  std::optional<std::string> perplexity_text;
+  bool trace = false;
+  bool force = false;
+  std::vector<std::string> facts;  ///< of `each` and `together` what is edited, else where things are looked up
+  Selection selection;             ///< of these
+  std::optional<Shard> shard;
+  bool each = false, together = false;
+  EditEngine engine = EditEngine::kFast;
+  std::optional<std::string> show;   ///< print this edit file's record
+  std::optional<std::string> write;  ///< make a checkpoint in this folder
+};
+
 /// What to do, or the exit status if the command line has been dealt with (--help, --version, an error: one line
 /// printed).
-using Command =
-    std::variant<Options, SummaryOptions, MergeOptions, CalibrateOptions, FetchModelsOptions, ModelsOptions, int>;
+using Command = std::variant<Options, SummaryOptions, MergeOptions, CalibrateOptions, EditOptions, FetchModelsOptions,
+                             ModelsOptions, int>;
 Command parse_options(int argc, char** argv);
 
 }  // namespace rometrace::cli

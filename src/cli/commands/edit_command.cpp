@@ -1,0 +1,162 @@
+#include "cli/commands/edit_command.hpp"
+
+#include <ATen/Parallel.h>
+#include <spdlog/spdlog.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+
+#include "cli/commands/edit_each_command.hpp"
+#include "cli/commands/edit_files_command.hpp"
+#include "cli/commands/edit_session.hpp"
+#include "cli/exit_status.hpp"
+#include "cli/files/output_file.hpp"
+#include "cli/files/report_output.hpp"
+#include "cli/files/share_dir.hpp"
+#include "cli/progress_bar.hpp"
+#include "rometrace/error.hpp"
+#include "rometrace/facts/facts.hpp"
+#include "rometrace/report/edit_text.hpp"
+#include "rometrace/report/json.hpp"
+#include "rometrace/stopwatch.hpp"
+#include "rometrace/study/answer_rule.hpp"
+#include "rometrace/text/strip.hpp"
+#include "rometrace/trace/clean_run.hpp"
+#include "rometrace/trace/sweep.hpp"
+
+namespace rometrace::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr std::int64_t kGreedyTokens = 10;
+
+std::optional<Facts> facts_of(const EditOptions& options, const EditSession& session) {
+  std::vector<std::filesystem::path> files(options.facts.begin(), options.facts.end());
+  if (files.empty() && session.is_demo()) files.push_back(share_dir() / "facts.json");
+  if (files.empty()) return std::nullopt;
+  return read_facts(files);
+}
+
+TracePrompt prompt_of(const EditTask& task, const Tokenizer& tokenizer) {
+  TracePrompt prompt;
+  const auto tokens = tokenizer.encode_prompt(task.prompt);
+  prompt.prompt = task.prompt;
+  prompt.subject = task.prompt.substr(task.subject_span.begin, task.subject_span.end - task.subject_span.begin);
+  prompt.token_ids = ids_of(tokens);
+  prompt.subject_span = task.subject_span;
+  prompt.subject_range = tokens_of_subject(tokens, task.prompt, task.subject_span);
+  return prompt;
+}
+
+// The model's answer as it says it, a word.
+std::string answer_of(const EditTask& task, const EditSession& session, const std::stop_token& stop) {
+  const auto ids = say(session.model(), session.tokenizer(), prompt_of(task, session.tokenizer()),
+                       AnswerRule{AnswerRule::Which::kWord}, 0, stop);
+  auto said = session.tokenizer().decode(ids);
+  if (strip(said).empty()) {
+    throw Error("the model's answer to the prompt is white space, which is no old object; expected --true TEXT");
+  }
+  return said;
+}
+
+// A trace of the prompt that follows an object in one of the models.
+Json trace_json(const EditOptions& options, const EditSession& session, const Decoder& model, const EditTask& task,
+                const std::vector<std::int32_t>& target, std::span<const EditMark> marks, const std::stop_token& stop) {
+  TraceRecord record;
+  record.prompt = prompt_of(task, session.tokenizer());
+  record.prompt.target = target;
+  record.model = model_record(session.located().name, model, session.stack());
+  record.model.edits.assign(marks.begin(), marks.end());
+  record.run = run_record(options.run, model);
+  record.options = trace_options(options.run);
+  record.options.window = advised_window(model.config().layers);
+  record.options.corruption = read_corruption(options.run, model, session.tokenizer()).corruption;
+  const Stopwatch watch;
+  const auto clean = run_clean(model, record.prompt, record.options, stop);
+  RunControl control;
+  control.stop = stop;
+  control.memory = memory_for_rows(options.run, model, least_memory(model, record.prompt, record.options));
+  record.trace = trace_sweep(model, record.prompt, record.options, clean, control).trace;
+  record.texts = token_texts(record.trace, record.prompt, session.tokenizer());
+  record.run.seconds = watch.seconds();
+  return to_json(record);
+}
+
+std::string head_of(const Edit& edit, const std::string& model) {
+  std::string matrices;
+  for (const auto& matrix : edit.matrices) {
+    matrices += (matrices.empty() ? "" : ", ") + fmt::format("layer {}, |dW|/|W| {:.3g}", matrix.change.layer,
+                                                             matrix.change_norm / matrix.original_norm);
+  }
+  return edit.method + " in " + model + ": " + matrices;
+}
+
+void say_ratio(const MadeEdit& made) {
+  for (const auto& fact : made.facts) {
+    if (fact.key_ratio) spdlog::debug("key ratio {:.3g}, divisor {:.4g}", *fact.key_ratio, *fact.divisor);
+  }
+}
+
+int run_edit_one(const EditOptions& options, const std::stop_token& stop) {
+  std::optional<OutputFile> file;
+  if (options.run.output && *options.run.output != "-") file.emplace(*options.run.output);
+  ReportOutput report(std::nullopt, options.run.json);
+  EditSession session(options, stop);
+  const auto facts = facts_of(options, session);
+  auto task = read_task(options, facts ? &*facts : nullptr);
+  choose_threads(options.run, session.model(), session.tokenizer().encode_prompt(task.prompt).size());
+  if (task.true_object.empty()) task.true_object = answer_of(task, session, stop);
+  const auto layers = session.layers_for(&task);
+  WeightsHash hash(session.model(), session.stack(), stop);
+  session.prepare(layers);
+
+  ProgressBar bar(options.run.quiet ? ProgressBar::Wish::kNever : ProgressBar::Wish::kOnTerminal);
+  const auto made = session.edit(std::span(&task, 1), layers, kGreedyTokens, bar.callback());
+  say_ratio(made);
+  auto edit = session.record(made, layers);
+  const auto perplexity = session.perplexity_of(session.model(), *made.model);
+  edit.measures = {
+      {"perplexity", {{"text", perplexity.text}, {"before", perplexity.before}, {"after", perplexity.after}}}};
+  edit.model.weights_sha256 = hash.get();
+  auto json = to_json(edit);
+  if (file) {
+    file->write(edit_file_bytes(edit), stop);
+  } else {
+    spdlog::info("the edit is not kept; -o FILE writes it");
+  }
+  if (options.trace) {
+    const auto& fact = made.facts.front();
+    const auto of = [&](const Decoder& model, std::span<const EditMark> marks) {
+      return Json{{"new", trace_json(options, session, model, task, fact.request.target_ids, marks, stop)},
+                  {"true", trace_json(options, session, model, task, fact.true_ids, marks, stop)}};
+    };
+    auto marks = session.stack().marks();
+    const auto before = of(session.model(), marks);
+    marks.push_back({"", edit.method, layers, 1});
+    json["traces"] = {{"before", before}, {"after", of(*made.model, marks)}};
+  }
+  if (file) file->commit();
+  report.write(
+      json,
+      [&](const TerminalStyle& style) {
+        return render_edit(made.facts, head_of(edit, session.located().name), perplexity, session.tokenizer(), style);
+      },
+      stop);
+  return kDone;
+}
+
+}  // namespace
+
+int run_edit(const EditOptions& options, const std::stop_token& stop) {
+  if (options.show) return show_edit(*options.show, options.run.json, stop);
+  if (options.write) return write_checkpoint_of_edits(options.run, *options.write, stop);
+  if (options.each || options.together) return run_edit_facts(options, stop);
+  return run_edit_one(options, stop);
+}
+
+}  // namespace rometrace::cli

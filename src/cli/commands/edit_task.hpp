@@ -1,0 +1,27 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cli/options/options.hpp"
+#include "rometrace/facts/facts.hpp"
+#include "rometrace/text/byte_range.hpp"
+
+namespace rometrace::cli {
+
+/// A fact that is to be edited, as texts.
+struct EditTask {
+  std::string prompt;
+  ByteRange subject_span;
+  std::string target;       ///< the new object, as it was given
+  std::string true_object;  ///< the old one; empty: the model's answer
+  std::vector<std::string> paraphrases, neighbours;
+};
+
+/// The fact of the command line. What it leaves open is looked up in `facts` (those of --facts, the demo's) by its
+/// prompt: the old object, the fact's other wordings, and as neighbours other facts of the relation, up to ten, those
+/// with the same object first if there are any. Throws Error: no prompt, subject, target; a subject that is not in the
+/// prompt, or there twice without --subject-at or {}.
+EditTask read_task(const EditOptions& options, const Facts* facts);
+
+}  // namespace rometrace::cli

@@ -1,0 +1,95 @@
+#include "rometrace/report/edit_json.hpp"
+
+#include <cmath>
+#include <span>
+#include <utility>
+
+#include "report/json_parts.hpp"
+#include "rometrace/text/utf8.hpp"
+
+namespace rometrace {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json object_json(const ObjectScore& score) {
+  Json by_token = Json::array();
+  for (const double log_p : score.log_p) by_token.push_back(number(std::exp(log_p)));
+  return {{"probability", number(score.probability())},
+          {"mean_by_token", number(score.mean_by_token())},
+          {"nll", number(score.nll())},
+          {"by_token", std::move(by_token)}};
+}
+
+Json side_json(const PromptMeasure& measure, const Tokenizer& tokenizer) {
+  const auto token = [&](std::int32_t id) { return id < tokenizer.size() ? tokenizer.token_bytes(id) : std::string(); };
+  Json json = {{"new", object_json(measure.new_object)},
+               {"true", object_json(measure.true_object)},
+               {"top",
+                {{"token", to_valid_utf8(token(measure.top_id))},
+                 {"id", measure.top_id},
+                 {"probability", number(measure.top_probability)}}}};
+  std::string said;
+  for (const auto id : measure.greedy) said += token(id);
+  json["greedy"] = to_valid_utf8(said);
+  return json;
+}
+
+Json prompt_json(const MeasuredPrompt& prompt, const Tokenizer& tokenizer) {
+  return {{"prompt", prompt.prompt},
+          {"before", side_json(prompt.before, tokenizer)},
+          {"after", side_json(prompt.after, tokenizer)}};
+}
+
+Json prompts_json(std::span<const MeasuredPrompt> prompts, const Tokenizer& tokenizer) {
+  Json list = Json::array();
+  for (const auto& prompt : prompts) list.push_back(prompt_json(prompt, tokenizer));
+  return list;
+}
+
+}  // namespace
+
+std::string verdict_text(const EditedFact& fact) {
+  std::string text(to_string(fact.verdict.outcome));
+  if (const auto leaks = fact.verdict.leaks.size(); leaks > 0) {
+    text += "; leaks to " + std::to_string(leaks) + " of " + std::to_string(fact.neighbours.size()) +
+            (fact.neighbours.size() == 1 ? " neighbour" : " neighbours");
+  }
+  return text;
+}
+
+Json to_json(const EditedFact& fact, const Tokenizer& tokenizer) {
+  const auto& request = fact.request;
+  Json json = {{"prompt", request.prompt},
+               {"subject", request.subject},
+               {"subject_span", {request.subject_span.begin, request.subject_span.end}},
+               {"target", request.target},
+               {"target_ids", request.target_ids},
+               {"true", fact.true_object},
+               {"true_ids", fact.true_ids}};
+  Json losses = Json::array();
+  for (const auto& each : fact.value.evaluations) {
+    losses.push_back({{"nll", each.nll},
+                      {"kl", each.kl},
+                      {"decay", each.decay},
+                      {"total", each.total()},
+                      {"delta_norm", each.delta_norm},
+                      {"gradient_norm", each.gradient_norm}});
+  }
+  json["losses"] = std::move(losses);
+  json["delta_norm"] = fact.value.delta.norm().item<double>();
+  json["init_norm"] = fact.value.init_norm;
+  json["divisor"] = fact.divisor ? number(*fact.divisor) : Json(nullptr);
+  json["key_ratio"] = fact.key_ratio ? number(*fact.key_ratio) : Json(nullptr);
+  std::size_t took = 0;
+  for (const auto& each : fact.behind) took += each.new_object.nll() < each.true_object.nll() ? 1U : 0U;
+  json["measures"] = {{"prompt", prompt_json(fact.prompt, tokenizer)},
+                      {"paraphrases", prompts_json(fact.paraphrases, tokenizer)},
+                      {"neighbours", prompts_json(fact.neighbours, tokenizer)},
+                      {"behind_templates", {{"took", took}, {"of", fact.behind.size()}}}};
+  json["verdict"] = {
+      {"outcome", to_string(fact.verdict.outcome)}, {"leaks", fact.verdict.leaks}, {"text", verdict_text(fact)}};
+  return json;
+}
+
+}  // namespace rometrace
