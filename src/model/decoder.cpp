@@ -399,8 +399,9 @@ class Decoder::Loader {
         const auto release = [checkpoint = checkpoint_, name = head_, begin, end] {
           checkpoint->release(name, begin, end);
         };
-        return std::make_shared<const Linear>(Linear::Source{1, read, release, stream_dtype_, options_.device},
-                                              products, scratch_);
+        return std::make_shared<const Linear>(
+            Linear::Source{1, read, release, stream_dtype_, options_.device, /*packs_transpose=*/false}, products,
+            scratch_);
       };
       if (streamed) {  // used once each time: packing would not pay
         slices.push_back({[make, checkpoint = checkpoint_, name = head_, begin, end] {

@@ -172,7 +172,7 @@ class Linear::Weights {
     std::int64_t bytes = 0;
     for (const auto& part : parts) bytes += static_cast<std::int64_t>(part.weight.nbytes());
     const std::scoped_lock lock(scratch_->mutex);
-    if (bytes > scratch_->room_for_transposes) return;
+    if (!source_.packs_transpose || bytes > scratch_->room_for_transposes) return;
     for (std::size_t i = 0; i < parts.size(); ++i) transposes_[i] = pack(parts[i].weight.t(), scratch_->memory);
     scratch_->room_for_transposes -= bytes;
     if (source_.release) source_.release();

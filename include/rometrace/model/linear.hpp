@@ -58,6 +58,7 @@ class Linear {
     std::function<void()> release;            ///< none, or called when they have been packed and are no longer read
     at::ScalarType dtype = at::kFloat;
     at::Device device = at::kCPU;
+    bool packs_transpose = true;  ///< false: a backward reads W as it is, which is as fast for few rows of many columns
   };
 
   /// `scratch` may be shared by the products of a model; none: one of its own.
