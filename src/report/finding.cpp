@@ -85,9 +85,10 @@ class Findings {
   }
 
   std::string prediction() const {
+    const auto& text = record_.texts.prediction;
     return std::string("The model itself ") + (trace_.answer_ids.size() > 1 ? "begins with " : "says ") +
-           quoted_token(record_.texts.prediction, style_) + ": probability " + probability(trace_.prediction_score) +
-           ".";
+           (text.empty() ? "token " + std::to_string(trace_.prediction_id) : quoted_token(text, style_)) +
+           ": probability " + probability(trace_.prediction_score) + ".";
   }
 
   std::string precision(double asked) const {

@@ -9,7 +9,7 @@ TokenTexts token_texts(const Trace& trace, const TracePrompt& prompt, const Toke
     texts.prompt.push_back(tokenizer.token_bytes(id));
   }
   for (const auto id : trace.answer_ids) texts.answer += tokenizer.token_bytes(id);
-  texts.prediction = tokenizer.token_bytes(trace.prediction_id);
+  if (trace.prediction_id < tokenizer.size()) texts.prediction = tokenizer.token_bytes(trace.prediction_id);
   for (const auto id : prompt.other_targets) texts.other_targets.push_back(tokenizer.token_bytes(id));
   if (prompt.foil) texts.foil = tokenizer.token_bytes(*prompt.foil);
   for (const auto id : prompt.counter_ids) texts.counter.push_back(tokenizer.token_bytes(id));

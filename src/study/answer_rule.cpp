@@ -82,4 +82,12 @@ std::vector<std::int32_t> say(const Decoder& model, const Tokenizer& tokenizer, 
   return say_together(model, tokenizer, {&one, 1}, rule, {&object_tokens, 1}, std::move(stop)).front();
 }
 
+void check_answer(const Tokenizer& tokenizer, const Trace& trace) {
+  for (const auto id : trace.answer_ids) {
+    if (id < tokenizer.size()) continue;
+    throw Error("the model's answer is token " + std::to_string(id) + ", which its tokeniser does not have (0 to " +
+                std::to_string(tokenizer.size() - 1) + "); --target follows another answer");
+  }
+}
+
 }  // namespace rometrace

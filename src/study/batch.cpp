@@ -267,9 +267,9 @@ class BatchChunk {
     const auto& fact = std::get<Fact>(*item.record);
     job.done = true;
     result.trace = job.clean->trace;
-    const auto& said = result.trace.answer_ids;
-    if (result.trace.prediction_id >= tokenizer_.size() ||
-        *std::max_element(said.begin(), said.end()) >= tokenizer_.size()) {
+    try {
+      check_answer(tokenizer_, result.trace);
+    } catch (const Error& error) {
       result.trace = {};
       result.verdict = Verdict::failed(Cause::kTrace, fact.where + ": the model's answer is token " +
                                                           std::to_string(job.clean->trace.prediction_id) +

@@ -6,6 +6,7 @@
 
 #include "checks.hpp"
 #include "files.hpp"
+#include "rometrace/error.hpp"
 #include "sentencepiece_model.hpp"
 
 namespace rometrace::answer_rule_test {
@@ -50,6 +51,19 @@ TEST_CASE("byte-level BPE takes an answer as it is written") {
       CHECK(found[i].end == expected[i].end);
     }
   }
+}
+
+TEST_CASE("an answer of a token that the tokeniser does not have is refused, a prediction is not") {
+  const auto tokenizer = Tokenizer::load(ROMETRACE_SOURCE_DIR "/share/rometrace/demo");
+  Trace trace;
+  trace.answer_ids = {0, tokenizer.size() - 1};
+  trace.prediction_id = tokenizer.size();
+  CHECK_NOTHROW(check_answer(tokenizer, trace));
+  trace.answer_ids = {0, tokenizer.size()};
+  const auto size = std::to_string(tokenizer.size()), last = std::to_string(tokenizer.size() - 1);
+  CHECK(testing::message_of<Error>([&] { check_answer(tokenizer, trace); }) ==
+        "the model's answer is token " + size + ", which its tokeniser does not have (0 to " + last +
+            "); --target follows another answer");
 }
 
 }  // namespace

@@ -13,13 +13,13 @@ namespace rometrace {
 struct TokenTexts {
   std::vector<std::string> prompt;  ///< [T], the prompt's tokens
   std::string answer;               ///< all its tokens
-  std::string prediction;
+  std::string prediction;  ///< empty for an id that the tokeniser does not have, as of a padded vocabulary
   std::vector<std::string> other_targets;
   std::optional<std::string> foil;
   std::vector<std::string> counter;  ///< [T], the counter prompt's tokens; none without one
 };
 
-/// Looks the ids of `trace` and `prompt` up. Throws Error for an id outside the vocabulary.
+/// Looks the ids of `trace` and `prompt` up. Throws Error for an id outside the vocabulary, but for the prediction's.
 TokenTexts token_texts(const Trace& trace, const TracePrompt& prompt, const Tokenizer& tokenizer);
 
 }  // namespace rometrace

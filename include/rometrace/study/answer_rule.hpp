@@ -42,4 +42,9 @@ std::vector<std::vector<std::int32_t>> say_together(const Decoder& model, const 
 std::vector<std::int32_t> say(const Decoder& model, const Tokenizer& tokenizer, const TracePrompt& prompt,
                               const AnswerRule& rule, std::int64_t object_tokens = 0, std::stop_token stop = {});
 
+/// Throws Error where the answer that is followed has a token that the tokeniser does not have: a model's vocabulary
+/// may be padded with ids that stand for nothing. What the model predicts beside an answer that was asked for may be
+/// one.
+void check_answer(const Tokenizer& tokenizer, const Trace& trace);
+
 }  // namespace rometrace

@@ -172,6 +172,7 @@ int run_trace(const Options& options, const std::stop_token& stop) {
   const auto clean = run_clean(*model, record.prompt, record.options, stop);
   record.trace = clean.trace;
   record.texts = token_texts(record.trace, record.prompt, tokenizer);
+  check_answer(tokenizer, record.trace);
   if (record.prompt.foil == record.trace.answer_id()) {
     spdlog::warn("--foil: {} is what the answer begins with, so there is no difference of logits",
                  in_quotes(*options.foil));
