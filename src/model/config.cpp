@@ -179,8 +179,9 @@ Rotary read_rotary(const ConfigFields& scaling, const DecoderConfig& config, dou
   if (type == "linear") {
     rotary.scaling = Rotary::Scaling::kLinear;
     rotary.factor = need("factor");
-  } else if (type == "dynamic") {  // begins beyond max_positions, which prompts never are
+  } else if (type == "dynamic") {  // changes all angles of a text beyond max_positions
     need("factor");
+    rotary.ends = true;
   } else if (type == "llama3") {
     rotary.scaling = Rotary::Scaling::kLlama3;
     rotary.factor = need("factor");
@@ -338,6 +339,7 @@ void read_gptj(const ConfigFields& fields, DecoderConfig& config) {
   Rotary rotary;
   rotary.width = fields.size("rotary_dim", 64, kMaxSize);
   rotary.interleaved = true;
+  rotary.ends = true;  // transformers has a table of them
   check_rotary_width(fields, rotary, config);
   config.rotary = {rotary};
   config.order = BlockOrder::kParallel;

@@ -434,7 +434,7 @@ class Decoder::Loader {
   // Throws Error, where the numbers of config.json are so far off that angles or cosines are not numbers.
   at::Tensor finite_frequencies(const Rotary& rotary) const {
     const auto frequencies = rotary_frequencies(rotary);
-    const auto largest_angle = frequencies.abs().amax().item<float>() * static_cast<float>(config_.max_positions);
+    const auto largest_angle = frequencies.abs().amax().item<float>() * static_cast<float>(config_.longest_prompt());
     if (std::isfinite(largest_angle) && std::isfinite(static_cast<float>(rotary.magnitude))) return frequencies;
     throw Error(
         label_of(checkpoint_->files().front().parent_path() / "config.json") +
@@ -723,9 +723,9 @@ at::Tensor Decoder::leave(const at::Tensor& x) const {
 }
 
 void Decoder::check_length(std::int64_t T) const {
-  if (T >= 1 && T <= config_.max_positions) return;
+  if (T >= 1 && T <= config_.longest_prompt()) return;
   throw Error("the prompt has " + std::to_string(T) + " tokens; this model takes 1 to " +
-              std::to_string(config_.max_positions));
+              std::to_string(config_.longest_prompt()));
 }
 
 at::Tensor Decoder::run_layers(at::Tensor embeddings, const Tap& tap, const AttentionMask& mask) const {

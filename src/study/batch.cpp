@@ -71,7 +71,7 @@ void read_prompt(const Tokenizer& tokenizer, const Decoder& model, const Fact& f
     result.verdict = Verdict::failed(Cause::kPrompt, fact.where + ": " + error.what());
     return;
   }
-  const auto most = static_cast<std::size_t>(model.config().max_positions);
+  const auto most = static_cast<std::size_t>(model.config().longest_prompt());
   if (tokens.size() > most) {
     result.verdict =
         Verdict::failed(Cause::kPrompt, fact.where + ": the prompt has " + std::to_string(tokens.size()) +
@@ -271,9 +271,7 @@ class BatchChunk {
       check_answer(tokenizer_, result.trace);
     } catch (const Error& error) {
       result.trace = {};
-      result.verdict = Verdict::failed(Cause::kTrace, fact.where + ": the model's answer is token " +
-                                                          std::to_string(job.clean->trace.prediction_id) +
-                                                          ", which its tokeniser does not have");
+      result.verdict = Verdict::failed(Cause::kTrace, fact.where + ": " + error.what());
       return;
     }
     result.verdict = item.verdict ? *item.verdict : job.problem ? *job.problem : verdict_of(fact, job);
@@ -470,7 +468,7 @@ std::vector<TracePrompt> shapes_of(const Decoder& model, const Tokenizer& tokeni
       if (!std::holds_alternative<Swap>(*item.swap)) continue;
       result.prompt.counter_ids = std::get<Swap>(*item.swap).counter.token_ids;
     }
-    const auto room = model.config().max_positions + 1 - static_cast<std::int64_t>(result.prompt.token_ids.size());
+    const auto room = model.config().longest_prompt() + 1 - static_cast<std::int64_t>(result.prompt.token_ids.size());
     result.prompt.target.resize(static_cast<std::size_t>(std::min(room, longest_answer(tokenizer, *fact, options))));
     if (!seen.insert(sweep_key(result.prompt, options.trace)).second) continue;
     shapes.push_back(std::move(result.prompt));

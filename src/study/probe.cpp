@@ -218,7 +218,7 @@ class ProbeChunk {
 
   std::vector<std::int32_t> token_ids_of(const std::string& prompt) const {
     auto ids = ids_of(study_.tokenizer.encode_prompt(prompt, study_.options.special));
-    const auto most = study_.model.config().max_positions;
+    const auto most = study_.model.config().longest_prompt();
     if (ids.empty() || static_cast<std::int64_t>(ids.size()) > most) {
       throw Error("has " + counted(static_cast<std::int64_t>(ids.size()), "token") + "; this model takes 1 to " +
                   std::to_string(most));

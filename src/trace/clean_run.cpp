@@ -50,9 +50,9 @@ std::vector<std::int32_t> tokens_of(const Decoder& model, const TracePrompt& pro
   for (const auto id : prompt.other_targets) refuse_unless_known(model, id, "a target's ");
   if (prompt.foil) refuse_unless_known(model, *prompt.foil, "the foil's ");
   const auto T = static_cast<std::int64_t>(prompt.token_ids.size()), K = prompt.answer_tokens();
-  if (K > 1 && T + K - 1 > model.config().max_positions) {
+  if (K > 1 && T + K - 1 > model.config().longest_prompt()) {
     throw Error("the prompt has " + std::to_string(T) + " tokens and the answer " + std::to_string(K) +
-                "; this model takes " + std::to_string(model.config().max_positions + 1) + " together");
+                "; this model takes " + std::to_string(model.config().longest_prompt() + 1) + " together");
   }
   auto ids = prompt.token_ids;
   model.check_length(T);
@@ -171,7 +171,7 @@ std::vector<std::vector<std::int32_t>> greedy_answers(const Decoder& model, std:
         open, [&](std::size_t i) { return said >= most[i] || static_cast<std::int64_t>(answers[i].size()) < said; });
     if (open.empty()) return answers;
     const auto T = static_cast<std::int64_t>(prompts.front()->token_ids.size()) + said;
-    if (said > 0 && T > model.config().max_positions) return answers;
+    if (said > 0 && T > model.config().longest_prompt()) return answers;
     std::vector<std::int32_t> token_ids;
     for (const auto i : open) {
       const auto& prompt = prompts[i]->token_ids;

@@ -31,6 +31,24 @@ json config_with(const json& changes) {
   return fields;
 }
 
+TEST_CASE("angles go on beyond the positions that a model is made for, where transformers' do") {
+  const json llama = {{"model_type", "llama"}, {"max_position_embeddings", 8}, {"num_hidden_layers", 2}};
+  const auto longest = [](json values, const char* field = nullptr, const json& value = nullptr) {
+    if (field != nullptr) values[field] = value;
+    return read(values).longest_prompt();
+  };
+  constexpr std::int64_t kMost = 1 << 20;
+  CHECK(read(llama).max_positions == 8);
+  CHECK(longest(llama) == kMost);
+  CHECK(longest(llama, "max_position_embeddings", 2 * kMost) == 2 * kMost);
+  CHECK(longest(llama, "rope_scaling", {{"rope_type", "linear"}, {"factor", 2.0}}) == kMost);
+  CHECK(longest(llama, "rope_scaling", {{"rope_type", "dynamic"}, {"factor", 2.0}}) == 8);
+  CHECK(longest({{"model_type", "gpt_neox"}, {"max_position_embeddings", 8}}) == kMost);
+  CHECK(longest({{"model_type", "gptj"}, {"n_positions", 8}}) == 8);
+  CHECK(longest({{"model_type", "gpt2"}, {"n_positions", 8}}) == 8);
+  CHECK(longest({{"model_type", "opt"}, {"max_position_embeddings", 8}}) == 8);
+}
+
 TEST_CASE("fields that are absent have transformers' defaults") {
   const DecoderConfig config = read({{"model_type", "gpt2"}});
   CHECK(config.vocab_size == 50257);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -54,6 +55,7 @@ struct Rotary {
   double beta_fast = 32, beta_slow = 1;          ///< likewise; kYarn
   bool whole_pairs = true;                       ///< the ramp begins and ends at a pair; kYarn ("truncate")
   double magnitude = 1;                          ///< of the turned numbers; kYarn ("attention_factor")
+  bool ends = false;                             ///< these are the angles of texts of up to max_positions alone
 
   friend bool operator==(const Rotary&, const Rotary&) = default;
 };
@@ -71,7 +73,7 @@ struct DecoderConfig {
   std::string architecture = "GPT2LMHeadModel";  ///< as written in the file; for the record
 
   std::int64_t vocab_size = 50257;     ///< V
-  std::int64_t max_positions = 1024;   ///< longest prompt, in tokens
+  std::int64_t max_positions = 1024;   ///< tokens of the longest text that the model is made for
   std::int64_t width = 768;            ///< D
   std::int64_t embedding_width = 768;  ///< of the token embeddings and of what the head reads; D but for OPT-350m
   std::int64_t layers = 12;            ///< L
@@ -107,6 +109,13 @@ struct DecoderConfig {
   double logit_softcap = 0;         ///< c tanh(logit / c) where it is above 0: Gemma 2
 
   std::vector<std::string> remarks;  ///< what a user should hear of the file: a line each, such as of unknown fields
+
+  /// Tokens of the longest prompt: max_positions, but angles can go on, as they do in transformers.
+  std::int64_t longest_prompt() const {
+    constexpr std::int64_t kMost = std::int64_t{1} << 20;
+    const bool ends = std::any_of(rotary.begin(), rotary.end(), [](const Rotary& angles) { return angles.ends; });
+    return rotary.empty() || learned_positions > 0 || ends ? max_positions : std::max(max_positions, kMost);
+  }
 
   std::int64_t mixed_width() const { return heads * head_width; }               ///< what a layer's attention mixes, H d
   std::int64_t keys_values_width() const { return 2 * kv_heads * head_width; }  ///< keys, then values, of a position

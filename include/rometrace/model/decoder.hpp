@@ -227,16 +227,16 @@ class Decoder {
   /// follows (which is read ahead); it is let go when nobody holds it. Nobody may change the files meanwhile.
   std::shared_ptr<const Block> block(std::int64_t layer) const;
 
-  /// Throws Error unless 1 <= T <= max_positions.
+  /// Throws Error unless 1 <= T <= longest_prompt().
   void check_length(std::int64_t T) const;
 
-  /// Runs `rows` copies of one prompt. `token_ids` [T], 1 <= T <= max_positions, each below V (throws Error).
+  /// Runs `rows` copies of one prompt. `token_ids` [T], 1 <= T <= longest_prompt(), each below V (throws Error).
   /// Returns what the head reads, [B, T, E].
   at::Tensor forward(std::span<const std::int32_t> token_ids, std::int64_t rows, const Tap& tap = {},
                      const AttentionMask& mask = {}) const;
 
   /// Runs B prompts of one length T side by side: `token_ids` [B, T], row by row; B and T at least 1, T <=
-  /// max_positions, ids below V (throws Error). Returns what the head reads at the last `last` positions,
+  /// longest_prompt(), ids below V (throws Error). Returns what the head reads at the last `last` positions,
   /// [B, last, E]: what `logits` turns into the scores of the next token.
   at::Tensor forward_prompts(std::span<const std::int32_t> token_ids, std::int64_t T, std::int64_t last = 1,
                              const Tap& tap = {}) const;

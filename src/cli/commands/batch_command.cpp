@@ -149,6 +149,12 @@ bool keep_known(const Session& session, const ObjectChoices& choices, std::span<
   return true;
 }
 
+std::size_t longest(std::span<const TracePrompt> prompts) {
+  std::size_t tokens = 0;
+  for (const auto& prompt : prompts) tokens = std::max(tokens, prompt.token_ids.size());
+  return tokens;
+}
+
 bool trace_all(const Session& session, Writer& writer) {
   if (session.work.items.empty() || writer.has(session.work.items.back())) return true;
   RunControl control;
@@ -159,6 +165,7 @@ bool trace_all(const Session& session, Writer& writer) {
   std::optional<ObjectChoices> choices;
   if (session.record.known_by) choices = object_choices(session.tokenizer, session.work.facts);
   const auto shapes = shapes_of(session.model, session.tokenizer, items, options);
+  say_length_note(session.model, longest(shapes));
   const auto least = least_memory(session.model, shapes, options);
   control.memory = memory_for_batch(session.options, session.model, least);
   for (auto& item : items) item.written = writer.has(item);
@@ -199,6 +206,8 @@ bool probe_all(const Session& session, Writer& writer) {
   constexpr std::size_t kChunk = 64;
   const auto choices = object_choices(session.tokenizer, session.work.facts);
   const auto& items = session.work.items;
+  const auto shapes = shapes_of(session.model, session.tokenizer, items, session.record.options);
+  say_length_note(session.model, longest(shapes));
   for (std::size_t begin = 0; begin < items.size(); begin += kChunk) {
     if (session.stop.stop_requested()) return false;
     const auto some = std::span(items).subspan(begin, std::min(kChunk, items.size() - begin));

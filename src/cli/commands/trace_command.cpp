@@ -154,6 +154,7 @@ int run_trace(const Options& options, const std::stop_token& stop) {
   read_question(tokenizer, options, record);
   const auto model = load_model(options, located.folder);
   say_window_note(options, *model);
+  say_length_note(*model, record.prompt.token_ids.size());
   choose_threads(options, *model, record.prompt.token_ids.size());
   record.model = model_record(located.name, *model);
   record.run = run_record(options, *model);
@@ -171,8 +172,8 @@ int run_trace(const Options& options, const std::stop_token& stop) {
   const Stopwatch tracing;
   const auto clean = run_clean(*model, record.prompt, record.options, stop);
   record.trace = clean.trace;
-  record.texts = token_texts(record.trace, record.prompt, tokenizer);
   check_answer(tokenizer, record.trace);
+  record.texts = token_texts(record.trace, record.prompt, tokenizer);
   if (record.prompt.foil == record.trace.answer_id()) {
     spdlog::warn("--foil: {} is what the answer begins with, so there is no difference of logits",
                  in_quotes(*options.foil));
