@@ -8,6 +8,7 @@
 
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
+#include "rometrace/text/likeness.hpp"
 #include "rometrace/text/subject.hpp"
 
 namespace rometrace {
@@ -76,20 +77,21 @@ CounterPrompt counter_prompt_of_subject(const Tokenizer& tokenizer, std::string_
   counter.prompt.replace(place.begin, place.size(), counter_subject);
   counter.token_ids = encode_counter(tokenizer, counter.prompt, special);
   const auto ids = ids_of(tokens);
+  const auto unlike = unlike_words(counter_subject, subject);
   if (counter.token_ids == ids) {
-    throw Error(name + " in place of " + in_quotes(subject, kShownTextBytes) +
+    throw Error(name + unlike + " in place of " + in_quotes(subject, kShownTextBytes) +
                 " leaves the prompt's tokens as they are; expected another subject");
   }
   const Difference difference(tokenizer, ids, counter.token_ids);
   if (counter.token_ids.size() != ids.size()) {
-    throw Error(name + " makes the prompt " + number_of(counter.token_ids.size()) + " " +
+    throw Error(name + unlike + " makes the prompt " + number_of(counter.token_ids.size()) + " " +
                 difference.shown(counter.token_ids) + ", the prompt itself has " + std::to_string(ids.size()) + " " +
                 difference.shown(ids) + "; expected the same number");
   }
   for (std::size_t i = 0; i < ids.size(); ++i) {
     const bool within_the_subject = range.begin <= i && i < range.end;
     if (within_the_subject || ids[i] == counter.token_ids[i]) continue;
-    throw Error(name + " also changes the token " + in_quotes(tokenizer.token_bytes(ids[i])) + " to " +
+    throw Error(name + unlike + " also changes the token " + in_quotes(tokenizer.token_bytes(ids[i])) + " to " +
                 in_quotes(tokenizer.token_bytes(counter.token_ids[i])) + ", which is not of the subject " +
                 in_quotes(subject, kShownTextBytes) + ": the tokens are " + difference.shown(counter.token_ids) +
                 ", the prompt's own " + difference.shown(ids) + "; expected no other tokens to change");
@@ -104,12 +106,13 @@ CounterPrompt counter_prompt_of_text(const Tokenizer& tokenizer, std::string_vie
     throw Error("the counter prompt is empty; expected a text with as many tokens as the prompt");
   CounterPrompt counter{std::string(counter_prompt), std::nullopt, {}};
   counter.token_ids = encode_counter(tokenizer, counter.prompt, special);
+  const auto unlike = unlike_words(counter_prompt, prompt);
   if (counter.token_ids == ids) {
-    throw Error("the counter prompt has the prompt's own tokens; expected at least one that differs");
+    throw Error("the counter prompt" + unlike + " has the prompt's own tokens; expected at least one that differs");
   }
   if (counter.token_ids.size() != ids.size()) {
     const Difference difference(tokenizer, ids, counter.token_ids);
-    throw Error("the counter prompt has " + number_of(counter.token_ids.size()) + " " +
+    throw Error("the counter prompt" + unlike + " has " + number_of(counter.token_ids.size()) + " " +
                 difference.shown(counter.token_ids) + ", the prompt " + std::to_string(ids.size()) + " " +
                 difference.shown(ids) + "; expected the same number");
   }
