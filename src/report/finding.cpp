@@ -4,6 +4,7 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <iterator>
 #include <optional>
 #include <string_view>
 #include <vector>
@@ -60,6 +61,7 @@ class Findings {
 
   std::string render() const {
     std::string result = sentence(total_effect());
+    if (record_.asked_tokens > std::ssize(trace_.answer_ids)) result += sentence(short_answer());
     if (trace_.prediction_id != trace_.answer_id()) result += sentence(prediction());
     if (const auto warning = warning_of(trace_)) result += sentence(capitalised(*warning) + ".");
     if (record_.options.precision) result += sentence(precision(*record_.options.precision));
@@ -82,6 +84,12 @@ class Findings {
            probability(trace_.high_score) + " clean, " + probability(trace_.low_score) + " with the " +
            std::string(corruption.what) + " " + (noise ? "corrupted" : corruption.how) + ": total effect " +
            probability(trace_.total_effect()) + ".";
+  }
+
+  std::string short_answer() const {
+    const auto tokens = trace_.answer_ids.size();
+    return "The model ends its text after " + std::to_string(tokens) + (tokens == 1 ? " token" : " tokens") + " of " +
+           std::to_string(record_.asked_tokens) + ".";
   }
 
   std::string prediction() const {

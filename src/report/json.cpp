@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <span>
@@ -89,11 +90,14 @@ void add_counter(Json& json, const CounterPrompt& counter, const TokenTexts& tex
                      {"tokens", std::move(tokens)}};
 }
 
-void add_clean_run(Json& json, const Trace& trace, const TokenTexts& texts) {
+void add_clean_run(Json& json, const TraceRecord& record) {
+  const auto& trace = record.trace;
+  const auto& texts = record.texts;
   json["answer"] = to_valid_utf8(texts.answer);
   json["answer_bytes"] = hex(texts.answer);
   json["answer_id"] = trace.answer_id();
   json["answer_ids"] = trace.answer_ids;
+  if (record.asked_tokens > std::ssize(trace.answer_ids)) json["answer_asked"] = record.asked_tokens;
   json["prediction"] = to_valid_utf8(texts.prediction);
   json["prediction_bytes"] = hex(texts.prediction);
   json["prediction_id"] = trace.prediction_id;
@@ -283,7 +287,7 @@ Json to_json(const TraceRecord& record) {
   }
   add_tokens(json, record.prompt, record.texts);
   if (record.counter) add_counter(json, *record.counter, record.texts);
-  add_clean_run(json, record.trace, record.texts);
+  add_clean_run(json, record);
   if (status == Status::kTraced) add_effects(json, record);
   return json;
 }

@@ -59,16 +59,27 @@ std::string to_string(const AnswerRule& rule) {
   return "unknown";
 }
 
+std::optional<std::int64_t> asked_tokens(const AnswerRule& rule, std::int64_t object_tokens) {
+  switch (rule.which) {
+    case AnswerRule::Which::kToken:
+      return 1;
+    case AnswerRule::Which::kWord:
+      return std::nullopt;
+    case AnswerRule::Which::kGreedy:
+      return rule.tokens;
+    case AnswerRule::Which::kObject:
+      return std::max<std::int64_t>(1, object_tokens);
+  }
+  return std::nullopt;
+}
+
 std::vector<std::vector<std::int32_t>> say_together(const Decoder& model, const Tokenizer& tokenizer,
                                                     std::span<const TracePrompt* const> prompts, const AnswerRule& rule,
                                                     std::span<const std::int64_t> object_tokens, std::stop_token stop) {
   const bool word = rule.which == AnswerRule::Which::kWord;
   std::vector<std::int64_t> most;
   for (const auto of_object : object_tokens) {
-    most.push_back(word                                       ? AnswerRule::kLongestWord
-                   : rule.which == AnswerRule::Which::kGreedy ? rule.tokens
-                   : rule.which == AnswerRule::Which::kObject ? std::max<std::int64_t>(1, of_object)
-                                                              : 1);
+    most.push_back(asked_tokens(rule, of_object).value_or(AnswerRule::kLongestWord));
   }
   const auto ends = [&](std::int32_t id) {
     return id >= tokenizer.size() || is_special(tokenizer, id) || (word && begins_anew(tokenizer, id));

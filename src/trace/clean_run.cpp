@@ -43,6 +43,12 @@ Recorder recorder(const Decoder& model, const TracePrompt& prompt, const TraceOp
   return {model, shape, noising ? severed_sites(options.kinds) : sites_of(options.kinds)};
 }
 
+// `answer`: how many tokens it has, in words.
+[[noreturn]] void refuse_length(const Decoder& model, std::size_t T, const std::string& answer) {
+  throw Error("the prompt has " + std::to_string(T) + " tokens and the answer " + answer + "; this model takes " +
+              std::to_string(model.config().longest_prompt() + 1) + " together");
+}
+
 // The tokens that are run. Throws Error.
 std::vector<std::int32_t> tokens_of(const Decoder& model, const TracePrompt& prompt) {
   for (const auto id : prompt.token_ids) refuse_unless_known(model, id, "");
@@ -51,8 +57,7 @@ std::vector<std::int32_t> tokens_of(const Decoder& model, const TracePrompt& pro
   if (prompt.foil) refuse_unless_known(model, *prompt.foil, "the foil's ");
   const auto T = static_cast<std::int64_t>(prompt.token_ids.size()), K = prompt.answer_tokens();
   if (K > 1 && T + K - 1 > model.config().longest_prompt()) {
-    throw Error("the prompt has " + std::to_string(T) + " tokens and the answer " + std::to_string(K) +
-                "; this model takes " + std::to_string(model.config().longest_prompt() + 1) + " together");
+    refuse_length(model, prompt.token_ids.size(), std::to_string(K));
   }
   auto ids = prompt.token_ids;
   model.check_length(T);
@@ -171,7 +176,9 @@ std::vector<std::vector<std::int32_t>> greedy_answers(const Decoder& model, std:
         open, [&](std::size_t i) { return said >= most[i] || static_cast<std::int64_t>(answers[i].size()) < said; });
     if (open.empty()) return answers;
     const auto T = static_cast<std::int64_t>(prompts.front()->token_ids.size()) + said;
-    if (said > 0 && T > model.config().longest_prompt()) return answers;
+    if (said > 0 && T > model.config().longest_prompt()) {
+      refuse_length(model, prompts.front()->token_ids.size(), "up to " + std::to_string(most[open.front()]));
+    }
     std::vector<std::int32_t> token_ids;
     for (const auto i : open) {
       const auto& prompt = prompts[i]->token_ids;

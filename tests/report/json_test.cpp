@@ -205,6 +205,15 @@ TEST_CASE("a skipped record has cause and reason and nothing of a corrupted run"
   CHECK(json["reason"] == "predicted \xEF\xBF\xBD, not this");
 }
 
+TEST_CASE("an answer that ended before it had as many tokens as asked for says how many these were") {
+  auto record = example();
+  CHECK_FALSE(to_json(record).contains("answer_asked"));
+  record.asked_tokens = 3;
+  CHECK(to_json(record)["answer_asked"] == 3);
+  record.trace.answer_ids = {7, 8, 9};
+  CHECK_FALSE(to_json(record).contains("answer_asked"));
+}
+
 TEST_CASE("a failed record says which fact it was and what is known of its prompt") {
   TraceRecord record;
   record.verdict = Verdict::failed(Cause::kRecord, "facts.csv, line 3: no subject");

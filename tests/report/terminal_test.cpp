@@ -462,6 +462,9 @@ TEST_CASE("an answer of several tokens says so") {
   CHECK(has(text, "Probability of \" New York City\" (3 tokens) in percent when the subject (*)"));
   CHECK(has(text, "\"Miles Davis plays the\" -> \" New York City\" (3 tokens): probability 0.9 clean,"));
   CHECK(has(text, "\nThe model itself begins with \" trumpet\": probability 0.9.\n"));
+  CHECK_FALSE(has(text, "ends its text"));
+  shown.record.asked_tokens = 4;
+  CHECK(has(shown.render(), "\nThe model ends its text after 3 tokens of 4.\n"));
 }
 
 TEST_CASE("measures and other targets are a table, or sentences where it is narrow") {

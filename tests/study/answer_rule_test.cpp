@@ -39,6 +39,14 @@ TEST_CASE("an answer has the space in front that it was given, once, whatever th
   }
 }
 
+TEST_CASE("a rule asks for a number of tokens, but for a word") {
+  CHECK(asked_tokens(AnswerRule::parse("token"), 3) == 1);
+  CHECK(asked_tokens(AnswerRule::parse("greedy:4"), 3) == 4);
+  CHECK(asked_tokens(AnswerRule::parse("object"), 3) == 3);
+  CHECK(asked_tokens(AnswerRule::parse("object"), 0) == 1);
+  CHECK_FALSE(asked_tokens(AnswerRule::parse("word"), 3));
+}
+
 TEST_CASE("byte-level BPE takes an answer as it is written") {
   const auto tokenizer = Tokenizer::load(ROMETRACE_SOURCE_DIR "/share/rometrace/demo");
   for (const std::string text : {" trumpet", "trumpet", "  trumpet", " ", "a b", ""}) {

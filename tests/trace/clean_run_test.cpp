@@ -68,7 +68,7 @@ TEST_CASE("what prompts are answered side by side is what each is answered alone
   testing::write_random_model(folder, {}, engine);
   const auto model = Decoder::load(folder.path(), at::kDouble);
   const std::vector<std::vector<std::int32_t>> texts = {{1, 2, 3}, {3, 2, 1}, {9, 9, 9}, {0, 4, 8}, {7, 5, 10}};
-  const std::vector<std::int64_t> most = {4, 1, 0, 20, 6};
+  const std::vector<std::int64_t> most = {4, 1, 0, 14, 6};
   std::vector<TracePrompt> prompts(texts.size());
   std::vector<const TracePrompt*> pointers;
   for (std::size_t i = 0; i < texts.size(); ++i) {
@@ -84,8 +84,7 @@ TEST_CASE("what prompts are answered side by side is what each is answered alone
       CAPTURE(i);
       auto ids = texts[i];
       std::vector<std::int32_t> expected;
-      while (static_cast<std::int64_t>(expected.size()) < most[i] &&
-             static_cast<std::int64_t>(ids.size()) <= model->config().max_positions) {
+      while (static_cast<std::int64_t>(expected.size()) < most[i]) {
         const auto next = model->logits(model->forward(ids, 1)[0])[-1].argmax().item<std::int32_t>();
         if (!expected.empty() && ends(next)) break;
         expected.push_back(next);
@@ -94,6 +93,16 @@ TEST_CASE("what prompts are answered side by side is what each is answered alone
       CHECK(answers[i] == expected);
     }
   }
+  const std::vector<std::int64_t> too_many = {4, 1, 0, 15, 6};
+  const char* refusal = "the prompt has 3 tokens and the answer up to 15; this model takes 17 together";
+  CHECK(testing::message_of<Error>([&] { greedy_answers(*model, pointers, too_many, [](auto) { return false; }); }) ==
+        refusal);
+  CHECK_NOTHROW(greedy_answers(*model, pointers, too_many, [](auto) { return true; }));  // it ends before
+  prompts[3].target.assign(15, 1);
+  CHECK(testing::message_of<Error>([&] { run_clean(*model, prompts[3], {}); }) ==
+        "the prompt has 3 tokens and the answer 15; this model takes 17 together");
+  prompts[3].target.pop_back();
+  CHECK_NOTHROW(run_clean(*model, prompts[3], {}));
   prompts[3].token_ids[1] = 11;
   CHECK(testing::message_of<Error>([&] { greedy_answers(*model, pointers, most, [](auto) { return false; }); }) ==
         testing::Contains("token id 11 is outside the model's vocabulary of 11"));

@@ -39,6 +39,7 @@ struct TraceRecord {
   TracePrompt prompt;                 ///< failed: as far as it is known, empty text where it is not
   std::optional<CounterPrompt> counter;
   TraceOptions options;
+  std::int64_t asked_tokens = 1;  ///< of the answer; it has fewer where the model ends its text
   TokenTexts texts;
   ModelRecord model;
   RunRecord run;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <stop_token>
 #include <string>
@@ -30,6 +31,10 @@ struct AnswerRule {
   static AnswerRule parse(std::string_view text);
 };
 std::string to_string(const AnswerRule& rule);  ///< reads back
+
+/// Tokens that the answer has unless the model ends its text before; none for a word, which ends where it ends.
+/// `object_tokens` as for say_together().
+std::optional<std::int64_t> asked_tokens(const AnswerRule& rule, std::int64_t object_tokens);
 
 /// The answers that the model gives by the rule to prompts of one length, `object_tokens` of each being those of
 /// kObject (0: none). Throws as greedy_answers() does.

@@ -65,9 +65,9 @@ std::vector<std::variant<CleanRun, Error>> run_clean_together(const Decoder& mod
                                                               const TraceOptions& options, std::stop_token stop = {});
 
 /// The tokens that the model says after each of the prompts, one after the other: the first one, and up to `most[i]`
-/// while `ends` does not hold for the next one; the text ends where the model takes no more tokens. The prompts have
-/// one length, and each layer's weights are used once for a token of all of them. Throws Error for an id outside the
-/// vocabulary or more tokens than the model takes, whichever prompt has them; Interrupted.
+/// while `ends` does not hold for the next one. The prompts have one length, and each layer's weights are used once for
+/// a token of all of them. Throws Error for an id outside the vocabulary or more tokens than the model takes (an answer
+/// that goes on there is refused, not cut), whichever prompt has them; Interrupted.
 std::vector<std::vector<std::int32_t>> greedy_answers(const Decoder& model, std::span<const TracePrompt* const> prompts,
                                                       std::span<const std::int64_t> most,
                                                       const std::function<bool(std::int32_t)>& ends,

@@ -142,6 +142,9 @@ TraceRecord trace_record(const BatchRecord& batch, const Tokenizer& tokenizer, B
   record.prompt = std::move(result.prompt);
   record.counter = std::move(result.counter);
   record.options = batch.options.trace;
+  if (batch.options.follow == Follow::kPrediction) {
+    record.asked_tokens = asked_tokens(batch.options.answer, record.fact->object_tokens.value_or(0)).value_or(1);
+  }
   record.model = batch.model;
   record.run = batch.run;
   record.run.seconds = result.seconds;

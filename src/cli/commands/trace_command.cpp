@@ -167,6 +167,7 @@ int run_trace(const Options& options, const std::stop_token& stop) {
   }
   if (options.answer.which != AnswerRule::Which::kToken) {
     record.prompt.target = say(*model, tokenizer, record.prompt, options.answer, 0, stop);
+    record.asked_tokens = asked_tokens(options.answer, 0).value_or(1);
   }
 
   const Stopwatch tracing;
