@@ -148,13 +148,17 @@ void say_window_note(const Options& options, const Decoder& model) {
   if (const auto note = window_note(options, model.config().layers)) spdlog::info("{}", *note);
 }
 
-void say_length_note(const Decoder& model, std::size_t tokens) {
+std::int64_t length_of(const TracePrompt& prompt) {
+  return static_cast<std::int64_t>(prompt.token_ids.size()) + prompt.answer_tokens() - 1;
+}
+
+void say_length_note(const Decoder& model, std::int64_t tokens) {
   const auto& config = model.config();
-  const auto length = static_cast<std::int64_t>(tokens);
-  if (length <= config.max_positions || length > config.longest_prompt()) return;  // what is too long, is refused
+  if (tokens <= config.max_positions || tokens > config.longest_prompt()) return;  // what is too long, is refused
   spdlog::warn(
-      "a prompt has {} tokens, and the model is made for {} (max_position_embeddings): it may make little sense",
-      length, config.max_positions);
+      "the longest text has {} tokens, and the model is made for {} (max_position_embeddings): what it says of it may "
+      "make little sense",
+      tokens, config.max_positions);
 }
 
 std::int64_t memory_for_rows(const Options& options, const Decoder& model, std::int64_t least) {

@@ -37,8 +37,11 @@ std::shared_ptr<const Decoder> load_model(const Options& options, const std::fil
 /// Says on stderr if a window that was not given is too wide for the model, as window_note() has it.
 void say_window_note(const Options& options, const Decoder& model);
 
-/// Warns of a prompt that is longer than those that the model was made for.
-void say_length_note(const Decoder& model, std::size_t tokens);
+/// Tokens that are run: the prompt's and, but for the last, the answer's.
+std::int64_t length_of(const TracePrompt& prompt);
+
+/// Warns of a longest text of so many tokens if it is longer than those that the model was made for.
+void say_length_note(const Decoder& model, std::int64_t tokens);
 
 /// Bytes for the rows of patched runs: what `--memory` leaves beside the weights that are held, else a default of what
 /// is free. Throws Error if that is less than `least`.

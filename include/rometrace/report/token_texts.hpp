@@ -13,7 +13,7 @@ namespace rometrace {
 struct TokenTexts {
   std::vector<std::string> prompt;  ///< [T], the prompt's tokens
   std::string answer;               ///< all its tokens
-  std::string prediction;  ///< empty for an id that the tokeniser does not have, as of a padded vocabulary
+  std::string prediction;           ///< empty for an id that the tokeniser does not have, as of a padded vocabulary
   std::vector<std::string> other_targets;
   std::optional<std::string> foil;
   std::vector<std::string> counter;  ///< [T], the counter prompt's tokens; none without one

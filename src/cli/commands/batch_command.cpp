@@ -149,10 +149,32 @@ bool keep_known(const Session& session, const ObjectChoices& choices, std::span<
   return true;
 }
 
-std::size_t longest(std::span<const TracePrompt> prompts) {
-  std::size_t tokens = 0;
-  for (const auto& prompt : prompts) tokens = std::max(tokens, prompt.token_ids.size());
+// Tokens of the longest prompt with its answer; of a word, which ends nobody knows where, the first.
+std::int64_t longest_text(std::vector<TracePrompt> prompts, const BatchOptions& options) {
+  const bool word = options.follow == Follow::kPrediction && options.answer.which == AnswerRule::Which::kWord;
+  std::int64_t tokens = 0;
+  for (auto& prompt : prompts) {
+    if (word) prompt.target.resize(1);
+    tokens = std::max(tokens, length_of(prompt));
+  }
   return tokens;
+}
+
+// Tokens of the longest wording.
+std::int64_t longest_wording(const Session& session) {
+  std::size_t tokens = 0;
+  for (const auto& item : session.work.items) {
+    const auto* fact = std::get_if<Fact>(item.record);
+    if (fact == nullptr) continue;
+    for (const auto& wording : fact->wordings) {
+      try {
+        const auto special = session.record.options.special_tokens;
+        tokens = std::max(tokens, session.tokenizer.encode_prompt(wording.prompt, special).size());
+      } catch (const Error&) {  // it will have its own line
+      }
+    }
+  }
+  return static_cast<std::int64_t>(tokens);
 }
 
 bool trace_all(const Session& session, Writer& writer) {
@@ -165,7 +187,7 @@ bool trace_all(const Session& session, Writer& writer) {
   std::optional<ObjectChoices> choices;
   if (session.record.known_by) choices = object_choices(session.tokenizer, session.work.facts);
   const auto shapes = shapes_of(session.model, session.tokenizer, items, options);
-  say_length_note(session.model, longest(shapes));
+  say_length_note(session.model, longest_text(shapes, options));
   const auto least = least_memory(session.model, shapes, options);
   control.memory = memory_for_batch(session.options, session.model, least);
   for (auto& item : items) item.written = writer.has(item);
@@ -206,8 +228,7 @@ bool probe_all(const Session& session, Writer& writer) {
   constexpr std::size_t kChunk = 64;
   const auto choices = object_choices(session.tokenizer, session.work.facts);
   const auto& items = session.work.items;
-  const auto shapes = shapes_of(session.model, session.tokenizer, items, session.record.options);
-  say_length_note(session.model, longest(shapes));
+  say_length_note(session.model, longest_wording(session));
   for (std::size_t begin = 0; begin < items.size(); begin += kChunk) {
     if (session.stop.stop_requested()) return false;
     const auto some = std::span(items).subspan(begin, std::min(kChunk, items.size() - begin));

@@ -154,7 +154,6 @@ int run_trace(const Options& options, const std::stop_token& stop) {
   read_question(tokenizer, options, record);
   const auto model = load_model(options, located.folder);
   say_window_note(options, *model);
-  say_length_note(*model, record.prompt.token_ids.size());
   choose_threads(options, *model, record.prompt.token_ids.size());
   record.model = model_record(located.name, *model);
   record.run = run_record(options, *model);
@@ -169,6 +168,7 @@ int run_trace(const Options& options, const std::stop_token& stop) {
     record.prompt.target = say(*model, tokenizer, record.prompt, options.answer, 0, stop);
     record.asked_tokens = asked_tokens(options.answer, 0).value_or(1);
   }
+  say_length_note(*model, length_of(record.prompt));
 
   const Stopwatch tracing;
   const auto clean = run_clean(*model, record.prompt, record.options, stop);
