@@ -12,10 +12,22 @@ class Error : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// The caller asked to stop (`std::stop_token`); nothing is wrong with the input.
-class Interrupted : public Error {
+/// Ends the work whatever the input is: who goes on with other facts after an Error lets this one pass.
+class EndOfWork : public Error {
  public:
-  Interrupted() : Error("interrupted") {}
+  using Error::Error;
+};
+
+/// The caller asked to stop (`std::stop_token`); nothing is wrong with the input.
+class Interrupted : public EndOfWork {
+ public:
+  Interrupted() : EndOfWork("interrupted") {}
+};
+
+/// A file that was being used is no longer what it was.
+class InputLost : public EndOfWork {
+ public:
+  using EndOfWork::EndOfWork;
 };
 
 }  // namespace rometrace

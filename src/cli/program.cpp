@@ -80,6 +80,7 @@ int run_program(int argc, char** argv) {
   try {
     set_up_log();
     const auto stop = watch_stop_signals();
+    watch_mapped_files();
     const auto command = parse_options(argc, argv);
     return std::visit([&](const auto& options) { return run(options, stop); }, command);
   } catch (const DownloadInterrupted&) {

@@ -123,12 +123,14 @@ NamedFolder locate_model(const Options& options, const std::stop_token& stop) {
   return {"rometrace-demo", share_dir() / "demo"};
 }
 
-std::shared_ptr<const Decoder> load_model(const Options& options, const std::filesystem::path& folder) {
+std::shared_ptr<const Decoder> load_model(const Options& options, const std::filesystem::path& folder,
+                                          const std::stop_token& stop) {
   const auto device = parse_device(options.device);
   const Stopwatch loading;
   set_precision(options);
   const auto products = options.engine == Engine::kGradient ? Products::kUnpacked : Products::kFast;
   LoadOptions load{dtype_of(options), device, products, std::nullopt};
+  load.stop = stop;
   if (options.engine != Engine::kGradient) {
     load.memory = memory_for_weights(options, device);
   } else if (options.memory) {

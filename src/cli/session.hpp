@@ -31,8 +31,9 @@ struct NamedFolder {
 NamedFolder locate_model(const Options& options, const std::stop_token& stop);
 
 /// Loads it in the dtype and on the device of the options; layers are streamed where all weights would take more than
-/// `--memory`, or what is free, allows (said on stderr). Throws Error.
-std::shared_ptr<const Decoder> load_model(const Options& options, const std::filesystem::path& folder);
+/// `--memory`, or what is free, allows (said on stderr). `stop` as in LoadOptions. Throws Error, Interrupted.
+std::shared_ptr<const Decoder> load_model(const Options& options, const std::filesystem::path& folder,
+                                          const std::stop_token& stop);
 
 /// Says on stderr if a window that was not given is too wide for the model, as window_note() has it.
 void say_window_note(const Options& options, const Decoder& model);

@@ -129,9 +129,13 @@ at::Tensor view_of(std::shared_ptr<const WeightFile> file, const TensorView& sou
       data, source.shape, [keep = std::move(file)](void*) {}, at::TensorOptions().dtype(type));
 }
 
+void stop_if_asked(const std::stop_token& stop) {
+  if (stop.stop_requested()) throw Interrupted();
+}
+
 /// A copy of the tensor as `type`, in memory of its own. Its elements are row-major in the file.
 at::Tensor convert_in_steps(const WeightFile& file, const TensorView& source, at::ScalarType source_type,
-                            at::ScalarType type) {
+                            at::ScalarType type, const std::stop_token& stop) {
   at::Tensor result = at::empty(source.shape, at::TensorOptions().dtype(type));
   at::Tensor flat = result.view({-1});
   const std::int64_t count = result.numel();
@@ -148,6 +152,7 @@ at::Tensor convert_in_steps(const WeightFile& file, const TensorView& source, at
     }
     flat.narrow(0, begin, length).copy_(at::from_blob(data, {length}, at::TensorOptions().dtype(source_type)));
     file.release(bytes);
+    if (begin + length < count) stop_if_asked(stop);
   }
   return result;
 }
@@ -174,11 +179,17 @@ bool repeats_elements(const TensorView& source, at::ScalarType type) {
   return count > source.bytes.size() / c10::elementSize(type);
 }
 
-at::Tensor read(const std::shared_ptr<const WeightFile>& file, const TensorView& source, at::ScalarType dtype) {
+at::Tensor read(const std::shared_ptr<const WeightFile>& file, const TensorView& source, at::ScalarType dtype,
+                const std::stop_token& stop) {
   const auto type = *floating_type(source.dtype);
-  if (!source.strides.empty()) return convert_strided(*file, source, type, dtype);
-  if (type == dtype && is_aligned(source.bytes, c10::elementSize(dtype))) return view_of(file, source, dtype);
-  return convert_in_steps(*file, source, type, dtype);
+  file->check_whole();
+  if (source.strides.empty() && type == dtype && is_aligned(source.bytes, c10::elementSize(dtype))) {
+    return view_of(file, source, dtype);
+  }
+  auto converted = source.strides.empty() ? convert_in_steps(*file, source, type, dtype, stop)
+                                          : convert_strided(*file, source, type, dtype);
+  file->check_whole();  // it may have been cut meanwhile, within a page
+  return converted;
 }
 
 /// Rows of the first dimension.
@@ -257,21 +268,23 @@ using Overlays = std::vector<std::shared_ptr<const Overlay>>;
 /// Gives the rows of a matrix some at a time, in the file's dtype and in memory of their own: `take(rows, first)`.
 template <typename Take>
 void for_some_rows(const std::shared_ptr<const WeightFile>& file, const TensorView& source, std::int64_t begin,
-                   std::int64_t end, Take take) {
+                   std::int64_t end, const std::stop_token& stop, Take take) {
   const auto type = *floating_type(source.dtype);
   const auto step = std::max<std::int64_t>(1, kConversionStep / std::max<std::int64_t>(1, source.shape.at(1)));
   for (auto first = begin; first < end; first += step) {
     const auto rows = rows_of(source, first, std::min(first + step, end));
-    take(rows.strides.empty() ? convert_in_steps(*file, rows, type, type) : convert_strided(*file, rows, type, type),
+    take(rows.strides.empty() ? convert_in_steps(*file, rows, type, type, stop)
+                              : convert_strided(*file, rows, type, type),
          first);
   }
 }
 
 /// Rows [begin, end) of a matrix with what is laid over it, as `dtype`.
 at::Tensor read_changed(const std::shared_ptr<const WeightFile>& file, const TensorView& source,
-                        const Overlays& overlays, at::ScalarType dtype, std::int64_t begin, std::int64_t end) {
+                        const Overlays& overlays, at::ScalarType dtype, std::int64_t begin, std::int64_t end,
+                        const std::stop_token& stop) {
   at::Tensor result = at::empty({end - begin, source.shape.at(1)}, at::TensorOptions().dtype(dtype));
-  for_some_rows(file, source, begin, end, [&](const at::Tensor& some, std::int64_t first) {
+  for_some_rows(file, source, begin, end, stop, [&](const at::Tensor& some, std::int64_t first) {
     for (const auto& overlay : overlays) add_to(some, first, *overlay);
     result.narrow(0, first - begin, some.size(0)).copy_(some);
   });
@@ -366,10 +379,12 @@ struct Checkpoint::Impl {
   std::map<std::string, Place, std::less<>> places;
   std::map<std::string, std::string, std::less<>> absent;  // tensors of the index that are in no shard: their shards
   std::vector<fs::path> files;
+  std::stop_token stop;
 };
 
-Checkpoint Checkpoint::open(const fs::path& folder) {
+Checkpoint Checkpoint::open(const fs::path& folder, std::stop_token stop) {
   auto impl = std::make_shared<Impl>();
+  impl->stop = std::move(stop);
   // The order in which transformers looks for them.
   for (const Layout& layout : {kSafetensors, kTorch}) {
     if (has_entry(folder, layout.single_file)) {
@@ -398,15 +413,15 @@ bool Checkpoint::contains(std::string_view name) const {
 at::Tensor Checkpoint::tensor(std::string_view name, const std::vector<std::int64_t>& shape,
                               at::ScalarType dtype) const {
   const auto& [file, source, overlays] = impl_->find(name, shape);
-  return overlays.empty() ? read(file, *source, dtype)
-                          : read_changed(file, *source, overlays, dtype, 0, source->shape.front());
+  return overlays.empty() ? read(file, *source, dtype, impl_->stop)
+                          : read_changed(file, *source, overlays, dtype, 0, source->shape.front(), impl_->stop);
 }
 
 at::Tensor Checkpoint::rows(std::string_view name, const std::vector<std::int64_t>& shape, at::ScalarType dtype,
                             std::int64_t begin, std::int64_t end) const {
   const auto& [file, source, overlays] = impl_->find(name, shape);
-  return overlays.empty() ? read(file, rows_of(*source, begin, end), dtype)
-                          : read_changed(file, *source, overlays, dtype, begin, end);
+  return overlays.empty() ? read(file, rows_of(*source, begin, end), dtype, impl_->stop)
+                          : read_changed(file, *source, overlays, dtype, begin, end, impl_->stop);
 }
 
 void Checkpoint::check(std::string_view name, const std::vector<std::int64_t>& shape) const {
@@ -428,8 +443,13 @@ bool Checkpoint::equal(std::string_view name, std::string_view other) const {
     file->release(some);
     other_file->release(same);
     if (differ) return false;
+    stop_if_asked(impl_->stop);
   }
   return true;
+}
+
+void Checkpoint::check_whole(std::string_view name) const {
+  impl_->find(name).file->check_whole();
 }
 
 void Checkpoint::prefetch(std::string_view name) const {
@@ -474,7 +494,7 @@ std::vector<std::string> Checkpoint::sha256(std::string_view name, const std::ve
   const auto add = [](Sha256& hash, const at::Tensor& some) {
     hash.update({static_cast<const std::byte*>(some.const_data_ptr()), some.nbytes()});
   };
-  for_some_rows(file, *source, 0, shape.front(), [&](const at::Tensor& some, std::int64_t first) {
+  for_some_rows(file, *source, 0, shape.front(), impl_->stop, [&](const at::Tensor& some, std::int64_t first) {
     add(hashes.front(), some);
     for (std::size_t i = 0; i < overlays.size(); ++i) {
       add_to(some, first, *overlays[i]);

@@ -359,6 +359,7 @@ class Decoder::Loader {
 
   // A layer whose weights are in memory already, and leave it with the last one who holds it.
   std::shared_ptr<const Block> block_for_once(std::int64_t layer) const {
+    if (options_.stop.stop_requested()) throw Interrupted();
     const auto of_layer = names_of(layer);
     for (const auto& name : of_layer) checkpoint_->prefetch(name);
     auto made = block(layer);
@@ -399,9 +400,10 @@ class Decoder::Loader {
         const auto release = [checkpoint = checkpoint_, name = head_, begin, end] {
           checkpoint->release(name, begin, end);
         };
+        const auto check = [checkpoint = checkpoint_, name = head_] { checkpoint->check_whole(name); };
         return std::make_shared<const Linear>(
-            Linear::Source{1, read, release, stream_dtype_, options_.device, /*packs_transpose=*/false}, products,
-            scratch_);
+            Linear::Source{1, read, check, release, stream_dtype_, options_.device, /*packs_transpose=*/false},
+            products, scratch_);
       };
       if (streamed) {  // used once each time: packing would not pay
         slices.push_back({[make, checkpoint = checkpoint_, name = head_, begin, end] {
@@ -500,13 +502,16 @@ class Decoder::Loader {
     const auto release = [checkpoint = checkpoint_, weights] {
       for (const auto& name : weights) checkpoint->release(name);
     };
+    const auto check = [checkpoint = checkpoint_, weights] {
+      for (const auto& name : weights) checkpoint->check_whole(name);
+    };
     const auto read_all = [reader = reader_, matrices, parts = std::move(parts)] {
       std::vector<Linear::Part> all;
       for (const auto& matrix : matrices) all.push_back(reader.read(matrix));
       return parts ? parts(std::move(all)) : all;
     };
-    return std::make_shared<const Linear>(Linear::Source{count, read_all, release, options_.dtype, options_.device},
-                                          options_.products, scratch_);
+    return std::make_shared<const Linear>(
+        Linear::Source{count, read_all, check, release, options_.dtype, options_.device}, options_.products, scratch_);
   }
 
   // Matrices of one shape, a part each.
@@ -591,7 +596,7 @@ class Decoder::Loader {
 std::shared_ptr<const Decoder> Decoder::load(const std::filesystem::path& folder, const LoadOptions& options) {
   refuse_unless_it_multiplies(options);
   auto config = read_config(folder / "config.json");
-  auto opened = Checkpoint::open(folder);
+  auto opened = Checkpoint::open(folder, options.stop);
   if (!options.changes.empty()) opened = changed(std::move(opened), config, options.changes);
   auto checkpoint = std::make_shared<const Checkpoint>(std::move(opened));
   return std::shared_ptr<const Decoder>(new Decoder(std::move(config), std::move(checkpoint), options));

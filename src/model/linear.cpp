@@ -130,6 +130,7 @@ class Linear::Weights {
       if (packed_) {
         const std::scoped_lock lock(scratch_->mutex);
         for (auto& each : parts) each.weight = pack(each.weight, scratch_->memory);
+        if (source_.check) source_.check();
       }
       parts_ = std::move(parts);
       if (packed_ && source_.release) source_.release();
@@ -175,6 +176,7 @@ class Linear::Weights {
     if (!source_.packs_transpose || bytes > scratch_->room_for_transposes) return;
     for (std::size_t i = 0; i < parts.size(); ++i) transposes_[i] = pack(parts[i].weight.t(), scratch_->memory);
     scratch_->room_for_transposes -= bytes;
+    if (source_.check) source_.check();
     if (source_.release) source_.release();
   }
 

@@ -193,9 +193,8 @@ SafetensorsContent read_safetensors(std::span<const std::byte> file, const std::
 }
 
 SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
-  const InputFile file = InputFile::open(path);
-  auto mapping = std::make_unique<const Mapping>(file);
-  SafetensorsContent content = read_safetensors(mapping->bytes(), file.label());
+  auto mapping = std::make_unique<const Mapping>(InputFile::open(path));
+  SafetensorsContent content = read_safetensors(mapping->bytes(), mapping->label());
   SafetensorsFile opened(path, std::move(mapping), std::move(content.tensors));
   opened.metadata_ = std::move(content.metadata);
   return opened;

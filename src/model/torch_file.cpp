@@ -192,9 +192,8 @@ std::vector<TensorView> read_torch_tensors(std::span<const std::byte> file, cons
 }
 
 TorchFile TorchFile::open(const std::filesystem::path& path) {
-  const InputFile file = InputFile::open(path);
-  auto mapping = std::make_unique<const Mapping>(file);
-  std::vector<TensorView> tensors = read_torch_tensors(mapping->bytes(), file.label());
+  auto mapping = std::make_unique<const Mapping>(InputFile::open(path));
+  std::vector<TensorView> tensors = read_torch_tensors(mapping->bytes(), mapping->label());
   return {path, std::move(mapping), std::move(tensors)};
 }
 

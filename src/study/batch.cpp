@@ -147,7 +147,11 @@ class BatchChunk {
         continue;
       }
       if (control_.stop.stop_requested()) return false;
-      trace(group);
+      try {
+        trace(group);
+      } catch (const Interrupted&) {  // weights are read meanwhile, and stop
+        return false;
+      }
       tell(sink);
     }
     return true;
@@ -223,7 +227,7 @@ class BatchChunk {
     try {
       auto answers = say_together(model_, tokenizer_, prompts, options_.answer, object_tokens, control_.stop);
       for (std::size_t k = 0; k < group.size(); ++k) jobs_[group[k]].result.prompt.target = std::move(answers[k]);
-    } catch (const Interrupted&) {
+    } catch (const EndOfWork&) {
       throw;
     } catch (const Error& error) {
       if (group.size() == 1) return fail(group.front(), error);
@@ -369,6 +373,8 @@ class BatchChunk {
   SharedSweep trace_shared(std::size_t first, std::span<const SweepFact> facts, const RunControl& control) const {
     try {
       return trace_sweeps(model_, facts, options_.trace, control);
+    } catch (const EndOfWork&) {
+      throw;
     } catch (const Error& error) {
       throw Error(std::get<Fact>(*items_[first].record).where + ": " + error.what());
     }
@@ -378,6 +384,8 @@ class BatchChunk {
     try {
       const auto trace = options_.engine == Engine::kGradient ? trace_gradient : trace_plain;
       return trace(model_, job.result.prompt, options_.trace, *job.clean, control);
+    } catch (const EndOfWork&) {
+      throw;
     } catch (const Error& error) {
       return error;
     }

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <stop_token>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "absent_files.hpp"
 #include "checks.hpp"
 #include "files.hpp"
+#include "model/mapping.hpp"
 #include "rometrace/error.hpp"
 
 namespace rometrace::checkpoint_test {
@@ -147,6 +149,55 @@ TEST_CASE("converting a large tensor holds the result and little of the file") {
   // time.
   CHECK(resident_bytes("RssFile:") - file_before < 32'000'000);
   CHECK(tensor[0].item<double>() == tensor[kCount - 1].item<double>());
+}
+
+TEST_CASE("long readings are left where that is asked for, short ones are not") {
+  const TemporaryFolder folder;
+  constexpr std::int64_t kCount = 3'000'000;
+  const std::string zeros(2 * kCount, '\0');
+  folder.write("model.safetensors", FileBuilder()
+                                        .add("a", "BF16", {kCount}, zeros)
+                                        .add("b", "BF16", {kCount}, zeros)
+                                        .add("c", "F16", {1}, "ab")
+                                        .bytes());
+  std::stop_source stop;
+  const Checkpoint checkpoint = Checkpoint::open(folder.path(), stop.get_token());
+  CHECK(checkpoint.tensor("a", {kCount}, at::kFloat).numel() == kCount);
+  CHECK(checkpoint.equal("a", "b"));
+  stop.request_stop();
+  CHECK_THROWS_AS(checkpoint.tensor("a", {kCount}, at::kFloat), Interrupted);
+  CHECK_THROWS_AS(checkpoint.equal("a", "b"), Interrupted);
+  CHECK(checkpoint.tensor("c", {1}, at::kFloat).numel() == 1);
+}
+
+TEST_CASE(
+    "a file that becomes shorter while it is used is an error with both sizes, and its name is known by address") {
+  const TemporaryFolder folder;
+  const auto file =
+      folder.write("model.safetensors", FileBuilder()
+                                            .add("a", "F32", {2}, bytes_of<float>({1, 2}))
+                                            .add("b", "F16", {2}, bytes_of<std::uint16_t>({0x3C00, 0xC000}))
+                                            .bytes());
+  const auto size = std::filesystem::file_size(file);
+  const void* address = nullptr;
+  {
+    const Checkpoint checkpoint = Checkpoint::open(folder.path());
+    address = checkpoint.tensor("a", {2}, at::kFloat).const_data_ptr();
+    const char* found = mapped_file_at(address);
+    REQUIRE(found != nullptr);
+    CHECK(std::string(found) == file.string());
+    CHECK(mapped_file_at(&size) == nullptr);
+    CHECK_NOTHROW(checkpoint.check_whole("b"));
+    std::filesystem::resize_file(file, size - 1);
+    const auto expected = file.string() + ": was cut short while it was used: " + std::to_string(size) +
+                          " bytes when it was opened, " + std::to_string(size - 1) +
+                          " now; let the file be while rometrace runs, and begin again";
+    for (const char* name : {"a", "b"}) {
+      CHECK(message_of<InputLost>([&] { checkpoint.tensor(name, {2}, at::kFloat); }) == expected);
+      CHECK(message_of<InputLost>([&] { checkpoint.check_whole(name); }) == expected);
+    }
+  }
+  CHECK(mapped_file_at(address) == nullptr);
 }
 
 TEST_CASE("a request that the file does not meet names tensor, found and expected") {

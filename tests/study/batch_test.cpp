@@ -132,6 +132,26 @@ TEST_CASE("a stop during a sweep finishes it, tells what is complete and in orde
   CHECK(words(results) == std::vector<std::string>{"traced"});
 }
 
+TEST_CASE("where weights are read again and again, a stop of the model's own is heeded during a sweep") {
+  for (const auto engine : {Engine::kSweep, Engine::kPlain}) {
+    std::stop_source stop;
+    LoadOptions streamed;
+    streamed.memory = 0;
+    streamed.stop = stop.get_token();
+    Study study;
+    study.model = Decoder::load(ROMETRACE_SOURCE_DIR "/share/rometrace/demo", streamed);
+    study.options.engine = engine;
+    study.options.facts_per_sweep = 1;
+    RunControl control;
+    std::int64_t steps = 0;
+    control.progress = [&](std::int64_t, std::int64_t) {
+      if (++steps == 2) stop.request_stop();
+    };
+    CHECK(study.run(control).empty());
+    CHECK_FALSE(study.complete);
+  }
+}
+
 TEST_CASE("noise beyond numbers fails the fact and not the batch") {
   Study study;
   study.options.trace.corruption.sigma = 1e38;

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,7 +21,8 @@ class Checkpoint {
   /// folder (names what it holds instead, such as parts without their index), a shard missing or outside the folder,
   /// the index naming a tensor that another shard holds, two files holding the same name.
   /// Names of PyTorch's wrappers (`module.`, `_orig_mod.`) are taken out of the tensors' names.
-  static Checkpoint open(const std::filesystem::path& folder);
+  /// `stop` is asked between the steps of long readings, which then throw Interrupted.
+  static Checkpoint open(const std::filesystem::path& folder, std::stop_token stop = {});
 
   ~Checkpoint();
   Checkpoint(const Checkpoint&) = default;  // shares what has been opened
@@ -36,7 +38,7 @@ class Checkpoint {
   /// step; weights in PyTorch's old format are seldom aligned.) Values are rounded to nearest, as `at::Tensor::to`
   /// does.
   /// Throws Error: no such tensor, shape other than `shape` (both are named), dtype not a floating-point one, more
-  /// elements than its bytes hold (as PyTorch's expand makes).
+  /// elements than its bytes hold (as PyTorch's expand makes); InputLost: the file has become shorter; Interrupted.
   at::Tensor tensor(std::string_view name, const std::vector<std::int64_t>& shape, at::ScalarType dtype) const;
 
   /// Rows [begin, end) of its first dimension alone, likewise: the rest is not read.
@@ -62,7 +64,10 @@ class Checkpoint {
 
   std::string dtype(std::string_view name) const;  ///< of the file, by safetensors' name: "F32"
 
-  /// Whether two tensors have the same dtype, shape and bytes. Throws Error where one is missing.
+  /// Throws InputLost if the file of the tensor `name` has become shorter.
+  void check_whole(std::string_view name) const;
+
+  /// Whether two tensors have the same dtype, shape and bytes. Throws Error where one is missing; Interrupted.
   bool equal(std::string_view name, std::string_view other) const;
 
   /// Begins to read the tensor `name` from the disk, beside other work.

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <stop_token>
 #include <vector>
 
 #include "rometrace/model/checkpoint.hpp"
@@ -186,6 +187,9 @@ struct LoadOptions {
   Processor processor = Processor::here();
   /// Edits of the files' matrices, laid over them in this order as changed() has it.
   std::vector<MatrixChange> changes = {};
+  /// Asked whenever weights are read for a while: by load(), when a matrix is first used and, where layers are
+  /// streamed, before each. Interrupted is thrown there.
+  std::stop_token stop = {};
 };
 
 /// A decoder with its language-model head, for inference. Immutable once loaded; safe to use from several threads, but
@@ -196,7 +200,7 @@ class Decoder {
   /// are checked, and the changes as changed() does; matrices are read when they are first used, on a GPU now. They may
   /// be views of the mapped file; those that are packed (see Linear) are copied, and the file's pages then let go, so
   /// that both are never held whole. Buffers such as attn.bias are ignored. Throws Error, also for a dtype that the
-  /// device cannot multiply in (float16 on a CPU, bfloat16 on an old one).
+  /// device cannot multiply in (float16 on a CPU, bfloat16 on an old one); Interrupted.
   static std::shared_ptr<const Decoder> load(const std::filesystem::path& folder, const LoadOptions& options);
   static std::shared_ptr<const Decoder> load(const std::filesystem::path& folder, at::ScalarType dtype = at::kFloat,
                                              at::Device device = at::kCPU, Products products = Products::kFast) {

@@ -55,7 +55,8 @@ class Linear {
   struct Source {
     std::size_t parts = 1;
     std::function<std::vector<Part>()> read;  ///< called when the weights are first used, and by backwards
-    std::function<void()> release;            ///< none, or called when they have been packed and are no longer read
+    std::function<void()> check;              ///< none, or called once they have been packed: throws if they changed
+    std::function<void()> release;            ///< none, or called after that: they are no longer read
     at::ScalarType dtype = at::kFloat;
     at::Device device = at::kCPU;
     bool packs_transpose = true;  ///< false: a backward reads W as it is, which is as fast for few rows of many columns

@@ -27,8 +27,9 @@ struct TensorView {
 /// "[2,3]", for messages.
 std::string shape_text(std::span<const std::int64_t> shape);
 
-/// A file of named tensors, memory-mapped read-only: opening costs no memory for the weights. Nobody may shorten the
-/// file while it is open; replacing it by another is harmless. Immutable; safe to use from several threads.
+/// A file of named tensors, memory-mapped read-only: opening costs no memory for the weights. Nobody may change the
+/// file while it is open (reading what is no longer there raises SIGBUS); replacing it by another is harmless.
+/// Immutable; safe to use from several threads.
 class WeightFile {
  public:
   ~WeightFile();
@@ -37,6 +38,9 @@ class WeightFile {
 
   const std::vector<TensorView>& tensors() const { return tensors_; }  ///< in the file's order
   const std::filesystem::path& path() const { return path_; }
+
+  /// Throws InputLost if the file is shorter than it was when it was opened.
+  void check_whole() const;
 
   /// Tells the kernel that some of the mapped bytes (a tensor's, or part of them) need not stay in memory: their whole
   /// pages are let go, and read from the file again if they are used again.

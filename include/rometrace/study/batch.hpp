@@ -72,8 +72,8 @@ using BatchSink = std::function<void(std::size_t index, BatchResult&& result)>;
 /// cannot be traced has a verdict that says so.
 ///
 /// `control.progress` is told of the sweep at hand, as done and total facts times its own units. `control.stop` is
-/// looked at between facts and sweeps: those results that are complete and in order are then still told, and false is
-/// returned. Throws Error where `control.memory` does not hold a fact.
+/// looked at between facts and sweeps, and the model's own where it reads weights: those results that are complete and
+/// in order are then still told, and false is returned. Throws Error where `control.memory` does not hold a fact.
 bool trace_facts(const Decoder& model, const Tokenizer& tokenizer, std::span<const BatchItem> items,
                  const BatchOptions& options, const RunControl& control, const BatchSink& sink);
 

@@ -330,7 +330,7 @@ int run_batch(const Options& options, const std::stop_token& stop) {
   auto work = read_work(facts);
   const auto located = locate_model(options, stop);
   const auto tokenizer = Tokenizer::load(located.folder);
-  const auto model = load_model(options, located.folder);
+  const auto model = load_model(options, located.folder, stop);
   if (!facts.probe) say_window_note(options, *model);
   WeightsHash hash(*model, stop);
   Session session{options, work, tokenizer, *model, batch_record(options, located.name, *model, tokenizer, work), stop};
@@ -354,7 +354,11 @@ int run_batch(const Options& options, const std::stop_token& stop) {
   const bool resumes = file.resumes();  // until it is closed
   std::optional<std::stop_callback<std::function<void()>>> announcement;
   if (resumes) {
-    announcement.emplace(stop, [] { spdlog::info("finishing the facts at hand; a second Ctrl-C stops at once"); });
+    announcement.emplace(stop, [streamed = model->streamed()] {
+      spdlog::info(streamed
+                       ? "leaving the facts at hand, as layers are read from the files; a second Ctrl-C stops at once"
+                       : "finishing the facts at hand; a second Ctrl-C stops at once");
+    });
   }
   bool complete = false;
   try {

@@ -131,7 +131,7 @@ int run_calibrate(const CalibrateOptions& options, const std::stop_token& stop) 
   const auto work = read_work(*trace.facts);
   const auto located = locate_model(trace, stop);
   const auto tokenizer = Tokenizer::load(located.folder);
-  const auto model = load_model(trace, located.folder);
+  const auto model = load_model(trace, located.folder, stop);
   say_window_note(trace, *model);
   WeightsHash hash(*model, stop);
   CalibrationRecord record;

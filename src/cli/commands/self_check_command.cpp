@@ -43,7 +43,7 @@ int run_self_check(const Options& options, const std::stop_token& stop) {
   constexpr std::size_t kPromptTokens = 8;  // about as many as its prompts have
   const auto located = locate_model(options, stop);
   const auto tokenizer = Tokenizer::load(located.folder);
-  const auto model = load_model(options, located.folder);
+  const auto model = load_model(options, located.folder, stop);
   choose_threads(options, *model, kPromptTokens);
   const auto sigma = read_sigma(options, *model, tokenizer);
   RunControl control;

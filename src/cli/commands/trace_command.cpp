@@ -152,7 +152,7 @@ int run_trace(const Options& options, const std::stop_token& stop) {
   TraceRecord record;
   record.prompt = read_prompt(tokenizer, options);
   read_question(tokenizer, options, record);
-  const auto model = load_model(options, located.folder);
+  const auto model = load_model(options, located.folder, stop);
   say_window_note(options, *model);
   choose_threads(options, *model, record.prompt.token_ids.size());
   record.model = model_record(located.name, *model);

@@ -14,4 +14,8 @@ void reserve_standard_descriptors();
 /// once, before any thread is started (the signals are blocked in all threads but one of its own).
 std::stop_token watch_stop_signals();
 
+/// Has the process end with one line and status 2 when a file that is mapped into memory can no longer be read: it was
+/// cut short, or its disk fails. Any other SIGBUS is what it would have been.
+void watch_mapped_files();
+
 }  // namespace rometrace::cli
