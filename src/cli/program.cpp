@@ -77,6 +77,7 @@ std::string first_line(const std::string& text) {
 
 int run_program(int argc, char** argv) {
   reserve_standard_descriptors();
+  bound_ready_products();
   try {
     set_up_log();
     const auto stop = watch_stop_signals();

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <csignal>
+#include <cstdlib>
 #include <string_view>
 #include <thread>
 
@@ -41,6 +42,11 @@ void handle_bus_error(int signal, siginfo_t* info, void*) {
 }
 
 }  // namespace
+
+void bound_ready_products() {
+  constexpr const char* kName = "ONEDNN_PRIMITIVE_CACHE_CAPACITY";
+  if (std::getenv("DNNL_PRIMITIVE_CACHE_CAPACITY") == nullptr) ::setenv(kName, "128", /*replace=*/0);
+}
 
 void watch_mapped_files() {
   clears_line = can_redraw();
