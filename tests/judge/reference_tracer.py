@@ -2,9 +2,10 @@
 """A plain causal tracer over Hugging Face transformers: the judge of rometrace's numbers.
 
 It traces every family of decoders in LAYOUTS. It shares no code with rometrace and is written to be read beside the
-papers (causal tracing: arXiv 2202.05262, section 2; knockout: arXiv 2304.14767): one run of the whole model for every
-cell of the grid, with hooks that corrupt the embeddings and put one value back. Nothing is batched over cells. What is
-put back or frozen is recorded once, in the clean and corrupted runs.
+papers (causal tracing: arXiv 2202.05262, section 2; knockout: arXiv 2304.14767): the whole model runs for every cell
+of the grid, with hooks that corrupt the embeddings and put one value back. Cells are rows of one batch, which do not
+see each other; nothing else is shared between them. What is put back or frozen is recorded once, in the clean and
+corrupted runs.
 
 Letters: N draws, T tokens of the prompt, K tokens of the answer, L layers, H heads, D width, V vocabulary, P positions
 that are traced.
@@ -48,6 +49,7 @@ METHODS = ("noise", "zero", "mean", "tokens")
 DISTRIBUTIONS = ("gaussian", "uniform", "multivariate", "student")
 MEASURES = ("probability", "log_probability", "logit", "logit_difference", "rank", "kl", "normalised")
 LONGEST_WORD = 16  # tokens
+MOST_ROWS = 128  # of one batch
 REPOSITORY = Path(__file__).resolve().parents[2]
 Hook = Callable[..., Any]
 Install = Callable[[], Any]
@@ -348,8 +350,8 @@ def find_subject(pieces: Sequence[bytes], prompt: str, subject: str) -> tuple[in
 
 def sigma_of_subjects(model: PreTrainedModel, tokenizer: Any, subjects: Sequence[str], factor: float) -> float:
     """`factor` times the standard deviation (unbiased, float32) of all subjects' token embeddings, repeats included."""
-    embeddings = [embeddings_of(model, encode(tokenizer, subject)).float().flatten() for subject in subjects]
-    return factor * torch.cat(embeddings).std().item()
+    token_ids = [token_id for subject in subjects for token_id in encode(tokenizer, subject)]
+    return factor * embeddings_of(model, token_ids).float().std().item()
 
 
 # --- What is corrupted ------------------------------------------------------------------------------------------
@@ -399,21 +401,22 @@ def draw_noise(
 
 
 def corrupt(model: PreTrainedModel, subject_range: tuple[int, int], options: TraceOptions, first: int) -> Install:
-    """Hook on the token embedding: corrupts the subject's in rows 1..N; row 0 stays clean. Rounded once, from double."""
+    """Hook on the token embedding: corrupts the subject's in rows [cells * N] of a batch. Rounded once, from double."""
     begin, end = subject_range
     moments = moments_of(model, options.text_ids) if options.text_ids is not None else None
 
     def hook(module: torch.nn.Module, inputs: Any, embeddings: torch.Tensor) -> torch.Tensor:
-        clean = embeddings[1:, begin:end].double()
+        clean = embeddings[:, begin:end].double()
         if options.method == "zero":
             corrupted = torch.zeros_like(clean)
         elif options.method == "mean":
             corrupted = torch.from_numpy(moments[0]).expand_as(clean)
         else:
-            noise = torch.from_numpy(draw_noise(options, end - begin, clean.shape[-1], moments, first))
+            draws = torch.from_numpy(draw_noise(options, end - begin, clean.shape[-1], moments, first))
+            noise = draws.repeat(len(clean) // options.samples, 1, 1)  # every cell sees the same
             corrupted = noise if options.replace else clean + noise
         result = embeddings.clone()
-        result[1:, begin:end] = corrupted.to(embeddings.dtype)
+        result[:, begin:end] = corrupted.to(embeddings.dtype)
         return result
 
     return partial(embedding_of(model).register_forward_hook, hook)
@@ -480,26 +483,45 @@ class OnFlatOutput:
             handle.remove()
 
 
-def put(
-    model: PreTrainedModel, part: str, layer: int, position: int, values: torch.Tensor, columns: slice = slice(None)
-) -> Install:
-    """Hook that puts `values` [1 or N, columns] in place of those of rows 1..N at `position`."""
+@dataclass(frozen=True)
+class Patch:
+    """What a cell puts in place of a layer's value at one position."""
 
-    def change(value: torch.Tensor) -> torch.Tensor:
+    part: str
+    """As on_value names it."""
+    layer: int
+    position: int
+    columns: slice
+    values: torch.Tensor
+    """[1 or N, columns]."""
+
+
+def put(model: PreTrainedModel, cells: Sequence[Sequence[Patch]]) -> list[Install]:
+    """Hooks that put the patches of each cell into its own rows of a batch [cells * N, positions, D]."""
+    places: dict[tuple[str, int], list[tuple[int, Patch]]] = {}
+    for number, patches in enumerate(cells):
+        for patch in patches:
+            places.setdefault((patch.part, patch.layer), []).append((number, patch))
+
+    def change(patches: list[tuple[int, Patch]], value: torch.Tensor) -> torch.Tensor:
         changed = value.clone()
-        changed[1:, position, columns] = values
+        by_cell = changed.unflatten(0, (len(cells), -1))
+        for number, patch in patches:
+            by_cell[number, :, patch.position, patch.columns] = patch.values
         return changed
 
-    return on_value(model, part, layer, change)
+    return [on_value(model, *place, partial(change, patches)) for place, patches in places.items()]
 
 
-def cut(model: PreTrainedModel, layer: int, queries: Sequence[int], keys: Sequence[int]) -> Install:
-    """Hook that adds -inf to the attention's mask where a position of `queries` looks at one of `keys`."""
+def cut(model: PreTrainedModel, layer: int, queries: Sequence[int], keys_of_rows: Sequence[Sequence[int]]) -> Install:
+    """Hook that adds -inf to the attention's mask where a position of `queries` looks at one of its row's keys."""
 
     def hook(module: torch.nn.Module, inputs: Any, named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        mask = named["attention_mask"].clone()  # [1 or rows, 1, positions, positions], additive
-        for query in queries:
-            mask[:, :, query, list(keys)] = -math.inf
+        mask = named["attention_mask"]  # [1 or rows, 1, positions, positions], additive
+        mask = mask.expand(len(keys_of_rows), -1, -1, -1).clone()
+        for row, keys in enumerate(keys_of_rows):
+            for query in queries:
+                mask[row, :, query, list(keys)] = -math.inf
         return inputs, named | {"attention_mask": mask}
 
     layout = layout_of(model)
@@ -542,7 +564,7 @@ def run(
         for install in hooks:
             installed.enter_context(install())
         batch = torch.tensor([list(row) for row in rows])
-        return model(batch, use_cache=False).logits[:, -answer_tokens:].double()
+        return model(batch, use_cache=False, logits_to_keep=answer_tokens).logits.double()
 
 
 def clean_logits(model: PreTrainedModel, token_ids: Sequence[int]) -> torch.Tensor:
@@ -587,6 +609,8 @@ def measure(
 
 Values = dict[str, np.ndarray]
 """Measure -> its values, draws last."""
+Recorded = dict[str, list[torch.Tensor]]
+"""Part -> its value in each layer, [1 or N, positions, D]."""
 
 
 @dataclass(frozen=True)
@@ -633,10 +657,10 @@ def trace_draws(
     options: TraceOptions,
     first: int,
 ) -> Draws:
-    """Draws first..first + N - 1 of every cell, each by a run of the whole model.
+    """Draws first..first + N - 1 of every cell, each in rows of its own of a run of the whole model.
 
-    All runs have N + 1 rows; row 0 is clean. The base run, into which values are put, is the corrupted one when
-    denoising and the clean one when noising; the source run, from which they are taken, is the other.
+    The base run, into which values are put, is the corrupted one when denoising and the clean one when noising; the
+    source run, from which they are taken, is the other.
     """
     config = config_of(model)
     layers, heads = config.num_hidden_layers, config.num_attention_heads
@@ -644,44 +668,51 @@ def trace_draws(
     positions = range(len(token_ids)) if options.positions is None else options.positions
     spoken = list(answer_ids[:-1])
     clean_row = [*token_ids, *spoken]
-    clean = run(model, [clean_row], [], len(answer_ids))
-    clean_rows = [clean_row] * (count + 1)
+    clean_rows = [clean_row] * count
     if options.method == "tokens":
-        corrupted_rows, corruption = [clean_row] + [[*options.counter_ids, *spoken]] * count, []
+        corrupted_rows, corruption = [[*options.counter_ids, *spoken]], []
     else:
         corrupted_rows, corruption = clean_rows, [corrupt(model, subject_range, options, first)]
 
-    recorded: dict[str, list[torch.Tensor]] = {part: [] for part in ("state", "mlp", "attn", "head")}
-    keep = [on_value(model, part, layer, recorded[part].append) for part in recorded for layer in range(layers)]
-    logits = run(model, corrupted_rows, [*corruption, *keep], len(answer_ids))
-    low = measure(logits[1:], clean, answer_ids, options)
+    def record(rows: Sequence[Sequence[int]], hooks: Sequence[Install]) -> tuple[torch.Tensor, Recorded]:
+        """Logits of a run, and the values of all parts of all layers."""
+        values: Recorded = {part: [] for part in ("state", "mlp", "attn", "head")}
+        keep = [on_value(model, part, layer, values[part].append) for part in values for layer in range(layers)]
+        return run(model, rows, [*hooks, *keep], len(answer_ids)), values
+
+    clean, clean_values = record([clean_row], [])
+    corrupted, corrupted_values = record(corrupted_rows, corruption)
+    low = measure(corrupted, clean, answer_ids, options)
 
     if options.direction == "denoising":
-        base_rows, base_hooks, base, source = corrupted_rows, corruption, slice(1, None), slice(0, 1)
+        base_rows, base_hooks, base, source = corrupted_rows, corruption, corrupted_values, clean_values
     else:
-        base_rows, base_hooks, base, source = clean_rows, [], slice(0, 1), slice(1, None)
+        base_rows, base_hooks, base, source = clean_rows, [], clean_values, corrupted_values
 
-    def cell(kind: str, position: int, layer: int, head: int | None = None) -> Values:
-        """[N] of every measure."""
+    def patches_of(kind: str, position: int, layer: int, head: int | None = None) -> list[Patch]:
+        """What a cell puts into its rows."""
         part = "state" if kind in SEVERED else kind
-        width = recorded[part][layer].shape[-1]
+        width = source[part][layer].shape[-1]
         columns = slice(None) if head is None else slice(head * width // heads, (head + 1) * width // heads)
         patches = [
-            put(model, part, at, position, recorded[part][at][source, position, columns], columns)
+            Patch(part, at, position, columns, source[part][at][:, position, columns])
             for at in window_of(layer, window_for(kind, options), layers)
         ]
         if kind in SEVERED:
             frozen = SEVERED[kind]
-            patches += [put(model, frozen, at, position, recorded[frozen][at][base, position]) for at in range(layers)]
-        logits = run(model, base_rows, [*base_hooks, *patches], len(answer_ids))
-        return measure(logits[1:], clean, answer_ids, options)
+            patches += [Patch(frozen, at, position, columns, base[frozen][at][:, position]) for at in range(layers)]
+        return patches
 
     def grid(kind: str) -> Values:
-        if kind == "head":
-            cells = [[[cell(kind, t, l, h) for h in range(heads)] for l in range(layers)] for t in positions]
-            return {name: np.array([[[c[name] for c in row] for row in rows] for rows in cells]) for name in low}
-        cells = [[cell(kind, t, l) for l in range(layers)] for t in positions]
-        return {name: np.array([[c[name] for c in row] for row in cells]) for name in low}
+        shape = (len(positions), layers, heads) if kind == "head" else (len(positions), layers)
+        cells = [patches_of(kind, positions[p], *rest) for p, *rest in np.ndindex(shape)]
+        at_once = max(1, MOST_ROWS // count)
+        parts = []
+        for begin in range(0, len(cells), at_once):
+            some = cells[begin : begin + at_once]
+            logits = run(model, base_rows * len(some), [*base_hooks, *put(model, some)], len(answer_ids))
+            parts.append(measure(logits, clean, answer_ids, options))
+        return {name: np.concatenate([part[name] for part in parts]).reshape(*shape, count) for name in low}
 
     return Draws(low, {kind: grid(kind) for kind in options.kinds if kind != "knockout"})
 
@@ -726,14 +757,12 @@ def knock_out(
     layers = config_of(model).num_hidden_layers
     row = [*token_ids, *answer_ids[:-1]]
     queries = range(len(token_ids) - 1, len(row))
-
-    def score(keys: Sequence[int], layer: int) -> float:
-        hooks = [cut(model, at, queries, keys) for at in window_of(layer, options.knockout_window, layers)]
-        return probability_of(run(model, [row], hooks, len(answer_ids)), answer_ids).item()
-
     result = {}
     for name, keys in knockout_groups(len(token_ids), subject_range).items():
-        scores = [score(keys, layer) for layer in range(layers)]
+        windows = [window_of(layer, options.knockout_window, layers) for layer in range(layers)]
+        hooks = [cut(model, at, queries, [keys if at in window else [] for window in windows]) for at in range(layers)]
+        logits = run(model, [row] * layers, hooks, len(answer_ids))  # a row for each window
+        scores = probability_of(logits, answer_ids).tolist()
         change = [(value - high) / high if high else math.nan for value in scores]
         result[name] = {"positions": keys, "scores": scores, "relative_change": change}
     return result

@@ -129,7 +129,7 @@ def test_a_cut_takes_weight_from_the_keys_and_gives_it_to_the_others(model: Any)
     clean = attention_weights(model, [])
     others = [key for key in range(last + 1) if key not in keys]
     for layer in range(config_of(model).num_hidden_layers):
-        changed = attention_weights(model, [cut(model, layer, [last], keys)])
+        changed = attention_weights(model, [cut(model, layer, [last], [keys])])
         assert torch.equal(changed[layer][:, :last], clean[layer][:, :last])
         assert torch.equal(changed[layer][:, last, keys], torch.zeros_like(changed[layer][:, last, keys]))
         left = clean[layer][:, last, others]
