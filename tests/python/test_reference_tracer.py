@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Iterable, Sequence
 
 import numpy as np
 import pytest
@@ -121,37 +121,48 @@ def joint_by_hand(logits: torch.Tensor, answer_ids: Sequence[int]) -> float:
     return math.prod(said[k, token].item() for k, token in enumerate(answer_ids))
 
 
+Kept = dict[tuple[str, int], torch.Tensor]
+"""Part and layer -> its value [positions, D]."""
+
+
+def run_by_hand(model: Any, token_ids: Sequence[int], zeroed: tuple[int, int]) -> Kept:
+    """What each part of each layer gives."""
+    kept: Kept = {}
+
+    def keep(part: str, at: int, value: torch.Tensor) -> torch.Tensor:
+        kept[part, at] = value
+        return value
+
+    forward_by_hand(model, token_ids, zeroed, keep)
+    return kept
+
+
 @torch.no_grad()
-def cell_by_hand(
-    model: Any, answer_ids: Sequence[int], options: TraceOptions, kind: str, cell: tuple[int, ...]
-) -> float:
-    """One cell's score under zero embeddings, from the runs written out."""
+def scores_by_hand(
+    model: Any, answer_ids: Sequence[int], options: TraceOptions, kind: str, cells: Iterable[tuple[int, ...]]
+) -> list[float]:
+    """Cells' scores under zero embeddings, from the runs written out."""
     ids = [*TOKEN_IDS, *answer_ids[:-1]]
-    position, layer, *head = cell
-    denoising = options.direction == "denoising"
-    ranges = {"source": (0, 0) if denoising else SUBJECT, "base": SUBJECT if denoising else (0, 0)}
-    kept: dict[str, dict[tuple[str, int], torch.Tensor]] = {"source": {}, "base": {}}
-    for run in kept:
-
-        def keep(part: str, at: int, value: torch.Tensor, run: str = run) -> torch.Tensor:
-            kept[run][part, at] = value
-            return value
-
-        forward_by_hand(model, ids, ranges[run], keep)
+    of_source, of_base = ((0, 0), SUBJECT) if options.direction == "denoising" else (SUBJECT, (0, 0))
+    source, base = run_by_hand(model, ids, of_source), run_by_hand(model, ids, of_base)
     size = model.config.n_embd // model.config.n_head
     windows = {"mlp": options.window, "attn": options.window, "head": options.head_window}
-    patched = window_of(layer, windows.get(kind, 1), model.config.n_layer)
 
-    def patch(part: str, at: int, value: torch.Tensor) -> torch.Tensor:
-        changed = value.clone()
-        if part == ("state" if kind in SEVERED else kind) and at in patched:
-            columns = slice(head[0] * size, (head[0] + 1) * size) if head else slice(None)
-            changed[position, columns] = kept["source"][part, at][position, columns]
-        if part == SEVERED.get(kind):
-            changed[position] = kept["base"][part, at][position]
-        return changed
+    def score(position: int, layer: int, head: int | None = None) -> float:
+        patched = window_of(layer, windows.get(kind, 1), model.config.n_layer)
 
-    return joint_by_hand(forward_by_hand(model, ids, ranges["base"], patch), answer_ids)
+        def patch(part: str, at: int, value: torch.Tensor) -> torch.Tensor:
+            changed = value.clone()
+            if part == ("state" if kind in SEVERED else kind) and at in patched:
+                columns = slice(None) if head is None else slice(head * size, (head + 1) * size)
+                changed[position, columns] = source[part, at][position, columns]
+            if part == SEVERED.get(kind):
+                changed[position] = base[part, at][position]
+            return changed
+
+        return joint_by_hand(forward_by_hand(model, ids, of_base, patch), answer_ids)
+
+    return [score(*cell) for cell in cells]
 
 
 @pytest.mark.parametrize("answer_ids", [(7,), (7, 21)])
@@ -161,8 +172,8 @@ def test_every_cell_is_that_of_a_model_written_out(model: Any, direction: str, a
     traced = trace(model, TOKEN_IDS, SUBJECT, options)
     for kind in GRID_KINDS:
         scores = scores_of(traced, kind)
-        for cell in np.ndindex(scores.shape):
-            np.testing.assert_allclose(scores[cell], cell_by_hand(model, answer_ids, options, kind, cell), **NEAR)
+        by_hand = scores_by_hand(model, answer_ids, options, kind, np.ndindex(scores.shape))
+        np.testing.assert_allclose(scores.ravel(), by_hand, **NEAR)
 
 
 @pytest.mark.parametrize("answer_ids", [(7,), (7, 21, 30)])
