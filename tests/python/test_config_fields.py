@@ -7,6 +7,7 @@ two models differ in nothing but the field. The judge is what transformers makes
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import zlib
@@ -246,6 +247,7 @@ class Judged:
     refusal: str = ""
 
 
+@functools.cache
 def weight(name: str, shape: torch.Size, family: str) -> torch.Tensor:
     """A random tensor that depends on its name and shape alone."""
     module, kind = name.rpartition(".")[::2]

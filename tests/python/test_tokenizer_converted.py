@@ -189,6 +189,7 @@ def assert_same(tool: Path, folder: Path, tokenizer: Tokenizer, all_texts: list[
 def assert_ranges(text: str, ranges: list[list[int]], encoding: Any, added: set[str]) -> None:
     """Those of tokenizers; only a space that was put before the text is no character's, where it is a token. And what
     the tokens are made of."""
+    encoded = text.encode()
     at = [0]
     for character in text:
         at.append(at[-1] + len(character.encode()))
@@ -199,12 +200,12 @@ def assert_ranges(text: str, ranges: list[list[int]], encoding: Any, added: set[
         assert [begin, end] == expected or in_front, (text, token, begin, end, expected)
         assert begin <= covered, (text, ranges, encoding.tokens)
         covered = max(covered, end)
-        part = text.encode()[begin:end].decode()
+        part = encoded[begin:end].decode()
         if token in BYTES and token != part:
             assert int(token[3:5], 16) in part.replace(" ", "▁").encode(), (text, token, part)
         elif token.replace("▁", " ") not in (marked := part.replace("▁", " "), " " + marked):
             assert part.replace("▁", " ").strip() in {name.strip() for name in added}, (text, token, part)
-    assert covered == len(text.encode()), (text, ranges)
+    assert covered == len(encoded), (text, ranges)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS + WORDS)

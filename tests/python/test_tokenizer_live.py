@@ -142,14 +142,15 @@ def test_sentencepiece_models_give_sentencepieces_ids_and_ranges_inside_the_text
     pieces = [processor.id_to_piece(i).replace("▁", " ") for i in range(3, processor.get_piece_size())]
     texts = mixed_texts(5, [piece for piece in pieces if piece])[::4] + python_sources(4)
     texts += chunks_of_code_points("%")[::3] + ["", " ", "  a  b ", "ﬃ①㌔ｶﾞe\u0301", "😀", "a😀b", "<s>a</s>", "<0x41>"]
-    for text, answer in zip(texts, tokenize(tool, tmp_path, texts)):
-        assert_same_segmentation(processor, answer["ids"], processor.encode(text), text)
+    byte_pieces = {token for token in range(processor.get_piece_size()) if processor.is_byte(token)}
+    for text, answer, expected in zip(texts, tokenize(tool, tmp_path, texts), processor.encode(texts)):
+        assert_same_segmentation(processor, answer["ids"], expected, text)
         assert answer["decoded"] == processor.decode(answer["ids"]), text
         encoded = text.encode()
         for token, (begin, end) in zip(answer["ids"], answer["ranges"]):
             assert 0 <= begin <= end <= len(encoded), (text, answer["ranges"])
             encoded[begin:end].decode()  # whole characters
-            if processor.is_byte(token):
+            if token in byte_pieces:
                 assert begin < end, (text, answer["ranges"])
         begins = [begin for begin, _ in answer["ranges"]]
         assert begins == sorted(begins), (text, begins)
