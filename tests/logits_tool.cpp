@@ -13,6 +13,7 @@
 
 #include "rometrace/error.hpp"
 #include "rometrace/model/decoder.hpp"
+#include "tools.hpp"
 
 namespace {
 
@@ -29,7 +30,7 @@ nlohmann::json answer(const std::string& folder, const std::vector<std::int32_t>
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int rometrace::testing::logits(int argc, char** argv) {
   const at::NoGradGuard no_grad;
   at::set_num_threads(1);
   const std::vector<std::string> arguments(argv + 1, argv + argc);
@@ -44,4 +45,5 @@ int main(int argc, char** argv) {
     }
     std::cout << line.dump() << '\n';
   }
+  return 0;
 }

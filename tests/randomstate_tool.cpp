@@ -6,8 +6,9 @@
 #include <string>
 
 #include "rometrace/trace/noise.hpp"
+#include "tools.hpp"
 
-int main(int argc, char** argv) {
+int rometrace::testing::randomstate(int argc, char** argv) {
   if (argc != 4) {
     std::fputs("usage: rometrace_randomstate SEED randn|uniform|random_sample|chisquare:DF COUNT\n", stderr);
     return 2;

@@ -7,5 +7,7 @@ namespace rometrace::testing {
 int tokenize(int argc, char** argv);
 int resolve(int argc, char** argv);
 int tensors(int argc, char** argv);
+int randomstate(int argc, char** argv);
+int logits(int argc, char** argv);
 
 }  // namespace rometrace::testing

@@ -95,7 +95,9 @@ Main main_of(const std::filesystem::path& program) {
   static const std::map<std::string, Main> kPrograms = {{"rometrace", rometrace::cli::run_program},
                                                         {"rometrace_tokenize", rometrace::testing::tokenize},
                                                         {"rometrace_resolve", rometrace::testing::resolve},
-                                                        {"rometrace_tensors", rometrace::testing::tensors}};
+                                                        {"rometrace_tensors", rometrace::testing::tensors},
+                                                        {"rometrace_randomstate", rometrace::testing::randomstate},
+                                                        {"rometrace_logits", rometrace::testing::logits}};
   return kPrograms.at(program.filename());
 }
 

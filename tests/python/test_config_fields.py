@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import subprocess
 import zlib
 from dataclasses import dataclass, fields
@@ -25,6 +26,7 @@ from transformers.utils import logging
 
 from golden_families import BASES, NORMS_FROM_ZERO
 from make_goldens import BASE_CONFIG
+from zygote import RUNNER
 
 Rometrace = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -287,7 +289,8 @@ def make_model(family: str, changes: dict[str, Any], folder: Path) -> Judged:
 def ours(bin_dir: Path, folders: list[Path]) -> list[dict[str, Any]]:
     """What the executable's library makes of the folders, by the test tool rometrace_logits."""
     command = [bin_dir / "rometrace_logits", *map(str, TOKEN_IDS)]
-    done = subprocess.run(command, input="".join(f"{folder}\n" for folder in folders), capture_output=True, text=True)
+    lines = "".join(f"{folder}\n" for folder in folders)
+    done = RUNNER.run(command, env=os.environ, input=lines, encoding="utf-8", timeout=300)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from zygote import RUNNER
 
 COUNT = 2_000_000  # many times the generator's state of 624 words
 CHISQUARES = ["chisquare:0.3", "chisquare:2", "chisquare:2.5", "chisquare:7"]  # gamma of a shape below, at, above 1
@@ -24,7 +26,8 @@ def draw_with_numpy(seed: int, kind: str) -> np.ndarray:
 @pytest.mark.parametrize("kind", ["randn", "uniform", "random_sample", *CHISQUARES])
 def test_every_bit_of_millions_of_values_is_numpys(bin_dir: Path, seed: int, kind: str) -> None:
     program = bin_dir / "rometrace_randomstate"
-    done = subprocess.run([str(program), str(seed), kind, str(COUNT)], capture_output=True, check=True, timeout=120)
+    done = RUNNER.run([program, seed, kind, COUNT], env=os.environ, timeout=120)
+    assert done.returncode == 0, done.stderr
     found = np.frombuffer(done.stdout, dtype="<f8")
     expected = draw_with_numpy(seed, kind)
     assert found.shape == expected.shape

@@ -27,7 +27,8 @@ EXCLUSIVE = {"preexec_fn", "pass_fds", "start_new_session", "user", "stdout", "s
 """Options of subprocess.run() that a fork of the zygote does not know."""
 
 
-PROGRAMS = ("rometrace", "rometrace_tokenize", "rometrace_resolve", "rometrace_tensors")
+TOOLS = ("tokenize", "resolve", "tensors", "randomstate", "logits")
+PROGRAMS = ("rometrace", *(f"rometrace_{tool}" for tool in TOOLS))
 """What the zygote can be."""
 
 
