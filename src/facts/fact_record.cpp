@@ -76,23 +76,20 @@ Wording read_prompt(const Field& field, const std::string& subject, const std::o
     throw Error(where + ": " + field.name + " " + in_quotes(text) + " has {} " + std::to_string(slots) +
                 " times; expected it once");
   }
-  if (slots == 1 && !place) {
-    if (holds(text, subject)) {
-      remark = where + ": the prompt " + in_quotes(text) + " has {} and, elsewhere, the subject " + in_quotes(subject) +
-               "; {} was taken for its place (where {} is text, give subject_at)";
-    }
-    return filled(text, subject);
-  }
-  if (!holds(text, subject)) {
+  if ((slots == 0 || place) && !holds(text, subject)) {
     throw Error(where + ": subject " + in_quotes(subject) + " is not in the prompt " + in_quotes(text) +
                 alike_words(text, subject) + "; check its spelling, or put {} in its place");
   }
-  if (!place && occurrences_of(subject, text) > 1) {
-    remark = where + ": the subject " + in_quotes(subject) + " is in the prompt " + in_quotes(text) + " " +
-             std::to_string(occurrences_of(subject, text)) + " times; the first was taken (subject_at chooses)";
-  }
   try {
-    return {text, false, find_subject(text, subject, place.value_or(SubjectPlace{}))};
+    auto choice = place_subject(text, subject, place);
+    if (choice.slot_and_text) {
+      remark = where + ": the prompt " + in_quotes(text) + " has {} and, elsewhere, the subject " + in_quotes(subject) +
+               "; {} was taken for its place (where {} is text, give subject_at)";
+    } else if (choice.occurrences > 1) {
+      remark = where + ": the subject " + in_quotes(subject) + " is in the prompt " + in_quotes(text) + " " +
+               std::to_string(choice.occurrences) + " times; the first was taken (subject_at chooses)";
+    }
+    return {std::move(choice.placed.prompt), false, choice.placed.subject};
   } catch (const Error& error) {
     throw Error(where + ": subject_at: " + error.what());
   }

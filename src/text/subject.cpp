@@ -1,6 +1,12 @@
 #include "rometrace/text/subject.hpp"
 
+#include <unicode/stringpiece.h>
+#include <unicode/uchar.h>
+#include <unicode/unistr.h>
+
+#include <algorithm>
 #include <charconv>
+#include <cstdint>
 #include <optional>
 #include <vector>
 
@@ -24,6 +30,34 @@ std::vector<ByteRange> places_of(std::string_view prompt, std::string_view subje
     places.push_back({at, at + subject.size()});
   }
   return places;
+}
+
+/// Whether a character belongs to a word, an accent on a letter too.
+bool is_part_of_word(std::string_view character) {
+  const auto units = icu::UnicodeString::fromUTF8({character.data(), static_cast<std::int32_t>(character.size())});
+  const auto point = units.char32At(0);
+  return u_isalnum(point) != 0 || (U_GET_GC_MASK(point) & U_GC_M_MASK) != 0;
+}
+
+/// Whether a word goes on over the place `at` of a text.
+bool is_inside_word(std::string_view text, std::size_t at) {
+  if (at == 0 || at == text.size()) return false;
+  const auto goes_on = [&](std::size_t place) { return (static_cast<unsigned char>(text[place]) & 0xC0U) == 0x80U; };
+  std::size_t before = at - 1, end = at + 1;
+  while (before > 0 && goes_on(before)) --before;
+  while (end < text.size() && goes_on(end)) ++end;
+  return is_part_of_word(text.substr(before, at - before)) && is_part_of_word(text.substr(at, end - at));
+}
+
+/// Whether a template has the subject's text as words of its own outside its slot: "time" in "The time of {}", not in
+/// "The sentiment of {}".
+bool stands_beside_slot(std::string_view text, std::string_view subject) {
+  const auto slot = text.find(kSubjectSlot);
+  const auto places = places_of(text, subject);
+  return std::any_of(places.begin(), places.end(), [&](const ByteRange& place) {
+    const bool is_apart = place.end <= slot || place.begin >= slot + kSubjectSlot.size();
+    return is_apart && !is_inside_word(text, place.begin) && !is_inside_word(text, place.end);
+  });
 }
 
 }  // namespace
@@ -93,6 +127,18 @@ PlacedSubject fill_slot(std::string_view text, std::string_view subject) {
   PlacedSubject placed{std::string(text.substr(0, slot)), {slot, slot + subject.size()}};
   placed.prompt.append(subject).append(text.substr(slot + kSubjectSlot.size()));
   return placed;
+}
+
+SubjectChoice place_subject(std::string_view text, std::string_view subject, const std::optional<SubjectPlace>& place) {
+  SubjectChoice choice;
+  if (!place && !subject.empty() && occurrences_of(kSubjectSlot, text) == 1) {
+    choice.placed = fill_slot(text, subject);
+    choice.slot_and_text = stands_beside_slot(text, subject);
+    return choice;
+  }
+  choice.placed = {std::string(text), find_subject(text, subject, place.value_or(SubjectPlace{}))};
+  if (!place) choice.occurrences = occurrences_of(subject, text);
+  return choice;
 }
 
 TokenRange tokens_of_subject(std::span<const Token> tokens, std::string_view prompt, const ByteRange& subject) {

@@ -1,5 +1,10 @@
 #include "rometrace/text/subject.hpp"
 
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
 #include "checks.hpp"
 #include "files.hpp"
 #include "rometrace/error.hpp"
@@ -81,6 +86,37 @@ TEST_CASE("a slot is the subject's place, wherever else its text stands") {
   CHECK(placed.subject == ByteRange{18, 22});
   CHECK(testing::message_of<Error>([] { fill_slot("{} and {}", "time"); }) == Contains("{} 2 times"));
   CHECK(testing::message_of<Error>([] { fill_slot("none", "time"); }) == Contains("{} 0 times"));
+}
+
+TEST_CASE("a place is what was named, else the slot, else the first occurrence; what was left open is told") {
+  const auto check = [](std::string_view text, std::string_view subject, std::optional<SubjectPlace> place,
+                        std::string_view prompt, ByteRange range, bool slot_and_text, std::size_t occurrences) {
+    CAPTURE(text);
+    const auto choice = place_subject(text, subject, place);
+    CHECK(choice.placed.prompt == prompt);
+    CHECK(choice.placed.subject == range);
+    CHECK(choice.slot_and_text == slot_and_text);
+    CHECK(choice.occurrences == occurrences);
+  };
+  const auto last = SubjectPlace::parse("last");
+  check("The time of {} is", "day", {}, "The time of day is", {12, 15}, false, 1);
+  check("The time of {} is", "time", {}, "The time of time is", {12, 16}, true, 1);
+  check("time {}", "time", {}, "time time", {5, 9}, true, 1);
+  check("f({}) is time", "time", {}, "f(time) is time", {2, 6}, true, 1);
+  // Inside another word it is no other place.
+  check("The sentiment of '{}' is", "time", {}, "The sentiment of 'time' is", {18, 22}, false, 1);
+  check("The {}rs of time2", "time", {}, "The timers of time2", {4, 8}, false, 1);
+  check("\u00c9time, time\u0301, {}", "time", {}, "\u00c9time, time\u0301, time", {16, 20}, false, 1);
+  check("a C++! {} is", "C++", {}, "a C++! C++ is", {7, 10}, true, 1);
+  check("{} {", "{", {}, "{ {", {0, 1}, true, 1);
+  // A whole text.
+  check("time after time", "time", {}, "time after time", {0, 4}, false, 2);
+  check("time after time", "time", last, "time after time", {11, 15}, false, 1);
+  check("time is {}", "time", last, "time is {}", {0, 4}, false, 1);
+  check("{} and {} time", "time", {}, "{} and {} time", {10, 14}, false, 1);
+  CHECK(testing::message_of<Error>([] { place_subject("The {} is", "", {}); }) == Contains("is empty"));
+  CHECK(testing::message_of<Error>([] { place_subject("The time is", "day", {}); }) ==
+        Contains("is not in the prompt"));
 }
 
 TEST_CASE("a subject whose characters the tokeniser drops is an error") {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -47,6 +48,17 @@ struct PlacedSubject {
   std::string prompt;
   ByteRange subject;  ///< bytes of `prompt`
 };
+
+/// A subject in its place, and what the choice of the place left open.
+struct SubjectChoice {
+  PlacedSubject placed;
+  bool slot_and_text = false;   ///< the slot was filled, and the subject's text stands elsewhere as a word
+  std::size_t occurrences = 1;  ///< how often the text has a subject whose first occurrence was taken unasked
+};
+
+/// The subject in the place that is named; else in the text's one slot; else at its first occurrence. Throws Error if
+/// the subject is empty or is not there.
+SubjectChoice place_subject(std::string_view text, std::string_view subject, const std::optional<SubjectPlace>& place);
 
 /// `text` with `subject` in the place of its one slot. Throws Error if it has another number of slots.
 PlacedSubject fill_slot(std::string_view text, std::string_view subject);

@@ -32,30 +32,24 @@ namespace rometrace::cli {
 namespace {
 
 // The prompt with the subject in place; what the options leave open is said.
-PlacedSubject place_subject(const Options& options) {
+PlacedSubject read_subject(const Options& options) {
   const auto& [prompt, subject] = std::tie(options.prompt, options.subject);
   if (strip(subject) != subject && !strip(subject).empty()) {
     spdlog::warn("--subject {} has white space at its edge, whose tokens are corrupted too; leave it out",
                  in_quotes(subject));
   }
-  if (!options.subject_at && !subject.empty() && occurrences_of(kSubjectSlot, prompt) == 1) {
-    if (occurrences_of(subject, prompt) > 0) {
-      spdlog::warn(
-          "the prompt has {{}} and, elsewhere, the subject {}; {{}} is taken for its place (where {{}} is text, "
-          "give --subject-at)",
-          in_quotes(subject));
-    }
-    return fill_slot(prompt, subject);
-  }
-  const auto place = options.subject_at.value_or(SubjectPlace{});
-  PlacedSubject placed{prompt, options.subject_at
-                                   ? named("--subject-at", [&] { return find_subject(prompt, subject, place); })
-                                   : find_subject(prompt, subject)};
-  if (const auto count = occurrences_of(subject, prompt); count > 1 && !options.subject_at) {
+  const auto place = [&] { return place_subject(prompt, subject, options.subject_at); };
+  auto choice = options.subject_at ? named("--subject-at", place) : place();
+  if (choice.slot_and_text) {
+    spdlog::warn(
+        "the prompt has {{}} and, elsewhere, the subject {}; {{}} is taken for its place (where {{}} is text, "
+        "give --subject-at)",
+        in_quotes(subject));
+  } else if (choice.occurrences > 1) {
     spdlog::warn("the subject {} is in the prompt {} times; the first is taken (--subject-at chooses)",
-                 in_quotes(subject), count);
+                 in_quotes(subject), choice.occurrences);
   }
-  return placed;
+  return std::move(choice.placed);
 }
 
 TracePrompt read_prompt(const Tokenizer& tokenizer, const Options& options) {
@@ -63,7 +57,7 @@ TracePrompt read_prompt(const Tokenizer& tokenizer, const Options& options) {
   if (find_invalid_utf8(options.subject)) {
     throw Error("--subject: " + in_quotes(options.subject) + " is not UTF-8; expected whole characters");
   }
-  auto placed = place_subject(options);
+  auto placed = read_subject(options);
   const auto special = options.special_tokens ? SpecialTokens::kParse : SpecialTokens::kAsText;
   const auto tokens = named("--prompt", [&] { return tokenizer.encode_prompt(placed.prompt, special); });
   if (placed.prompt.ends_with(' ')) {
