@@ -70,12 +70,20 @@ std::string quotes_fault(const CsvRow& row, const char* what) {
 
 std::string_view CsvReader::take_line() {
   std::size_t end = at_;
-  while (end < text_.size() && !ends_line(text_[end])) ++end;
-  if (end < text_.size()) end += text_.substr(end, 2) == "\r\n" ? 2 : 1;
-  const std::string_view line = text_.substr(at_, end - at_);
+  while ((end = text_->text().find_first_of("\r\n", end)) == std::string_view::npos) {
+    end = text_->text().size();
+    if (!text_->more()) break;
+  }
+  const auto has = [&](std::size_t place) { return place < text_->text().size() || text_->more(); };
+  if (has(end)) end += has(end + 1) && text_->text().substr(end, 2) == "\r\n" ? 2 : 1;
+  const std::string_view line = text_->text().substr(at_, end - at_);
   at_ = end;
   ++line_;
   return line;
+}
+
+bool CsvReader::at_end() {
+  return at_ == text_->text().size() && !text_->more();
 }
 
 CsvRow CsvReader::read_row() {
@@ -90,9 +98,10 @@ CsvRow CsvReader::read_row() {
       row.fault = quotes_fault(row, " has a quote where none may stand");
       break;
     }
-    if (!parser.is_complete() && at_ == text_.size() && !ends_line(line.back())) parser.feed("\n");
+    const bool is_open = !ends_line(line.back());
+    if (!parser.is_complete() && is_open && at_end()) parser.feed("\n");
     if (parser.is_complete()) return row;
-    if (at_ == text_.size()) {
+    if (at_end()) {
       row.fault = quotes_fault(row, " opens with a quote that is never closed");
       break;
     }
@@ -102,7 +111,8 @@ CsvRow CsvReader::read_row() {
 }
 
 std::optional<CsvRow> CsvReader::next() {
-  while (at_ < text_.size()) {
+  text_->drop(std::exchange(at_, 0));
+  while (!at_end()) {
     CsvRow row = read_row();
     if (has_text(row)) return row;
   }

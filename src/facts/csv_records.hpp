@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "text/text_stream.hpp"
+
 namespace rometrace {
 
 /// One row of a CSV text.
@@ -21,18 +23,20 @@ struct CsvRow {
 class CsvReader {
  public:
   /// `text` must outlive the reader.
-  CsvReader(std::string_view text, char separator) : text_(text), separator_(separator) {}
+  CsvReader(TextStream& text, char separator) : text_(&text), separator_(separator) {}
 
-  /// The next row; nothing after the last. After a row with a fault reading goes on in the line below its first.
+  /// The next row; nothing after the last. After a row with a fault reading goes on in the line below its first. What
+  /// was read before is dropped from the text, not the row itself: who reads one row only leaves the text as it was.
   std::optional<CsvRow> next();
 
  private:
   std::string_view take_line();
+  bool at_end();
   CsvRow read_row();
 
-  std::string_view text_;
+  TextStream* text_;
   char separator_;
-  std::size_t at_ = 0;
+  std::size_t at_ = 0;  ///< of what the text has; a row is whole before it is dropped
   std::int64_t line_ = 1;
 };
 

@@ -1,14 +1,10 @@
 #include "rometrace/facts/facts.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <cmath>
 #include <numeric>
 #include <string_view>
-#include <system_error>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
@@ -16,58 +12,29 @@
 #include "facts/facts_reader.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/ascii_case.hpp"
-#include "rometrace/text/digest.hpp"
 #include "rometrace/text/input_file.hpp"
-#include "rometrace/text/json_file.hpp"
 #include "rometrace/trace/noise.hpp"
-#include "text/packed_text.hpp"
+#include "text/text_stream.hpp"
 
 namespace rometrace {
 namespace {
-
-constexpr const char* kStandardInput = "standard input";
 
 bool is_standard_input(const std::filesystem::path& path) {
   return path == "-";
 }
 
-std::string read_standard_input() {
-  constexpr std::size_t kStep = std::size_t{1} << 16U;
-  std::string text;
-  for (;;) {
-    const std::size_t begin = text.size();
-    text.resize(begin + kStep);
-    const ssize_t count = ::read(STDIN_FILENO, text.data() + begin, kStep);
-    text.resize(begin + static_cast<std::size_t>(std::max<ssize_t>(count, 0)));
-    if (count == 0) break;
-    if (count < 0 && errno != EINTR) {
-      throw Error(std::string(kStandardInput) + ": cannot be read: " + std::generic_category().message(errno));
-    }
-  }
-  if (text.empty()) throw Error(std::string(kStandardInput) + ": is empty");
-  return text;
-}
-
-std::string sha256_of(std::string_view text) {
-  Sha256 hash;
-  hash.update(std::as_bytes(std::span(text)));
-  return hash.hex_digest();
-}
-
-Facts read_files(std::span<const std::filesystem::path> files, Need need) {
+Facts read_files(std::span<const std::filesystem::path> files, Need need, std::optional<Limit> limit = std::nullopt) {
   if (files.empty()) throw Error("no facts file is named; expected one or more, or - for standard input");
   if (std::count_if(files.begin(), files.end(), &is_standard_input) > 1) {
     throw Error("standard input (-) is named twice as a facts file; it can be read once");
   }
-  FactsReader reader(need);
+  FactsReader reader(need, limit);
   for (const std::filesystem::path& file : files) {
     const bool is_input = is_standard_input(file);
-    const std::string label = is_input ? kStandardInput : label_of(file);
-    std::string bytes = is_input ? read_standard_input() : read_text_file(file, FileKind::kReadable);
+    auto text = is_input ? TextStream::of_standard_input() : TextStream::of_file(file);
     FactsSource source;
-    source.name = is_input ? kStandardInput : label_of(file.filename());
-    source.sha256 = sha256_of(bytes);
-    reader.read(unpacked(std::move(bytes), label), label, std::move(source));
+    source.name = is_input ? text.label() : label_of(file.filename());
+    reader.read(text, std::move(source));
   }
   return reader.take();
 }
@@ -219,6 +186,16 @@ void keep_sample(std::vector<std::size_t>& chosen, std::int64_t sample, std::uin
   std::sort(chosen.begin(), chosen.end());
 }
 
+/// The subjects of the records beyond the limit are kept, not the records.
+void leave_out_beyond(Facts& facts, std::size_t limit) {
+  if (facts.records.size() <= limit) return;
+  for (auto& record : std::span(facts.records).subspan(limit)) {
+    if (auto* fact = std::get_if<Fact>(&record)) facts.further_subjects.push_back(std::move(fact->subject));
+  }
+  facts.records.erase(facts.records.begin() + static_cast<std::ptrdiff_t>(limit), facts.records.end());
+  facts.records.shrink_to_fit();
+}
+
 void check_at_least_one(const std::optional<std::int64_t>& value, const char* name) {
   if (value && *value < 1) {
     throw Error(std::string(name) + " is " + std::to_string(*value) + "; expected 1 or more");
@@ -227,11 +204,13 @@ void check_at_least_one(const std::optional<std::int64_t>& value, const char* na
 
 }  // namespace
 
-Facts read_facts(std::span<const std::filesystem::path> files) {
-  Facts facts = read_files(files, Need::kWordings);
+Facts read_facts(std::span<const std::filesystem::path> files, std::optional<Limit> limit) {
+  if (limit) check_at_least_one(limit->records, "limit");
+  Facts facts = read_files(files, Need::kWordings, limit);
   tell_files_apart(facts);
   refuse_repeated_ids(facts);
   make_missing_ids(facts);
+  if (limit) leave_out_beyond(facts, static_cast<std::size_t>(limit->records));
   return facts;
 }
 
@@ -240,6 +219,7 @@ std::vector<std::string> subjects_of(const Facts& facts) {
   for (const auto& record : facts.records) {
     if (const auto* fact = std::get_if<Fact>(&record)) subjects.push_back(fact->subject);
   }
+  subjects.insert(subjects.end(), facts.further_subjects.begin(), facts.further_subjects.end());
   return subjects;
 }
 

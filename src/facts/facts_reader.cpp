@@ -28,21 +28,46 @@ std::size_t first_text(std::string_view text) {
   return std::min(text.find_first_not_of(kLayoutSpace), text.size());
 }
 
-/// The lines of a text, with their numbers, but for those of white space only.
+/// The first byte of `text` at or behind `begin` that is no white space; nothing if the text ends first.
+std::optional<std::size_t> find_text(TextStream& text, std::size_t begin = 0) {
+  for (;;) {
+    if (const auto found = text.text().find_first_not_of(kLayoutSpace, begin); found != std::string_view::npos) {
+      return found;
+    }
+    begin = text.text().size();
+    if (!text.more()) return std::nullopt;
+  }
+}
+
+/// Reads the whole text, which is not dropped.
+std::string_view read_all(TextStream& text) {
+  while (text.more()) {
+  }
+  return text.text();
+}
+
+/// The lines of a text, with their numbers, but for those of white space only. What was read before a line is dropped
+/// from the text with the call after it.
 class Lines {
  public:
   struct Line {
     std::int64_t number = 0;
     std::string_view text;
   };
+  enum class Then { kDrop, kKeep };
 
-  explicit Lines(std::string_view text) : rest_(text) {}
+  explicit Lines(TextStream& text, Then then = Then::kDrop) : text_(&text), then_(then) {}
 
   std::optional<Line> next() {
-    while (!rest_.empty()) {
-      const std::size_t end = std::min(rest_.find('\n'), rest_.size());
-      const std::string_view line = rest_.substr(0, end);
-      rest_.remove_prefix(std::min(end + 1, rest_.size()));
+    if (then_ == Then::kDrop) text_->drop(std::exchange(at_, 0));
+    while (at_ < text_->text().size() || text_->more()) {
+      std::size_t end = at_;
+      while ((end = text_->text().find('\n', end)) == std::string_view::npos) {
+        end = text_->text().size();
+        if (!text_->more()) break;
+      }
+      const auto line = text_->text().substr(at_, end - at_);
+      at_ = std::min(end + 1, text_->text().size());
       ++number_;
       if (first_text(line) != line.size()) return Line{number_, line};
     }
@@ -50,27 +75,134 @@ class Lines {
   }
 
  private:
-  std::string_view rest_;
+  TextStream* text_;
+  Then then_;
+  std::size_t at_ = 0;
   std::int64_t number_ = 0;
 };
 
+bool is_value(std::string_view text) {
+  try {
+    parse_json(text, "");
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
 /// Whether a text that is no JSON as a whole is JSON Lines: one of its first lines is an object by itself.
-bool is_json_lines(std::string_view text) {
+bool is_json_lines(TextStream& text) {
   constexpr int kLinesToTry = 10;  // more than one, so that a first line that is torn is only a bad record
-  Lines lines(text);
+  Lines lines(text, Lines::Then::kKeep);
   for (int i = 0; i < kLinesToTry; ++i) {
     const auto line = lines.next();
     if (!line) break;
-    if (line->text.front() != '{') continue;
-    try {
-      parse_json(line->text, "");
-      return true;
-    } catch (const Error&) {
-      continue;
-    }
+    if (line->text.front() == '{' && is_value(line->text)) return true;
   }
   return false;
 }
+
+/// Whether the first line is a JSON value by itself, and others follow it: then the whole is none, and need not be read
+/// to know that.
+bool is_json_before_more(TextStream& text) {
+  Lines lines(text, Lines::Then::kKeep);
+  const auto line = lines.next();
+  if (!line || line->text.front() != '{') return false;
+  const auto begin = static_cast<std::size_t>(line->text.data() - text.text().data()), size = line->text.size();
+  return lines.next() && is_value(text.text().substr(begin, size));
+}
+
+/// Cuts a JSON list into its elements, and holds one at a time.
+class ListElements {
+ public:
+  /// `text` begins, behind white space, with "[".
+  explicit ListElements(TextStream& text) : text_(&text) { pass(*find_text(text) + 1); }
+
+  /// The next element; nothing behind the last. Throws Error where the text is no JSON, as parse_json() would for the
+  /// whole of it.
+  std::optional<json> next() {
+    if (ended_) return std::nullopt;
+    const auto first = find_text(*text_);
+    if (count_ == 0 && first && text_->text()[*first] == ']') {
+      pass(*first + 1);
+      return end();
+    }
+    const std::size_t size = find_end(first.value_or(text_->text().size()));
+    const auto element = text_->text().substr(0, size);
+    std::optional<json> value;
+    if (size < text_->text().size() && (text_->text()[size] == ',' || text_->text()[size] == ']')) {
+      try {
+        value = parse_json(element, text_->label(), RepeatedNames::kLastCounts, place_);
+      } catch (const Error&) {  // said below, as of a part of a list
+      }
+    }
+    if (!value) refuse(text_->text().substr(0, size + 1));
+    const bool is_last = text_->text()[size] == ']';
+    pass(size + 1);
+    ++count_;
+    if (is_last) end();
+    return value;
+  }
+
+ private:
+  void pass(std::size_t bytes) {
+    place_.pass(text_->text().substr(0, bytes));
+    text_->drop(bytes);
+  }
+
+  /// Where the element that begins at `at` ends: at a comma or a bracket that closes what it did not open, else with
+  /// the text.
+  std::size_t find_end(std::size_t at) {
+    std::size_t depth = 1;  // of the list itself
+    bool in_string = false;
+    for (;; ++at) {
+      if (at == text_->text().size() && !text_->more()) return at;
+      const char c = text_->text()[at];
+      if (in_string) {
+        if (c == '"') in_string = false;
+        if (c == '\\') ++at;
+        if (at == text_->text().size() && !text_->more()) return at;
+      } else if (c == '"') {
+        in_string = true;
+      } else if (c == '{' || c == '[') {
+        if (++depth > kMaxJsonDepth) return at;
+      } else if (c == '}' || c == ']') {
+        if (--depth == 0) return at;
+      } else if (c == ',' && depth == 1) {
+        return at;
+      }
+    }
+  }
+
+  std::optional<json> end() {
+    ended_ = true;
+    if (find_text(*text_)) refuse(read_all(*text_));
+    return std::nullopt;
+  }
+
+  /// Throws what the parser has against `part`, which stands here.
+  [[noreturn]] void refuse(std::string_view part) {
+    const std::string before = ended_ ? "[]" : count_ == 0 ? "[" : "[0,";
+    auto place = place_;
+    place.column -= static_cast<std::int64_t>(before.size());
+    try {
+      parse_json(before + std::string(part), text_->label(), RepeatedNames::kLastCounts, place);
+    } catch (const Error& error) {
+      std::string message = error.what();
+      const std::string quote = "last read: '", invented = ended_ ? "[]" : "0,";
+      if (const auto at = message.find(quote + invented); at != std::string::npos && before != "[") {
+        message.erase(at + quote.size(), invented.size());
+      }
+      throw Error(message);
+    }
+    throw Error(text_->label() + ": not JSON");  // what makes a part wrong makes it wrong there too
+  }
+
+  TextStream* text_;
+  TextPlace place_;
+  std::int64_t count_ = 0;
+  bool ended_ = false;
+};
 
 /// A line's JSON; a message's "line 1" is left out, since `where` names the line.
 json parse_line(std::string_view line, const std::string& where) {
@@ -137,7 +269,7 @@ bool has_any(const std::vector<std::string>& columns, std::initializer_list<cons
 }
 
 /// The header's columns if the text is CSV with this separator, else none.
-std::vector<std::string> columns_of(std::string_view text, char separator) {
+std::vector<std::string> columns_of(TextStream& text, char separator) {
   const auto row = CsvReader(text, separator).next();
   if (!row || !row->fault.empty()) return {};
   std::vector<std::string> columns;
@@ -184,38 +316,44 @@ void FactsReader::refuse(const std::string& found) const {
       "or JSON Lines, or CSV or TSV with a header that names subject and prompt");
 }
 
-void FactsReader::read(std::string_view text, const std::string& label, FactsSource source) {
-  label_ = label;
+void FactsReader::read(TextStream& text, FactsSource source) {
+  label_ = text.label();
   layout_.clear();
   format_ = "JSON";
   const std::int64_t before = count();
-  if (text.substr(0, kByteOrderMark.size()) == kByteOrderMark) text.remove_prefix(kByteOrderMark.size());
-  const std::size_t first = first_text(text);
-  if (first == text.size()) throw Error(label_ + ": is empty");
-
-  if (text[first] == '{' || text[first] == '[') {
-    std::optional<json> value;
-    try {
-      value = parse_json(text, label_);
-    } catch (const Error&) {
-      if (text[first] != '{' || !is_json_lines(text)) throw;
+  source.layout = "not read";
+  if (!is_full()) {
+    read_text(text);
+    if (count() == before) {
+      throw Error(label_ + ": has no records; expected one or more, each with a \"subject\"");
     }
-    if (value) {
-      read_json(*value);
-    } else {
-      read_json_lines(text);
-    }
-  } else if (!read_csv(text)) {
-    refuse("a first line of " + in_quotes(Lines(text).next()->text));
+    source.layout = layout_ + ", " + format_;
   }
   source.records = count() - before;
-  if (source.records == 0) throw Error(label_ + ": has no records; expected one or more, each with a \"subject\"");
-  source.layout = layout_ + ", " + format_;
+  source.sha256 = text.sha256();
   facts_.sources.push_back(std::move(source));
 }
 
+void FactsReader::read_text(TextStream& text) {
+  if (text.text().starts_with(kByteOrderMark)) text.drop(kByteOrderMark.size());
+  const auto first = find_text(text);
+  if (!first) throw Error(label_ + ": is empty");
+  if (text.text()[*first] == '[') return read_list(text);
+  if (text.text()[*first] == '{') {
+    if (is_json_before_more(text)) return read_json_lines(text);
+    // A value of many lines, or lines of which the first is torn: only the whole tells.
+    std::optional<json> value;
+    try {
+      value = parse_json(read_all(text), label_);
+    } catch (const Error&) {
+      if (!is_json_lines(text)) throw;
+    }
+    return value ? read_json(*value) : read_json_lines(text);
+  }
+  if (!read_csv(text)) refuse("a first line of " + in_quotes(Lines(text).next()->text));
+}
+
 void FactsReader::read_json(const json& value) {
-  if (value.is_array()) return read_list(value);
   check_schema(value, label_);
   if (const auto facts = value.find("facts"); facts != value.end()) {
     if (!facts->is_array())
@@ -231,19 +369,37 @@ void FactsReader::read_json(const json& value) {
 }
 
 void FactsReader::read_list(const json& list) {
-  if (!list.empty() && std::none_of(list.begin(), list.end(), &looks_like_record)) {
-    refuse("a list that begins with " + describe(list.front()));
-  }
-  std::int64_t number = 0;
-  for (const json& record : list) read_element(record, label_ + ", record " + std::to_string(++number));
+  auto element = list.begin();
+  read_elements([&] { return element == list.end() ? std::nullopt : std::optional<json>(*element++); });
 }
 
-void FactsReader::read_json_lines(std::string_view text) {
+void FactsReader::read_list(TextStream& text) {
+  ListElements elements(text);
+  read_elements([&] { return elements.next(); });
+}
+
+void FactsReader::read_elements(const std::function<std::optional<json>()>& next) {
+  std::int64_t number = 0;
+  bool has_record = false;
+  std::string first;
+  while (!is_full() || !has_record) {
+    const auto record = next();
+    if (!record) break;
+    if (++number == 1) first = describe(*record);
+    has_record |= looks_like_record(*record);
+    read_element(*record, label_ + ", record " + std::to_string(number));
+  }
+  if (number > 0 && !has_record) refuse("a list that begins with " + first);
+}
+
+void FactsReader::read_json_lines(TextStream& text) {
   format_ = "JSON Lines";
   Lines lines(text);
   bool has_record = false;
   std::string first;
-  while (const auto line = lines.next()) {
+  while (!is_full() || !has_record) {
+    const auto line = lines.next();
+    if (!line) break;
     const std::string where = label_ + ", line " + std::to_string(line->number);
     json value;
     try {
@@ -268,7 +424,7 @@ void FactsReader::read_json_lines(std::string_view text) {
   if (!first.empty() && !has_record) refuse("lines of JSON that begin with " + first);
 }
 
-bool FactsReader::read_csv(std::string_view text) {
+bool FactsReader::read_csv(TextStream& text) {
   std::vector<std::string> columns;
   char separator = ',';
   for (const char candidate : {',', '\t', ';'}) {
@@ -291,7 +447,9 @@ bool FactsReader::read_csv(std::string_view text) {
   }
   CsvReader rows(text, separator);
   rows.next();
-  while (const auto row = rows.next()) {
+  while (!is_full()) {
+    const auto row = rows.next();
+    if (!row) break;
     const std::string where = label_ + ", line " + std::to_string(row->line);
     try {
       read_element(record_of(*row, columns, where), where);
@@ -321,6 +479,7 @@ void FactsReader::read_samples(const json& file, const std::string& where, const
   const Relations relations{{name.get<std::string>(), read_relation_file(file, name.get<std::string>())}};
   std::int64_t number = 0;
   for (json sample : samples) {
+    if (is_full()) break;
     if (sample.is_object()) sample["relation"] = name;
     add(sample, relations, sample_where + std::to_string(++number));
   }
@@ -342,7 +501,13 @@ void FactsReader::add(const json& record, const Relations& relations, const std:
   try {
     Fact fact = read_fact(record, relations, need_, where);
     fact.record = count() + 1;
-    fact.where = where;
+    if (is_beyond()) {
+      fact.wordings = {};
+      fact.object.reset();
+      fact.remark.clear();
+    } else {
+      fact.where = where;
+    }
     facts_.records.emplace_back(std::move(fact));
   } catch (const Error& error) {
     add_bad(where, error.what(), given_id(record));
@@ -350,7 +515,11 @@ void FactsReader::add(const json& record, const Relations& relations, const std:
 }
 
 void FactsReader::add_bad(const std::string& where, std::string message, std::optional<GivenId> id) {
-  BadRecord bad{count() + 1, where, std::nullopt, false, std::move(message)};
+  BadRecord bad{count() + 1, "", std::nullopt, false, ""};
+  if (!is_beyond()) {
+    bad.where = where;
+    bad.message = std::move(message);
+  }
   if (id) {
     bad.id = std::move(id->text);
     bad.id_is_number = id->is_number;

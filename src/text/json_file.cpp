@@ -18,18 +18,10 @@ namespace {
 
 using nlohmann::json;
 
-// Real files need fewer than ten; nothing that walks a value recursively has to fear the stack at this depth.
-constexpr std::size_t kMaxDepth = 256;
-
-/// "line 3, column 14" of the byte at `offset`.
-std::string position_in(std::string_view text, std::size_t offset) {
-  const std::string_view before = text.substr(0, std::min(offset, text.size()));
-  const auto line = std::count(before.begin(), before.end(), '\n') + 1;
-  const std::size_t line_begin = before.rfind('\n') == std::string_view::npos ? 0 : before.rfind('\n') + 1;
-  const std::string_view in_line = before.substr(line_begin);
-  const auto starts_character = [](char byte) { return (static_cast<unsigned char>(byte) & 0xC0U) != 0x80U; };
-  const auto column = std::count_if(in_line.begin(), in_line.end(), starts_character) + 1;
-  return "line " + std::to_string(line) + ", column " + std::to_string(column);
+/// "line 3, column 14" of the byte at `offset` of a text that begins at `place`.
+std::string position_in(std::string_view text, std::size_t offset, TextPlace place) {
+  place.pass(text.substr(0, std::min(offset, text.size())));
+  return "line " + std::to_string(place.line) + ", column " + std::to_string(place.column);
 }
 
 /// What the parser has against the text, without its own prefix and position.
@@ -44,8 +36,8 @@ std::string complaint(std::string_view what) {
 /// the depth, and names that repeat.
 class ValueBuilder final : public nlohmann::json_sax<json> {
  public:
-  ValueBuilder(std::string_view text, std::string_view where, RepeatedNames repeated)
-      : text_(text), where_(where), repeated_(repeated) {}
+  ValueBuilder(std::string_view text, std::string_view where, RepeatedNames repeated, const TextPlace& place)
+      : text_(text), where_(where), place_(place), repeated_(repeated) {}
 
   /// Of the outermost object it builds the member `only` alone.
   ValueBuilder(std::string_view text, std::string_view where, std::string_view only)
@@ -79,7 +71,7 @@ class ValueBuilder final : public nlohmann::json_sax<json> {
   bool parse_error(std::size_t position, const std::string&, const json::exception& error) override {
     // The parser counts the bytes that it has read, the offending one included.
     const std::size_t offset = position == 0 ? 0 : position - 1;
-    throw Error(where_ + ": " + position_in(text_, offset) + ": not JSON: " + complaint(error.what()));
+    throw Error(where_ + ": " + position_in(text_, offset, place_) + ": not JSON: " + complaint(error.what()));
   }
 
  private:
@@ -89,8 +81,8 @@ class ValueBuilder final : public nlohmann::json_sax<json> {
   }
 
   bool open(json container) {
-    if (depth_++ == kMaxDepth) {
-      throw Error(where_ + ": nested deeper than " + std::to_string(kMaxDepth) + " levels");
+    if (depth_++ == kMaxJsonDepth) {
+      throw Error(where_ + ": nested deeper than " + std::to_string(kMaxJsonDepth) + " levels");
     }
     if (builds_) tree_.open(std::move(container));
     return true;
@@ -104,6 +96,7 @@ class ValueBuilder final : public nlohmann::json_sax<json> {
 
   std::string_view text_;
   std::string where_;
+  TextPlace place_;
   RepeatedNames repeated_ = RepeatedNames::kLastCounts;
   std::optional<std::string_view> only_;
   std::size_t depth_ = 0;
@@ -111,10 +104,10 @@ class ValueBuilder final : public nlohmann::json_sax<json> {
   JsonTree tree_;
 };
 
-json parse_with(ValueBuilder builder, std::string_view text, std::string_view where) {
+json parse_with(ValueBuilder builder, std::string_view text, std::string_view where, const TextPlace& place) {
   // The parser takes a zero byte for the end of the text, and would not see what stands behind it.
   if (const std::size_t zero = text.find('\0'); zero != std::string_view::npos) {
-    throw Error(std::string(where) + ": " + position_in(text, zero) + ": not JSON: a zero byte");
+    throw Error(std::string(where) + ": " + position_in(text, zero, place) + ": not JSON: a zero byte");
   }
   json::sax_parse(text.begin(), text.end(), &builder);
   return builder.take();
@@ -139,12 +132,22 @@ std::string read_text_file(const std::filesystem::path& path, FileKind kind) {
   return text;
 }
 
-json parse_json(std::string_view text, std::string_view where, RepeatedNames repeated) {
-  return parse_with(ValueBuilder(text, where, repeated), text, where);
+void TextPlace::pass(std::string_view text) {
+  const auto starts_character = [](char byte) { return (static_cast<unsigned char>(byte) & 0xC0U) != 0x80U; };
+  if (const auto newlines = std::count(text.begin(), text.end(), '\n'); newlines > 0) {
+    line += newlines;
+    column = 1;
+    text.remove_prefix(text.rfind('\n') + 1);
+  }
+  column += std::count_if(text.begin(), text.end(), starts_character);
+}
+
+json parse_json(std::string_view text, std::string_view where, RepeatedNames repeated, const TextPlace& place) {
+  return parse_with(ValueBuilder(text, where, repeated, place), text, where, place);
 }
 
 json parse_json_member(std::string_view text, std::string_view where, std::string_view name) {
-  const json root = parse_with(ValueBuilder(text, where, name), text, where);
+  const json root = parse_with(ValueBuilder(text, where, name), text, where, {});
   if (!root.is_object()) throw Error(std::string(where) + ": found " + shown(root) + "; expected an object");
   return root.value(name, json());
 }

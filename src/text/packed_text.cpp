@@ -60,7 +60,20 @@ std::string_view wide_encoding(std::string_view text) {
   return "";
 }
 
-void refuse_other_formats(std::string_view text, const std::string& where) {
+}  // namespace
+
+void refuse_lfs_pointer(std::string_view text, const std::string& where) {
+  if (text.starts_with("version https://git-lfs")) {
+    throw Error(where + ": is a Git LFS pointer, not the file itself; run `git lfs pull` in that folder");
+  }
+}
+
+bool is_gzip(std::string_view bytes) {
+  return bytes.starts_with(kGzipMagic);
+}
+
+void refuse_if_no_text(std::string_view text, const std::string& where) {
+  if (is_gzip(text)) throw Error(where + ": is gzip inside gzip; " + kUnpack);
   for (const Format& format : kFormats) {
     if (!text.starts_with(format.magic)) continue;
     throw Error(where + ": is " + format.name + "; expected UTF-8 text; " + format.instead);
@@ -79,71 +92,69 @@ void refuse_other_formats(std::string_view text, const std::string& where) {
   }
 }
 
-/// zlib's state while gzip is unpacked.
-class Gunzip {
- public:
-  Gunzip(std::string_view packed, const std::string& where, std::size_t most)
-      : rest_(packed), where_(where), most_(most) {
+struct Gunzip::Stream : z_stream {
+  Stream() : z_stream{} {
     constexpr int kGzipAlone = 15 + 16;  // the largest window, and gzip's head and checksum
-    if (inflateInit2(&stream_, kGzipAlone) != Z_OK) throw std::bad_alloc();
+    if (inflateInit2(this, kGzipAlone) != Z_OK) throw std::bad_alloc();
   }
-  ~Gunzip() { inflateEnd(&stream_); }
-  Gunzip(const Gunzip&) = delete;
-  Gunzip& operator=(const Gunzip&) = delete;
-
-  std::string run() {
-    for (;;) {
-      const int status = step();
-      if (status == Z_BUF_ERROR) refuse("is cut short; get the file again");
-      if (status != Z_STREAM_END) continue;
-      // Another member may follow, or zeros that fill a block.
-      rest_.remove_prefix(std::min(rest_.find_first_not_of('\0'), rest_.size()));
-      if (rest_.empty()) return std::move(text_);
-      if (inflateReset(&stream_) != Z_OK) throw std::bad_alloc();
-    }
-  }
-
- private:
-  [[noreturn]] void refuse(const std::string& complaint) const { throw Error(where_ + ": its gzip " + complaint); }
-
-  /// Unpacks some more; zlib's status, Z_BUF_ERROR where nothing is left to be unpacked.
-  int step() {
-    std::array<char, std::size_t{1} << 16U> block;
-    const auto given = std::min<std::size_t>(rest_.size(), std::size_t{1} << 20U);
-    stream_.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(rest_.data()));
-    stream_.avail_in = static_cast<uInt>(given);
-    stream_.next_out = reinterpret_cast<Bytef*>(block.data());
-    stream_.avail_out = static_cast<uInt>(block.size());
-    const int status = inflate(&stream_, Z_NO_FLUSH);
-    if (status == Z_MEM_ERROR) throw std::bad_alloc();
-    if (status != Z_OK && status != Z_STREAM_END && status != Z_BUF_ERROR) refuse("is damaged; get the file again");
-    rest_.remove_prefix(given - stream_.avail_in);
-    text_.append(block.data(), block.size() - stream_.avail_out);
-    if (text_.size() > most_) {
-      refuse("gives more than " + std::to_string(most_) + " bytes; unpack it, and name what was in it");
-    }
-    return status;
-  }
-
-  z_stream stream_{};
-  std::string_view rest_;
-  const std::string& where_;
-  std::size_t most_;  // bytes of text
-  std::string text_;
+  ~Stream() { inflateEnd(this); }
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
 };
 
-}  // namespace
+Gunzip::Gunzip(std::string where, std::size_t most)
+    : stream_(std::make_unique<Stream>()), where_(std::move(where)), most_(most) {}
+Gunzip::~Gunzip() = default;
+Gunzip::Gunzip(Gunzip&&) noexcept = default;
 
-void refuse_lfs_pointer(std::string_view text, const std::string& where) {
-  if (text.starts_with("version https://git-lfs")) {
-    throw Error(where + ": is a Git LFS pointer, not the file itself; run `git lfs pull` in that folder");
+void Gunzip::refuse(const std::string& complaint) const {
+  throw Error(where_ + ": its gzip " + complaint);
+}
+
+void Gunzip::add(std::string_view packed, std::string& text) {
+  while (!packed.empty()) {
+    if (between_members_) {  // another may follow, or zeros that fill a block
+      packed.remove_prefix(std::min(packed.find_first_not_of('\0'), packed.size()));
+      if (packed.empty()) return;
+      if (inflateReset(stream_.get()) != Z_OK) throw std::bad_alloc();
+      between_members_ = false;
+    }
+    std::array<char, std::size_t{1} << 16U> block;
+    const auto given = std::min<std::size_t>(packed.size(), std::size_t{1} << 20U);
+    stream_->next_in = reinterpret_cast<Bytef*>(const_cast<char*>(packed.data()));
+    stream_->avail_in = static_cast<uInt>(given);
+    int status = Z_OK;
+    do {
+      stream_->next_out = reinterpret_cast<Bytef*>(block.data());
+      stream_->avail_out = static_cast<uInt>(block.size());
+      status = inflate(stream_.get(), Z_NO_FLUSH);
+      if (status == Z_MEM_ERROR) throw std::bad_alloc();
+      if (status != Z_OK && status != Z_STREAM_END && status != Z_BUF_ERROR) refuse("is damaged; get the file again");
+      const auto size = block.size() - stream_->avail_out;
+      text.append(block.data(), size);
+      if (size > most_ - given_) {
+        refuse("gives more than " + std::to_string(most_) + " bytes; unpack it, and name what was in it");
+      }
+      given_ += size;
+    } while (status == Z_OK && stream_->avail_out == 0);  // more of what it has taken may be to come
+    packed.remove_prefix(given - stream_->avail_in);
+    between_members_ = status == Z_STREAM_END;
   }
 }
 
+void Gunzip::end() const {
+  if (!between_members_) refuse("is cut short; get the file again");
+}
+
 std::string unpacked(std::string bytes, const std::string& where, std::size_t most) {
-  if (bytes.starts_with(kGzipMagic)) bytes = Gunzip(bytes, where, most).run();
-  if (bytes.starts_with(kGzipMagic)) throw Error(where + ": is gzip inside gzip; " + kUnpack);
-  refuse_other_formats(bytes, where);
+  if (is_gzip(bytes)) {
+    std::string text;
+    Gunzip gunzip(where, most);
+    gunzip.add(bytes, text);
+    gunzip.end();
+    bytes = std::move(text);
+  }
+  refuse_if_no_text(bytes, where);
   return bytes;
 }
 

@@ -7,6 +7,7 @@
 
 #include "checks.hpp"
 #include "files.hpp"
+#include "text_streams.hpp"
 
 namespace rometrace::csv_records_test {
 namespace {
@@ -14,8 +15,10 @@ namespace {
 using testing::Contains;
 
 std::vector<CsvRow> rows_of(std::string_view text, char separator = ',') {
-  CsvReader reader(text, separator);
   std::vector<CsvRow> rows;
+  if (text.empty()) return rows;
+  auto stream = testing::stream_of(text, text.size() % 7 + 1);
+  CsvReader reader(stream, separator);
   while (auto row = reader.next()) rows.push_back(std::move(*row));
   return rows;
 }

@@ -48,13 +48,25 @@ struct BadRecord {
 struct FactsSource {
   std::string name;          ///< without its folders; "standard input" for `-`
   std::string sha256;        ///< of its bytes, 64 hexadecimal digits
-  std::int64_t records = 0;  ///< good and bad
+  std::int64_t records = 0;  ///< good and bad, as far as they were read
   std::string layout;        ///< in words: "known_1000 of ROME, JSON"
 };
 
 struct Facts {
   std::vector<std::variant<Fact, BadRecord>> records;  ///< in file order
   std::vector<FactsSource> sources;
+  std::vector<std::string> further_subjects;  ///< of the good records that a limit left out, if they were asked for
+};
+
+/// How many records are to be read.
+struct Limit {
+  enum class Beyond {
+    kNothing,   ///< reading stops: what follows is hashed, not looked at
+    kSubjects,  ///< subjects, as if there were no limit: a record that would be a bad one has none
+  };
+
+  std::int64_t records = 0;
+  Beyond beyond = Beyond::kNothing;
 };
 
 /// Reads facts files, one after another; "-" is standard input. Layouts are told by the content, never by the name:
@@ -75,8 +87,8 @@ struct Facts {
 /// A fact's wordings are its own prompt, its paraphrases, then those of its relation: first those that are not held
 /// out. Relations that a file defines hold for the files after it too, until one defines the same name again.
 ///
-/// Ids are a file's own: where a file has one of a file before it, all its ids get its name in front ("b.json/17"), and a
-/// remark says so. A record with an id that another of its file has is a bad one.
+/// Ids are a file's own: where a file has one of a file before it, all its ids get its name in front ("b.json/17"), and
+/// a remark says so. A record with an id that another of its file has is a bad one.
 ///
 /// An id that is missing is made: "relation/subject", the subject in lower-case ASCII with "-" for whatever is neither
 /// ASCII letter, digit nor outside ASCII, and "-2", "-3" behind the second and third of the same. It changes only with
@@ -84,9 +96,15 @@ struct Facts {
 ///
 /// A record that cannot be used becomes a BadRecord. Throws Error, in one line naming the file: one that is missing,
 /// empty, without records, not JSON (with line and column), or of no layout above.
-Facts read_facts(std::span<const std::filesystem::path> files);
+///
+/// Memory is for the records that are kept, and for one more: JSON Lines, CSV and JSON lists are read piece by piece,
+/// packed or not; an object that holds all records (relation files, our own layout) is read whole. With a limit the
+/// first records are kept, and what is wrong behind them does not matter unless Limit::Beyond asks for it; ids are made
+/// and told apart among the records that were read.
+Facts read_facts(std::span<const std::filesystem::path> files, std::optional<Limit> limit = std::nullopt);
 
-/// The subjects of all good records, in order and with repeats: of a relation file each sample counts once.
+/// The subjects of all good records, in order and with repeats: of a relation file each sample counts once. Those that
+/// a limit left out are among them, as far as they were asked for.
 std::vector<std::string> subjects_of(const Facts& facts);
 
 /// The subjects of a facts file of any layout, in order and with repeats. Only subjects are looked at: a record needs

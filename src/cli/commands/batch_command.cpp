@@ -327,7 +327,7 @@ int run_batch(const Options& options, const std::stop_token& stop) {
   if (!file.locked()) {
     spdlog::warn("{}: the file system knows no locks; see to it that no other process writes this file", *path);
   }
-  auto work = read_work(facts);
+  auto work = read_work(options);
   const auto located = locate_model(options, stop);
   const auto tokenizer = Tokenizer::load(located.folder);
   const auto model = load_model(options, located.folder, stop);

@@ -51,7 +51,22 @@ void say_remarks(const Work& work) {
   spdlog::warn("{}{}", *first, count == 1 ? "" : "; likewise in " + count_of(count - 1, "further fact"));
 }
 
-Work read_work(const FactsOptions& options) {
+// How much of the files is needed: nothing where that is all of it.
+std::optional<Limit> limit_of(const Options& options) {
+  const auto& facts = *options.facts;
+  const auto& selection = facts.selection;
+  const bool swaps = options.method == CorruptionMethod::kTokens;
+  // A sample is of all records; ids may be anybody's, and partners and the objects to choose from too.
+  if (!selection.limit || selection.sample || !selection.ids.empty() || facts.probe || facts.only_known || swaps) {
+    return std::nullopt;
+  }
+  const bool of_subjects = options.method == CorruptionMethod::kNoise && options.noise.of_subjects;
+  return Limit{*selection.limit,
+               of_subjects && !options.noise_facts ? Limit::Beyond::kSubjects : Limit::Beyond::kNothing};
+}
+
+Work read_work(const Options& whole) {
+  const auto& options = *whole.facts;
   std::vector<std::filesystem::path> files(options.files.begin(), options.files.end());
   for (std::size_t i = 0; i < files.size(); ++i) {
     std::error_code ignored;
@@ -62,7 +77,7 @@ Work read_work(const FactsOptions& options) {
     }
   }
   Work work;
-  work.facts = read_facts(files);
+  work.facts = read_facts(files, limit_of(whole));
   std::int64_t bad = 0;
   for (const auto& record : work.facts.records) bad += std::holds_alternative<BadRecord>(record) ? 1 : 0;
   const auto chosen = select(work.facts, options.selection);

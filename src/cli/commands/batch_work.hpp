@@ -35,7 +35,7 @@ struct Work {
 
 /// Reads the facts files and selects. Throws Error: a file named twice, as read_facts() and select(); with --strict a
 /// bad record.
-Work read_work(const FactsOptions& options);
+Work read_work(const Options& options);
 
 /// What the run has in common, for the header and for each line, but for the fingerprint of the weights. Throws Error.
 BatchRecord batch_record(const Options& options, const std::string& name, const Decoder& model,

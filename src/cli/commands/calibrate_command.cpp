@@ -128,7 +128,7 @@ class Calibrator {
 int run_calibrate(const CalibrateOptions& options, const std::stop_token& stop) {
   const auto& trace = options.trace;
   ReportOutput output(trace.output, trace.json);
-  const auto work = read_work(*trace.facts);
+  const auto work = read_work(trace);
   const auto located = locate_model(trace, stop);
   const auto tokenizer = Tokenizer::load(located.folder);
   const auto model = load_model(trace, located.folder, stop);
