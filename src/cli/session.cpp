@@ -201,7 +201,7 @@ RunRecord run_record(const Options& options, const Decoder& model) {
   record.dtype = options.dtype;
   record.threads = at::get_num_threads();
   record.engine = to_string(options.engine);
-  record.noise_rule = options.noise_text;
+  record.noise_rule = to_string(options.noise);
   return record;
 }
 

@@ -8,6 +8,7 @@
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
 #include "rometrace/text/json_file.hpp"
+#include "rometrace/trace/noise.hpp"
 
 namespace rometrace {
 namespace {
@@ -171,6 +172,12 @@ std::vector<HeaderDifference> header_differences(const ResultsHeader& there, con
   }
   // The weights tell models apart; how the user spelt the folder does not.
   if (a.contains("model") && b.contains("model")) a["model"]["name"] = b["model"]["name"] = nullptr;
+  for (auto* header : {&a, &b}) {  // "s3.0" was "s3" already when results had the user's words for it
+    const Json::json_pointer rule("/run/noise/rule");
+    if (header->contains(rule) && header->at(rule).is_string()) {
+      header->at(rule) = in_one_spelling(header->at(rule).get<std::string>());
+    }
+  }
   if (shards == ShardsMay::kDiffer) a["shard"] = b["shard"] = nullptr;
   std::vector<HeaderDifference> found;
   add_differences(&a, &b, "", found);

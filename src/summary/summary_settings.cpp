@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "rometrace/error.hpp"
+#include "rometrace/trace/noise.hpp"
 #include "summary/json_path.hpp"
 #include "text/json_shown.hpp"
 
@@ -21,7 +22,6 @@ constexpr std::array kModelAndRun = {"model.weights_sha256",
                                      "run.tf32",
                                      "run.seed",
                                      "run.corruption.text.sha256",
-                                     "run.noise.rule",
                                      "run.noise.sigma",
                                      "run.noise.replace"};
 constexpr std::array kHeader = {"command", "window",         "head_window", "knockout_window", "target",
@@ -70,6 +70,11 @@ void SummarySettings::check_run(const SummaryLine& line) {
   agree_or("direction", "denoising");
   agree_or("corruption.method", "noise");
   agree_or("precision.asked", nullptr);
+  if (const auto* most = value_at(*run, "precision.most_samples"))
+    agree("run.precision.most_samples", *most, line.where);
+  if (const auto* rule = value_at(*run, "noise.rule"); rule != nullptr && rule->is_string()) {
+    agree("run.noise.rule", in_one_spelling(rule->get<std::string>()), line.where);
+  }
   const auto* samples = value_at(*run, "samples");
   const bool to_precision = value_at(*run, "precision.asked") != nullptr;
   if (samples != nullptr && !to_precision) agree("run.samples", *samples, line.where);

@@ -3,6 +3,7 @@
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/from_blob.h>
 
+#include <array>
 #include <cassert>
 #include <charconv>
 #include <cmath>
@@ -143,6 +144,35 @@ NoiseRule NoiseRule::parse(std::string_view text) {
   }
   rule.scale = *scale;
   return rule;
+}
+
+std::string to_string(const NoiseRule& rule) {
+  using Distribution = NoiseRule::Distribution;
+  const auto text_of = [](double number) {
+    std::array<char, 32> digits{};
+    const auto [end, error] = std::to_chars(digits.data(), digits.data() + digits.size(), number);
+    assert(error == std::errc());
+    return std::string(digits.data(), end);
+  };
+  switch (rule.distribution) {
+    case Distribution::kGaussian:
+      return (rule.of_subjects ? "s" : "") + text_of(rule.scale);
+    case Distribution::kUniform:
+      return "u" + text_of(rule.scale);
+    case Distribution::kMultivariate:
+      return "m";
+    case Distribution::kStudent:
+      return "t" + text_of(rule.degrees_of_freedom);
+  }
+  return "";
+}
+
+std::string in_one_spelling(const std::string& text) {
+  try {
+    return to_string(NoiseRule::parse(text));
+  } catch (const Error&) {
+    return text;
+  }
 }
 
 std::vector<double> draw_noise(const NoiseDraws& asked) {

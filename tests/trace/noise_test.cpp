@@ -181,5 +181,28 @@ TEST_CASE("noise rules are read as the reference writes them") {
   }
 }
 
+TEST_CASE("a noise rule has one spelling, which is read as the same rule") {
+  const auto check = [](const char* text, const char* spelling) {
+    CAPTURE(text);
+    CHECK(in_one_spelling(text) == spelling);
+    const auto rule = NoiseRule::parse(text), again = NoiseRule::parse(spelling);
+    CHECK(again.distribution == rule.distribution);
+    CHECK(again.scale == rule.scale);
+    CHECK(again.of_subjects == rule.of_subjects);
+    CHECK(again.degrees_of_freedom == rule.degrees_of_freedom);
+    CHECK(to_string(again) == spelling);
+  };
+  for (const char* text : {"s3", "s3.0", "s3.", "s03", "s30e-1"}) check(text, "s3");
+  check("s", "s1");
+  check("s0.10", "s0.1");
+  check("0.130", "0.13");
+  check("1e-2", "0.01");
+  check("0", "0");
+  check("u0.50", "u0.5");
+  check("m", "m");
+  check("t2.50", "t2.5");
+  CHECK(in_one_spelling("what a later version knows") == "what a later version knows");
+}
+
 }  // namespace
 }  // namespace rometrace::noise_test

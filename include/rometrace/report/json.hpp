@@ -26,7 +26,7 @@ struct RunRecord {
   std::string dtype = "float32";
   int threads = 1;
   std::string engine = "plain";
-  std::string noise_rule = "s3";   ///< as the user gave it
+  std::string noise_rule = "s3";   ///< in one spelling
   std::optional<TextRecord> text;  ///< whose tokens set the corruption's moments
   double seconds = 0;              ///< the trace alone: no loading, no writing
 };

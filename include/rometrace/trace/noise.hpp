@@ -51,6 +51,12 @@ struct NoiseRule {
   static NoiseRule parse(std::string_view text);
 };
 
+/// The rule as results have it: "s3" of "s3.0", "s1" of "s". parse() reads it back.
+std::string to_string(const NoiseRule& rule);
+
+/// `text` in that spelling if it is a rule, else as it is: what files say that were written before there was one.
+std::string in_one_spelling(const std::string& text);
+
 /// Which noise to draw. The generators are made anew for each call: the draws are numbers `first_draw` ..
 /// `first_draw + draws - 1` of one stream, so that a longer run goes on where a shorter one ended.
 struct NoiseDraws {
