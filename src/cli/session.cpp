@@ -106,10 +106,14 @@ NamedFolder locate_model(const Options& options, const std::stop_token& stop) {
   const char* setting = std::getenv("ROMETRACE_MODEL");
   const std::string name = options.model ? *options.model : setting != nullptr ? setting : "";
   std::error_code ignored;
-  if (options.revision && (name.empty() || std::filesystem::is_directory(name, ignored))) {
-    throw Error("--revision " + one_line(*options.revision) + ": " +
-                (name.empty() ? "no model is named" : one_line(name) + " is a folder, which has no other revision") +
-                "; expected the name of a model in the cache beside it");
+  if (name.empty() || std::filesystem::is_directory(name, ignored)) {
+    const auto refuse = [&](const std::string& option, const std::string& lacks) {
+      throw Error(option + ": " +
+                  (name.empty() ? "no model is named" : one_line(name) + " is a folder, which " + lacks) +
+                  "; expected the name of a model beside it");
+    };
+    if (options.revision) refuse("--revision " + one_line(*options.revision), "has no other revision");
+    if (options.download) refuse("--download", "is there already");
   }
   const std::string revision = options.revision.value_or("main");
   if (!name.empty() && options.download) {

@@ -317,7 +317,7 @@ def test_special_tokens_are_text_unless_asked_for(rometrace):
         ((*QUICK, "--head-window", "3"), ["--head-window", "head among --kinds"]),
         ((*QUICK, "--direction", "sideways"), ["--direction", "sideways", "denoising or noising"]),
         ((*QUICK, "--corrupt", "swap"), ["--corrupt", "--facts", "--counter-subject"]),
-        ((*MILES, "--corrupt", "zero", "--noise", "m"), ["--noise", "corrupt by noise"]),
+        ((*MILES, "--corrupt", "zero", "--noise", "m"), ["--noise", "has no effect here; expected noise"]),
         ((*QUICK, "--noise", "t2"), ["--noise", "t2", "t<df>"]),
         ((*QUICK, "--noise-text", "x"), ["--noise-text", "has no effect"]),
         ((*MILES, "--counter-subject", "Louis Armstrong"), ["--counter-subject", "8 tokens", "has 4"]),

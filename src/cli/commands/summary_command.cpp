@@ -56,6 +56,18 @@ bool is_probe(const SummaryLine& line) {
          (line.type == SummaryLine::Type::kHeader && line.json.contains("command") && line.json["command"] == "probe");
 }
 
+/// Refuses options that do nothing with a probe's results.
+void refuse_for_probes(const SummaryOptions& options) {
+  const char* name = options.by_relation       ? "--by"
+                     : options.bootstrap_given ? "--bootstrap"
+                     : options.seed_given      ? "--seed"
+                                               : nullptr;
+  if (name == nullptr) return;
+  throw Error(std::string(name) +
+              ": has no effect here; expected results of traces: those of --probe are always shown " +
+              "by relation, with intervals that need no bootstrap");
+}
+
 /// What the files were averaged to: of traces, or of probes.
 struct Averages {
   Json json;
@@ -96,7 +108,10 @@ Averages average(const SummaryOptions& options, const std::stop_token& stop) {
   read_lines(
       options, stop,
       [&](const SummaryLine& line) {
-        if (!probe) probe = is_probe(line);
+        if (!probe) {
+          probe = is_probe(line);
+          if (*probe) refuse_for_probes(options);
+        }
         if (is_probe(line) != *probe) {
           const std::string here = *probe ? "a trace" : "a probe", before = *probe ? "a probe" : "a trace";
           throw Error(line.where + ": results of " + here + " among those of " + before + "; summarise them apart");

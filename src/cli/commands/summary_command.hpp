@@ -12,8 +12,9 @@ namespace rometrace::cli {
 struct SummaryOptions {
   std::vector<std::string> files;  ///< results files; "-" is standard input
   bool by_relation = false;
-  std::int64_t bootstrap = 1000;      ///< replicates, 0 for none
-  std::uint32_t seed = 1;             ///< of the bootstrap
+  std::int64_t bootstrap = 1000;  ///< replicates, 0 for none
+  std::uint32_t seed = 1;         ///< of the bootstrap
+  bool bootstrap_given = false, seed_given = false;
   std::optional<std::string> output;  ///< file; none or "-": stdout
   bool json = false;
   bool quiet = false;

@@ -140,12 +140,6 @@ void MethodOptions::complete_kinds(Options& options) const {
   }
   options.window_given = given("--window");
   options.knockout_window_given = given("--knockout-window");
-  if (given("--head-window") && !has(options, Kind::kHead)) {
-    throw CLI::ValidationError("--head-window", "has no effect here; expected head among --kinds");
-  }
-  if (options.knockout_window_given && !has(options, Kind::kKnockout)) {
-    throw CLI::ValidationError("--knockout-window", "has no effect here; expected knockout among --kinds");
-  }
 }
 
 void MethodOptions::complete_corruption(Options& options) const {
@@ -173,24 +167,8 @@ void MethodOptions::complete_corruption(Options& options) const {
     if (given("--corrupt")) throw CLI::ValidationError(name, "does not go with --corrupt; leave one of them out");
     options.method = CorruptionMethod::kTokens;
   }
-  const bool noise = options.method == CorruptionMethod::kNoise;
-  if (!noise) {
-    for (const char* name : {"--samples", "--noise", "--noise-facts", "--replace", "--precision"}) {
-      if (given(name)) throw CLI::ValidationError(name, "is of noise; leave it out, or corrupt by noise");
-    }
-    options.samples = 1;
-  }
-  const bool of_text = options.method == CorruptionMethod::kMean ||
-                       options.noise.distribution == NoiseRule::Distribution::kMultivariate ||
-                       options.noise.distribution == NoiseRule::Distribution::kStudent;
-  if (options.noise_text_file && !of_text) {
-    throw CLI::ValidationError("--noise-text",
-                               "has no effect here; expected --noise m, --noise t<df> or --corrupt mean");
-  }
-  if (given("--most-samples") && !options.precision) {
-    throw CLI::ValidationError("--most-samples", "has no effect here; expected --precision beside it");
-  }
-  if (options.precision && options.samples == 1) {
+  if (options.method != CorruptionMethod::kNoise && !given("--samples")) options.samples = 1;
+  if (options.precision && options.method == CorruptionMethod::kNoise && options.samples == 1) {
     throw CLI::ValidationError("--precision", "a single draw tells nothing of its error; expected --samples 2 or more");
   }
 }
@@ -213,9 +191,6 @@ void MethodOptions::complete_readings(Options& options) const {
   const bool swaps = batch && options.method == CorruptionMethod::kTokens;
   if (has(options, Measure::kLogitDifference) && !options.foil && !swaps) {
     throw CLI::ValidationError("--measures", "logit_difference needs the other token; expected --foil beside it");
-  }
-  if (options.foil && !has(options, Measure::kLogitDifference) && !has(options, Measure::kNormalised)) {
-    throw CLI::ValidationError("--foil", "has no effect here; expected --measures logit_difference or normalised");
   }
 }
 

@@ -11,6 +11,7 @@
 
 #include "cli/options/calibrate_options.hpp"
 #include "cli/options/help_format.hpp"
+#include "cli/options/idle_options.hpp"
 #include "cli/options/method_options.hpp"
 #include "cli/options/option_values.hpp"
 #include "cli/options/shared_options.hpp"
@@ -61,9 +62,6 @@ void complete_batch(FactsOptions& facts, Options& options, const std::string& sh
   if (!targets.empty()) facts.follow = Follow::kObject;
   if (known_by_given && !facts.probe && !facts.only_known) {
     throw CLI::ValidationError("--known-by", "has no effect here; expected --probe or --only known beside it");
-  }
-  if (facts.probe && (all || facts.follow == Follow::kObject)) {
-    throw CLI::ValidationError("--probe", "traces nothing; leave out --all and --target");
   }
   if (all) facts.on_other_answer = OnOtherAnswer::kTrace;
   check_facts_files(facts.files);
@@ -305,12 +303,18 @@ Command parse_options(int argc, char** argv) {
 
   try {
     app.parse(reversed_words(argc, argv));
-    if (*summary_command) return summary;
+    if (*summary_command) {
+      refuse_idle_summary_options(*summary_command, summary);
+      summary.bootstrap_given = summary_command->get_option("--bootstrap")->count() > 0;
+      summary.seed_given = summary_command->get_option("--seed")->count() > 0;
+      return summary;
+    }
     if (*merge_command) return merge;
     if (*fetch_command) return fetch;
     if (*models_command) return models;
     if (*calibrate_command) {
       check_calibrate(app, calibrate);
+      refuse_idle_calibrate_options(*calibrate_command, calibrate.trace);
       return calibrate;
     }
     if (*files) {
@@ -321,7 +325,11 @@ Command parse_options(int argc, char** argv) {
     }
     method.complete(options);
     check_run_options(options);
-    if (*self_check) check_self_check(app, options);
+    if (*self_check) {
+      check_self_check(app, options);
+    } else {
+      refuse_idle_options(app, options);
+    }
   } catch (const CLI::Success& success) {
     return app.exit(success);
   } catch (const CLI::ParseError& error) {

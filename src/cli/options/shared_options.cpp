@@ -113,9 +113,6 @@ void check_run_options(const Options& options) {
     throw CLI::ValidationError(
         "--dtype", in_quotes(options.dtype) + " is not a dtype; expected float32, float64, bfloat16 or float16");
   }
-  if (options.tf32 && options.device == "cpu") {
-    throw CLI::ValidationError("--tf32", "is for a GPU; expected --device cuda beside it");
-  }
 }
 
 void check_facts_files(const std::vector<std::string>& files) {
