@@ -1,6 +1,7 @@
 #include "report/estimate_json.hpp"
 
 #include <string>
+#include <utility>
 
 namespace rometrace {
 
@@ -40,6 +41,16 @@ Json json_of(const std::optional<Peak>& peak) {
   json["share"] = json_of(peak->share);
   json["layers"] = peak->layers ? Json{peak->layers->first, peak->layers->second} : Json(nullptr);
   return json;
+}
+
+Json to_json(const std::vector<SelectionSummary>& selections) {
+  auto all = Json::array();
+  for (const auto& selection : selections) {
+    auto facts = selection.facts;
+    facts["lines"] = selection.lines;
+    all.push_back(std::move(facts));
+  }
+  return all;
 }
 
 Json bootstrap_json(const SummaryConfig& config) {

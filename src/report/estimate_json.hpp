@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <vector>
 
 #include "rometrace/summary/summary.hpp"
 
@@ -12,6 +13,9 @@ nlohmann::ordered_json json_of(const std::optional<double>& value);
 nlohmann::ordered_json json_of(const std::optional<Bounds>& interval);  ///< [low, high]
 nlohmann::ordered_json json_of(const Estimate& estimate);
 nlohmann::ordered_json json_of(const std::optional<Peak>& peak);
+
+/// "facts": the headers' own, with the lines found of each.
+nlohmann::ordered_json to_json(const std::vector<SelectionSummary>& selections);
 
 /// "bootstrap": how the intervals come about.
 nlohmann::ordered_json bootstrap_json(const SummaryConfig& config);

@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "report/estimate_json.hpp"
 #include "report/json_parts.hpp"
 #include "rometrace/text/hex.hpp"
 #include "rometrace/text/utf8.hpp"
@@ -146,9 +147,12 @@ Json to_json(const ProbeSummary& summary, const std::vector<std::string>& files)
   json["model"] = summary.model().is_object() ? summary_model_json(summary.model()) : Json(nullptr);
   json["run"] = {{"dtype", summary.setting("run.dtype")}, {"tf32", summary.setting("run.tf32")}};
   json["known_by"] = summary.setting("known_by.rule");
+  json["facts"] = to_json(summary.selections());
   json["records"] = summary.records();
   json["status"] = summary.status();
   json["causes"] = summary.causes();
+  json["torn_lines"] = summary.torn_lines();
+  json["warnings"] = summary.warnings();
   json["intervals"] = {
       {"level", 0.95},
       {"method",

@@ -149,6 +149,9 @@ std::string render_probe_summary(const ProbeSummary& summary, const TerminalStyl
   const Table table(style);
   const DisplayStyle display_style{.unicode = style.unicode};
   std::string result = introduction(summary, table, display_style);
+  for (const auto& warning : summary.warnings()) {
+    result += table.prose(display("Warning: " + warning, display_style).text);
+  }
   const auto& overall = summary.overall();
   if (overall.facts.facts == 0) return result + "Nothing was probed.\n";
 

@@ -83,6 +83,36 @@ Json json_of(const KnockoutSummary& knockout) {
   return {{"window", knockout.window}, {"groups", std::move(groups)}};
 }
 
+Json json_of(const ReadingSummary& reading) {
+  auto kinds = Json::object();
+  for (const auto& kind : reading.kinds) {
+    auto roles = Json::object();
+    for (const auto role : kRoles) {
+      const auto& values = kind.roles[static_cast<std::size_t>(role)];
+      Json json = {{"facts", values.facts},
+                   {"tokens", values.tokens},
+                   {"value", json_of(values.value, kind.heads)},
+                   {"effect", json_of(values.effect, kind.heads)}};
+      add_error_bars(json, values, kind.heads);
+      roles[std::string(to_string(role))] = std::move(json);
+    }
+    Json json = {{"window", kind.window}};
+    if (kind.heads > 0) json["heads"] = kind.heads;
+    json["roles"] = std::move(roles);
+    kinds[kind.kind] = std::move(json);
+  }
+  Json json = Json::object();
+  if (reading.measure.empty()) json["target"] = reading.target ? Json(to_valid_utf8(*reading.target)) : Json(nullptr);
+  if (reading.of) json["of"] = to_valid_utf8(*reading.of);
+  json["facts"] = reading.facts;
+  json["not_numbers"] = reading.not_numbers;
+  json["high"] = json_of(reading.high);
+  json["low"] = json_of(reading.low);
+  json["total_effect"] = json_of(reading.total_effect);
+  json["kinds"] = std::move(kinds);
+  return json;
+}
+
 Json json_of(const GroupSummary& group) {
   auto kinds = Json::object();
   for (const auto& kind : group.kinds) kinds[kind.kind] = json_of(kind);
@@ -93,17 +123,9 @@ Json json_of(const GroupSummary& group) {
                {"kinds", std::move(kinds)}};
   for (const auto& gap : group.gaps) json["gaps"][gap.severed] = json_of(gap);
   if (group.knockout) json["knockout"] = json_of(*group.knockout);
+  for (const auto& measure : group.measures) json["measures"][to_valid_utf8(measure.measure)] = json_of(measure);
+  for (const auto& target : group.other_targets) json["other_targets"].push_back(json_of(target));
   return json;
-}
-
-Json selections_json(const SummaryResult& summary) {
-  auto selections = Json::array();
-  for (const auto& selection : summary.selections) {
-    auto facts = selection.facts;
-    facts["lines"] = selection.lines;
-    selections.push_back(std::move(facts));
-  }
-  return selections;
 }
 
 }  // namespace
@@ -113,7 +135,7 @@ Json to_json(const SummaryResult& summary) {
   for (const auto& file : summary.files) json["files"].push_back(to_valid_utf8(file));
   json["model"] = summary.model;
   json["run"] = summary.run;
-  json["facts"] = selections_json(summary);
+  json["facts"] = to_json(summary.selections);
   json["records"] = summary.records;
   json["status"] = {{"traced", summary.traced}, {"skipped", summary.skipped}, {"failed", summary.failed}};
   json["causes"] = summary.causes;

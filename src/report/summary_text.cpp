@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cmath>
 #include <string_view>
 #include <vector>
@@ -49,6 +50,7 @@ class SummaryText {
     for (const auto& kind : summary_.overall.kinds) text += table(kind) + "\n";
     if (!summary_.overall.gaps.empty()) text += gaps() + "\n";
     if (summary_.overall.knockout) text += knockout(*summary_.overall.knockout) + "\n";
+    if (!summary_.overall.measures.empty() || !summary_.overall.other_targets.empty()) text += readings() + "\n";
     if (!summary_.relations.empty()) text += relations() + "\n";
     for (const auto& kind : summary_.overall.kinds) {
       if (!is_severed(kind)) text += finding(kind);
@@ -167,6 +169,46 @@ class SummaryText {
                                   const std::string& bounds, const std::string& layer) {
     return trimmed("  " + left(std::string(name), 21) + right(facts, 7) + right(change, 9) + "  " + left(bounds, 18) +
                    right(layer, 6));
+  }
+
+  /// What was read beside the answer's probability, in its own unit; other targets in percent.
+  std::string readings() const {
+    auto text = heading("beside the probability") + ": means over facts, other targets in %\n";
+    text += reading_row("", "facts", "clean", "corrupted", "difference");
+    for (const auto& measure : summary_.overall.measures) {
+      text += reading_row(shown(measure.measure), measure, &significant);
+    }
+    std::size_t number = 0;
+    for (const auto& target : summary_.overall.other_targets) {
+      ++number;
+      const auto name =
+          target.target ? "target " + shown("\"" + *target.target + "\"") : "other target " + std::to_string(number);
+      text += reading_row(name, target, &percent);
+    }
+    return text + sentence("Their averages by token role and layer are in the JSON.");
+  }
+
+  static std::string significant(double value) {
+    constexpr int kDigits = 4;
+    std::array<char, 32> digits{};
+    const auto end =
+        std::to_chars(digits.data(), digits.data() + digits.size(), value, std::chars_format::general, kDigits).ptr;
+    return {digits.data(), end};
+  }
+
+  template <typename Show>
+  std::string reading_row(const std::string& name, const ReadingSummary& reading, const Show& show) const {
+    const auto text_of_mean = [&](const Estimate& estimate) { return estimate.mean ? show(*estimate.mean) : "-"; };
+    return reading_row(name, std::to_string(reading.facts), text_of_mean(reading.high), text_of_mean(reading.low),
+                       text_of_mean(reading.total_effect));
+  }
+
+  std::string reading_row(const std::string& name, const std::string& facts, const std::string& clean,
+                          const std::string& corrupted, const std::string& difference) const {
+    constexpr int kNameColumns = 21;
+    const auto label = display_head(name, kNameColumns, {.unicode = style_.unicode});
+    return trimmed("  " + label.text + std::string(static_cast<std::size_t>(kNameColumns - label.columns), ' ') +
+                   right(facts, 7) + right(clean, 11) + right(corrupted, 11) + right(difference, 12));
   }
 
   static std::string row(const std::string& name, const std::string& facts, const std::string& aie,

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "rometrace/error.hpp"
+#include "summary/coverage.hpp"
 #include "summary/json_path.hpp"
 #include "text/json_shown.hpp"
 
@@ -160,6 +161,28 @@ void ProbeGroup::add(const std::vector<Case>& cases, std::optional<bool> is_know
   if (*is_known) not_said_of_known.add(n - hits, n);
 }
 
+ProbeSummary::ProbeSummary() : coverage_(std::make_unique<Coverage>()) {}
+ProbeSummary::~ProbeSummary() = default;
+ProbeSummary::ProbeSummary(ProbeSummary&&) noexcept = default;
+
+void ProbeSummary::end_file(const std::string& label, bool torn) {
+  coverage_->end_file();
+  if (!torn) return;
+  ++torn_lines_;
+  warnings_.push_back(label + ": the last line is not whole and was left out: the batch is running or was stopped; " +
+                      "start it again to finish it");
+}
+
+std::vector<SelectionSummary> ProbeSummary::selections() const {
+  return coverage_->selections();
+}
+
+std::vector<std::string> ProbeSummary::warnings() const {
+  auto all = warnings_;
+  for (auto& warning : coverage_->warnings()) all.push_back(std::move(warning));
+  return all;
+}
+
 void ProbeSummary::add(const json& line, std::string_view where_view) {
   const std::string where(where_view);
   const Reader read{where};
@@ -170,6 +193,7 @@ void ProbeSummary::add(const json& line, std::string_view where_view) {
       read.refuse("command", &line["command"], "\"probe\"; results of probes and traces are summarised apart");
     }
     refuse_other_settings(line, where);
+    coverage_->begin(line, where);
     keep_settings(line, where);
     return;
   }
@@ -178,6 +202,7 @@ void ProbeSummary::add(const json& line, std::string_view where_view) {
   }
   const Line record(line, read);
   refuse_other_settings(line, where);
+  coverage_->add(line, where);
   keep_settings(line, where);
   ++records_;
   ++status_[record.status];

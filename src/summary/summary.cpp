@@ -8,6 +8,10 @@
 
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
+#include "summary/coverage.hpp"
+#include "summary/estimates.hpp"
+#include "summary/reading_sums.hpp"
+#include "summary/role_rows.hpp"
 #include "summary/traced_fact.hpp"
 
 namespace rometrace {
@@ -15,34 +19,12 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::int64_t kMostRecords = std::int64_t{1} << 32U;  // half a GiB of bits
-
 /// Paths that are severed: where the kind "state" was traced too, there is a gap.
 constexpr std::array<std::string_view, 2> kSevered = {"mlp", "attn"};
 
 /// The paper's order, then its successors'; what is not in it comes after.
 constexpr std::array<std::string_view, 6> kKinds = {
     "state", "mlp", "attn", "head", "state_mlp_severed", "state_attn_severed"};
-
-/// Calls `take(role, row, rows)` for each role that the grid's rows have: `rows` of them from `row` on, as the tokens
-/// of a role stand together.
-template <typename Take>
-void for_each_role(const SummaryGrid& grid, const TracedFact& fact, const Take& take) {
-  const auto role_at = [&](std::int64_t row) {
-    return role_of(grid.positions ? (*grid.positions)[static_cast<std::size_t>(row)] : row, fact.subject, fact.tokens);
-  };
-  for (std::int64_t begin = 0, end = 0; begin < grid.rows; begin = end) {
-    const auto role = role_at(begin);
-    end = begin + 1;
-    while (end < grid.rows && role_at(end) == role) ++end;
-    if (role) take(static_cast<std::size_t>(*role), begin, end - begin);
-  }
-}
-
-std::span<const double> rows_of(const SummaryGrid& grid, std::int64_t begin, std::int64_t count) {
-  return std::span(grid.scores)
-      .subspan(static_cast<std::size_t>(begin * grid.cells()), static_cast<std::size_t>(count * grid.cells()));
-}
 
 /// Effects of the state less those with a path severed, at the positions that both grids have.
 SummaryGrid gap_of(const SummaryGrid& state, const SummaryGrid& severed, const TracedFact& fact) {
@@ -66,38 +48,6 @@ SummaryGrid gap_of(const SummaryGrid& state, const SummaryGrid& severed, const T
     j += there <= here ? 1 : 0;
   }
   return gap;
-}
-
-std::optional<Bounds> bootstrap_of(ClusterMeans& means, std::size_t value) {
-  return means.facts() < 2 ? std::nullopt : percentile_interval(means.replicates(value));
-}
-
-Estimate estimate(ClusterMeans& means, std::size_t value) {
-  Estimate result;
-  result.facts = means.facts();
-  if (result.facts == 0) return result;
-  result.mean = means.means()[value];
-  if (result.facts < 2) return result;
-  result.standard_error = means.standard_errors()[value];
-  result.normal = normal_interval(*result.mean, *result.standard_error);
-  result.bootstrap = bootstrap_of(means, value);
-  return result;
-}
-
-ErrorBars error_bars(ClusterMeans& means) {
-  ErrorBars bars;
-  if (means.facts() < 2) return bars;
-  bars.standard_error = means.standard_errors();
-  for (std::size_t value = 0; value < bars.standard_error.size(); ++value) {
-    const auto normal = normal_interval(means.means()[value], bars.standard_error[value]);
-    bars.normal_low.push_back(normal.low);
-    bars.normal_high.push_back(normal.high);
-    if (const auto bootstrap = bootstrap_of(means, value)) {
-      bars.bootstrap_low.push_back(bootstrap->low);
-      bars.bootstrap_high.push_back(bootstrap->high);
-    }
-  }
-  return bars;
 }
 
 /// `heads` as in SummaryGrid.
@@ -275,6 +225,9 @@ std::size_t cells_of(const TracedFact& fact) {
   for (const auto path : kSevered) {
     if (fact.find("state_" + std::string(path) + "_severed") != nullptr) cells += fact.layers;
   }
+  for (const auto& reading : fact.readings) {
+    for (const auto& grid : reading.grids) cells += grid.cells();
+  }
   return static_cast<std::size_t>(cells);
 }
 
@@ -306,6 +259,7 @@ class Summary::Group {
       sums->add(fact, grid, weights);
     }
     add_gaps(fact, weights);
+    readings_.add(fact, replicates_, weights);
     if (!fact.knockout_window) return;
     if (!knockout_) knockout_.emplace(*fact.knockout_window);
     knockout_->add(fact, replicates_, weights);
@@ -324,6 +278,7 @@ class Summary::Group {
       if (gaps_[i]) summary.gaps.push_back(gaps_[i]->result(kSevered[i]));
     }
     if (knockout_) summary.knockout = knockout_->result();
+    readings_.give(summary);
     return summary;
   }
 
@@ -344,15 +299,7 @@ class Summary::Group {
   std::list<KindSums> kinds_;
   std::array<std::optional<GapSums>, kSevered.size()> gaps_;
   std::optional<KnockoutSums> knockout_;
-};
-
-/// The facts files of a header.
-struct Summary::Study {
-  std::string name;               ///< of the first file, for messages
-  std::vector<bool> records;      ///< those that were in a line
-  std::int64_t record_count = 0;  ///< as the header says
-  /// By selection. Several headers have the same one where a study was cut into shards.
-  std::map<std::string, SelectionSummary> selections;
+  ReadingSums readings_;
 };
 
 const KindSummary* GroupSummary::find(std::string_view kind) const {
@@ -367,6 +314,7 @@ Summary::Summary(const SummaryConfig& config)
     throw Error("--bootstrap: " + std::to_string(config.replicates) + " replicates; expected 0 to " +
                 std::to_string(kMost) + ", 0 for no bootstrap");
   }
+  coverage_ = std::make_unique<Coverage>();
   overall_ = std::make_unique<Group>(static_cast<std::size_t>(config.replicates));
 }
 
@@ -378,40 +326,14 @@ void Summary::add(const SummaryLine& line) {
   }
   settings_.check(line);
   if (line.type == SummaryLine::Type::kHeader) {
-    add_header(line);
+    coverage_->begin(line.json, line.where);
   } else {
     add_record(line);
   }
 }
 
-void Summary::add_header(const SummaryLine& line) {
-  study_ = nullptr;
-  selection_ = nullptr;
-  const auto facts = line.json.find("facts");
-  if (facts == line.json.end()) return;
-  const auto& files = member(line, *facts, "files");
-  std::string key, name;
-  for (const auto& file : files) {
-    key += member(line, file, "sha256").dump() + " ";
-    if (name.empty() && file.contains("name") && file["name"].is_string()) name = file["name"].get<std::string>();
-  }
-  auto& study = studies_[key];
-  if (!study) study = std::make_unique<Study>();
-  study->name = name;
-  study->record_count = whole_number(line, member(line, *facts, "records"), "records");
-  if (study->record_count > kMostRecords) refuse(line, "more than " + std::to_string(kMostRecords) + " records");
-  study_ = study.get();
-  // The files' names may differ where a study was run at several places.
-  json selection = *facts;
-  selection.erase("files");
-  auto& summary = study->selections[selection.dump()];
-  summary.selected = whole_number(line, member(line, *facts, "selected"), "selected");
-  if (summary.facts.is_null()) summary.facts = *facts;
-  selection_ = &summary;
-}
-
 void Summary::add_record(const SummaryLine& line) {
-  mark_record(line);
+  coverage_->add(line.json, line.where);
   ++counts_.records;
   const auto status = text_of(line, "status", "");
   if (status == "traced") {
@@ -426,24 +348,6 @@ void Summary::add_record(const SummaryLine& line) {
   } else {
     refuse(line, "status " + in_quotes(status));
   }
-}
-
-void Summary::mark_record(const SummaryLine& line) {
-  if (study_ == nullptr) return;
-  const auto& fact = member(line, line.json, "fact");
-  const auto record = whole_number(line, member(line, fact, "record"), "record");
-  if (record < 1 || record > study_->record_count) {
-    refuse(line, "record " + std::to_string(record) + " of " + std::to_string(study_->record_count));
-  }
-  const auto index = static_cast<std::size_t>(record);
-  if (study_->records.size() <= index) study_->records.resize(std::max(index + 1, 2 * study_->records.size()));
-  if (study_->records[index]) {
-    throw Error(line.where + ": record " + std::to_string(record) + " of " + label_of(study_->name) +
-                " was in a line before; a fact counts once: leave out the file that repeats it, or put the files "
-                "together with rometrace merge");
-  }
-  study_->records[index] = true;
-  ++selection_->lines;
 }
 
 void Summary::add_traced(const SummaryLine& line) {
@@ -479,8 +383,7 @@ Summary::Group& Summary::relation_of(const SummaryLine& line, std::size_t cells)
 
 void Summary::end_file(const SummaryReader& reader) {
   counts_.files.push_back(reader.label());
-  study_ = nullptr;
-  selection_ = nullptr;
+  coverage_->end_file();
   if (reader.torn()) {
     ++counts_.torn_lines;
     counts_.warnings.push_back(reader.label() + ": the last line is not whole and was left out: the batch is running " +
@@ -503,16 +406,8 @@ SummaryResult Summary::result() {
         (not_a_number_ == 1 ? "" : ", as in " + std::to_string(not_a_number_ - 1) + " more lines") +
         "; counted as failed (trace)");
   }
-  for (const auto& [key, study] : studies_) {
-    for (const auto& [selection, summary] : study->selections) {
-      result.selections.push_back(summary);
-      if (summary.lines < summary.selected) {
-        result.warnings.push_back(label_of(study->name) + ": " + std::to_string(summary.selected - summary.lines) +
-                                  " of " + std::to_string(summary.selected) +
-                                  " facts have no line: a batch is not finished, or a shard's file is missing");
-      }
-    }
-  }
+  result.selections = coverage_->selections();
+  for (auto& warning : coverage_->warnings()) result.warnings.push_back(std::move(warning));
   result.overall = overall_->result();
   for (const auto& [name, group] : relations_) result.relations.emplace_back(name, group->result());
   return result;

@@ -25,7 +25,7 @@ constexpr std::array kModelAndRun = {"model.weights_sha256",
                                      "run.noise.sigma",
                                      "run.noise.replace"};
 constexpr std::array kHeader = {"command", "window",         "head_window", "knockout_window", "target",
-                                "all",     "special_tokens", "only",        "answer"};
+                                "all",     "special_tokens", "only",        "answer",          "foil"};
 constexpr std::array kMayDiffer = {"run.device", "run.engine", "run.threads"};
 
 json sorted(json kinds) {
@@ -51,6 +51,9 @@ void SummarySettings::check(const SummaryLine& line) {
   }
   check_run(line);
   check_windows(line);
+  for (const auto& reading : line.readings) {
+    if (reading.of) agree("measures." + reading.measure + ".of", *reading.of, line.where);
+  }
   if (const auto* model = value_at(line.json, "model"); model != nullptr && model_.is_null()) {
     // In the order of the schema, which the parser does not keep.
     for (const auto* name : {"name", "architecture", "layers", "width", "heads", "parameters", "weights_sha256"}) {
@@ -130,7 +133,10 @@ nlohmann::ordered_json SummarySettings::run() const {
     run[name] = shared(std::string("run.") + name);
   }
   const auto precision = shared("run.precision.asked");
-  run["precision"] = precision.is_null() ? precision : nlohmann::ordered_json{{"asked", precision}};
+  run["precision"] = nullptr;
+  if (!precision.is_null()) {
+    run["precision"] = {{"asked", precision}, {"most_samples", shared("run.precision.most_samples")}};
+  }
   run["direction"] = shared("run.direction");
   run["corruption"] = {{"method", shared("run.corruption.method")},
                        {"text_sha256", shared("run.corruption.text.sha256")}};
@@ -138,7 +144,7 @@ nlohmann::ordered_json SummarySettings::run() const {
                   {"sigma", shared("run.noise.sigma")},
                   {"replace", shared("run.noise.replace")}};
   for (const auto* name :
-       {"kinds", "window", "head_window", "knockout_window", "target", "all", "special_tokens", "only"}) {
+       {"kinds", "window", "head_window", "knockout_window", "target", "all", "special_tokens", "only", "foil"}) {
     run[name] = shared(name);
   }
   return run;

@@ -130,6 +130,7 @@ TracedFact traced_fact(const SummaryLine& line) {
   fact.noising = is_noising(line);
   fact.grids = line.grids;
   for (const auto& grid : line.grids) check_grid(line, grid, fact);
+  fact.readings = line.readings;
   read_knockout(line, fact);
   if (line.grids.empty() && !fact.knockout_window) refuse(line, "no grids");
   return fact;

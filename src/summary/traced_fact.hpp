@@ -29,6 +29,7 @@ struct TracedFact {
   std::int64_t layers = 0;
   TokenRange subject;
   std::span<const SummaryGrid> grids;           ///< the line's
+  std::span<const SummaryReading> readings;     ///< the line's
   std::optional<std::int64_t> knockout_window;  ///< none: no knockout
   std::vector<KnockoutChanges> knockouts;
 

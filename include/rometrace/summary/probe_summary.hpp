@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -11,9 +12,12 @@
 #include <utility>
 #include <vector>
 
+#include "rometrace/summary/selection_summary.hpp"
 #include "rometrace/text/subject.hpp"
 
 namespace rometrace {
+
+class Coverage;
 
 /// An interval of shares, in [0, 1].
 struct Interval {
@@ -86,17 +90,29 @@ struct ProbeWordingGroup {
   ProbeGroup group;
 };
 
-/// Adds up the lines of probe results. Memory grows with relations and, up to `kMostWordings` each, their wordings, not
-/// with facts.
+/// Adds up the lines of probe results. Memory grows with relations and, up to `kMostWordings` each, their wordings,
+/// and by a bit a fact.
 class ProbeSummary {
  public:
+  ProbeSummary();
+  ~ProbeSummary();
+  ProbeSummary(ProbeSummary&&) noexcept;
+
   static constexpr std::size_t kMostWordings = 1000;
 
   /// Takes in one line: a record of schema "rometrace/probe/1" or the header of a results file of "command": "probe".
   /// `where` (file and line) opens the messages. Throws Error, and adds nothing, for a line of another kind, with
   /// fields that are missing or wrong, or that was made with another model, dtype, TF32, rule of knowing or handling of
-  /// special tokens than a line before it. The model's name, device and threads may differ.
+  /// special tokens than a line before it, or of a fact that was in a line before. The model's name, device and threads
+  /// may differ.
   void add(const nlohmann::json& line, std::string_view where);
+
+  /// The end of the file `label`, whose last line was not whole if it is `torn`.
+  void end_file(const std::string& label, bool torn);
+
+  std::vector<SelectionSummary> selections() const;
+  std::vector<std::string> warnings() const;  ///< what the reader should know, one line each
+  std::int64_t torn_lines() const { return torn_lines_; }
 
   std::int64_t records() const { return records_; }
   /// Records by status: "probed", "skipped", "failed".
@@ -130,7 +146,9 @@ class ProbeSummary {
   void keep_settings(const nlohmann::json& line, const std::string& where);
   void add_fact(const Line& line);
 
-  std::int64_t records_ = 0;
+  std::int64_t records_ = 0, torn_lines_ = 0;
+  std::unique_ptr<Coverage> coverage_;
+  std::vector<std::string> warnings_;  // of files
   std::map<std::string, std::int64_t> status_, causes_;
   std::map<std::string, Setting, std::less<>> settings_;
   nlohmann::json model_;

@@ -13,10 +13,13 @@
 
 #include "rometrace/summary/cluster_means.hpp"
 #include "rometrace/summary/roles.hpp"
+#include "rometrace/summary/selection_summary.hpp"
 #include "rometrace/summary/summary_reader.hpp"
 #include "rometrace/summary/summary_settings.hpp"
 
 namespace rometrace {
+
+class Coverage;
 
 struct SummaryConfig {
   bool by_relation = false;        ///< averages of each relation too
@@ -96,6 +99,31 @@ struct KnockoutSummary {
   std::array<Group, kKnockoutGroups.size()> groups;  ///< in their order
 };
 
+/// Averages of what lines read beside the probability of their answers: a measure, or another target's probability, by
+/// its place among them. A fact for which one of its values is no number is left out of all.
+struct ReadingSummary {
+  struct Role : ErrorBars {      ///< the errors are those of `effect`
+    std::int64_t facts = 0;      ///< facts that have the role in a row of their grid
+    std::int64_t tokens = 0;     ///< its tokens in such rows of all of them
+    std::vector<double> value;   ///< [L], of the kind "head" row-major [L, H]
+    std::vector<double> effect;  ///< value less the same fact's low; in noising, high less value
+  };
+  struct Kind {
+    std::string kind;
+    std::int64_t window = 0;
+    std::int64_t heads = 0;  ///< H of the kind "head"; 0 for the others
+    std::array<Role, kRoles.size()> roles;
+  };
+
+  std::string measure;                ///< empty: another target
+  std::optional<std::string> target;  ///< the other target's text, where it is that of all facts
+  std::optional<std::string> of;      ///< what "normalised" is of
+  std::int64_t facts = 0;
+  std::int64_t not_numbers = 0;  ///< facts left out
+  Estimate high, low, total_effect;
+  std::vector<Kind> kinds;
+};
+
 /// Averages over some facts. Probabilities are fractions.
 struct GroupSummary {
   std::int64_t facts = 0;
@@ -104,15 +132,9 @@ struct GroupSummary {
   std::vector<KindSummary> kinds;
   std::vector<GapSummary> gaps;             ///< mlp, attn, as far as they were severed
   std::optional<KnockoutSummary> knockout;  ///< where there was one
+  std::vector<ReadingSummary> measures, other_targets;
 
   const KindSummary* find(std::string_view kind) const;  ///< null if there is none
-};
-
-/// A facts file's part in the lines.
-struct SelectionSummary {
-  nlohmann::ordered_json facts;  ///< the header's "facts": files, records, selection, selected
-  std::int64_t selected = 0;
-  std::int64_t lines = 0;  ///< found of those selected
 };
 
 struct SummaryResult {
@@ -151,12 +173,9 @@ class Summary {
 
  private:
   class Group;
-  struct Study;
 
-  void add_header(const SummaryLine& line);
   void add_record(const SummaryLine& line);
   void add_traced(const SummaryLine& line);
-  void mark_record(const SummaryLine& line);
   Group& relation_of(const SummaryLine& line, std::size_t cells);
 
   SummaryConfig config_;
@@ -164,9 +183,7 @@ class Summary {
   PoissonWeights weights_;
   std::unique_ptr<Group> overall_;
   std::map<std::string, std::unique_ptr<Group>> relations_;
-  std::map<std::string, std::unique_ptr<Study>> studies_;  // by facts files
-  Study* study_ = nullptr;                                 // of the lines at hand; null for lines without a header
-  SelectionSummary* selection_ = nullptr;
+  std::unique_ptr<Coverage> coverage_;
   SummaryResult counts_;  // all but the averages
   std::int64_t not_a_number_ = 0;
   std::string first_not_a_number_;

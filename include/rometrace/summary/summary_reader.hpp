@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <stop_token>
@@ -28,6 +29,16 @@ struct SummaryGrid {
   std::int64_t cells() const { return layers * std::max<std::int64_t>(1, heads); }  ///< of a row
 };
 
+/// What a line reads beside the probability of its answer: a measure, or another target's probability.
+struct SummaryReading {
+  std::string measure;                                     ///< "rank", "kl", ...; empty: another target
+  std::optional<std::string> target;                       ///< the other target's text
+  std::optional<std::string> of;                           ///< what "normalised" is of
+  double high = std::numeric_limits<double>::quiet_NaN();  ///< clean
+  double low = high;                                       ///< corrupted; both NaN for null
+  std::vector<SummaryGrid> grids;  ///< windows and positions are those of the line's grids of the same kinds
+};
+
 /// One line of a results file.
 struct SummaryLine {
   enum class Type {
@@ -38,8 +49,9 @@ struct SummaryLine {
 
   Type type = Type::kTrace;
   nlohmann::json json;  ///< all but grids, measures, other_targets, token_bytes and token_ids: most of a line
-  std::vector<SummaryGrid> grids;  ///< in the order of the line; their other fields are not kept
-  std::string where;               ///< "results.jsonl, line 3", for messages
+  std::vector<SummaryGrid> grids;        ///< in the order of the line; their other fields are not kept
+  std::vector<SummaryReading> readings;  ///< measures and other targets, in the order of the line
+  std::string where;                     ///< "results.jsonl, line 3", for messages
 };
 
 /// A line that is not a JSON object.

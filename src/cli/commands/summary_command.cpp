@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <system_error>
@@ -119,16 +120,17 @@ Averages average(const SummaryOptions& options, const std::stop_token& stop) {
         *probe ? probes.add(line.json, line.where) : traces.add(line);
       },
       [&](const SummaryReader& reader) {
-        if (!probe.value_or(false)) {
+        if (probe.value_or(false)) {
+          probes.end_file(reader.label(), reader.torn());
+        } else {
           traces.end_file(reader);
-        } else if (reader.torn()) {
-          averages.warnings.push_back(reader.label() + ": an unfinished line at the end was left out");
         }
       });
   if (probe.value_or(false)) {
     averages.json = to_json(probes, options.files);
-    averages.render = [probes = std::move(probes)](const TerminalStyle& style) {
-      return render_probe_summary(probes, style);
+    averages.warnings = probes.warnings();
+    averages.render = [probes = std::make_shared<ProbeSummary>(std::move(probes))](const TerminalStyle& style) {
+      return render_probe_summary(*probes, style);
     };
   } else {
     auto result = traces.result();
