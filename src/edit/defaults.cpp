@@ -58,7 +58,9 @@ EditDefaults edit_defaults(const DecoderConfig& config, EditMethod method) {
   if (config.width < kNarrow) {
     value.steps = std::max<std::int64_t>(value.steps, 25);
     value.decay = std::min(value.decay, 0.001);
+    value.clamp = 16;
     defaults.lambda = 100;
+    if (!memit) defaults.layers = {at_depth(1, 4, L)};
   }
   return defaults;
 }
