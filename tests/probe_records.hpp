@@ -38,7 +38,7 @@ inline ProbeRecord probe_record(const std::string& relation, const std::vector<s
     wording.answer_probability = 0.5;
     record.result.wordings.push_back(wording);
   }
-  record.model = {"demo", "GPT2LMHeadModel", 3, 4, 2, 1234, std::string(64, '0')};
+  record.model = {"demo", "GPT2LMHeadModel", 3, 4, 2, 1234, std::string(64, '0'), {}};
   record.run.seconds = 0.25;
   return record;
 }

@@ -13,6 +13,7 @@
 
 #include "cli/commands/batch_command.hpp"
 #include "cli/commands/calibrate_command.hpp"
+#include "cli/commands/edit_files_command.hpp"
 #include "cli/commands/fetch_command.hpp"
 #include "cli/commands/models_command.hpp"
 #include "cli/commands/self_check_command.hpp"
@@ -57,6 +58,12 @@ int run(const MergeOptions& options, const std::stop_token& stop) {
 int run(const CalibrateOptions& options, const std::stop_token& stop) {
   spdlog::set_level(log_level(options.trace));
   return run_calibrate(options, stop);
+}
+
+int run(const EditOptions& options, const std::stop_token& stop) {
+  spdlog::set_level(log_level(options.trace));
+  if (options.show) return show_edit_file(*options.show, stop);
+  return write_edited_model(options.trace, options.write.value(), stop);
 }
 
 int run(const FetchModelsOptions& options, const std::stop_token& stop) {

@@ -14,6 +14,7 @@
 #include "cli/machine/free_memory.hpp"
 #include "cli/options/option_values.hpp"
 #include "cli/window_note.hpp"
+#include "report/edits_text.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/facts/facts.hpp"
 #include "rometrace/hub/cache.hpp"
@@ -127,8 +128,19 @@ NamedFolder locate_model(const Options& options, const std::stop_token& stop) {
   return {"rometrace-demo", share_dir() / "demo"};
 }
 
+EditStack read_edits(const Options& options) {
+  std::vector<std::filesystem::path> paths;
+  for (const auto& file : options.edits) {
+    if (file.empty()) throw Error("--edit is empty; expected a file");
+    paths.emplace_back(file);
+  }
+  auto edits = named("--edit", [&] { return EditStack::read(paths); });
+  for (const auto& note : edits.notes()) spdlog::info("--edit: {}", note);
+  return edits;
+}
+
 std::shared_ptr<const Decoder> load_model(const Options& options, const std::filesystem::path& folder,
-                                          const std::stop_token& stop) {
+                                          const EditStack& edits, const std::stop_token& stop) {
   const auto device = parse_device(options.device);
   const Stopwatch loading;
   set_precision(options);
@@ -140,8 +152,10 @@ std::shared_ptr<const Decoder> load_model(const Options& options, const std::fil
   } else if (options.memory) {
     spdlog::warn("--memory does not bound the weights of --engine gradient, which needs all layers at once");
   }
+  load.changes = edits.changes();
   auto model = Decoder::load(folder, load);
   for (const auto& remark : model->config().remarks) spdlog::warn("{}", remark);
+  if (!edits.empty()) spdlog::info("the model is {}", edits_text(to_json(model_record({}, *model, edits))));
   spdlog::debug("{}: {} parameters loaded in {:.2f} s", folder.string(), model->parameter_count(), loading.seconds());
   if (model->streamed()) {
     spdlog::info("the weights, {}, do not fit in {}: each layer is read from the files when it is used",
@@ -188,7 +202,7 @@ std::int64_t memory_for_rows(const Options& options, const Decoder& model, std::
   return std::min(half, std::max(RunControl().memory, least));
 }
 
-ModelRecord model_record(const std::string& name, const Decoder& model) {
+ModelRecord model_record(const std::string& name, const Decoder& model, const EditStack& edits) {
   ModelRecord record;
   record.name = name;
   record.architecture = model.config().architecture;
@@ -196,6 +210,7 @@ ModelRecord model_record(const std::string& name, const Decoder& model) {
   record.width = model.config().width;
   record.heads = model.config().heads;
   record.parameters = model.parameter_count();
+  record.edits = edits.marks();
   return record;
 }
 
@@ -312,8 +327,9 @@ std::vector<Token> encode_option(const Tokenizer& tokenizer, const std::string& 
   return named(option, [&] { return encode_answer(tokenizer, text); });
 }
 
-WeightsHash::WeightsHash(const Decoder& model, const std::stop_token& stop)
-    : relay_(stop, [this] { source_.request_stop(); }),
+WeightsHash::WeightsHash(const Decoder& model, const EditStack& edits, const std::stop_token& stop)
+    : edits_(edits),
+      relay_(stop, [this] { source_.request_stop(); }),
       result_(std::async(std::launch::async, [this, files = model.weight_files(), token = source_.get_token()] {
         // A thread's first allocation sets up its part of the allocator, which must not meet memory that has run out.
         const auto first = std::make_unique<std::string>(std::size_t{256}, ' ');
@@ -321,6 +337,12 @@ WeightsHash::WeightsHash(const Decoder& model, const std::stop_token& stop)
         return weights_sha256(files, token);
       })) {
   ready_.wait();
+}
+
+std::string WeightsHash::get() {
+  auto hash = result_.get();
+  named("--edit", [&] { edits_.check_weights(hash); });
+  return hash;
 }
 
 }  // namespace rometrace::cli

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "cli/options/options.hpp"
+#include "rometrace/edit/edit_stack.hpp"
 #include "rometrace/model/decoder.hpp"
 #include "rometrace/report/json.hpp"
 #include "rometrace/text/tokenizer.hpp"
@@ -30,10 +31,14 @@ struct NamedFolder {
 /// in the cache. Throws Error, Interrupted.
 NamedFolder locate_model(const Options& options, const std::stop_token& stop);
 
-/// Loads it in the dtype and on the device of the options; layers are streamed where all weights would take more than
-/// `--memory`, or what is free, allows (said on stderr). `stop` as in LoadOptions. Throws Error, Interrupted.
+/// The edit files of `--edit`; says on stderr what a user should know of how they go together. Throws Error.
+EditStack read_edits(const Options& options);
+
+/// Loads the model in the dtype and on the device of the options, with the edits, whose tensors are checked; layers are
+/// streamed where all weights would take more than `--memory`, or what is free, allows (said on stderr). `stop` as in
+/// LoadOptions. Throws Error, Interrupted.
 std::shared_ptr<const Decoder> load_model(const Options& options, const std::filesystem::path& folder,
-                                          const std::stop_token& stop);
+                                          const EditStack& edits, const std::stop_token& stop);
 
 /// Says on stderr if a window that was not given is too wide for the model, as window_note() has it.
 void say_window_note(const Options& options, const Decoder& model);
@@ -49,7 +54,7 @@ void say_length_note(const Decoder& model, std::int64_t tokens);
 std::int64_t memory_for_rows(const Options& options, const Decoder& model, std::int64_t least);
 
 /// What results record of the model, without the fingerprint of its weights.
-ModelRecord model_record(const std::string& name, const Decoder& model);
+ModelRecord model_record(const std::string& name, const Decoder& model, const EditStack& edits);
 
 /// What results record of the run, without its seconds.
 RunRecord run_record(const Options& options, const Decoder& model);
@@ -87,17 +92,21 @@ std::int32_t one_token(const Tokenizer& tokenizer, const std::string& option, co
 /// The tokens of an option's value; errors name the option.
 std::vector<Token> encode_option(const Tokenizer& tokenizer, const std::string& option, const std::string& text);
 
-/// The SHA-256 of a model's weights, computed beside other work. Gives up when it is destroyed, or on a stop.
+/// The SHA-256 of a model's weights, computed beside other work, which its edits must be for. Gives up when it is
+/// destroyed, or on a stop. `edits` is kept by reference.
 class WeightsHash {
  public:
-  WeightsHash(const Decoder& model, const std::stop_token& stop);
+  WeightsHash(const Decoder& model, const EditStack& edits, const std::stop_token& stop);
   ~WeightsHash() { source_.request_stop(); }
   WeightsHash(const WeightsHash&) = delete;
   WeightsHash& operator=(const WeightsHash&) = delete;
 
-  std::string get() { return result_.get(); }  ///< waits; to be called once. Throws Error, Interrupted
+  /// Waits; to be called once, before anything is written. Throws Error, also where an edit is of other weights;
+  /// Interrupted.
+  std::string get();
 
  private:
+  const EditStack& edits_;
   std::stop_source source_;
   std::stop_callback<std::function<void()>> relay_;
   std::latch ready_{1};

@@ -380,6 +380,7 @@ struct Checkpoint::Impl {
   std::map<std::string, std::string, std::less<>> absent;  // tensors of the index that are in no shard: their shards
   std::vector<fs::path> files;
   std::stop_token stop;
+  bool is_safetensors = true;
 };
 
 Checkpoint Checkpoint::open(const fs::path& folder, std::stop_token stop) {
@@ -387,6 +388,7 @@ Checkpoint Checkpoint::open(const fs::path& folder, std::stop_token stop) {
   impl->stop = std::move(stop);
   // The order in which transformers looks for them.
   for (const Layout& layout : {kSafetensors, kTorch}) {
+    impl->is_safetensors = layout.open == kSafetensors.open;
     if (has_entry(folder, layout.single_file)) {
       impl->add(folder / layout.single_file, layout);
       impl->unwrap();
@@ -506,8 +508,16 @@ std::vector<std::string> Checkpoint::sha256(std::string_view name, const std::ve
   return digests;
 }
 
-std::string Checkpoint::dtype(std::string_view name) const {
-  return impl_->find(name).tensor->dtype;
+const TensorView& Checkpoint::stored(std::string_view name) const {
+  return *impl_->find(name).tensor;
+}
+
+const fs::path& Checkpoint::file_of(std::string_view name) const {
+  return impl_->find(name).file->path();
+}
+
+at::ScalarType Checkpoint::type(std::string_view name) const {
+  return *floating_type(impl_->find(name, stored(name).shape).tensor->dtype);
 }
 
 std::vector<std::string> Checkpoint::names() const {
@@ -518,6 +528,10 @@ std::vector<std::string> Checkpoint::names() const {
 
 const std::vector<fs::path>& Checkpoint::files() const {
   return impl_->files;
+}
+
+bool Checkpoint::is_safetensors() const {
+  return impl_->is_safetensors;
 }
 
 }  // namespace rometrace

@@ -106,7 +106,7 @@ ChangedMatrix apply_change(const Checkpoint& checkpoint, const MatrixChange& cha
   }
   if (!std::isfinite(difference)) {
     throw Error(where_of(change) + ": an element of the edited matrix is not finite in the file's dtype, " +
-                checkpoint.dtype(place.tensor) + "; expected a smaller change, or weights of a wider dtype");
+                checkpoint.stored(place.tensor).dtype + "; expected a smaller change, or weights of a wider dtype");
   }
   result.original_norm = std::sqrt(original);
   result.change_norm = std::sqrt(difference);

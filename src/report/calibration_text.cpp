@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "report/display_text.hpp"
+#include "report/edits_text.hpp"
 #include "report/finding.hpp"
 #include "report/palette.hpp"
 #include "report/table_text.hpp"
@@ -62,9 +63,11 @@ class CalibrationText {
   std::string settings() const {
     const auto& batch = calibration_.batch;
     const auto& trace = batch.options.trace;
-    return sentence("model " + shown(batch.model.name) + ", draws " + std::to_string(trace.samples) + ", seed " +
-                    std::to_string(trace.corruption.seed) + ", " + batch.run.dtype + ", sigma = factor x " +
-                    probability(calibration_.subjects_std) + " (standard deviation of the subjects' embeddings)");
+    const auto edits = edits_text(to_json(batch.model));
+    return sentence("model " + shown(batch.model.name) + (edits.empty() ? "" : " (" + edits + ")") + ", draws " +
+                    std::to_string(trace.samples) + ", seed " + std::to_string(trace.corruption.seed) + ", " +
+                    batch.run.dtype + ", sigma = factor x " + probability(calibration_.subjects_std) +
+                    " (standard deviation of the subjects' embeddings)");
   }
 
   std::string effects() const {

@@ -104,15 +104,6 @@ Json wording_group_json(const ProbeWordingGroup& wording) {
   return json;
 }
 
-/// The parts that the schema of a line names, in its order; sorting parsers lose it.
-Json summary_model_json(const nlohmann::json& model) {
-  Json json;
-  for (const auto* name : {"name", "architecture", "layers", "width", "heads", "parameters", "weights_sha256"}) {
-    if (const auto value = model.find(name); value != model.end()) json[name] = *value;
-  }
-  return json;
-}
-
 }  // namespace
 
 Json to_json(const KnownRule& rule) {
@@ -144,7 +135,7 @@ Json to_json(const ProbeRecord& record) {
 Json to_json(const ProbeSummary& summary, const std::vector<std::string>& files) {
   Json json = {{"schema", "rometrace/probe-summary/1"}, {"rometrace", kVersion}, {"files", Json::array()}};
   for (const auto& file : files) json["files"].push_back(to_valid_utf8(file));
-  json["model"] = summary.model().is_object() ? summary_model_json(summary.model()) : Json(nullptr);
+  json["model"] = summary.model();
   json["run"] = {{"dtype", summary.setting("run.dtype")}, {"tf32", summary.setting("run.tf32")}};
   json["known_by"] = summary.setting("known_by.rule");
   json["facts"] = to_json(summary.selections());

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "report/display_text.hpp"
+#include "report/edits_text.hpp"
 #include "report/table_text.hpp"
 
 namespace rometrace {
@@ -116,6 +117,7 @@ std::string introduction(const ProbeSummary& summary, const Table& table, const 
   if (rule.is_string()) text += " Known by " + rule.get<std::string>() + ", over all wordings of a fact.";
   const auto few = summary.overall().facts.too_few_wordings;
   if (few > 0) text += " " + plural(few, "fact") + " with too few wordings for that: only \"said\" counts them.";
+  if (const auto edits = edits_text(summary.model()); !edits.empty()) text += " The model is " + edits + ".";
   text += " In percent, with Wilson's 95 % intervals.";
   return table.prose(display(text, display_style).text);
 }

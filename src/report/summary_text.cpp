@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "report/display_text.hpp"
+#include "report/edits_text.hpp"
 #include "report/finding.hpp"
 #include "report/palette.hpp"
 #include "report/table_text.hpp"
@@ -86,7 +87,8 @@ class SummaryText {
     const auto& run = summary_.run;
     std::string text;
     if (!summary_.model.is_null() && summary_.model.contains("name")) {
-      text = "model " + text_of(summary_.model["name"]) + ", ";
+      const auto edits = edits_text(summary_.model);
+      text = "model " + text_of(summary_.model["name"]) + (edits.empty() ? "" : " (" + edits + ")") + ", ";
     }
     return sentence(text + corruption() + ", " + draws() + ", seed " + text_of(run["seed"]) + ", " +
                     text_of(run["dtype"]) + (is_noising() ? ", noising (corrupted values in the clean run)" : "") +

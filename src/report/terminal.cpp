@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "report/display_text.hpp"
+#include "report/edits_text.hpp"
 #include "report/finding.hpp"
 #include "report/palette.hpp"
 #include "report/progress_words.hpp"
@@ -119,6 +120,7 @@ class HeatMaps {
     if (is_approximate(record_.run)) {
       text += " These scores are an approximation (attribution patching); --engine sweep computes them.";
     }
+    if (const auto edits = edits_text(to_json(record_.model)); !edits.empty()) text += " The model is " + edits + ".";
     return wrap(text, style_.columns);
   }
 

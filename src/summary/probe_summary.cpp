@@ -14,9 +14,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::array kAgree = {"model.weights_sha256", "model.layers",  "model.width",
-                               "model.heads",          "run.dtype",     "run.tf32",
-                               "known_by.rule",        "special_tokens"};
+constexpr std::array kAgree = {"run.dtype", "run.tf32", "known_by.rule", "special_tokens"};
 
 /// Reads the fields of one line; messages begin with where it stands.
 struct Reader {
@@ -192,6 +190,7 @@ void ProbeSummary::add(const json& line, std::string_view where_view) {
     if (read.text(line, "command") != "probe") {
       read.refuse("command", &line["command"], "\"probe\"; results of probes and traces are summarised apart");
     }
+    model_.check(line, where);
     refuse_other_settings(line, where);
     coverage_->begin(line, where);
     keep_settings(line, where);
@@ -201,6 +200,7 @@ void ProbeSummary::add(const json& line, std::string_view where_view) {
     read.refuse("schema", &line["schema"], "\"rometrace/probe/1\"; give results that --probe wrote");
   }
   const Line record(line, read);
+  model_.check(line, where);
   refuse_other_settings(line, where);
   coverage_->add(line, where);
   keep_settings(line, where);
@@ -232,7 +232,6 @@ void ProbeSummary::keep_settings(const json& line, const std::string& where) {
   for (const std::string_view path : kAgree) {
     if (const auto* value = value_at(line, path)) settings_.try_emplace(std::string(path), Setting{*value, where});
   }
-  if (const auto* model = value_at(line, "model"); model != nullptr && model_.is_null()) model_ = *model;
 }
 
 void ProbeSummary::add_fact(const Line& line) {

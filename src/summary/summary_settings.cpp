@@ -14,16 +14,8 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::array kModelAndRun = {"model.weights_sha256",
-                                     "model.layers",
-                                     "model.width",
-                                     "model.heads",
-                                     "run.dtype",
-                                     "run.tf32",
-                                     "run.seed",
-                                     "run.corruption.text.sha256",
-                                     "run.noise.sigma",
-                                     "run.noise.replace"};
+constexpr std::array kRun = {"run.dtype",      "run.tf32",        "run.seed",         "run.corruption.text.sha256",
+                             "run.noise.sigma", "run.noise.replace"};
 constexpr std::array kHeader = {"command", "window",         "head_window", "knockout_window", "target",
                                 "all",     "special_tokens", "only",        "answer",          "foil"};
 constexpr std::array kMayDiffer = {"run.device", "run.engine", "run.threads"};
@@ -36,7 +28,8 @@ json sorted(json kinds) {
 }  // namespace
 
 void SummarySettings::check(const SummaryLine& line) {
-  for (const auto* name : kModelAndRun) {
+  model_.check(line.json, line.where);
+  for (const auto* name : kRun) {
     if (const auto* value = value_at(line.json, name)) agree(name, *value, line.where);
   }
   for (const auto* name : kMayDiffer) {
@@ -53,12 +46,6 @@ void SummarySettings::check(const SummaryLine& line) {
   check_windows(line);
   for (const auto& reading : line.readings) {
     if (reading.of) agree("measures." + reading.measure + ".of", *reading.of, line.where);
-  }
-  if (const auto* model = value_at(line.json, "model"); model != nullptr && model_.is_null()) {
-    // In the order of the schema, which the parser does not keep.
-    for (const auto* name : {"name", "architecture", "layers", "width", "heads", "parameters", "weights_sha256"}) {
-      if (const auto* value = value_at(*model, name)) model_[name] = *value;
-    }
   }
 }
 

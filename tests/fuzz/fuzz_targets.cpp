@@ -12,6 +12,7 @@
 #include <variant>
 #include <vector>
 
+#include "edit/edit_record.hpp"
 #include "facts/fact_record.hpp"
 #include "facts/facts_reader.hpp"
 #include "files.hpp"
@@ -204,6 +205,26 @@ void facts(Bytes data) {
       check_facts(read, need);
     });
   }
+}
+
+void edit_file(Bytes data) {
+  allow_refusal([&] {
+    const EditRecord read = read_edit_record(data, "miles.edit");
+    const std::size_t rank = read.details.requests.size();
+    if (rank == 0 || read.matrices.empty()) break_contract("an edit of nothing");
+    std::vector<TensorView> factors;
+    for (const auto& matrix : read.matrices) {
+      for (const auto* factor : {&matrix.u, &matrix.r}) {
+        const auto& shape = factor->shape;
+        if (shape.size() != 2 || shape[0] != static_cast<std::int64_t>(rank)) break_contract("u or r of another rank");
+        if (factor->bytes.size() != rank * static_cast<std::size_t>(shape[1]) * sizeof(float)) {
+          break_contract("u or r of another size");
+        }
+        factors.push_back(*factor);
+      }
+    }
+    check_tensors(factors, data);
+  });
 }
 
 void config(Bytes data) {

@@ -23,13 +23,14 @@ void tokenizer_config(std::span<const std::byte> data);
 void sentencepiece(std::span<const std::byte> data);
 void facts(std::span<const std::byte> data);  ///< JSON, JSON Lines and CSV are told by their content
 void config(std::span<const std::byte> data);
+void edit_file(std::span<const std::byte> data);
 
 struct Target {
   const char* name;  ///< and the folder of its corpus
   void (*run)(std::span<const std::byte> data);
 };
 
-inline constexpr std::array<Target, 7> kTargets{{
+inline constexpr std::array<Target, 8> kTargets{{
     {"safetensors", safetensors},
     {"torch_file", torch_file},
     {"tokenizer", tokenizer},
@@ -37,6 +38,7 @@ inline constexpr std::array<Target, 7> kTargets{{
     {"sentencepiece", sentencepiece},
     {"facts", facts},
     {"config", config},
+    {"edit_file", edit_file},
 }};
 
 }  // namespace rometrace::fuzzing

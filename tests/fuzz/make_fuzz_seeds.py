@@ -162,6 +162,27 @@ def seeds_of_config():
     yield "other_names", json.dumps(other | {"max_position_embeddings": 16, "architectures": CONFIG["architectures"]}).encode()
 
 
+def seeds_of_edit_file():
+    """Edits of one matrix and of two, with all fields and with those that may be null."""
+    digest = "0123456789abcdef" * 4
+    model = {"name": "m", "architecture": "GPT2LMHeadModel", "layers": 2, "width": 2, "heads": 1, "parameters": 99}
+    request = {"prompt": "Miles plays", "subject": "Miles", "objects": {"new": " guitar", "old": None}}
+    record = {"schema": "rometrace/edit/1", "rometrace": "0.1.0", "method": "r-rome", "templates": [], "seed": None}
+    record |= {"hyperparameters": {}, "moment": None, "model": model | {"weights_sha256": digest}, "made_on": []}
+    whole = {"templates": ["{}", "The {}"], "seed": 1, "hyperparameters": {"steps": 20, "rate": 0.5}, "made_on": [digest]}
+    whole |= {"moment": {"name": "text", "sha256": digest, "tokens": 9}, "method": "memit"}
+    for name, more, n, layers in [("one", {}, 1, 1), ("two", whole, 2, 2)]:
+        matrices, tensors = [], {}
+        for layer in range(layers):
+            tensor = f"h.{layer}.mlp.c_proj.weight"
+            norms = {"change_norm": 0.5, "original_norm": 2}
+            matrices.append({"tensor": tensor, "layer": layer, "sha256_before": digest, "sha256_after": digest} | norms)
+            tensors |= {f"{tensor}.u": torch.ones(n, 4), f"{tensor}.r": torch.ones(n, 2)}
+        edit = record | more | {"requests": [request] * n, "matrices": matrices}
+        yield name, safetensors.torch.save(tensors, {"rometrace": json.dumps(edit)})
+    yield "no_record", safetensors.torch.save({"h.0.mlp.c_proj.weight.u": torch.ones(1, 4)}, {"format": "pt"})
+
+
 TARGETS = {
     "safetensors": seeds_of_safetensors,
     "torch_file": seeds_of_torch_file,
@@ -170,6 +191,7 @@ TARGETS = {
     "sentencepiece": seeds_of_sentencepiece,
     "facts": seeds_of_facts,
     "config": seeds_of_config,
+    "edit_file": seeds_of_edit_file,
 }
 
 if __name__ == "__main__":

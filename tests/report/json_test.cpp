@@ -46,7 +46,7 @@ TraceRecord example() {
   record.texts.prompt = {"A", "\xC3"};
   record.texts.answer = "\xA9";
   record.texts.prediction = " trumpet";
-  record.model = {"demo", "GPT2LMHeadModel", 3, 4, 2, 1234, "00ff"};
+  record.model = {"demo", "GPT2LMHeadModel", 3, 4, 2, 1234, "00ff", {}};
   record.run.seconds = 1.5;
   return record;
 }
@@ -82,6 +82,16 @@ TEST_CASE("a traced record is this line") {
           R"("grids":{"state":{"window":1,"positions":[0,1],"scores":[[0.125,0.25,0.5],[0.375,0.0,1.0]],)"
           R"("indirect_effect":[[0.0,0.125,0.375],[0.25,-0.125,0.875]],)"
           R"("standard_error":[[0.0,0.5,0.25],[0.0,0.0,0.0]]}}})");
+}
+
+TEST_CASE("the edits of a model stand behind the rest of it, in order, and only where there are some") {
+  auto record = example();
+  CHECK(!to_json(record)["model"].contains("edits"));
+  record.model.edits = {{"0a", "r-rome", {5}, 1}, {"0b", "memit", {3, 4}, 100}};
+  CHECK(to_json(record)["model"].dump() ==
+        R"({"name":"demo","architecture":"GPT2LMHeadModel","layers":3,"width":4,"heads":2,"parameters":1234,)"
+        R"("weights_sha256":"00ff","edits":[{"sha256":"0a","method":"r-rome","layers":[5],"requests":1},)"
+        R"({"sha256":"0b","method":"memit","layers":[3,4],"requests":100}]})");
 }
 
 TEST_CASE("grids are named by kind, in the order of the trace") {

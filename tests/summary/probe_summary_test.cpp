@@ -171,6 +171,8 @@ TEST_CASE("a header's settings count, and lines of other settings are refused wi
         "results "
         "of different settings apart");
   CHECK(refusal(with(line, "/model/weights_sha256", std::string(64, '1'))) == Contains("model.weights_sha256 is"));
+  CHECK(refusal(with(line, "/model/edits", json::array({"a"}))) ==
+        Contains("model.edits is [\"a\"]; expected nothing as in probe.jsonl, line 1; summarise"));
   CHECK(refusal(with(line, "/run/dtype", "bfloat16")) == Contains("run.dtype is"));
   CHECK(refusal(with(header, "/special_tokens", true)) == Contains("special_tokens is true; expected false"));
   CHECK(refusal(with(header, "/command", "trace")) == Contains("command is \"trace\"; expected \"probe\""));

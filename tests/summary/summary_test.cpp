@@ -120,6 +120,8 @@ TEST_CASE("another setting is refused with field, values and places") {
   const std::vector<std::tuple<std::string, Json, std::string>> changes = {
       {"/model/weights_sha256", "11", R"(model.weights_sha256 is "11"; expected "00ff")"},
       {"/model/heads", 4, "model.heads is 4; expected 2"},
+      {"/model/edits", Json::array({"a"}), R"(model.edits is ["a"]; expected nothing)"},
+      {"/model/of_a_later_version", 1, "model.of_a_later_version is 1; expected nothing"},
       {"/run/dtype", "float64", R"(run.dtype is "float64"; expected "float32")"},
       {"/run/seed", 2, "run.seed is 2; expected 1"},
       {"/run/samples", 11, "run.samples is 11; expected 10"},
@@ -134,6 +136,14 @@ TEST_CASE("another setting is refused with field, values and places") {
     CHECK(message == Contains("b.jsonl, line 1: " + expected + " as in "));
     CHECK(message == Contains("a.jsonl, line 1; summarise"));
   }
+}
+
+TEST_CASE("a line of the original is refused among those of an edited model, whose edits are told") {
+  const Json edits = Json::array({{{"sha256", "0a"}, {"method", "rome"}, {"layers", {5}}, {"requests", 1}}});
+  const auto edited = changed(traced_line(1), "/model/edits", edits);
+  CHECK(refusal({{edited, traced_line(2)}}) == Contains("a.jsonl, line 2: model.edits is nothing; expected [{"));
+  const auto result = summarise({{edited, changed(traced_line(2), "/model/edits", edits)}});
+  CHECK(result.model["edits"] == edits);
 }
 
 TEST_CASE("a header's settings are compared with headers and with lines") {

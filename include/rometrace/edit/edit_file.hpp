@@ -9,12 +9,11 @@
 #include <string>
 #include <vector>
 
+#include "rometrace/edit/edit_details.hpp"
 #include "rometrace/model/matrix_change.hpp"
 #include "rometrace/model/model_record.hpp"
 
 namespace rometrace {
-
-inline constexpr const char* kEditSchema = "rometrace/edit/1";
 
 /// A matrix that an edit changes.
 struct EditedMatrix {
@@ -22,24 +21,9 @@ struct EditedMatrix {
   double change_norm = 0, original_norm = 0;  ///< as ChangedMatrix has them
 };
 
-/// The text whose tokens' keys the second moment is of.
-struct EditMoment {
-  std::string name;    ///< of the text, without its folder
-  std::string sha256;  ///< of its bytes
-  std::int64_t tokens = 0;
-};
-
-/// An edit of a model: n facts rewritten by a change of rank n in each of some matrices, and how that came about.
-struct Edit {
-  std::string method;                  ///< "rome", "r-rome", "memit"
-  std::vector<std::string> templates;  ///< each with {} where the prompt stands
-  std::optional<std::uint64_t> seed;   ///< of the generator that made them; none: they were given
-  nlohmann::ordered_json hyperparameters = nlohmann::ordered_json::object();
-  std::optional<EditMoment> moment;  ///< none: the edit was made without it
-  ModelRecord model;                 ///< with weights_sha256, without edits
-  std::vector<std::string> made_on;  ///< SHA-256 of the edit files that the model had when this one was made
-  nlohmann::ordered_json requests = nlohmann::ordered_json::array();  ///< [n] objects: prompt, subject, objects, ...
-  std::vector<EditedMatrix> matrices;                                 ///< at least one, each of another tensor
+/// An edit of a model: n facts rewritten by a change of rank n in each of some matrices.
+struct Edit : EditDetails {
+  std::vector<EditedMatrix> matrices;  ///< at least one, each of another tensor
 };
 
 /// The edit's record, schema "rometrace/edit/1" (share/rometrace/schema/edit-1.schema.json): all but u and r.

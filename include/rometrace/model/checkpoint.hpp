@@ -10,6 +10,8 @@
 #include <string_view>
 #include <vector>
 
+#include "rometrace/model/weight_file.hpp"
+
 namespace rometrace {
 
 /// The named tensors of a model folder: model.safetensors, else model.safetensors.index.json with its shards, else
@@ -62,7 +64,11 @@ class Checkpoint {
   /// tensor() does.
   std::vector<std::string> sha256(std::string_view name, const std::vector<std::int64_t>& shape) const;
 
-  std::string dtype(std::string_view name) const;  ///< of the file, by safetensors' name: "F32"
+  /// A tensor as it stands in its file, by the file's name for it and without what is laid over it. Throws Error where
+  /// it is missing. Lives as long as a checkpoint of these files.
+  const TensorView& stored(std::string_view name) const;
+  const std::filesystem::path& file_of(std::string_view name) const;  ///< likewise the file that holds it
+  at::ScalarType type(std::string_view name) const;  ///< of its elements there; throws Error if they are no floats
 
   /// Throws InputLost if the file of the tensor `name` has become shorter.
   void check_whole(std::string_view name) const;
@@ -80,6 +86,7 @@ class Checkpoint {
 
   std::vector<std::string> names() const;                   ///< sorted
   const std::vector<std::filesystem::path>& files() const;  ///< the weight files, sorted by name
+  bool is_safetensors() const;                              ///< or else PyTorch's files
 
  private:
   struct Impl;

@@ -56,6 +56,7 @@ struct SelfCheck {
   /// Of the facts file that is to be the paper's; none: no file is at hand.
   std::optional<std::vector<std::string>> subjects;
   CheckedEngines engines = {};
+  bool edited = false;  ///< the model is not that of its files: it is not compared with what is published
 };
 
 /// Runs the laws that hold for every decoder whatever its weights (without noise every cell has the clean score; the

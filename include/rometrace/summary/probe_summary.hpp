@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "rometrace/summary/model_setting.hpp"
 #include "rometrace/summary/selection_summary.hpp"
 #include "rometrace/text/subject.hpp"
 
@@ -120,7 +121,7 @@ class ProbeSummary {
   const std::map<std::string, std::int64_t>& causes() const { return causes_; }
 
   /// The model of the first line that has one; null if none has.
-  const nlohmann::json& model() const { return model_; }
+  const nlohmann::ordered_json& model() const { return model_.model(); }
   /// A setting that must agree, by its path in a line ("run.dtype", "known_by.rule"); null if no line has it.
   nlohmann::json setting(std::string_view path) const;
 
@@ -151,7 +152,7 @@ class ProbeSummary {
   std::vector<std::string> warnings_;  // of files
   std::map<std::string, std::int64_t> status_, causes_;
   std::map<std::string, Setting, std::less<>> settings_;
-  nlohmann::json model_;
+  ModelSetting model_;
   ProbeRelation overall_;
   std::map<std::string, Relation> relations_;
 };

@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "rometrace/summary/model_setting.hpp"
 #include "rometrace/summary/summary_reader.hpp"
 
 namespace rometrace {
@@ -13,7 +14,7 @@ namespace rometrace {
 /// traced line is held against those before it.
 class SummarySettings {
  public:
-  /// Compares `line` with the lines before it in every field that both have: the model (weights, layers, heads), kinds
+  /// Compares `line` with the lines before it in every field that both have: the model (all but its name), kinds
   /// and windows, dtype, TF32, samples, seed, corruption and noise, the answer that is followed, which facts were let
   /// in. Lines of before there was a choice count as exact traces of clean values restored into noise. Where draws were
   /// added up to a precision, the precision must agree, not the samples. Positions are free: the averages are by role.
@@ -21,7 +22,7 @@ class SummarySettings {
   /// and both places.
   void check(const SummaryLine& line);
 
-  const nlohmann::ordered_json& model() const { return model_; }  ///< of the first line that has one; else null
+  const nlohmann::ordered_json& model() const { return model_.model(); }  ///< of the first line with one; else null
   /// device, dtype, tf32, engine, approximate, threads, seed, samples, precision, direction, corruption, noise, kinds,
   /// window, head_window, knockout_window, target, all, special_tokens, only: each as all lines have it; null where
   /// they differ, or none says.
@@ -41,7 +42,7 @@ class SummarySettings {
   nlohmann::ordered_json shared(std::string_view name) const;
 
   std::map<std::string, Seen, std::less<>> seen_;
-  nlohmann::ordered_json model_;
+  ModelSetting model_;
 };
 
 }  // namespace rometrace

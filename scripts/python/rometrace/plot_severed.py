@@ -37,11 +37,11 @@ from rometrace.results_file import (
     SUMMARY_SCHEMA,
     Line,
     Parser,
-    base_name,
     choose,
     finish,
     is_noising,
     lines_of,
+    model_name,
     one_line,
     positions_of,
     positive,
@@ -155,10 +155,10 @@ def of_trace(record: dict[str, Any], arguments: argparse.Namespace) -> Picture:
         prompt = shorten(printable(str(record["prompt"])), 60)
         return Picture(
             title=f"Effect of states at “{token}” (token {position})\non p({answer}) after “{prompt}”",
-            model=shorten(base_name(record["model"]["name"]), 24),
+            model=model_name(record["model"], 24),
             y_label="Probability lost" if is_noising(run) else "Indirect effect",
             bars=bars,
-            remarks=remarks_on(run, record.get("counter")),
+            remarks=remarks_on(run, record.get("counter"), record["model"]),
         )
     except KeyError as error:
         raise PlotError(f"the record lacks the field {error}; was it written by rometrace?") from None
@@ -220,7 +220,7 @@ def of_summary(summary: dict[str, Any], arguments: argparse.Namespace) -> Pictur
         remarks = remarks_on_summary(summary)
         return Picture(
             title=f"Avg effect of states at the {ROLES[role].lower()} over {facts} prompt{'s' * (facts != 1)}{group}",
-            model=shorten(base_name(summary["model"]["name"]), 24),
+            model=model_name(summary["model"], 24),
             y_label=f"Average {effect}" + (f"\n(95 % over facts, {arguments.band})" if intervals else ""),
             bars=bars,
             remarks=remarks,

@@ -37,7 +37,7 @@ from rometrace.plotting import (
     settings,
     width_of,
 )
-from rometrace.results_file import Parser, base_name, finish, one_line, printable, program_name, shorten
+from rometrace.results_file import Parser, finish, model_name, one_line, printable, program_name, shorten
 from rometrace.summary_file import (
     BANDS,
     CAVEAT,
@@ -128,7 +128,7 @@ def read_picture(
         panels = read_panels(averages, kinds, layers, band, figure, role)
         if all(role.aie is None for panel in panels for role in panel.roles.values()):
             raise PlotError("no role has a token, so that there is nothing to draw")
-        model = shorten(base_name(summary["model"]["name"]), 24)
+        model = model_name(summary["model"], 24)
         remarks = [shorten(remark, 90) for remark in remarks_on_summary(summary)]
         return Picture(facts, layers, model, shorten(printable(group or ""), 60), panels, remarks)
     except KeyError as error:

@@ -48,11 +48,11 @@ from rometrace.results_file import (
     Progress,
     UserError,
     WriteError,
-    base_name,
     corrupted_positions,
     finish,
     flat,
     is_noising,
+    model_name,
     one_line,
     positions_of,
     positive,
@@ -195,7 +195,7 @@ def read_picture(
             tokens=tokens,
             corrupted=corrupted_positions(record),
             answer=label_of(record["answer"], record["answer_bytes"]),
-            model=shorten(base_name(record["model"]["name"]), LONGEST_LABEL),
+            model=model_name(record["model"], LONGEST_LABEL),
             low=0.0,
             least_span=1e-9,
             panels=[],
@@ -204,7 +204,7 @@ def read_picture(
             effect=effect or (noising and measured is None),
             noising=noising,
             caption=caption_of(record),
-            remarks=remarks_on(run, record.get("counter")),
+            remarks=remarks_on(run, record.get("counter"), record["model"]),
         )
         maps = [kind for kind in chosen if kind != "knockout"]
         if maps and measured is None:

@@ -194,6 +194,12 @@ def add_record(facts: Facts, line: Line, limit: int | None, blocks: Blocks) -> N
 
 def agree(facts: Facts, where: str, settings: dict[str, Any]) -> None:
     """Refuses records of other settings: their averages would mean nothing."""
+    model = settings.get("model")
+    if isinstance(model, dict) and isinstance(facts.model, dict):  # what only one of them has differs too: an edit, say
+        for name in {**facts.model, **model}:
+            if (name in facts.model, facts.model.get(name)) != (name in model, model.get(name)):
+                here, there = (one_line(json.dumps(m[name])) if name in m else "nothing" for m in (model, facts.model))
+                raise UserError(f"{where}: model.{name} is {here}, but {there} in {facts.settings_from}; make a report of each")
     for name, value in flattened(settings):
         if name in ("run.seconds", "run.threads", "run.precision.reached"):
             continue
@@ -433,8 +439,8 @@ def check_summary(summary: dict[str, Any] | None, facts: Facts) -> None:
             f"the summary is of {told['traced']} traced, {told['skipped']} skipped and {told['failed']} failed facts, "
             f"the results have {counts['traced']}, {counts['skipped']} and {counts['failed']}; make it from the same files"
         )
-    weights = (summary.get("model") or {}).get("weights_sha256"), (facts.model or {}).get("weights_sha256")
-    if weights[0] != weights[1]:
+    one, other = ({**(model or {}), "name": None} for model in (summary.get("model"), facts.model))
+    if one != other:
         raise UserError("the summary is of another model than the results; make it from the same files")
 
 
@@ -476,7 +482,7 @@ def index_of(arguments: argparse.Namespace, facts: Facts, summary: dict[str, Any
         "run": shared_settings(facts.run or {}),
         "counts": facts.counts,
         "without_grids": facts.without_grids,
-        "remarks": remarks_on(facts.run or {}),
+        "remarks": remarks_on(facts.run or {}, model=facts.model),
         "caveat": CAVEAT,
         "summary": summary,
         "facts": facts.columns,

@@ -306,9 +306,45 @@ def is_noising(run: dict[str, Any]) -> bool:
     return run.get("direction") == "noising"
 
 
-def remarks_on(run: dict[str, Any], counter: Any = None) -> list[str]:
-    """What a reader of a picture must know of how it was made: an approximation, a corruption other than noise."""
-    remarks = ["approximation (attribution patching)"] if run.get("approximate") else []
+def layers_text(layers: list[Any]) -> str:
+    """ "layer 5", "layers 3-6, 9"."""
+    stretches: list[list[int]] = []
+    for layer in map(int, layers):
+        if stretches and layer == stretches[-1][-1] + 1:
+            stretches[-1].append(layer)
+        else:
+            stretches.append([layer])
+    words = [str(first) if first == last else f"{first}-{last}" for first, last in ((s[0], s[-1]) for s in stretches)]
+    return f"layer{'s' if len(layers) > 1 else ''} {', '.join(words)}"
+
+
+def edits_of(model: Any) -> str:
+    """What a reader must know of an edited model: "edited: r-rome, layer 5, 1 fact (a1b2c3d4)"; empty where it is not."""
+    edits = model.get("edits") if isinstance(model, dict) else None
+    if not edits:
+        return ""
+    parts = []
+    for edit in edits if isinstance(edits, list) else []:
+        try:
+            facts = int(edit["requests"])
+            method, digest = printable(str(edit["method"])), printable(str(edit["sha256"]))[:8]
+            parts.append(f"{method}, {layers_text(edit['layers'])}, {facts} fact{'s' * (facts != 1)} ({digest})")
+        except (KeyError, TypeError, ValueError):
+            parts.append("by an unknown edit")
+    return "edited: " + "; ".join(parts or ["by an unknown edit"])
+
+
+def model_name(model: dict[str, Any], longest: int) -> str:
+    """The name of a record's model for a label, at most `longest` characters, and whether it is edited."""
+    name = shorten(base_name(model["name"]), longest)
+    return f"{name} (edited)" if edits_of(model) else name
+
+
+def remarks_on(run: dict[str, Any], counter: Any = None, model: Any = None) -> list[str]:
+    """What a reader of a picture must know of how it was made: an edited model, an approximation, a corruption other
+    than noise."""
+    remarks = [edits_of(model)] if edits_of(model) else []
+    remarks += ["approximation (attribution patching)"] if run.get("approximate") else []
     corruption = run.get("corruption")
     method = corruption.get("method") if isinstance(corruption, dict) else None
     if method == "tokens":

@@ -117,4 +117,4 @@ def remarks_on_summary(summary: dict[str, Any]) -> list[str]:
     """What a reader of a picture must know of how the facts were traced."""
     run = run_of(summary)
     noising = ["noising: effects are the probability lost when corrupted"] if is_noising(run) else []
-    return remarks_on(run) + noising
+    return remarks_on(run, model=summary.get("model")) + noising

@@ -327,13 +327,19 @@ int run_batch(const Options& options, const std::stop_token& stop) {
   if (!file.locked()) {
     spdlog::warn("{}: the file system knows no locks; see to it that no other process writes this file", *path);
   }
+  const auto edits = read_edits(options);
   auto work = read_work(options);
   const auto located = locate_model(options, stop);
   const auto tokenizer = Tokenizer::load(located.folder);
-  const auto model = load_model(options, located.folder, stop);
+  const auto model = load_model(options, located.folder, edits, stop);
   if (!facts.probe) say_window_note(options, *model);
-  WeightsHash hash(*model, stop);
-  Session session{options, work, tokenizer, *model, batch_record(options, located.name, *model, tokenizer, work), stop};
+  WeightsHash hash(*model, edits, stop);
+  Session session{options,
+                  work,
+                  tokenizer,
+                  *model,
+                  batch_record(options, model_record(located.name, *model, edits), *model, tokenizer, work),
+                  stop};
   if (!facts.probe && options.method == CorruptionMethod::kTokens) find_swaps(work, tokenizer, session.record.options);
   if (facts.strict) check_prompts(*model, tokenizer, work, session.record.options);
   session.record.model.weights_sha256 = hash.get();

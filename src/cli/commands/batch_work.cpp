@@ -102,12 +102,12 @@ Work read_work(const Options& whole) {
   return work;
 }
 
-BatchRecord batch_record(const Options& options, const std::string& name, const Decoder& model,
-                         const Tokenizer& tokenizer, const Work& work) {
+BatchRecord batch_record(const Options& options, ModelRecord recorded, const Decoder& model, const Tokenizer& tokenizer,
+                         const Work& work) {
   const auto& facts = *options.facts;
   BatchRecord record;
   record.what = facts.probe ? BatchRecord::What::kProbe : BatchRecord::What::kTrace;
-  record.model = model_record(name, model);
+  record.model = std::move(recorded);
   record.run = run_record(options, model);
   record.tf32 = options.tf32;
   record.options = batch_options(options);

@@ -12,6 +12,7 @@
 #include "rometrace/facts/facts.hpp"
 #include "rometrace/facts/swap.hpp"
 #include "rometrace/model/decoder.hpp"
+#include "rometrace/model/model_record.hpp"
 #include "rometrace/report/batch_json.hpp"
 #include "rometrace/report/json.hpp"
 #include "rometrace/study/batch.hpp"
@@ -38,8 +39,8 @@ struct Work {
 Work read_work(const Options& options);
 
 /// What the run has in common, for the header and for each line, but for the fingerprint of the weights. Throws Error.
-BatchRecord batch_record(const Options& options, const std::string& name, const Decoder& model,
-                         const Tokenizer& tokenizer, const Work& work);
+BatchRecord batch_record(const Options& options, ModelRecord recorded, const Decoder& model, const Tokenizer& tokenizer,
+                         const Work& work);
 
 /// A fact's line.
 TraceRecord trace_record(const BatchRecord& batch, const Tokenizer& tokenizer, BatchResult&& result);

@@ -128,14 +128,15 @@ class Calibrator {
 int run_calibrate(const CalibrateOptions& options, const std::stop_token& stop) {
   const auto& trace = options.trace;
   ReportOutput output(trace.output, trace.json);
+  const auto edits = read_edits(trace);
   const auto work = read_work(trace);
   const auto located = locate_model(trace, stop);
   const auto tokenizer = Tokenizer::load(located.folder);
-  const auto model = load_model(trace, located.folder, stop);
+  const auto model = load_model(trace, located.folder, edits, stop);
   say_window_note(trace, *model);
-  WeightsHash hash(*model, stop);
+  WeightsHash hash(*model, edits, stop);
   CalibrationRecord record;
-  record.batch = batch_record(trace, located.name, *model, tokenizer, work);
+  record.batch = batch_record(trace, model_record(located.name, *model, edits), *model, tokenizer, work);
   record.subjects_std = record.batch.options.trace.corruption.sigma;
   choose_threads(trace, *model, typical_length(work, tokenizer));
   record.batch.run.threads = at::get_num_threads();

@@ -41,9 +41,11 @@ bool is_hubs_gpt2_xl(const std::filesystem::path& folder) {
 
 int run_self_check(const Options& options, const std::stop_token& stop) {
   constexpr std::size_t kPromptTokens = 8;  // about as many as its prompts have
+  const auto edits = read_edits(options);
   const auto located = locate_model(options, stop);
   const auto tokenizer = Tokenizer::load(located.folder);
-  const auto model = load_model(options, located.folder, stop);
+  const auto model = load_model(options, located.folder, edits, stop);
+  if (!edits.empty()) WeightsHash(*model, edits, stop).get();
   choose_threads(options, *model, kPromptTokens);
   const auto sigma = read_sigma(options, *model, tokenizer);
   RunControl control;
@@ -51,7 +53,8 @@ int run_self_check(const Options& options, const std::stop_token& stop) {
   control.memory = memory_for_rows(options, *model, 1);
   std::optional<std::vector<std::string>> subjects;
   if (options.noise_facts) subjects = read_subjects(*options.noise_facts);
-  const SelfCheck check{*model, tokenizer, sigma, control, is_hubs_gpt2_xl(located.folder), subjects, {}};
+  const bool published = edits.empty() && is_hubs_gpt2_xl(located.folder);
+  const SelfCheck check{*model, tokenizer, sigma, control, published, subjects, {}, !edits.empty()};
   const bool all = self_check(check, [&](const Finding& finding) {
     write_stdout(word(finding.outcome) + "  " + finding.claim + " (" + finding.detail + ")\n", stop);
   });

@@ -141,15 +141,16 @@ Verdict verdict_of(const Options& options, const TokenTexts& texts) {
 
 int run_trace(const Options& options, const std::stop_token& stop) {
   ReportOutput output(options.output, options.json);
+  const auto edits = read_edits(options);
   const auto located = locate_model(options, stop);
   const auto tokenizer = Tokenizer::load(located.folder);
   TraceRecord record;
   record.prompt = read_prompt(tokenizer, options);
   read_question(tokenizer, options, record);
-  const auto model = load_model(options, located.folder, stop);
+  const auto model = load_model(options, located.folder, edits, stop);
   say_window_note(options, *model);
   choose_threads(options, *model, record.prompt.token_ids.size());
-  record.model = model_record(located.name, *model);
+  record.model = model_record(located.name, *model, edits);
   record.run = run_record(options, *model);
   record.options = trace_options(options);
   auto choice = read_corruption(options, *model, tokenizer);
@@ -174,7 +175,7 @@ int run_trace(const Options& options, const std::stop_token& stop) {
                  in_quotes(*options.foil));
   }
   // Hashing gigabytes takes a while; it runs beside the trace, once the clean run has shown that the input is good.
-  WeightsHash hash(*model, stop);
+  WeightsHash hash(*model, edits, stop);
   record.verdict = verdict_of(options, record.texts);
   if (record.verdict.status == Status::kTraced) record.trace = trace_prompt(options, *model, record, clean, stop);
   record.run.seconds = tracing.seconds();

@@ -152,11 +152,33 @@ CLI::App* add_models(CLI::App& app, ModelsOptions& options) {
   return command;
 }
 
+CLI::App* add_edit(CLI::App& app, EditOptions& options) {
+  auto* command = app.add_subcommand("edit", "Shows an edit file, or writes an edited model for other programs");
+  add_model_options(*command, options.trace);
+  auto* show = command->add_option("--show", options.show, "Print the record of an edit file, as JSON")
+                   ->type_name("FILE")
+                   ->group(groups::kOutput);
+  command
+      ->add_option("--write", options.write,
+                   "Write the model with the edits of --edit as a new folder, in Hugging Face layout")
+      ->type_name("FOLDER")
+      ->group(groups::kOutput)
+      ->excludes(show);
+  command->add_flag("-q,--quiet", options.trace.quiet, "Say nothing on stderr but errors")->group(groups::kOutput);
+  add_help(*command, "");
+  return command;
+}
+
+void check_edit(const EditOptions& options) {
+  if (!options.show && !options.write) throw CLI::RequiredError("--show or --write");
+  if (options.write && options.trace.edits.empty()) throw CLI::RequiredError("--edit beside --write");
+}
+
 /// Refuses what a self-check would leave aside.
 void check_self_check(const CLI::App& app, const Options& options) {
-  const std::set<std::string> used = {"--self-check", "--model",       "--revision", "--download",
-                                      "--memory",     "--device",      "--dtype",    "--threads",
-                                      "--noise",      "--noise-facts", "--verbose",  "--quiet"};
+  const std::set<std::string> used = {"--self-check",  "--model",   "--revision", "--download", "--edit",
+                                      "--memory",      "--device",  "--dtype",    "--threads",  "--noise",
+                                      "--noise-facts", "--verbose", "--quiet"};
   for (const auto* option : app.get_options()) {
     const auto name = option->get_name();
     if (option->count() == 0 || used.contains(name)) continue;
@@ -296,6 +318,8 @@ Command parse_options(int argc, char** argv) {
   auto* merge_command = add_merge(app, merge);
   CalibrateOptions calibrate;
   auto* calibrate_command = add_calibrate(app, calibrate);
+  EditOptions edit;
+  auto* edit_command = add_edit(app, edit);
   FetchModelsOptions fetch;
   auto* fetch_command = add_fetch(app, fetch);
   ModelsOptions models;
@@ -310,6 +334,10 @@ Command parse_options(int argc, char** argv) {
       return summary;
     }
     if (*merge_command) return merge;
+    if (*edit_command) {
+      check_edit(edit);
+      return edit;
+    }
     if (*fetch_command) return fetch;
     if (*models_command) return models;
     if (*calibrate_command) {

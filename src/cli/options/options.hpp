@@ -44,6 +44,7 @@ struct Options {
   std::optional<std::string> model;        ///< folder or name; none: ROMETRACE_MODEL, else the demo model
   std::optional<std::string> revision;     ///< of a model given by name; none: "main"
   bool download = false;                   ///< fetch a model that is not in the cache
+  std::vector<std::string> edits;          ///< edit files that are applied to it, in this order
   std::vector<Kind> kinds;
   PositionRule positions;
   std::int64_t window = 10;

@@ -51,6 +51,10 @@ void add_model_options(CLI::App& app, Options& options) {
       ->group(groups::kModel);
   app.add_flag("--download", options.download, "Fetch a model given by name if it is not in the cache")
       ->group(groups::kModel);
+  app.add_option("--edit", options.edits, "An edit of the model, as rometrace edit makes it; repeatable, in order")
+      ->type_name("FILE")
+      ->allow_extra_args(false)
+      ->group(groups::kModel);
 }
 
 SampleOptions add_sample_options(CLI::App& app, Selection& selection) {

@@ -15,7 +15,7 @@ namespace rometrace::cli {
 
 /// Options that several commands have. Values go to what is given, which has to stay until the command line is read.
 
-void add_model_options(CLI::App& app, Options& options);  ///< --model, --revision, --download
+void add_model_options(CLI::App& app, Options& options);  ///< --model, --revision, --download, --edit
 
 struct SampleOptions {
   CLI::Option* sample;

@@ -963,6 +963,10 @@ function fillSettings(index) {
     const sizes = `${model.layers} layers, width ${model.width}, ${model.heads} heads`;
     add("model", `${model.name} (${model.architecture}, ${sizes}, ${Number(model.parameters).toLocaleString("en")} parameters)`);
     add("weights, SHA-256", model.weights_sha256, true);
+    for (const edit of Array.isArray(model.edits) ? model.edits : []) {
+      add("edited by", `${edit.method}, layer ${[edit.layers].flat().join(", ")}, ${count(Number(edit.requests), "fact")}`);
+      add("its SHA-256", edit.sha256, true);
+    }
   }
   for (const [name, value] of Object.entries(run ?? {})) {
     if (name === "noise" && value) add("noise", `${value.rule}${value.sigma === null ? "" : `: sigma ${value.sigma}`}${value.replace ? ", in place of the embedding" : ""}`);
