@@ -110,20 +110,26 @@ at::Tensor Attention::mix(const at::Tensor& x, const at::Tensor& mask) const {
   const auto B = x.size(0), T = x.size(1);
   const auto rows = x.flatten(0, 1);
   const auto positions = turns() ? at::arange(T, at::device(x.device()).dtype(at::kLong)).repeat({B}) : at::Tensor();
-  const auto by_head = [&](const at::Tensor& of_rows, std::int64_t heads) {  // in the stream's dtype, as the softmax is
-    return of_rows.to(x.scalar_type()).view({B, T, heads, head_width_}).transpose(1, 2);
+  const auto kv = keys_values(rows, positions);
+  return mix_rows(queries(rows, positions).to(x.scalar_type()), kv.to(x.scalar_type()), B, mask);
+}
+
+at::Tensor Attention::mix_rows(const at::Tensor& queries, const at::Tensor& keys_values, std::int64_t B,
+                               const at::Tensor& mask) const {
+  const auto T = queries.size(0) / B;
+  const auto by_head = [&](const at::Tensor& of_rows, std::int64_t heads) {
+    return of_rows.view({B, T, heads, head_width_}).transpose(1, 2);
   };
-  const auto kv = keys_values(rows, positions).view({B * T, 2, -1});
+  const auto kv = keys_values.view({B * T, 2, -1});
   const auto of_queries = [&](const at::Tensor& of_rows) {  // what each query's head reads
     const auto shared = by_head(of_rows, kv_heads_);
     return kv_heads_ == heads_ ? shared : shared.repeat_interleave(heads_ / kv_heads_, 1);
   };
-  const auto q = by_head(queries(rows, positions), heads_), k = of_queries(kv.select(1, 0)),
-             v = of_queries(kv.select(1, 1));
+  const auto q = by_head(queries, heads_), k = of_queries(kv.select(1, 0)), v = of_queries(kv.select(1, 1));
   const bool windowed = window_ > 0 && window_ < T;
   std::optional<at::Tensor> seen;
   if (mask.defined() || windowed || softcap_ > 0) {
-    seen = (mask.defined() ? mask : at::ones({T, T}, at::device(x.device()).dtype(at::kBool))).tril();
+    seen = (mask.defined() ? mask : at::ones({T, T}, at::device(queries.device()).dtype(at::kBool))).tril();
     if (windowed) seen = seen->triu(1 - window_);
   }
   at::Tensor mixed;  // [B, H, T, d]

@@ -82,6 +82,9 @@ class Attention {
   /// All positions of each row of a batch, to what project() takes: [B, T, D] -> [B, T, A]. `mask` as AttentionMask
   /// gives it.
   at::Tensor mix(const at::Tensor& x, const at::Tensor& mask = {}) const;
+  /// The same of queries [B T, A] and keys and values [B T, K], in the stream's dtype, as the softmax is: [B, T, A].
+  at::Tensor mix_rows(const at::Tensor& queries, const at::Tensor& keys_values, std::int64_t B,
+                      const at::Tensor& mask = {}) const;
 
   void prepare() const;
 
