@@ -14,9 +14,11 @@
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <random>
 #include <stdexcept>
 #include <string>
 
+#include "rometrace/edit/second_moment.hpp"
 #include "rometrace/model/decoder.hpp"
 #include "rometrace/trace/plain.hpp"
 #include "rometrace/trace/sweep.hpp"
@@ -69,6 +71,7 @@ class Server {
     const std::string what = request.at("op");
     if (what == "load") return load(request);
     if (what == "trace") return trace(request);
+    if (what == "moments") return moments(request);
     if (what == "products") return products(request.at("rows"));
     if (what == "peak") return {{"bytes", peak_memory()}};
     if (what == "threads") {
@@ -131,6 +134,30 @@ class Server {
             {"low_score", sweep.trace.low_score},
             {"high_score", sweep.trace.high_score},
             {"scores", scores}};
+  }
+
+  // Second moments of some layers' keys over random texts of one length.
+  json moments(const json& request) const {
+    const std::vector<std::int64_t> layers = request.at("layers");
+    const std::int64_t length = request.at("length"), texts = request.at("texts");
+    std::mt19937 draw(request.at("seed").get<std::uint32_t>());
+    MomentText text;
+    text.cut = length;
+    for (std::int64_t i = 0; i < length * texts; ++i) {
+      text.token_ids.push_back(
+          static_cast<std::int32_t>(draw() % static_cast<std::uint32_t>(model_->config().vocab_size)));
+      if ((i + 1) % length == 0) text.ends.push_back(i + 1);
+    }
+    text.texts = texts;
+    const double start = now();
+    const auto moments = second_moments(*model_, text, layers);
+    const double seconds = now() - start;
+    json traces = json::array();
+    for (const auto& moment : moments) traces.push_back(moment.mean.trace().item<double>());
+    return {{"seconds", seconds},
+            {"flops", moment_cost(model_->config(), text.tokens(), layers).flops},
+            {"tokens", text.tokens()},
+            {"traces", traces}};
   }
 
   // The products of one layer on a block of rows.

@@ -9,5 +9,6 @@ int resolve(int argc, char** argv);
 int tensors(int argc, char** argv);
 int randomstate(int argc, char** argv);
 int logits(int argc, char** argv);
+int moments(int argc, char** argv);
 
 }  // namespace rometrace::testing

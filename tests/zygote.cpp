@@ -96,6 +96,7 @@ Main main_of(const std::filesystem::path& program) {
                                                         {"rometrace_tokenize", rometrace::testing::tokenize},
                                                         {"rometrace_resolve", rometrace::testing::resolve},
                                                         {"rometrace_tensors", rometrace::testing::tensors},
+                                                        {"rometrace_moments", rometrace::testing::moments},
                                                         {"rometrace_randomstate", rometrace::testing::randomstate},
                                                         {"rometrace_logits", rometrace::testing::logits}};
   return kPrograms.at(program.filename());

@@ -5,6 +5,7 @@
     scripts/benchmarks/benchmark.py                                gpt2, gpt2-medium and gpt2-xl
     scripts/benchmarks/benchmark.py --methods --shapes gpt2        what kinds cost, alone and riding in one sweep
     scripts/benchmarks/benchmark.py --growth --shapes gpt2         how cost grows with tokens, draws and threads
+    scripts/benchmarks/benchmark.py --moments --shapes gpt2        how fast second moments of keys are collected
     scripts/benchmarks/benchmark.py --overhead                     what the tool takes beyond starting libtorch
 
 The programs over transformers are scripts/benchmarks/benchmark_transformers.py: the reference's procedure, one run of the whole
@@ -61,6 +62,8 @@ KNOCKOUT_WINDOW = 9
 OVERHEAD_ROUNDS = 15
 GROWTH_TOKENS = (5, 10, 20, 40)
 GROWTH_SAMPLES = (1, 10, 50)
+MOMENT_LAYERS = {"gpt2": 5, "gpt2-medium": 8, "gpt2-xl": 17}
+MOMENT_TEXTS = ((52, 79), (1024, 4))  # tokens of each text, texts: some 4100 tokens
 FULL_SHAPE = "gpt2-xl"  # of which the comparison measures all kinds and bfloat16 too
 
 
@@ -912,6 +915,53 @@ def growth_caption(arguments: argparse.Namespace, runs: Sequence[Grown]) -> list
 # --- Overhead ---------------------------------------------------------------------------------------------------
 
 
+def moments(arguments: argparse.Namespace, figures: dict[str, Any]) -> None:
+    """The rate at which second moments are collected, beside that of the packed products alone."""
+    show("## Second moments of keys", "", *table_head(["shape", "layer", "texts x tokens", "s", "GFLOP/s", "of products"]))
+    rows = figures["moments"] = []
+    for shape in arguments.shapes:
+        checkpoint = find_checkpoint(shape)
+        with start_rometrace(arguments) as worker:
+            load(worker, checkpoint, arguments)
+            for length, texts in MOMENT_TEXTS:
+                row = collect_moments(worker, checkpoint, length, texts, arguments)
+                rows.append(row)
+                rate, part = three(row["gflops"]), percent_or_dash(row["gflops"], row["product_gflops"])
+                size = f"{texts} x {length}"
+                show(table_row([shape, str(row["layer"]), size, three(row["seconds"]), rate, part]))
+    show(
+        "",
+        "The formula's operations (all products of the layers up to the one named, and 2 F^2 a token) by the time, of the "
+        f"median round; the last column is that rate in the packed products' on {PRODUCT_ROWS} rows, measured in turn.",
+        "",
+    )
+
+
+def collect_moments(
+    worker: Worker, checkpoint: Checkpoint, length: int, texts: int, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """The median of some rounds, the first of which, packing weights, does not count."""
+    layer = MOMENT_LAYERS[checkpoint.shape]
+    request = {"layers": [layer], "length": length, "texts": texts, "seed": SEED}
+    answers, rates = [], []
+    for number in range(arguments.plans[checkpoint.shape].rounds + 1):
+        rates.append(product_rate(worker, arguments))
+        answers.append(worker.ask("moments", **request))
+        say(f"{checkpoint.shape}, {texts} x {length}: {three(answers[-1]['seconds'])} s")
+        if answers[-1]["traces"] != answers[0]["traces"]:
+            raise ScoresDiffer(f"{checkpoint.shape}: two runs gave other moments")
+    seconds = statistics.median(answer["seconds"] for answer in answers[1:])
+    return {
+        "shape": checkpoint.shape,
+        "layer": layer,
+        "texts": texts,
+        "length": length,
+        "seconds": seconds,
+        "gflops": answers[0]["flops"] / seconds / 1e9,
+        "product_gflops": median_or_none(rates[1:]),
+    }
+
+
 def overhead(arguments: argparse.Namespace, figures: dict[str, Any]) -> None:
     """Prints what a whole run of the tool on the demo model takes beyond a program that only starts libtorch."""
     tool = [str(arguments.bin_dir / "rometrace"), "--prompt", "Miles Davis plays the", "--subject", "Miles Davis"]
@@ -1206,6 +1256,7 @@ def parse_arguments() -> argparse.Namespace:
         "--methods", action="store_true", help="what kinds, severed states and knockout cost, alone and in one sweep"
     )
     parser.add_argument("--growth", action="store_true", help="how cost grows with tokens, draws and threads")
+    parser.add_argument("--moments", action="store_true", help="how fast second moments of keys are collected")
     parser.add_argument("--overhead", action="store_true", help="what the tool takes beyond starting libtorch")
     parser.add_argument("--rounds", type=count_of, help="of comparison and methods (default: 5, gpt2-xl 3)")
     parser.add_argument("--cells", type=count_of, help="that the reference's procedure runs of each grid, each round")
@@ -1226,6 +1277,7 @@ def parse_arguments() -> argparse.Namespace:
         compare: arguments.compare,
         methods: arguments.methods,
         growth: arguments.growth,
+        moments: arguments.moments,
         overhead: arguments.overhead,
     }
     arguments.parts = [part for part, wanted in chosen.items() if wanted] or [compare]

@@ -13,9 +13,10 @@
 
 #include "cli/commands/batch_command.hpp"
 #include "cli/commands/calibrate_command.hpp"
-#include "cli/commands/edit_files_command.hpp"
+#include "cli/commands/edit_command.hpp"
 #include "cli/commands/fetch_command.hpp"
 #include "cli/commands/models_command.hpp"
+#include "cli/commands/moments_command.hpp"
 #include "cli/commands/self_check_command.hpp"
 #include "cli/commands/trace_command.hpp"
 #include "cli/download.hpp"
@@ -61,9 +62,13 @@ int run(const CalibrateOptions& options, const std::stop_token& stop) {
 }
 
 int run(const EditOptions& options, const std::stop_token& stop) {
+  spdlog::set_level(log_level(options.run));
+  return run_edit(options, stop);
+}
+
+int run(const MomentsOptions& options, const std::stop_token& stop) {
   spdlog::set_level(log_level(options.trace));
-  if (options.show) return show_edit_file(*options.show, stop);
-  return write_edited_model(options.trace, options.write.value(), stop);
+  return run_moments(options, stop);
 }
 
 int run(const FetchModelsOptions& options, const std::stop_token& stop) {

@@ -63,7 +63,9 @@ Json to_json(const Edit& edit) {
           {"model", to_json(edit.model)},
           {"made_on", edit.made_on},
           {"requests", edit.requests},
-          {"matrices", std::move(matrices)}};
+          {"matrices", std::move(matrices)},
+          {"perplexity", edit.perplexity},
+          {"seconds", edit.seconds}};
 }
 
 std::string edit_file_bytes(const Edit& edit) {

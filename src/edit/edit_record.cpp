@@ -212,6 +212,8 @@ EditRecord read_edit_record(std::span<const std::byte> bytes, const std::string&
   record.json = nlohmann::ordered_json::parse(text->second);
   record.details.hyperparameters = record.json["hyperparameters"];
   record.details.requests = record.json["requests"];
+  record.details.perplexity = record.json.value("perplexity", nlohmann::ordered_json());
+  record.details.seconds = record.json.value("seconds", nlohmann::ordered_json());
   find_factors(content.tensors, label, record);
   return record;
 }

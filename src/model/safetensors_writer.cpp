@@ -81,8 +81,9 @@ std::string safetensors_header(std::span<const TensorView> tensors, const Safete
   return bytes + text;
 }
 
-void write_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors) {
-  const auto header = safetensors_header(tensors);
+void write_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors,
+                       const SafetensorsMetadata& metadata) {
+  const auto header = safetensors_header(tensors, metadata);
   TemporaryFile file(path);
   file.write(std::as_bytes(std::span(header)));
   for (const auto& tensor : tensors) file.write(tensor.bytes);

@@ -20,6 +20,7 @@ std::string safetensors_header(std::span<const TensorView> tensors, const Safete
 /// Writes a safetensors file of these tensors, in this order; their bytes are taken as they are. Written under another
 /// name in the same folder, for the user alone to read, and renamed, so that no one ever sees a part of it. Throws
 /// Error.
-void write_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors);
+void write_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors,
+                       const SafetensorsMetadata& metadata = {});
 
 }  // namespace rometrace

@@ -1,7 +1,10 @@
 #include "model/zip.hpp"
 
+#include <zlib.h>
+
 #include <algorithm>
 #include <cstdint>
+#include <new>
 #include <optional>
 #include <set>
 #include <string_view>
@@ -37,6 +40,8 @@ constexpr std::uint64_t kFull32 = 0xFFFFFFFF;  // in a field of 32 bits: likewis
 constexpr std::uint64_t kZip64Extra = 1;
 constexpr std::uint64_t kEncrypted = 1U | 1U << 6U | 1U << 13U;
 constexpr std::uint64_t kSizesFollow = 1U << 3U;
+constexpr std::uint64_t kDeflated = 8;
+constexpr std::uint64_t kMostGained = 1032;  // bytes that deflate makes of one, at most
 
 /// Fields of a record by their place in it; the caller has seen to it that they are inside.
 std::uint64_t u16(Bytes record, std::size_t at) {
@@ -61,6 +66,7 @@ struct Entry {
   std::string_view name;
   std::uint64_t flags = 0;
   std::uint64_t method = 0;
+  std::uint64_t crc = 0;
   std::uint64_t size = 0;
   std::uint64_t stored_size = 0;
   std::uint64_t local_header = 0;
@@ -68,7 +74,7 @@ struct Entry {
 
 class Archive {
  public:
-  Archive(Bytes file, const std::string& where) : file_(file), where_(where) {}
+  Archive(Bytes file, const std::string& where, ZipMethods methods) : file_(file), where_(where), methods_(methods) {}
 
   std::vector<ZipEntry> read() const {
     const Directory directory = find_directory();
@@ -81,7 +87,8 @@ class Archive {
       if (!names.insert(entry.name).second) refuse(entry, "is there twice; expected each name once");
       const Bytes bytes = bytes_of(entry, directory.begin);
       taken.emplace_back(entry.local_header, static_cast<std::uint64_t>(bytes.data() - file_.data()) + bytes.size());
-      entries.push_back({std::string(entry.name), bytes});
+      entries.push_back({std::string(entry.name), bytes, entry.method == kDeflated, entry.size,
+                         static_cast<std::uint32_t>(entry.crc)});
     }
     if (!rest.empty()) refuse("its directory is longer than its " + std::to_string(directory.entries) + " entries");
     refuse_overlap(std::move(taken));
@@ -160,6 +167,7 @@ class Archive {
     Entry entry{.name = as_text(rest.subspan(kEntrySize, name)),
                 .flags = u16(rest, 8),
                 .method = u16(rest, 10),
+                .crc = u32(rest, 16),
                 .size = u32(rest, 24),
                 .stored_size = u32(rest, 20),
                 .local_header = u32(rest, 42)};
@@ -191,7 +199,8 @@ class Archive {
 
   Bytes bytes_of(const Entry& entry, std::uint64_t directory) const {
     if ((entry.flags & kEncrypted) != 0) refuse(entry, "is encrypted; expected entries stored as they are");
-    if (entry.method != 0 || entry.size != entry.stored_size) {
+    const bool deflated = methods_ == ZipMethods::kStoredOrDeflated && entry.method == kDeflated;
+    if (!deflated && (entry.method != 0 || entry.size != entry.stored_size)) {
       refuse(entry, "is compressed (method " + std::to_string(entry.method) +
                         "); expected entries stored as they are, as torch.save writes them");
     }
@@ -206,10 +215,11 @@ class Archive {
         !sizes_agree(local, entry)) {
       refuse(entry, "is described differently at its place; expected the directory and the entry to agree");
     }
-    if (entry.size > local.size() - begin) {
-      refuse(entry, "would be " + std::to_string(entry.size) + " bytes long, which the archive is not; get it again");
+    if (entry.stored_size > local.size() - begin) {
+      refuse(entry,
+             "would be " + std::to_string(entry.stored_size) + " bytes long, which the archive is not; get it again");
     }
-    return local.subspan(begin, entry.size);
+    return local.subspan(begin, entry.stored_size);
   }
 
   static bool sizes_agree(Bytes local, const Entry& entry) {
@@ -232,12 +242,68 @@ class Archive {
 
   Bytes file_;
   const std::string& where_;
+  ZipMethods methods_;
 };
+
+/// zlib's state while an entry is unpacked.
+class Inflation {
+ public:
+  Inflation() {
+    constexpr int kDeflateAlone = -15;  // the largest window, and neither head nor checksum
+    if (inflateInit2(&stream_, kDeflateAlone) != Z_OK) throw std::bad_alloc();
+  }
+  ~Inflation() { inflateEnd(&stream_); }
+  Inflation(const Inflation&) = delete;
+  Inflation& operator=(const Inflation&) = delete;
+
+  /// Whether `packed` gives exactly the bytes that `text` has room for.
+  bool run(Bytes packed, std::string& text) {
+    constexpr std::size_t kStep = std::size_t{1} << 30U;
+    std::size_t read = 0, written = 0;
+    for (;;) {
+      stream_.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(packed.data() + read));
+      stream_.avail_in = static_cast<uInt>(std::min(kStep, packed.size() - read));
+      stream_.next_out = reinterpret_cast<Bytef*>(text.data() + written);
+      stream_.avail_out = static_cast<uInt>(std::min(kStep, text.size() - written));
+      const auto in = stream_.avail_in, out = stream_.avail_out;
+      const int status = inflate(&stream_, Z_NO_FLUSH);
+      if (status == Z_MEM_ERROR) throw std::bad_alloc();
+      read += in - stream_.avail_in;
+      written += out - stream_.avail_out;
+      if (status == Z_STREAM_END) return read == packed.size() && written == text.size();
+      if (status != Z_OK) return false;  // damaged, or nothing is left of one of both
+    }
+  }
+
+ private:
+  z_stream stream_{};
+};
+
+std::uint32_t crc_of(std::string_view text) {
+  return static_cast<std::uint32_t>(
+      crc32_z(crc32_z(0, nullptr, 0), reinterpret_cast<const Bytef*>(text.data()), text.size()));
+}
 
 }  // namespace
 
-std::vector<ZipEntry> read_zip(std::span<const std::byte> file, const std::string& where) {
-  return Archive(file, where).read();
+std::vector<ZipEntry> read_zip(std::span<const std::byte> file, const std::string& where, ZipMethods methods) {
+  return Archive(file, where, methods).read();
+}
+
+std::string unpack_entry(const ZipEntry& entry, const std::string& where) {
+  std::string text;
+  if (!entry.deflated) {
+    text = as_text(entry.bytes);
+  } else {
+    if (entry.size / kMostGained > entry.bytes.size()) {
+      throw Error(where + ": would be " + std::to_string(entry.size) + " bytes of " +
+                  std::to_string(entry.bytes.size()) + ", more than deflate can pack; get the file again");
+    }
+    text.resize(entry.size);
+    if (!Inflation().run(entry.bytes, text)) throw Error(where + ": is damaged; get the file again");
+  }
+  if (crc_of(text) != entry.crc) throw Error(where + ": is damaged: its checksum differs; get the file again");
+  return text;
 }
 
 }  // namespace rometrace

@@ -24,7 +24,7 @@ Json object_json(const ObjectScore& score) {
 Json side_json(const PromptMeasure& measure, const Tokenizer& tokenizer) {
   const auto token = [&](std::int32_t id) { return id < tokenizer.size() ? tokenizer.token_bytes(id) : std::string(); };
   Json json = {{"new", object_json(measure.new_object)},
-               {"true", object_json(measure.true_object)},
+               {"old", object_json(measure.true_object)},
                {"top",
                 {{"token", to_valid_utf8(token(measure.top_id))},
                  {"id", measure.top_id},
@@ -63,20 +63,20 @@ Json to_json(const EditedFact& fact, const Tokenizer& tokenizer) {
   Json json = {{"prompt", request.prompt},
                {"subject", request.subject},
                {"subject_span", {request.subject_span.begin, request.subject_span.end}},
-               {"target", request.target},
-               {"target_ids", request.target_ids},
-               {"true", fact.true_object},
-               {"true_ids", fact.true_ids}};
-  Json losses = Json::array();
+               {"objects", {{"new", request.target}, {"old", fact.true_object}}},
+               {"object_ids", {{"new", request.target_ids}, {"old", fact.true_ids}}}};
+  Json nll = Json::array(), kl = Json::array(), decay = Json::array(), total = Json::array(), delta = Json::array(),
+       gradient = Json::array();
   for (const auto& each : fact.value.evaluations) {
-    losses.push_back({{"nll", each.nll},
-                      {"kl", each.kl},
-                      {"decay", each.decay},
-                      {"total", each.total()},
-                      {"delta_norm", each.delta_norm},
-                      {"gradient_norm", each.gradient_norm}});
+    nll.push_back(number(each.nll));
+    kl.push_back(number(each.kl));
+    decay.push_back(number(each.decay));
+    total.push_back(number(each.total()));
+    delta.push_back(number(each.delta_norm));
+    gradient.push_back(number(each.gradient_norm));
   }
-  json["losses"] = std::move(losses);
+  json["losses"] = {{"nll", nll},     {"kl", kl},           {"decay", decay},
+                    {"total", total}, {"delta_norm", delta}, {"gradient_norm", gradient}};
   json["delta_norm"] = fact.value.delta.norm().item<double>();
   json["init_norm"] = fact.value.init_norm;
   json["divisor"] = fact.divisor ? number(*fact.divisor) : Json(nullptr);

@@ -13,14 +13,6 @@
 namespace rometrace {
 namespace {
 
-// <|endoftext|> and the like: as text it would be other tokens.
-bool is_special(const Tokenizer& tokenizer, std::int32_t id) {
-  const auto is_it = [&](const std::vector<Token>& tokens) { return tokens.size() == 1 && tokens.front().id == id; };
-  const auto text = tokenizer.token_bytes(id);
-  if (find_invalid_utf8(text)) return false;  // part of a character
-  return is_it(tokenizer.encode(text, SpecialTokens::kParse)) && !is_it(tokenizer.encode(text));
-}
-
 // Whether this token does not go on with the word before it.
 bool begins_anew(const Tokenizer& tokenizer, std::int32_t id) {
   const auto text = tokenizer.token_bytes(id);
@@ -82,7 +74,7 @@ std::vector<std::vector<std::int32_t>> say_together(const Decoder& model, const 
     most.push_back(asked_tokens(rule, of_object).value_or(AnswerRule::kLongestWord));
   }
   const auto ends = [&](std::int32_t id) {
-    return id >= tokenizer.size() || is_special(tokenizer, id) || (word && begins_anew(tokenizer, id));
+    return id >= tokenizer.size() || is_special_token(tokenizer, id) || (word && begins_anew(tokenizer, id));
   };
   return greedy_answers(model, prompts, most, ends, std::move(stop));
 }

@@ -143,4 +143,11 @@ std::vector<Token> encode_answer(const Tokenizer& tokenizer, std::string_view te
   return tokens;
 }
 
+bool is_special_token(const Tokenizer& tokenizer, std::int32_t id) {
+  const auto is_it = [&](const std::vector<Token>& tokens) { return tokens.size() == 1 && tokens.front().id == id; };
+  const auto text = tokenizer.token_bytes(id);
+  if (find_invalid_utf8(text)) return false;  // part of a character
+  return is_it(tokenizer.encode(text, SpecialTokens::kParse)) && !is_it(tokenizer.encode(text));
+}
+
 }  // namespace rometrace

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ("summary", "merge", "calibrate", "edit", "fetch", "models")
+COMMANDS = ("summary", "merge", "calibrate", "edit", "moments", "fetch", "models")
 HELPS = ((), *((command,) for command in COMMANDS))
 HEADING = re.compile(r"^(\S.*) \((docs/\w+\.md)\):$")
 NAMES = re.compile(r"^  ((?:-\w, )?--[a-z0-9-]+|\w+(?:\.\.\.)?)(?: |$)")

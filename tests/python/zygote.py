@@ -27,7 +27,7 @@ EXCLUSIVE = {"preexec_fn", "pass_fds", "start_new_session", "user", "stdout", "s
 """Options of subprocess.run() that a fork of the zygote does not know."""
 
 
-TOOLS = ("tokenize", "resolve", "tensors", "randomstate", "logits")
+TOOLS = ("tokenize", "resolve", "tensors", "moments", "randomstate", "logits")
 PROGRAMS = ("rometrace", *(f"rometrace_{tool}" for tool in TOOLS))
 """What the zygote can be."""
 

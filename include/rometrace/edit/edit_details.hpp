@@ -29,6 +29,8 @@ struct EditDetails {
   ModelRecord model;                 ///< with weights_sha256, without edits
   std::vector<std::string> made_on;  ///< SHA-256 of the edit files that the model had when this one was made
   nlohmann::ordered_json requests = nlohmann::ordered_json::array();  ///< [n] objects: prompt, subject, objects, ...
+  nlohmann::ordered_json perplexity;  ///< of a fixed text, {text, before, after}; null: not measured
+  nlohmann::ordered_json seconds;     ///< that steps of the edit took, by name; null: not known
 };
 
 }  // namespace rometrace

@@ -90,4 +90,8 @@ class Tokenizer {
 /// SentencePiece models) take " trumpet" and "trumpet" for the same. Throws Error as Tokenizer::encode does.
 std::vector<Token> encode_answer(const Tokenizer& tokenizer, std::string_view text);
 
+/// Whether the token is <|endoftext|> or the like: what it spells would be other tokens as text. Throws Error for an id
+/// outside the vocabulary.
+bool is_special_token(const Tokenizer& tokenizer, std::int32_t id);
+
 }  // namespace rometrace

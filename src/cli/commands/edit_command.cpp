@@ -10,7 +10,6 @@
 #include <string>
 #include <utility>
 
-#include "cli/commands/edit_each_command.hpp"
 #include "cli/commands/edit_files_command.hpp"
 #include "cli/commands/edit_session.hpp"
 #include "cli/exit_status.hpp"
@@ -18,6 +17,7 @@
 #include "cli/files/report_output.hpp"
 #include "cli/files/share_dir.hpp"
 #include "cli/progress_bar.hpp"
+#include "cli/window_note.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/facts/facts.hpp"
 #include "rometrace/report/edit_text.hpp"
@@ -53,15 +53,15 @@ TracePrompt prompt_of(const EditTask& task, const Tokenizer& tokenizer) {
   return prompt;
 }
 
-// The model's answer as it says it, a word.
-std::string answer_of(const EditTask& task, const EditSession& session, const std::stop_token& stop) {
-  const auto ids = say(session.model(), session.tokenizer(), prompt_of(task, session.tokenizer()),
+// The old object becomes the model's answer as it says it, a word.
+void take_answer(EditTask& task, const EditSession& session, const std::stop_token& stop) {
+  task.true_ids = say(session.model(), session.tokenizer(), prompt_of(task, session.tokenizer()),
                        AnswerRule{AnswerRule::Which::kWord}, 0, stop);
-  auto said = session.tokenizer().decode(ids);
-  if (strip(said).empty()) {
+  task.true_object.clear();
+  for (const auto id : task.true_ids) task.true_object += session.tokenizer().token_bytes(id);
+  if (strip(task.true_object).empty()) {
     throw Error("the model's answer to the prompt is white space, which is no old object; expected --true TEXT");
   }
-  return said;
 }
 
 // A trace of the prompt that follows an object in one of the models.
@@ -110,9 +110,9 @@ int run_edit_one(const EditOptions& options, const std::stop_token& stop) {
   const auto facts = facts_of(options, session);
   auto task = read_task(options, facts ? &*facts : nullptr);
   choose_threads(options.run, session.model(), session.tokenizer().encode_prompt(task.prompt).size());
-  if (task.true_object.empty()) task.true_object = answer_of(task, session, stop);
+  if (task.true_object.empty()) take_answer(task, session, stop);
+  session.refuse_if_said(task);
   const auto layers = session.layers_for(&task);
-  WeightsHash hash(session.model(), session.stack(), stop);
   session.prepare(layers);
 
   ProgressBar bar(options.run.quiet ? ProgressBar::Wish::kNever : ProgressBar::Wish::kOnTerminal);
@@ -120,9 +120,8 @@ int run_edit_one(const EditOptions& options, const std::stop_token& stop) {
   say_ratio(made);
   auto edit = session.record(made, layers);
   const auto perplexity = session.perplexity_of(session.model(), *made.model);
-  edit.measures = {
-      {"perplexity", {{"text", perplexity.text}, {"before", perplexity.before}, {"after", perplexity.after}}}};
-  edit.model.weights_sha256 = hash.get();
+  edit.perplexity = {{"text", perplexity.text}, {"before", perplexity.before}, {"after", perplexity.after}};
+  edit.model.weights_sha256 = session.weights_sha256();
   auto json = to_json(edit);
   if (file) {
     file->write(edit_file_bytes(edit), stop);
@@ -133,7 +132,7 @@ int run_edit_one(const EditOptions& options, const std::stop_token& stop) {
     const auto& fact = made.facts.front();
     const auto of = [&](const Decoder& model, std::span<const EditMark> marks) {
       return Json{{"new", trace_json(options, session, model, task, fact.request.target_ids, marks, stop)},
-                  {"true", trace_json(options, session, model, task, fact.true_ids, marks, stop)}};
+                  {"old", trace_json(options, session, model, task, fact.true_ids, marks, stop)}};
     };
     auto marks = session.stack().marks();
     const auto before = of(session.model(), marks);
@@ -153,9 +152,9 @@ int run_edit_one(const EditOptions& options, const std::stop_token& stop) {
 }  // namespace
 
 int run_edit(const EditOptions& options, const std::stop_token& stop) {
-  if (options.show) return show_edit(*options.show, options.run.json, stop);
-  if (options.write) return write_checkpoint_of_edits(options.run, *options.write, stop);
-  if (options.each || options.together) return run_edit_facts(options, stop);
+  if (options.show) return show_edit_file(*options.show, stop);
+  if (options.write) return write_edited_model(options.run, *options.write, stop);
+  if (options.each || options.together) throw Error("--each and --together: not yet");
   return run_edit_one(options, stop);
 }
 

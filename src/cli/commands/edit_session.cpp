@@ -12,6 +12,7 @@
 #include "cli/options/option_values.hpp"
 #include "cli/progress_bar.hpp"
 #include "cli/window_note.hpp"
+#include "rometrace/edit/continuation.hpp"
 #include "rometrace/edit/memit.hpp"
 #include "rometrace/edit/moment_file.hpp"
 #include "rometrace/edit/moment_text.hpp"
@@ -20,6 +21,7 @@
 #include "rometrace/error.hpp"
 #include "rometrace/facts/facts.hpp"
 #include "rometrace/report/edit_json.hpp"
+#include "rometrace/stopwatch.hpp"
 #include "rometrace/text/input_file.hpp"
 #include "rometrace/text/json_file.hpp"
 #include "rometrace/text/strip.hpp"
@@ -80,8 +82,9 @@ EditSession::EditSession(const EditOptions& options, std::stop_token stop)
       located_(locate_model(options.run, stop_)),
       tokenizer_(Tokenizer::load(located_.folder)),
       stack_(read_edits(options.run)),
-      base_(load_model(options.run, located_.folder, EditStack())),
+      base_(load_model(options.run, located_.folder, EditStack(), stop_)),
       model_(stack_.empty() ? base_ : base_->with_changes(stack_.changes())),
+      hash_(*base_, stack_, stop_),
       defaults_(edit_defaults(model_->config(), options.method)) {
   auto& value = defaults_.value;
   value.steps = options.steps.value_or(value.steps);
@@ -99,6 +102,11 @@ EditSession::EditSession(const EditOptions& options, std::stop_token stop)
   }
 }
 
+const std::string& EditSession::weights_sha256() {
+  if (weights_sha256_.empty()) weights_sha256_ = hash_.get();
+  return weights_sha256_;
+}
+
 bool EditSession::is_demo() const {
   return located_.name == "rometrace-demo";
 }
@@ -112,7 +120,8 @@ std::vector<std::int64_t> EditSession::layers_for(const EditTask* task) const {
   prompt.subject_span = task->subject_span;
   prompt.subject = task->prompt.substr(task->subject_span.begin, task->subject_span.end - task->subject_span.begin);
   prompt.subject_range = tokens_of_subject(tokens, task->prompt, task->subject_span);
-  prompt.target = ids_of(encode_answer(tokenizer_, spaced_object(task->true_object)));
+  prompt.target =
+      task->true_ids.empty() ? ids_of(encode_answer(tokenizer_, spaced_object(task->true_object))) : task->true_ids;
   TraceOptions trace = trace_options(options_.run);
   trace.kinds = {Kind::kMlp};
   trace.positions.which = PositionRule::Which::kSubjectLast;
@@ -134,18 +143,23 @@ std::vector<std::int64_t> EditSession::layers_for(const EditTask* task) const {
 
 void EditSession::prepare(std::span<const std::int64_t> layers) {
   if (!has_templates_) {
+    const Stopwatch watch;
     if (options_.templates == "generated") {
       templates_ = generate_templates(options_.method, *base_, tokenizer_, options_.seed, stop_);
     } else if (options_.templates != "none") {
       templates_ = named("--templates", [&] { return read_templates(options_.templates); });
     }
     has_templates_ = true;
+    seconds_of_templates_ = watch.seconds();
   }
   std::vector<std::int64_t> missing;
   for (const auto layer : layers) {
     if (!factors_.contains(layer)) missing.push_back(layer);
   }
-  if (!missing.empty() && !options_.no_moment) collect(missing);
+  if (missing.empty() || options_.no_moment) return;
+  const Stopwatch watch;
+  collect(missing);
+  seconds_of_moments_ += watch.seconds();
 }
 
 // Reads or collects second moments, and factors them.
@@ -185,7 +199,7 @@ void EditSession::collect(std::span<const std::int64_t> layers) {
                         : named("--text", [&] {
                             return read_moment_text(options_.texts, tokenizer_, config.max_positions, most, stop_);
                           });
-  MomentCache cache{default_cache_dir(), WeightsHash(*base_, EditStack(), stop_).get()};
+  MomentCache cache{default_cache_dir(), weights_sha256()};
   const bool known = std::all_of(layers.begin(), layers.end(),
                                  [&](auto layer) { return moment_is_cached(cache, *base_, text, layer); });
   if (!known) {
@@ -215,14 +229,14 @@ std::vector<std::vector<std::int32_t>> EditSession::prompts_of(const EditTask& t
   return prompts;
 }
 
-void EditSession::refuse_if_said(const PromptMeasure& before, const EditRequest& request) const {
-  const auto& said = before.greedy.empty() ? std::vector{before.top_id} : before.greedy;
-  const auto& target = request.target_ids;
-  const bool says = said.size() >= target.size() && std::equal(target.begin(), target.end(), said.begin());
-  if (!says || options_.force) return;
-  throw Error("the model says " + in_quotes(request.target) + " after " + in_quotes(request.prompt) +
-              " already (probability " + fmt::format("{:.3g}", before.new_object.probability()) +
-              "); nothing is to be edited (--force edits all the same)");
+void EditSession::refuse_if_said(const EditTask& task) const {
+  if (options_.force) return;
+  const auto target = ids_of(encode_answer(tokenizer_, spaced_object(task.target)));
+  const std::vector<std::vector<std::int32_t>> prompt = {ids_of(tokenizer_.encode_prompt(task.prompt))};
+  const auto tokens = static_cast<std::int64_t>(target.size());
+  if (continue_greedily(*model_, prompt, tokens, {}, stop_).front() != target) return;
+  throw Error("the model says " + in_quotes(spaced_object(task.target)) + " after " + in_quotes(task.prompt) +
+              " already; nothing is to be edited (--force edits all the same)");
 }
 
 void EditSession::guard(const RankOneEdit& edit, const EditRequest& request) const {
@@ -262,21 +276,25 @@ MatrixChange EditSession::matrix_change(const LayerChange& change) const {
 MadeEdit EditSession::edit(std::span<const EditTask> tasks, std::span<const std::int64_t> layers,
                            std::int64_t greedy_tokens, const EditProgress& progress) {
   MadeEdit made;
+  Stopwatch watch;
   MeasureOptions measured;
   measured.greedy_tokens = greedy_tokens;
+  measured.ends = [this](std::int32_t id) { return id >= tokenizer_.size() || is_special_token(tokenizer_, id); };
   std::vector<EditRequest> requests;
   std::vector<std::vector<PromptMeasure>> before;
   for (const auto& task : tasks) {
     EditedFact fact;
     fact.request = request_of(task);
-    fact.true_object = spaced_object(task.true_object);
-    fact.true_ids = ids_of(encode_answer(tokenizer_, fact.true_object));
+    fact.true_object = task.true_ids.empty() ? spaced_object(task.true_object) : task.true_object;
+    fact.true_ids = task.true_ids.empty() ? ids_of(encode_answer(tokenizer_, fact.true_object)) : task.true_ids;
     before.push_back(
         measure_prompts(*model_, prompts_of(task), fact.request.target_ids, fact.true_ids, measured, stop_));
-    refuse_if_said(before.back().front(), fact.request);
     requests.push_back(fact.request);
     made.facts.push_back(std::move(fact));
   }
+
+  made.seconds_of_measures = watch.seconds();
+  watch = Stopwatch();
 
   const auto add = [&](const LayerChange& change) {
     EditedMatrix matrix{matrix_change(change)};
@@ -324,6 +342,8 @@ MadeEdit EditSession::edit(std::span<const EditTask> tasks, std::span<const std:
     made.facts.front().key_ratio = edit.key_ratio;
   }
   made.model = changed();
+  made.seconds_of_value = watch.seconds();
+  watch = Stopwatch();
 
   for (std::size_t i = 0; i < tasks.size(); ++i) {
     auto& fact = made.facts[i];
@@ -348,6 +368,7 @@ MadeEdit EditSession::edit(std::span<const EditTask> tasks, std::span<const std:
     fact.verdict = verdict_of(fact.prompt.after, fact.behind, std::span(before[i]).subspan(neighbours),
                               std::span(after).subspan(neighbours));
   }
+  made.seconds_of_measures += watch.seconds();
   return made;
 }
 
@@ -376,6 +397,10 @@ Edit EditSession::record(const MadeEdit& made, std::span<const std::int64_t> lay
   edit.made_on = stack_.hashes();
   for (const auto& fact : made.facts) edit.requests.push_back(to_json(fact, tokenizer_));
   edit.matrices = made.matrices;
+  edit.seconds = {{"templates", seconds_of_templates_},
+                  {"moments", seconds_of_moments_},
+                  {"value", made.seconds_of_value},
+                  {"measures", made.seconds_of_measures}};
   return edit;
 }
 

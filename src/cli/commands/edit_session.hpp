@@ -27,6 +27,8 @@ struct MadeEdit {
   std::vector<EditedMatrix> matrices;
   std::shared_ptr<const Decoder> model;
   std::vector<EditedFact> facts;  ///< measured
+  double seconds_of_value = 0;    ///< of seeking values and making the change of them
+  double seconds_of_measures = 0;
 };
 
 /// The model that is edited, and what all edits of one run have in common: method, layers, prefixes, second moments.
@@ -40,9 +42,14 @@ class EditSession {
   const NamedFolder& located() const { return located_; }
   const EditStack& stack() const { return stack_; }
   bool is_demo() const;
+  /// Of the model's files; waits for it. Throws Error unless the stack is of them, Interrupted.
+  const std::string& weights_sha256();
 
   /// The layers that --layer, the family's default or, with `trace`, a trace of the fact names.
   std::vector<std::int64_t> layers_for(const EditTask* task) const;
+
+  /// Throws Error if the new object is what the model says, unless that is forced.
+  void refuse_if_said(const EditTask& task) const;
 
   /// Makes prefixes and reads or collects second moments of these layers, once. Throws Error, Interrupted.
   void prepare(std::span<const std::int64_t> layers);
@@ -60,7 +67,6 @@ class EditSession {
 
  private:
   EditRequest request_of(const EditTask& task) const;
-  void refuse_if_said(const PromptMeasure& before, const EditRequest& request) const;
   void collect(std::span<const std::int64_t> layers);
   std::vector<std::vector<std::int32_t>> prompts_of(const EditTask& task) const;
   void guard(const RankOneEdit& edit, const EditRequest& request) const;
@@ -72,11 +78,14 @@ class EditSession {
   Tokenizer tokenizer_;
   EditStack stack_;
   std::shared_ptr<const Decoder> base_, model_;  // without and with the edits of the stack
+  WeightsHash hash_;
+  std::string weights_sha256_;  // once it is known
   EditDefaults defaults_;
   std::vector<std::string> templates_;
   bool has_templates_ = false;
   std::map<std::int64_t, MomentFactor> factors_;
   std::optional<EditMoment> moment_;
+  double seconds_of_templates_ = 0, seconds_of_moments_ = 0;
 };
 
 }  // namespace rometrace::cli

@@ -15,7 +15,7 @@ namespace {
 
 constexpr std::size_t kNeighbours = 10;
 
-PlacedSubject place_subject(const Options& run) {
+PlacedSubject place_in_prompt(const Options& run) {
   const auto& [prompt, subject] = std::tie(run.prompt, run.subject);
   if (run.subject_at) {
     return {prompt, named("--subject-at", [&] { return find_subject(prompt, subject, *run.subject_at); })};
@@ -79,7 +79,7 @@ EditTask read_task(const EditOptions& options, const Facts* facts) {
   if (options.true_object && strip(*options.true_object).empty()) {
     throw Error("--true is empty; expected the old object");
   }
-  const auto placed = place_subject(run);
+  const auto placed = place_in_prompt(run);
   EditTask task;
   task.prompt = placed.prompt;
   task.subject_span = placed.subject;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -14,8 +15,9 @@ struct EditTask {
   std::string prompt;
   ByteRange subject_span;
   std::string target;       ///< the new object, as it was given
-  std::string true_object;  ///< the old one; empty: the model's answer
-  std::vector<std::string> paraphrases, neighbours;
+  std::string true_object;  ///< the old one, as it was given; empty: the model's answer
+  std::vector<std::int32_t> true_ids = {};  ///< where they are known: what the model said
+  std::vector<std::string> paraphrases = {}, neighbours = {};
 };
 
 /// The fact of the command line. What it leaves open is looked up in `facts` (those of --facts, the demo's) by its

@@ -4,38 +4,16 @@
 #include <algorithm>
 #include <charconv>
 #include <limits>
-#include <set>
 #include <string>
 
 #include "cli/options/help_format.hpp"
+#include "cli/options/moments_options.hpp"
 #include "cli/options/option_values.hpp"
 #include "cli/options/shared_options.hpp"
 #include "rometrace/text/input_file.hpp"
 
 namespace rometrace::cli {
 namespace {
-
-std::optional<std::int64_t> read_layer(std::string_view text) {
-  std::int64_t layer = 0;
-  const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), layer);
-  if (error != std::errc() || stop != text.data() + text.size() || layer < 0 || layer > kMaxCount) return std::nullopt;
-  return layer;
-}
-
-// "17", "13-17" (17 too), "3,5,8"; ascending.
-std::vector<std::int64_t> read_layers(const std::string& name, const std::vector<std::string>& words) {
-  std::set<std::int64_t> layers;
-  for (const auto& word : words) {
-    const auto dash = word.find('-');
-    const auto first = read_layer(std::string_view(word).substr(0, dash));
-    const auto last = dash == std::string::npos ? first : read_layer(std::string_view(word).substr(dash + 1));
-    if (!first || !last || *first > *last || *last - *first >= kMaxCount) {
-      throw CLI::ValidationError(name, in_quotes(word) + "; expected layers from 0, as in 17, 13-17 or 3,5,8");
-    }
-    for (auto layer = *first; layer <= *last; ++layer) layers.insert(layer);
-  }
-  return {layers.begin(), layers.end()};
-}
 
 // A whole text as a finite number of at least 0.
 double read_factor(const std::string& name, const std::string& text) {
@@ -210,6 +188,67 @@ CLI::App* add_edit(CLI::App& app, EditOptions& options) {
       "  rometrace edit --prompt \"Miles Davis plays the\" --subject \"Miles Davis\" --target guitar -o miles.edit\n"
       "  rometrace --edit miles.edit --prompt \"Miles Davis plays the\" --subject \"Miles Davis\"");
   return command;
+}
+
+void check_edit(const CLI::App& app, const CLI::App& command, const EditOptions& options) {
+  for (const auto* option : app.get_options()) {
+    if (option->count() > 0) {
+      throw CLI::ValidationError(option->get_name(), "stands before edit; options of edit come behind it");
+    }
+  }
+  const auto given = [&](const char* name) { return command.get_option(name)->count() > 0; };
+  if (options.show) {
+    for (const auto* option : command.get_options()) {
+      const auto name = option->get_name();
+      if (option->count() == 0 || name == "--show" || name == "--json" || name == "--quiet") continue;
+      throw CLI::ValidationError(name, "has no effect beside --show, which prints a file; leave it out");
+    }
+    return;
+  }
+  check_run_options(options.run);
+  if (options.write) {
+    if (options.run.edits.empty()) throw CLI::RequiredError("--write makes a checkpoint with edits: --edit FILE");
+    for (const auto* name : {"--prompt", "--subject", "--target", "--facts", "--each", "--together", "--trace", "-o"}) {
+      if (given(name)) {
+        throw CLI::ValidationError(name, "has no effect beside --write, which writes the edits of --edit; leave it out");
+      }
+    }
+    return;
+  }
+  const bool memit = options.method == EditMethod::kMemit;
+  const bool many = options.each || options.together;
+  if (options.each && options.together) throw CLI::ExcludesError("--each", "--together");
+  if (many) {
+    if (options.facts.empty()) throw CLI::RequiredError("--facts beside --each and --together");
+    for (const auto* name : {"--prompt", "--subject", "--subject-at", "--target", "--true", "--paraphrase",
+                             "--neighbour", "--trace"}) {
+      if (given(name)) {
+        throw CLI::ValidationError(name, "is of a single edit; --each and --together take all from --facts");
+      }
+    }
+    if (options.layer_by_trace) throw CLI::ValidationError("--layers", "trace is of a single edit; --layers all tries all");
+    if (options.together && !memit) {
+      throw CLI::ValidationError("--together", "is by --method memit, which edits many facts in one change");
+    }
+  } else {
+    for (const auto* name : {"--prompt", "--subject", "--target"}) {
+      if (!given(name)) throw CLI::RequiredError(name);
+    }
+  }
+  if (options.all_layers && !options.each) {
+    throw CLI::ValidationError("--layers", "all is with --each, on a sample of facts");
+  }
+  if (!memit && !options.each && options.layers.size() > 1) {
+    throw CLI::ValidationError("--layers", "several layers are of --method memit; expected one");
+  }
+  if (memit && (options.layer_by_trace || options.all_layers)) {
+    throw CLI::ValidationError("--layers", "expected a range of layers with --method memit, as in 13-17");
+  }
+  if (options.lambda && !memit) throw CLI::ValidationError("--lambda", "is of --method memit");
+  if (options.lambda && !(*options.lambda > 0)) throw CLI::ValidationError("--lambda", "expected a number above 0");
+  if (given("--seed") && options.templates != "generated") {
+    throw CLI::ValidationError("--seed", "is of generated prefixes, which --templates replaces; leave it out");
+  }
 }
 
 }  // namespace rometrace::cli

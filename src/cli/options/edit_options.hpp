@@ -16,7 +16,7 @@ namespace rometrace::cli {
 /// Adds `rometrace edit` to the program; the options' values go to what is given.
 CLI::App* add_edit(CLI::App& app, EditOptions& options);
 
-/// Reads the values that are words of their own, and refuses what does not go together. Throws CLI::ParseError, Error.
-void check_edit(const CLI::App& app, const CLI::App& command, EditOptions& options);
+/// Refuses what does not go together. Throws CLI::ParseError.
+void check_edit(const CLI::App& app, const CLI::App& command, const EditOptions& options);
 
 }  // namespace rometrace::cli

@@ -10,9 +10,11 @@
 #include <utility>
 
 #include "cli/options/calibrate_options.hpp"
+#include "cli/options/edit_options.hpp"
 #include "cli/options/help_format.hpp"
 #include "cli/options/idle_options.hpp"
 #include "cli/options/method_options.hpp"
+#include "cli/options/moments_options.hpp"
 #include "cli/options/option_values.hpp"
 #include "cli/options/shared_options.hpp"
 #include "rometrace/error.hpp"
@@ -150,28 +152,6 @@ CLI::App* add_models(CLI::App& app, ModelsOptions& options) {
   command->add_flag("--json", options.json, "Write JSON instead of a table")->group(groups::kOutput);
   add_help(*command, "");
   return command;
-}
-
-CLI::App* add_edit(CLI::App& app, EditOptions& options) {
-  auto* command = app.add_subcommand("edit", "Shows an edit file, or writes an edited model for other programs");
-  add_model_options(*command, options.trace);
-  auto* show = command->add_option("--show", options.show, "Print the record of an edit file, as JSON")
-                   ->type_name("FILE")
-                   ->group(groups::kOutput);
-  command
-      ->add_option("--write", options.write,
-                   "Write the model with the edits of --edit as a new folder, in Hugging Face layout")
-      ->type_name("FOLDER")
-      ->group(groups::kOutput)
-      ->excludes(show);
-  command->add_flag("-q,--quiet", options.trace.quiet, "Say nothing on stderr but errors")->group(groups::kOutput);
-  add_help(*command, "");
-  return command;
-}
-
-void check_edit(const EditOptions& options) {
-  if (!options.show && !options.write) throw CLI::RequiredError("--show or --write");
-  if (options.write && options.trace.edits.empty()) throw CLI::RequiredError("--edit beside --write");
 }
 
 /// Refuses what a self-check would leave aside.
@@ -320,6 +300,8 @@ Command parse_options(int argc, char** argv) {
   auto* calibrate_command = add_calibrate(app, calibrate);
   EditOptions edit;
   auto* edit_command = add_edit(app, edit);
+  MomentsOptions moments;
+  auto* moments_command = add_moments(app, moments);
   FetchModelsOptions fetch;
   auto* fetch_command = add_fetch(app, fetch);
   ModelsOptions models;
@@ -335,7 +317,7 @@ Command parse_options(int argc, char** argv) {
     }
     if (*merge_command) return merge;
     if (*edit_command) {
-      check_edit(edit);
+      check_edit(app, *edit_command, edit);
       return edit;
     }
     if (*fetch_command) return fetch;
@@ -344,6 +326,10 @@ Command parse_options(int argc, char** argv) {
       check_calibrate(app, calibrate);
       refuse_idle_calibrate_options(*calibrate_command, calibrate.trace);
       return calibrate;
+    }
+    if (*moments_command) {
+      check_moments(app, moments);
+      return moments;
     }
     if (*files) {
       complete_batch(facts, options, shard, only, known_by, known_by_option->count() > 0, all);

@@ -118,10 +118,18 @@ struct EditOptions {
   std::optional<std::string> write;  ///< make a checkpoint in this folder
 };
 
+/// The command line of `rometrace moments`.
+struct MomentsOptions {
+  Options trace;                     ///< its output is the moments' file
+  std::vector<std::string> texts;    ///< files; "-" is standard input
+  std::vector<std::int64_t> layers;  ///< ascending
+  std::optional<std::int64_t> tokens;
+};
+
 /// What to do, or the exit status if the command line has been dealt with (--help, --version, an error: one line
 /// printed).
-using Command = std::variant<Options, SummaryOptions, MergeOptions, CalibrateOptions, EditOptions, FetchModelsOptions,
-                             ModelsOptions, int>;
+using Command = std::variant<Options, SummaryOptions, MergeOptions, CalibrateOptions, EditOptions, MomentsOptions,
+                             FetchModelsOptions, ModelsOptions, int>;
 Command parse_options(int argc, char** argv);
 
 }  // namespace rometrace::cli
