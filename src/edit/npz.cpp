@@ -139,10 +139,10 @@ NpzFile::NpzFile(std::string label, std::unique_ptr<const Mapping> mapping, std:
     : label_(std::move(label)), mapping_(std::move(mapping)), entries_(std::move(entries)) {}
 
 NpzFile NpzFile::open(const std::filesystem::path& path) {
-  const InputFile file = InputFile::open(path);
-  auto mapping = std::make_unique<const Mapping>(file);
-  auto entries = read_zip(mapping->bytes(), file.label(), ZipMethods::kStoredOrDeflated);
-  return {file.label(), std::move(mapping), std::move(entries)};
+  auto mapping = std::make_unique<const Mapping>(InputFile::open(path));
+  auto label = mapping->label();
+  auto entries = read_zip(mapping->bytes(), label, ZipMethods::kStoredOrDeflated);
+  return {std::move(label), std::move(mapping), std::move(entries)};
 }
 
 const ZipEntry* NpzFile::find(std::string_view name) const {

@@ -25,11 +25,10 @@ std::string with_digits(double value) {
 class EditTable {
  public:
   EditTable(const Tokenizer& tokenizer, const TerminalStyle& style) : tokenizer_(tokenizer), style_(style) {
-    const int texts =
-        style.columns - 4 * kPercentColumns - 6;  // two columns of texts share what numbers leave, and gaps
-    said_ = std::clamp(texts / 3, 8, 24);
+    const int texts = style.columns - 4 * kPercentColumns - 4;  // what numbers and gaps leave to three texts
+    said_ = std::clamp(texts / 5, 8, 20);
     prompt_ = std::max(12, texts - 2 * said_);
-    narrow_ = style.columns < 4 * kPercentColumns + 6 + 2 * 8 + 12;
+    narrow_ = style.columns < 4 * kPercentColumns + 4 + 2 * 8 + 12;
   }
 
   std::string of_fact(const EditedFact& fact) const {
