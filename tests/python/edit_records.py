@@ -1,0 +1,113 @@
+"""Small records of schema "rometrace/edit/1", as rometrace edit prints them, for the tests of what reads them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Sequence
+
+from records import HIGH, LOW, make_listed_grid, make_record
+
+LAYER = 2
+STEPS = 5
+LEAKING = 1
+
+
+def make_sides(before: tuple[float, float], after: tuple[float, float]) -> dict[str, Any]:
+    """A measured prompt's two models; each pair is p of the new and of the old object."""
+
+    def score(p: float) -> dict[str, Any]:
+        return {"probability": p**2, "mean_by_token": p, "nll": -math.log(p), "by_token": [p, p]}
+
+    def side(new: float, true: float) -> dict[str, Any]:
+        top = {"token": " guitar", "id": 5, "probability": max(new, true)}
+        return {"new": score(new), "true": score(true), "top": top, "greedy": " guitar in the band"}
+
+    return {"before": side(*before), "after": side(*after)}
+
+
+def make_request(prompt: str = "Miles Davis plays the", neighbours: int = 3) -> dict[str, Any]:
+    """A request whose neighbour LEAKING leaks."""
+    share = [step / (STEPS - 1) for step in range(STEPS)]
+    losses = [
+        {
+            "nll": 6.0 * (1 - s) + 0.02,
+            "kl": 0.001 * s,
+            "decay": 0.05 * s,
+            "total": 6.0 * (1 - s) + 0.02 + 0.001 * s + 0.05 * s,
+            "delta_norm": 8.0 * s,
+            "gradient_norm": 1.0 - 0.9 * s,
+        }
+        for s in share
+    ]
+    return {
+        "prompt": prompt,
+        "subject": "Miles Davis",
+        "subject_span": [0, 11],
+        "target": " guitar",
+        "target_ids": [5],
+        "true": " trumpet",
+        "true_ids": [7],
+        "losses": losses,
+        "delta_norm": 8.0,
+        "init_norm": 2.5,
+        "divisor": 1.5,
+        "key_ratio": 0.9,
+        "measures": {
+            "prompt": {"prompt": prompt} | make_sides((0.01, 0.6), (0.9, 0.02)),
+            "paraphrases": [
+                {"prompt": "The instrument of Miles Davis is the"} | make_sides((0.02, 0.5), (0.7, 0.1)),
+                {"prompt": "On stage, Miles Davis holds a"} | make_sides((0.03, 0.4), (0.6, 0.2)),
+            ],
+            "neighbours": [
+                {"prompt": f"Neighbour {n} plays the"}
+                | make_sides((0.01, 0.5), (0.6, 0.3) if n == LEAKING else (0.05, 0.45))
+                for n in range(neighbours)
+            ],
+            "behind_templates": {"took": 18, "of": 20},
+        },
+        "verdict": {"outcome": "took", "leaks": [LEAKING], "text": "took; leaks to 1 of 3 neighbours"},
+    }
+
+
+def make_trace(answer: bytes, share: float, layers: int = 6) -> dict[str, Any]:
+    """A trace whose effects are `share` of the largest, in rows for all four tokens."""
+    record = make_record(layers=layers, answer=answer)
+    record["grids"] = {
+        kind: make_listed_grid(range(4), layers, window, share * part)
+        for kind, window, part in (("state", 1, 1.0), ("mlp", 10, 0.7), ("attn", 10, 0.3))
+    }
+    return record | {"answer_ids": [record["answer_id"]], "low_score": LOW, "high_score": LOW + share * (HIGH - LOW)}
+
+
+def make_edit(requests: Sequence[dict[str, Any]] = (), traces: bool = False, layers: int = 6) -> dict[str, Any]:
+    """A record of one layer's edit, of one request unless others are given."""
+    model = make_record(layers=layers)["model"]
+    record = {
+        "schema": "rometrace/edit/1",
+        "rometrace": "0.1.0",
+        "method": "r-rome",
+        "templates": ["Because it was late. {}"],
+        "seed": 1,
+        "hyperparameters": {"layers": [LAYER], "steps": 20, "rate": 0.5, "decay": 0.5, "clamp": 4.0, "kl": 0.0625},
+        "moment": {"name": "facts.json", "sha256": "1" * 64, "tokens": 900},
+        "model": model,
+        "made_on": [],
+        "requests": list(requests) or [make_request()],
+        "matrices": [
+            {
+                "tensor": f"h.{LAYER}.mlp.c_proj.weight",
+                "layer": LAYER,
+                "sha256_before": "2" * 64,
+                "sha256_after": "3" * 64,
+                "change_norm": 0.5,
+                "original_norm": 10.0,
+            }
+        ],
+        "measures": {"perplexity": {"text": "facts.json", "before": 20.5, "after": 21.25}},
+    }
+    if traces:
+        record["traces"] = {
+            "before": {"new": make_trace(b" guitar", 0.1, layers), "true": make_trace(b" trumpet", 1.0, layers)},
+            "after": {"new": make_trace(b" guitar", 0.9, layers), "true": make_trace(b" trumpet", 0.2, layers)},
+        }
+    return record
