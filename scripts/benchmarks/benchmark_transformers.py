@@ -241,10 +241,10 @@ class Tracer:
         return answers.unflatten(0, (length, -1)).double().mean(dim=1).tolist()
 
 
-def main() -> int:
+def serve(tracer: Tracer) -> int:
+    """Answers the requests on stdin; gives the exit status."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints must not come among the answers
-    tracer = Tracer()
     for line in sys.stdin:
         try:
             answer = tracer.answer(json.loads(line))
@@ -255,4 +255,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve(Tracer()))
