@@ -111,8 +111,9 @@ std::vector<Wording> read_paraphrases(const json& record, const std::string& sub
   return wordings;
 }
 
-std::optional<std::string> read_object(const json& body, const std::string& where) {
-  Field field = find_field(body, kObjectNames);
+std::optional<std::string> read_object(const json& body, std::initializer_list<const char*> names,
+                                       const std::string& where) {
+  Field field = find_field(body, names);
   if (!field) return std::nullopt;
   if (field.value->is_object()) {  // CounterFact: {"str": "French", "id": "Q150"}
     const Field text = find_field(*field.value, {"str"});
@@ -120,6 +121,38 @@ std::optional<std::string> read_object(const json& body, const std::string& wher
     field.value = text.value;
   }
   return std::string(strip(read_text(field, where)));
+}
+
+/// Prompts of an edit's evaluation, one or a list; {} in a text is the subject's place.
+std::vector<std::string> read_prompts(const json& record, std::initializer_list<const char*> names,
+                                      const std::string& subject, const std::string& where) {
+  const Field field = find_field(record, names);
+  if (!field) return {};
+  const json list = field.value->is_array() ? *field.value : json::array({*field.value});
+  std::vector<std::string> prompts;
+  for (const json& text : list) {
+    auto prompt = read_text({field.name, &text}, where);
+    const auto slots = occurrences_of(kSubjectSlot, prompt);
+    if (slots > 1) {
+      throw Error(where + ": " + field.name + " " + in_quotes(prompt) + " has {} " + std::to_string(slots) +
+                  " times; expected it once, or a whole text");
+    }
+    prompts.push_back(slots == 1 ? fill_slot(prompt, subject).prompt : std::move(prompt));
+  }
+  return prompts;
+}
+
+/// What an edit needs. Throws Error.
+void read_edit(const json& record, const json& body, Fact& fact, const std::string& where) {
+  fact.new_object = read_object(body, kNewObjectNames, where);
+  if (fact.new_object && fact.new_object == fact.object) {
+    throw Error(where + ": the new object " + in_quotes(*fact.new_object) +
+                " is the old one; expected another, or none to leave the record as it is");
+  }
+  fact.paraphrases =
+      read_prompts(record, {"paraphrases", "paraphrase_prompts", "rephrase_prompt"}, fact.subject, where);
+  fact.neighbours =
+      read_prompts(record, {"neighbours", "neighborhood_prompts", "locality_prompt"}, fact.subject, where);
 }
 
 /// Of the same text twice the first place of the subject counts.
@@ -261,8 +294,9 @@ Fact read_fact(const json& record, const Relations& relations, Need need, const 
                 "; expected a whole number or a text");
   }
   if (const Field relation = find_field(body, kRelationNames)) fact.relation = read_text(relation, label);
-  fact.object = read_object(body, label);
+  fact.object = read_object(body, kObjectNames, label);
   fact.wordings = read_wordings(record, body, relations, fact, label);
+  if (need == Need::kEdit) read_edit(record, body, fact, label);
   return fact;
 }
 

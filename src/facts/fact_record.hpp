@@ -16,6 +16,7 @@ namespace rometrace {
 /// What a record must have.
 enum class Need {
   kWordings,  ///< all that `Fact` promises
+  kEdit,      ///< with what an edit needs: `Fact::new_object`, `paraphrases`, `neighbours`
   kSubject,   ///< a subject; nothing else is looked at
 };
 
@@ -39,6 +40,7 @@ inline constexpr std::initializer_list<const char*> kIdNames = {"id", "known_id"
 inline constexpr std::initializer_list<const char*> kRelationNames = {"relation", "relation_id", "predicate"};
 inline constexpr std::initializer_list<const char*> kObjectNames = {"object", "attribute",    "answer",
                                                                     "target", "ground_truth", "target_true"};
+inline constexpr std::initializer_list<const char*> kNewObjectNames = {"object_new", "target_new"};
 
 /// The record's id, if it gives one that can be used.
 std::optional<GivenId> given_id(const nlohmann::json& record);

@@ -202,16 +202,24 @@ void check_at_least_one(const std::optional<std::int64_t>& value, const char* na
   }
 }
 
-}  // namespace
-
-Facts read_facts(std::span<const std::filesystem::path> files, std::optional<Limit> limit) {
+Facts read_records(std::span<const std::filesystem::path> files, Need need, const std::optional<Limit>& limit) {
   if (limit) check_at_least_one(limit->records, "limit");
-  Facts facts = read_files(files, Need::kWordings, limit);
+  Facts facts = read_files(files, need, limit);
   tell_files_apart(facts);
   refuse_repeated_ids(facts);
   make_missing_ids(facts);
   if (limit) leave_out_beyond(facts, static_cast<std::size_t>(limit->records));
   return facts;
+}
+
+}  // namespace
+
+Facts read_facts(std::span<const std::filesystem::path> files, std::optional<Limit> limit) {
+  return read_records(files, Need::kWordings, limit);
+}
+
+Facts read_edit_facts(std::span<const std::filesystem::path> files, std::optional<Limit> limit) {
+  return read_records(files, Need::kEdit, limit);
 }
 
 std::vector<std::string> subjects_of(const Facts& facts) {

@@ -252,11 +252,15 @@ std::string column_name(std::string_view cell) {
 /// The names of columns that mean something, and whether an empty cell is the same as none, as null is in JSON.
 const std::map<std::string, bool, std::less<>>& known_columns() {
   static const auto kColumns = [] {
-    std::map<std::string, bool, std::less<>> columns{
-        {"subject", false}, {"prompt", true}, {"rephrase_prompt", true}, {"subject_at", true}};
+    std::map<std::string, bool, std::less<>> columns{{"subject", false},
+                                                     {"prompt", true},
+                                                     {"subject_at", true},
+                                                     {"rephrase_prompt", true},
+                                                     {"locality_prompt", true}};
     for (const char* name : kIdNames) columns.emplace(name, true);
     for (const char* name : kRelationNames) columns.emplace(name, true);
     for (const char* name : kObjectNames) columns.emplace(name, true);
+    for (const char* name : kNewObjectNames) columns.emplace(name, true);
     return columns;
   }();
   return kColumns;
@@ -442,7 +446,7 @@ bool FactsReader::read_csv(TextStream& text) {
       throw Error(label_ + ": the header names \"" + column + "\" twice");
     }
   }
-  if (need_ == Need::kWordings && !has_any(columns, {"prompt"}) && !has_any(columns, kRelationNames)) {
+  if (need_ != Need::kSubject && !has_any(columns, {"prompt"}) && !has_any(columns, kRelationNames)) {
     throw Error(label_ + R"(: the header names "subject" but no "prompt" and no "relation")");
   }
   CsvReader rows(text, separator);

@@ -36,6 +36,14 @@ def small() -> dict[str, Any]:
         "facts": [
             {"id": "a", "subject": "Miles Davis", "relation": "plays", "object": "trumpet"},
             {"id": 2, "subject": "Chet", "relation": "plays", "prompt": "Chet sang and played the"},
+            {
+                "subject": "Dizzy",
+                "relation": "plays",
+                "object": "trumpet",
+                "object_new": "piano",
+                "paraphrases": ["We heard {} on the", "He was great on the"],
+                "neighbours": "Chet plays the",
+            },
         ],
     }
 
@@ -79,6 +87,11 @@ WRONG: list[tuple[str, Callable[[dict[str, Any]], Any]]] = [
     ("an id that is a fraction", lambda file: file["facts"][0].update(id=1.5)),
     ("an empty id", lambda file: file["facts"][0].update(id="")),
     ("a prompt with {} twice", lambda file: file["facts"][1].update(prompt="{} or {}")),
+    ("a new object that is a number", lambda file: file["facts"][2].update(object_new=1809)),
+    ("an empty new object", lambda file: file["facts"][2].update(object_new=" ")),
+    ("a paraphrase with {} twice", lambda file: file["facts"][2]["paraphrases"].append("{} or {}")),
+    ("an empty neighbour", lambda file: file["facts"][2].update(neighbours=[""])),
+    ("neighbours as an object", lambda file: file["facts"][2].update(neighbours={"a": "b"})),
 ]
 
 

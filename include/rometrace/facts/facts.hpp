@@ -33,6 +33,12 @@ struct Fact {
   std::optional<std::string> object;  ///< without white space around it; never empty
   std::vector<Wording> wordings;      ///< never empty, without repeats; the first is the prompt that is traced
   std::string remark;                 ///< one line on a choice that the record left open, and how it fell; else empty
+
+  // Of read_edit_facts() only:
+  std::optional<std::string> new_object;  ///< what an edit is to make the model say; as `object`
+  /// The file's own prompts that should follow the edit, and those of other subjects that should not; whole texts,
+  /// which need not hold the subject. Not `wordings`.
+  std::vector<std::string> paraphrases, neighbours;
 };
 
 /// A record that cannot be traced.
@@ -102,6 +108,12 @@ struct Limit {
 /// first records are kept, and what is wrong behind them does not matter unless Limit::Beyond asks for it; ids are made
 /// and told apart among the records that were read.
 Facts read_facts(std::span<const std::filesystem::path> files, std::optional<Limit> limit = std::nullopt);
+
+/// The same with what an edit needs of the records: CounterFact's "target_new", "paraphrase_prompts" and
+/// "neighborhood_prompts", its flat layout's "target_new", "rephrase_prompt" and "locality_prompt", and in any layout
+/// "object_new", "paraphrases" and "neighbours". They may be missing; one that is no text, or no list of texts, makes a
+/// BadRecord. A record with one old and one new object that are the same is a bad one.
+Facts read_edit_facts(std::span<const std::filesystem::path> files, std::optional<Limit> limit = std::nullopt);
 
 /// The subjects of all good records, in order and with repeats: of a relation file each sample counts once. Those that
 /// a limit left out are among them, as far as they were asked for.
