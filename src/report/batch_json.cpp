@@ -20,14 +20,15 @@ Json rule_json(const std::optional<KnownRule>& rule) {
   return rule ? to_json(*rule) : Json(nullptr);
 }
 
-Json facts_json(const BatchRecord& batch) {
+}  // namespace
+
+Json facts_json(std::span<const FactsSource> sources, const Selection& selection, std::int64_t selected) {
   Json files = Json::array();
   std::int64_t records = 0;
-  for (const auto& source : batch.sources) {
+  for (const auto& source : sources) {
     files.push_back({{"name", to_valid_utf8(source.name)}, {"sha256", source.sha256}});
     records += source.records;
   }
-  const auto& selection = batch.selection;
   Json ids = nullptr;
   for (const auto& id : selection.ids) ids.push_back(to_valid_utf8(id));
   return {{"files", std::move(files)},
@@ -37,10 +38,12 @@ Json facts_json(const BatchRecord& batch) {
             {"sample", or_null(selection.sample)},
             {"sample_seed", selection.sample ? Json(selection.sample_seed) : Json(nullptr)},
             {"limit", or_null(selection.limit)}}},
-          {"selected", batch.selected}};
+          {"selected", selected}};
 }
 
-}  // namespace
+Json shard_json(const std::optional<Shard>& shard) {
+  return shard ? Json{{"index", shard->index}, {"count", shard->count}} : Json(nullptr);
+}
 
 Json to_json(const BatchRecord& batch) {
   const bool trace = batch.what == BatchRecord::What::kTrace;
@@ -76,8 +79,8 @@ Json to_json(const BatchRecord& batch) {
     json["known_by"] = rule_json(batch.known_by);
   }
   json["special_tokens"] = options.special_tokens == SpecialTokens::kParse;
-  json["facts"] = facts_json(batch);
-  json["shard"] = batch.shard ? Json{{"index", batch.shard->index}, {"count", batch.shard->count}} : Json(nullptr);
+  json["facts"] = facts_json(batch.sources, batch.selection, batch.selected);
+  json["shard"] = shard_json(batch.shard);
   return json;
 }
 

@@ -12,42 +12,57 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-Json object_json(const ObjectScore& score) {
-  Json by_token = Json::array();
-  for (const double log_p : score.log_p) by_token.push_back(number(std::exp(log_p)));
-  return {{"probability", number(score.probability())},
-          {"mean_by_token", number(score.mean_by_token())},
-          {"nll", number(score.nll())},
-          {"by_token", std::move(by_token)}};
+Json object_json(const ObjectScore& score, MeasureDetail detail) {
+  Json json = {{"probability", number(score.probability())},
+               {"mean_by_token", number(score.mean_by_token())},
+               {"nll", number(score.nll())}};
+  if (detail == MeasureDetail::kFew) return json;
+  json["by_token"] = Json::array();
+  for (const double log_p : score.log_p) json["by_token"].push_back(number(std::exp(log_p)));
+  return json;
 }
 
-Json side_json(const PromptMeasure& measure, const Tokenizer& tokenizer) {
+Json side_json(const PromptMeasure& measure, const Tokenizer& tokenizer, MeasureDetail detail) {
   const auto token = [&](std::int32_t id) { return id < tokenizer.size() ? tokenizer.token_bytes(id) : std::string(); };
-  Json json = {{"new", object_json(measure.new_object)},
-               {"old", object_json(measure.true_object)},
+  Json json = {{"new", object_json(measure.new_object, detail)},
+               {"old", object_json(measure.true_object, detail)},
                {"top",
                 {{"token", to_valid_utf8(token(measure.top_id))},
                  {"id", measure.top_id},
                  {"probability", number(measure.top_probability)}}}};
+  if (detail == MeasureDetail::kFew) return json;
   std::string said;
   for (const auto id : measure.greedy) said += token(id);
   json["greedy"] = to_valid_utf8(said);
   return json;
 }
 
-Json prompt_json(const MeasuredPrompt& prompt, const Tokenizer& tokenizer) {
+Json prompt_json(const MeasuredPrompt& prompt, const Tokenizer& tokenizer, MeasureDetail detail) {
   return {{"prompt", prompt.prompt},
-          {"before", side_json(prompt.before, tokenizer)},
-          {"after", side_json(prompt.after, tokenizer)}};
+          {"before", side_json(prompt.before, tokenizer, detail)},
+          {"after", side_json(prompt.after, tokenizer, detail)}};
 }
 
-Json prompts_json(std::span<const MeasuredPrompt> prompts, const Tokenizer& tokenizer) {
+Json prompts_json(std::span<const MeasuredPrompt> prompts, const Tokenizer& tokenizer, MeasureDetail detail) {
   Json list = Json::array();
-  for (const auto& prompt : prompts) list.push_back(prompt_json(prompt, tokenizer));
+  for (const auto& prompt : prompts) list.push_back(prompt_json(prompt, tokenizer, detail));
   return list;
 }
 
 }  // namespace
+
+Json measures_json(const EditedFact& fact, const Tokenizer& tokenizer, MeasureDetail detail) {
+  std::size_t took = 0;
+  for (const auto& each : fact.behind) took += each.new_object.nll() < each.true_object.nll() ? 1U : 0U;
+  return {{"prompt", prompt_json(fact.prompt, tokenizer, detail)},
+          {"paraphrases", prompts_json(fact.paraphrases, tokenizer, detail)},
+          {"neighbours", prompts_json(fact.neighbours, tokenizer, detail)},
+          {"behind_templates", {{"took", took}, {"of", fact.behind.size()}}}};
+}
+
+Json verdict_json(const EditedFact& fact) {
+  return {{"outcome", to_string(fact.verdict.outcome)}, {"leaks", fact.verdict.leaks}, {"text", verdict_text(fact)}};
+}
 
 std::string verdict_text(const EditedFact& fact) {
   std::string text(to_string(fact.verdict.outcome));
@@ -81,14 +96,8 @@ Json to_json(const EditedFact& fact, const Tokenizer& tokenizer) {
   json["init_norm"] = fact.value.init_norm;
   json["divisor"] = fact.divisor ? number(*fact.divisor) : Json(nullptr);
   json["key_ratio"] = fact.key_ratio ? number(*fact.key_ratio) : Json(nullptr);
-  std::size_t took = 0;
-  for (const auto& each : fact.behind) took += each.new_object.nll() < each.true_object.nll() ? 1U : 0U;
-  json["measures"] = {{"prompt", prompt_json(fact.prompt, tokenizer)},
-                      {"paraphrases", prompts_json(fact.paraphrases, tokenizer)},
-                      {"neighbours", prompts_json(fact.neighbours, tokenizer)},
-                      {"behind_templates", {{"took", took}, {"of", fact.behind.size()}}}};
-  json["verdict"] = {
-      {"outcome", to_string(fact.verdict.outcome)}, {"leaks", fact.verdict.leaks}, {"text", verdict_text(fact)}};
+  json["measures"] = measures_json(fact, tokenizer, MeasureDetail::kAll);
+  json["verdict"] = verdict_json(fact);
   return json;
 }
 

@@ -76,6 +76,11 @@ class HeadFinder final : public nlohmann::json_sax<nlohmann::json> {
   std::string key_;  // the last one of the outermost two levels
 };
 
+/// The schema of a batch's lines, without its number. What `edit` writes of one edit is no line.
+std::string lines_of(const std::string& command) {
+  return "rometrace/" + (command == "edit" ? "edited-fact" : command) + "/";
+}
+
 bool is_json(std::string_view text) {
   return text.find('\0') == std::string_view::npos && nlohmann::json::accept(text.begin(), text.end());
 }
@@ -244,8 +249,8 @@ ResultsReader::Head ResultsReader::look_at(const Raw& line) const {
   nlohmann::json::sax_parse(text.begin(), text.end(), &finder);
   const bool read_whole = text.back() != '}' || !size_ || offset_ + kReadWhole >= *size_;
   if (finder.broken || (read_whole && !is_json(text))) return {};
-  const bool is_ours = finder.schema && finder.status && finder.order &&
-                       finder.schema->starts_with("rometrace/" + header_.command + "/");
+  const bool is_ours =
+      finder.schema && finder.status && finder.order && finder.schema->starts_with(lines_of(header_.command));
   if (!is_ours) return {Kind::kForeign, 0, ""};
   return {Kind::kGood, *finder.order, *finder.status};
 }
@@ -286,8 +291,8 @@ std::optional<ResultsLine> ResultsReader::next() {
     return std::nullopt;
   }
   if (head.kind == Kind::kForeign) {
-    refuse("is no line of a batch's results; expected the schema rometrace/" + header_.command +
-           "/1, a status, and a fact with its order");
+    refuse("is no line of a batch's results; expected the schema " + lines_of(header_.command) +
+           "1, a status, and a fact with its order");
   }
   check_place(head.order);
   order_ = head.order;

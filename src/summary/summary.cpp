@@ -324,6 +324,9 @@ void Summary::add(const SummaryLine& line) {
   if (line.type == SummaryLine::Type::kProbe) {
     throw Error(line.where + ": a probe's line among traces; summarise probes and traces apart");
   }
+  if (line.type == SummaryLine::Type::kEdit) {
+    throw Error(line.where + ": an edit's line among traces; summarise edits and traces apart");
+  }
   settings_.check(line);
   if (line.type == SummaryLine::Type::kHeader) {
     coverage_->begin(line.json, line.where);

@@ -304,12 +304,14 @@ SummaryLine::Type type_of(const SummaryLine& line) {
     if (*schema == "rometrace/trace/1") return SummaryLine::Type::kTrace;
     if (*schema == "rometrace/batch/1") return SummaryLine::Type::kHeader;
     if (*schema == "rometrace/probe/1") return SummaryLine::Type::kProbe;
+    if (*schema == "rometrace/edited-fact/1") return SummaryLine::Type::kEdit;
   }
   const std::string found = schema == line.json.end() ? "no schema"
                             : schema->is_string()     ? "schema " + in_quotes(schema->get<std::string>())
                                                       : "a schema that is no text";
-  throw Error(line.where + ": " + found + "; expected rometrace/trace/1, rometrace/probe/1 or rometrace/batch/1, as " +
-              "rometrace --facts writes them");
+  throw Error(line.where + ": " + found +
+              "; expected rometrace/trace/1, rometrace/probe/1, rometrace/edited-fact/1 or " +
+              "rometrace/batch/1, as rometrace --facts and rometrace edit --each write them");
 }
 
 bool is_empty_line(std::string_view text) {

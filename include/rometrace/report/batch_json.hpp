@@ -34,4 +34,9 @@ struct BatchRecord {
 /// of the study (threads, memory, facts that share a sweep) is left out.
 nlohmann::ordered_json to_json(const BatchRecord& batch);
 
+/// Parts of such a line that other batches have as well: which facts, and which part of them.
+nlohmann::ordered_json facts_json(std::span<const FactsSource> sources, const Selection& selection,
+                                  std::int64_t selected);
+nlohmann::ordered_json shard_json(const std::optional<Shard>& shard);
+
 }  // namespace rometrace

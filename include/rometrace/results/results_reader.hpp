@@ -18,7 +18,7 @@ inline constexpr std::string_view kBatchSchema = "rometrace/batch/1";
 /// The first line of a batch's results: what its lines have in common, and which facts belong there.
 struct ResultsHeader {
   std::string text;           ///< the line, without its newline
-  std::string command;        ///< "trace" or "probe"
+  std::string command;        ///< "trace", "probe" or "edit"
   std::int64_t selected = 0;  ///< facts in the whole selection
   Shard shard;                ///< 1/1 for a file of the whole
   bool is_shard = false;      ///< whether the header names a shard, if only 1/1

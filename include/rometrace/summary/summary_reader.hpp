@@ -45,6 +45,7 @@ struct SummaryLine {
     kHeader,  ///< "rometrace/batch/1"
     kTrace,   ///< "rometrace/trace/1", whatever its status
     kProbe,   ///< "rometrace/probe/1"
+    kEdit,    ///< "rometrace/edited-fact/1"
   };
 
   Type type = Type::kTrace;

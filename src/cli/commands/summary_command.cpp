@@ -15,10 +15,13 @@
 #include "cli/files/report_output.hpp"
 #include "cli/progress_bar.hpp"
 #include "rometrace/error.hpp"
+#include "rometrace/report/edit_summary_json.hpp"
+#include "rometrace/report/edit_summary_text.hpp"
 #include "rometrace/report/probe_json.hpp"
 #include "rometrace/report/probe_text.hpp"
 #include "rometrace/report/summary_json.hpp"
 #include "rometrace/report/summary_text.hpp"
+#include "rometrace/summary/edit_summary.hpp"
 #include "rometrace/summary/probe_summary.hpp"
 #include "rometrace/summary/summary.hpp"
 #include "rometrace/summary/summary_reader.hpp"
@@ -57,6 +60,11 @@ bool is_probe(const SummaryLine& line) {
          (line.type == SummaryLine::Type::kHeader && line.json.contains("command") && line.json["command"] == "probe");
 }
 
+bool is_edit(const SummaryLine& line) {
+  return line.type == SummaryLine::Type::kEdit ||
+         (line.type == SummaryLine::Type::kHeader && line.json.contains("command") && line.json["command"] == "edit");
+}
+
 /// Refuses options that do nothing with a probe's results.
 void refuse_for_probes(const SummaryOptions& options) {
   const char* name = options.by_relation       ? "--by"
@@ -69,7 +77,7 @@ void refuse_for_probes(const SummaryOptions& options) {
               "by relation, with intervals that need no bootstrap");
 }
 
-/// What the files were averaged to: of traces, or of probes.
+/// What the files were averaged to: of traces, of probes, or of edits.
 struct Averages {
   Json json;
   std::vector<std::string> warnings;
@@ -100,15 +108,19 @@ void read_lines(const SummaryOptions& options, const std::stop_token& stop,
   }
 }
 
-/// The first line decides whether it is a study of traces or of probes; the other kind is refused from there on.
+/// The first line decides whether it is a study of traces, probes or edits; the other kinds are refused from there on.
 Averages average(const SummaryOptions& options, const std::stop_token& stop) {
   Summary traces({options.by_relation, options.bootstrap, options.seed});
   ProbeSummary probes;
+  std::optional<EditSummary> edits;
   std::optional<bool> probe;
   Averages averages;
   read_lines(
       options, stop,
       [&](const SummaryLine& line) {
+        if (!probe && !edits && is_edit(line))
+          edits.emplace(SummaryConfig{options.by_relation, options.bootstrap, options.seed});
+        if (edits) return edits->add(line);
         if (!probe) {
           probe = is_probe(line);
           if (*probe) refuse_for_probes(options);
@@ -120,13 +132,21 @@ Averages average(const SummaryOptions& options, const std::stop_token& stop) {
         *probe ? probes.add(line.json, line.where) : traces.add(line);
       },
       [&](const SummaryReader& reader) {
+        if (edits) return edits->end_file(reader);
         if (probe.value_or(false)) {
           probes.end_file(reader.label(), reader.torn());
         } else {
           traces.end_file(reader);
         }
       });
-  if (probe.value_or(false)) {
+  if (edits) {
+    auto result = edits->result();
+    averages.json = to_json(result);
+    averages.warnings = result.warnings;
+    averages.render = [result = std::move(result)](const TerminalStyle& style) {
+      return render_edit_summary(result, style);
+    };
+  } else if (probe.value_or(false)) {
     averages.json = to_json(probes, options.files);
     averages.warnings = probes.warnings();
     averages.render = [probes = std::make_shared<ProbeSummary>(std::move(probes))](const TerminalStyle& style) {
