@@ -16,7 +16,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-Json list(std::span<const double> values) {
+Json numbers_json(std::span<const double> values) {
   Json list = Json::array();
   for (const auto value : values) list.push_back(number(value));
   return list;
@@ -135,8 +135,8 @@ Json to_json(const EditedFactRecord& record, const Tokenizer& tokenizer) {
     const auto& curve = *record.tracing;
     json["tracing"] = {{"high_score", number(curve.high_score)},
                        {"low_score", number(curve.low_score)},
-                       {"mlp", list(curve.mlp)},
-                       {"state", list(curve.state)}};
+                       {"mlp", numbers_json(curve.mlp)},
+                       {"state", numbers_json(curve.state)}};
   }
   return json;
 }

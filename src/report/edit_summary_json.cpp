@@ -36,7 +36,7 @@ Json means_json(const ScoreMeans& means) {
   return json;
 }
 
-Json share_json(std::int64_t count, std::int64_t of) {
+Json wilson_json(std::int64_t count, std::int64_t of) {
   if (of == 0) return {{"count", count}, {"n", of}, {"share", nullptr}, {"low", nullptr}, {"high", nullptr}};
   const double share = static_cast<double>(count) / static_cast<double>(of);
   const auto interval = wilson_interval(share, static_cast<double>(of));
@@ -52,10 +52,10 @@ Json groups_json(const std::vector<EditGroupSummary>& groups) {
                     {"before", means_json(group.before)},
                     {"after", means_json(group.after)},
                     {"verdicts",
-                     {{"took", share_json(group.took, group.facts)},
-                      {"took_only_behind_prefixes", share_json(group.behind_prefixes, group.facts)},
-                      {"no_effect", share_json(group.no_effect, group.facts)},
-                      {"leaks", share_json(group.leaks, group.with_neighbours)}}}});
+                     {{"took", wilson_json(group.took, group.facts)},
+                      {"took_only_behind_prefixes", wilson_json(group.behind_prefixes, group.facts)},
+                      {"no_effect", wilson_json(group.no_effect, group.facts)},
+                      {"leaks", wilson_json(group.leaks, group.with_neighbours)}}}});
   }
   return list;
 }

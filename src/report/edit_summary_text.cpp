@@ -14,7 +14,7 @@ namespace {
 constexpr int kNarrowest = 72;
 constexpr int kWidest = 100;
 
-std::string plural(std::int64_t count, const std::string& noun) {
+std::string count_words(std::int64_t count, const std::string& noun) {
   return std::to_string(count) + " " + noun + (count == 1 ? "" : "s");
 }
 
@@ -52,7 +52,7 @@ class EditTables {
       text += findings();
     }
     for (const auto& [name, groups] : result_.relations) {
-      text += "\n" + prose(shown(name) + ", " + plural(groups.front().facts, "fact"));
+      text += "\n" + prose(shown(name) + ", " + count_words(groups.front().facts, "fact"));
       text += by_layer(groups, /*with_tracing=*/false);
     }
     return text;
@@ -69,7 +69,7 @@ class EditTables {
   }
 
   std::string introduction() const {
-    auto text = plural(result_.records, "record") + ":";
+    auto text = count_words(result_.records, "record") + ":";
     for (const auto& [status, count] : result_.status) {
       text += (text.ends_with(':') ? " " : ", ") + std::to_string(count) + " " + status;
     }

@@ -19,6 +19,7 @@
 
 #include "cli/commands/batch_progress.hpp"
 #include "cli/commands/batch_work.hpp"
+#include "cli/commands/batch_writer.hpp"
 #include "cli/commands/summary_command.hpp"
 #include "cli/exit_status.hpp"
 #include "cli/files/results_file.hpp"
@@ -52,56 +53,6 @@ ObjectChoices object_choices(const Tokenizer& tokenizer, const Facts& facts) {
   }
   return choices;
 }
-
-// Appends results, counts them and says how far the batch is.
-class Writer {
- public:
-  Writer(ResultsFile& file, const ResultsDone& done, std::int64_t total, std::string_view verb, bool quiet,
-         const std::stop_token& stop)
-      : file_(file), last_order_(done.last_order), stop_(stop), progress_(wish(quiet), counts_of(done, verb), total) {
-    counts_ = progress_.counts();
-  }
-
-  bool has(const BatchItem& item) const { return item.order <= last_order_; }
-
-  // A line that stands in the file already is not written again.
-  void write(const BatchItem& item, Status status, std::string_view cause, const std::string& reason,
-             const std::string& line) {
-    if (has(item)) return;
-    // The stop is for the facts; but a reader that takes nothing must not keep us.
-    file_.append(line, file_.resumes() ? std::stop_token() : stop_);
-    count(counts_, status);
-    if (!cause.empty()) ++causes_[std::string(cause)];
-    if (status == Status::kFailed) failures_.add(progress_, reason);
-    if (status == Status::kSkipped) spdlog::debug("skipped fact {}: {}", item.order, reason);
-    progress_.update(counts_);
-  }
-
-  BatchProgress& progress() { return progress_; }
-  const BatchCounts& counts() const { return counts_; }
-  const std::map<std::string, std::int64_t>& causes() const { return causes_; }  // of the lines written
-
- private:
-  static BatchProgress::Wish wish(bool quiet) {
-    return quiet ? BatchProgress::Wish::kNever : BatchProgress::Wish::kShown;
-  }
-  static BatchCounts counts_of(const ResultsDone& done, std::string_view verb) {
-    BatchCounts counts;
-    counts.verb = verb;
-    for (const auto& [status, lines] : done.by_status) {
-      (status == "skipped" ? counts.skipped : status == "failed" ? counts.failed : counts.traced) += lines;
-    }
-    return counts;
-  }
-
-  ResultsFile& file_;
-  std::int64_t last_order_;
-  std::stop_token stop_;
-  BatchProgress progress_;
-  BatchCounts counts_;
-  std::map<std::string, std::int64_t> causes_;
-  FailureNotes failures_{"in the results only"};
-};
 
 // Everything that lines are made of.
 struct Session {
@@ -177,7 +128,7 @@ std::int64_t longest_wording(const Session& session) {
   return static_cast<std::int64_t>(tokens);
 }
 
-bool trace_all(const Session& session, Writer& writer) {
+bool trace_all(const Session& session, BatchWriter& writer) {
   if (session.work.items.empty() || writer.has(session.work.items.back())) return true;
   RunControl control;
   control.stop = session.stop;
@@ -224,7 +175,7 @@ Status status_of(const ProbeResult& result) {
   return result.status == ProbeResult::Status::kSkipped ? Status::kSkipped : Status::kFailed;
 }
 
-bool probe_all(const Session& session, Writer& writer) {
+bool probe_all(const Session& session, BatchWriter& writer) {
   constexpr std::size_t kChunk = 64;
   const auto choices = object_choices(session.tokenizer, session.work.facts);
   const auto& items = session.work.items;
@@ -271,14 +222,10 @@ void show_probe_table(const std::string& path) {
   run_summary(summary, {});
 }
 
-// "1209 facts: 35 traced, 1174 skipped (other_answer 1174); 15 s". Causes are those of this run.
-void say_what_was_done(const Writer& writer, double seconds) {
+// Causes are those of this run.
+void say_what_was_done(const BatchWriter& writer, double seconds) {
+  say_counts(writer, seconds);
   const auto& counts = writer.counts();
-  auto text = count_of(counts.done(), "fact") + ": " + std::to_string(counts.traced) + " " + std::string(counts.verb);
-  if (counts.skipped > 0) text += ", " + std::to_string(counts.skipped) + " skipped";
-  if (counts.failed > 0) text += ", " + std::to_string(counts.failed) + " failed";
-  if (!writer.causes().empty()) text += " (" + causes_text(writer.causes()) + ")";
-  spdlog::info("{}; {:.{}f} s", text, seconds, seconds < 10 ? 1 : 0);
   if (counts.traced == 0 && writer.causes().contains(std::string(to_string(Cause::kOtherAnswer)))) {
     spdlog::info("no answer was the object: --all traces facts all the same, --target object follows their objects");
   }
@@ -307,22 +254,11 @@ void find_swaps(Work& work, const Tokenizer& tokenizer, const BatchOptions& opti
   }
 }
 
-std::optional<std::string> output_path(const Options& options) {
-  if (!options.output || *options.output == "-") {
-    if (is_terminal(STDOUT_FILENO) && !options.json && !options.output) {
-      throw Error("the results of a batch would go to the terminal; name a file with -o, or give --json");
-    }
-    return std::nullopt;
-  }
-  if (options.json) throw Error("--json: is for results on standard output; leave it out or -o");
-  return options.facts->shard ? shard_path(*options.output, *options.facts->shard) : *options.output;
-}
-
 }  // namespace
 
 int run_batch(const Options& options, const std::stop_token& stop) {
   const auto& facts = *options.facts;
-  const auto path = output_path(options);
+  const auto path = batch_output_path(options, facts.shard);
   ResultsFile file(path);
   if (!file.locked()) {
     spdlog::warn("{}: the file system knows no locks; see to it that no other process writes this file", *path);
@@ -345,18 +281,11 @@ int run_batch(const Options& options, const std::stop_token& stop) {
   session.record.model.weights_sha256 = hash.get();
   const auto done = file.begin(to_json(session.record), stop);
   const auto total = static_cast<std::int64_t>(work.items.size());
-  if (done.dropped_bytes > 0) {
-    spdlog::info("{}: an unfinished line of {} at the end was dropped", *path,
-                 count_of(static_cast<std::int64_t>(done.dropped_bytes), "byte"));
-  }
-  if (done.lines > 0) {
-    spdlog::info("{}: done already: {} of {}{}", *path, done.lines, count_of(total, "fact"),
-                 done.lines < total ? "; going on" : "");
-  }
+  say_what_is_there(path, done, total);
   choose_threads(options, *model, typical_length(work, tokenizer));
   session.record.run.threads = at::get_num_threads();
 
-  Writer writer(file, done, total, facts.probe ? "probed" : "traced", options.quiet, stop);
+  BatchWriter writer(file, done, total, facts.probe ? "probed" : "traced", options.quiet, stop);
   const bool resumes = file.resumes();  // until it is closed
   std::optional<std::stop_callback<std::function<void()>>> announcement;
   if (resumes) {
@@ -374,12 +303,7 @@ int run_batch(const Options& options, const std::stop_token& stop) {
   writer.progress().clear();
   file.close();
   if (!complete) {
-    const auto place = std::to_string(writer.counts().done()) + " of " + count_of(total, "fact");
-    if (resumes) {
-      spdlog::error("interrupted: {} are in {}; the same command goes on from there", place, *path);
-    } else {
-      spdlog::error("interrupted after {}", place);
-    }
+    say_interrupted(writer, path, total);
     return kInterrupted;
   }
   say_what_was_done(writer, writer.progress().seconds());

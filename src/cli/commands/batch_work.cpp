@@ -65,9 +65,8 @@ std::optional<Limit> limit_of(const Options& options) {
                of_subjects && !options.noise_facts ? Limit::Beyond::kSubjects : Limit::Beyond::kNothing};
 }
 
-Work read_work(const Options& whole) {
-  const auto& options = *whole.facts;
-  std::vector<std::filesystem::path> files(options.files.begin(), options.files.end());
+std::vector<std::filesystem::path> facts_files(const std::vector<std::string>& names) {
+  std::vector<std::filesystem::path> files(names.begin(), names.end());
   for (std::size_t i = 0; i < files.size(); ++i) {
     std::error_code ignored;
     for (std::size_t j = 0; j < i; ++j) {
@@ -76,8 +75,17 @@ Work read_work(const Options& whole) {
       }
     }
   }
+  return files;
+}
+
+Work read_work(const Options& options) {
+  const auto& facts = *options.facts;
+  return choose_work(read_facts(facts_files(facts.files), limit_of(options)), facts);
+}
+
+Work choose_work(Facts facts, const FactsOptions& options) {
   Work work;
-  work.facts = read_facts(files, limit_of(whole));
+  work.facts = std::move(facts);
   std::int64_t bad = 0;
   for (const auto& record : work.facts.records) bad += std::holds_alternative<BadRecord>(record) ? 1 : 0;
   const auto chosen = select(work.facts, options.selection);

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <map>
 #include <string>
 #include <string_view>
@@ -33,6 +34,13 @@ struct Work {
   std::vector<BatchItem> items;                   ///< of this shard; they point into `facts` and `swaps`
   std::vector<std::variant<Swap, NoSwap>> swaps;  ///< of the items, for --corrupt swap
 };
+
+/// The files that --facts names. Throws Error: one that is named twice.
+std::vector<std::filesystem::path> facts_files(const std::vector<std::string>& names);
+
+/// Selects among facts that have been read; `options.files` is not looked at. Throws Error as select(); with --strict a
+/// bad record.
+Work choose_work(Facts facts, const FactsOptions& options);
 
 /// Reads the facts files and selects. Throws Error: a file named twice, as read_facts() and select(); with --strict a
 /// bad record.

@@ -42,15 +42,7 @@ std::vector<std::string> reversed_words(int argc, char** argv) {
 /// Reads the values that are words of their own.
 void complete_batch(FactsOptions& facts, Options& options, const std::string& shard, const std::string& only,
                     const std::string& known_by, bool known_by_given, bool all) {
-  if (!shard.empty()) {
-    if (shard == "auto") {
-      const auto found = shard_from_environment([](const char* name) { return std::getenv(name); });
-      facts.shard = found.shard;
-      facts.shard_source = found.source;
-    } else {
-      facts.shard = parse_shard(shard);
-    }
-  }
+  read_shard(shard, facts.shard, facts.shard_source);
   facts.known_by = named("--known-by", [&] { return parse_known_rule(known_by); });
   if (!only.empty() && only != "known") {
     throw CLI::ValidationError("--only", in_quotes(only) + "; expected known");
@@ -235,23 +227,7 @@ Command parse_options(int argc, char** argv) {
   const auto of_batch = [&](CLI::Option* option) { return option->group(groups::kFacts)->needs(files); };
   of_batch(app.add_flag("--all", all, "Trace facts whose object is not the model's answer too, following the answer"));
   of_batch(app.add_flag("--strict", facts.strict, "Stop before the first fact if a record is bad"));
-  of_batch(value("--ids", facts.selection.ids, "Only the facts with these ids")->delimiter(',')->type_name("IDS"));
-  const auto sampling = add_sample_options(app, facts.selection);
-  of_batch(sampling.sample);
-  of_batch(sampling.seed)->needs(sampling.sample);
-  of_batch(app.add_option_function<std::string>(
-                  "--limit",
-                  [&](const std::string& text) {
-                    std::int64_t count = 0;
-                    whole_number("--limit", count, 1, kMaxCount)(text);
-                    facts.selection.limit = count;
-                  },
-                  "Only the first of these")
-               ->type_name("N"));
-  of_batch(value("--shard", shard,
-                 "Part I of N (2/4) of these, or auto: the rank that srun, mpirun or torchrun gave; -o x.jsonl "
-                 "becomes x.2-of-4.jsonl")
-               ->type_name("I/N"));
+  for (auto* option : add_selection_options(app, facts.selection, shard)) of_batch(option);
   of_batch(number("--facts-per-sweep", facts.share, "Facts that share a sweep at most [as many as pay]", 1, 4096)
                ->type_name("N"));
   auto* probe = of_batch(app.add_flag("--probe", facts.probe, "Do not trace: report what the model says and knows"));

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 
@@ -76,6 +77,42 @@ SampleOptions add_sample_options(CLI::App& app, Selection& selection) {
                    ->default_str("1")
                    ->group(groups::kFacts);
   return {sample, seed};
+}
+
+std::vector<CLI::Option*> add_selection_options(CLI::App& app, Selection& selection, std::string& shard) {
+  auto* ids = app.add_option("--ids", selection.ids, "Only the facts with these ids")
+                  ->delimiter(',')
+                  ->type_name("IDS")
+                  ->group(groups::kFacts);
+  const auto sampling = add_sample_options(app, selection);
+  sampling.seed->needs(sampling.sample);
+  auto* limit = app.add_option_function<std::string>(
+                       "--limit",
+                       [&selection](const std::string& text) {
+                         std::int64_t count = 0;
+                         whole_number("--limit", count, 1, kMaxCount)(text);
+                         selection.limit = count;
+                       },
+                       "Only the first of these")
+                    ->type_name("N")
+                    ->group(groups::kFacts);
+  auto* part = app.add_option("--shard", shard,
+                              "Part I of N (2/4) of these, or auto: the rank that srun, mpirun or torchrun gave; -o "
+                              "x.jsonl becomes x.2-of-4.jsonl")
+                   ->type_name("I/N")
+                   ->group(groups::kFacts);
+  return {ids, sampling.sample, sampling.seed, limit, part};
+}
+
+void read_shard(const std::string& text, std::optional<Shard>& shard, std::string& source) {
+  if (text.empty()) return;
+  if (text != "auto") {
+    shard = parse_shard(text);
+    return;
+  }
+  const auto found = shard_from_environment([](const char* name) { return std::getenv(name); });
+  shard = found.shard;
+  source = found.source;
 }
 
 void add_run_options(CLI::App& app, Options& options) {

@@ -24,6 +24,13 @@ struct SampleOptions {
 /// --sample and --sample-seed.
 SampleOptions add_sample_options(CLI::App& app, Selection& selection);
 
+/// --ids, --sample, --sample-seed, --limit and --shard; the shard's value goes to `shard` as it is, for read_shard().
+/// Returns them, that they can be tied to others.
+std::vector<CLI::Option*> add_selection_options(CLI::App& app, Selection& selection, std::string& shard);
+
+/// Reads the value of --shard, where it was given; `source` says where `auto` found it. Throws Error.
+void read_shard(const std::string& text, std::optional<Shard>& shard, std::string& source);
+
 /// -o and --json, of a result that is one JSON or a text for people.
 void add_output_options(CLI::App& app, std::optional<std::string>& output, bool& json);
 
