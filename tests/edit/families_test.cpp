@@ -157,7 +157,7 @@ void compare(at::ScalarType dtype, EditEngine engine, const Tolerances& toleranc
       }
     }
     // The edited matrix is rounded to the file's dtype, the judge's is not.
-    const bool half = model->checkpoint().dtype(model->mlp_output_matrix(layers.front()).tensor) != "F32";
+    const bool half = model->checkpoint().type(model->mlp_output_matrix(layers.front()).tensor) != at::kFloat;
     std::vector<EditRequest> requests;
     for (const auto& fact : golden.at("facts")) requests.push_back(request_of(fact));
     const auto options = options_of(golden.at("options"), engine);

@@ -66,7 +66,7 @@ TEST_CASE("a model of any family and dtype that is written with an edit is the o
     const auto result = write_edited_model(golden.folder, edits, target);
     CHECK(result.written.size() == 1);
     for (const auto dtype : {at::kFloat, at::kDouble}) {
-      LoadOptions how{dtype, at::kCPU, Products::kDifferentiable, std::nullopt};
+      LoadOptions how{dtype, at::kCPU, Products::kUnpacked, std::nullopt};
       const auto written = Decoder::load(target, how);
       how.changes = edits.changes();
       const auto in_memory = logits_of(*Decoder::load(golden.folder, how));

@@ -40,8 +40,9 @@ Linear in_memory(const at::Tensor& weight, const at::Tensor& bias, std::vector<s
     }
     return parts;
   };
-  return {
-      {widths.size(), read, std::move(released), weight.scalar_type(), weight.device()}, products, std::move(scratch)};
+  return {{widths.size(), read, {}, std::move(released), weight.scalar_type(), weight.device()},
+          products,
+          std::move(scratch)};
 }
 
 TEST_CASE("products, whole and in parts, packed or not, are x W + b in every dtype that a CPU multiplies in") {

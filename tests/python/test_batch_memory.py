@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import string
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,10 @@ from batches import environment
 from test_against_transformers import write_letter_tokenizer
 from test_config_fields import make_model
 
-pytestmark = pytest.mark.real_process
+pytestmark = [
+    pytest.mark.real_process,
+    pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc"),
+]
 
 SHAPES = 2000
 VARIABLE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
@@ -47,13 +50,18 @@ def test_memory_does_not_grow_with_the_shapes_of_facts(bin_dir: Path, tmp_path: 
         setting = {} if capacity is None else {VARIABLE: str(capacity)}
         base = {name: value for name, value in environment().items() if "PRIMITIVE_CACHE" not in name}
         process = subprocess.Popen(list(map(str, command)), cwd=tmp_path, env=base | setting)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        status = Path(f"/proc/{process.pid}/status")
+        largest = 0  # not wait4()'s: that counts this process too, of which the other one is a fork at first
+        while process.poll() is None:
+            text = status.read_text()
+            if "VmHWM" in text and "rometrace" in text:
+                largest = int(text.partition("VmHWM:")[2].split()[0])
+            time.sleep(0.02)
         assert process.returncode == 0
         assert (tmp_path / "results.jsonl").read_bytes().count(b"\n") == SHAPES + 1
-        return usage.ru_maxrss // 1024
+        return largest // 1024
 
     bounded, unbounded = peak(None), peak(1024)  # 1024 is oneDNN's own
     print(f"{bounded} MB, with oneDNN's own bound {unbounded} MB")
-    # Measured: 88 MB less. What a shape takes is a matter of the processor, so only that it is felt is asked for.
-    assert bounded < unbounded - 30
+    # Measured: 108 MB less. What a shape takes is a matter of the processor, so only that it is felt is asked for.
+    assert bounded < unbounded - 50
