@@ -62,7 +62,7 @@ def test_the_same_command_gives_the_same_file_on_one_thread_and_two(rometrace, t
             changes.append({name: opened.get_tensor(name) for name in opened.keys()})
     assert changes[0].keys() == changes[1].keys()
     for name, one in changes[0].items():
-        assert one == pytest.approx(changes[1][name], rel=1e-5, abs=1e-5 * abs(one).max())
+        assert abs(one - changes[1][name]).max() <= 1e-5 * abs(one).max(), name
 
 
 def test_both_engines_and_a_streamed_model_give_one_edit(rometrace) -> None:
@@ -138,7 +138,7 @@ def test_memit_changes_several_layers(rometrace) -> None:
         ((*FACT,), "--target is required"),
         (("--show", "x.edit", "--target", "guitar"), "--target: has no effect beside --show"),
         (("--write", "x"), "--edit"),
-        ((*GUITAR, "--prompt", "Miles Davis plays the " + "x y " * 60), "tokens"),
+        (("--prompt", "Miles Davis plays the" + " x y" * 60, *GUITAR[2:]), "tokens; this model takes"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(rometrace, tmp_path, monkeypatch, arguments, words) -> None:

@@ -24,6 +24,7 @@
 #include "rometrace/report/json.hpp"
 #include "rometrace/stopwatch.hpp"
 #include "rometrace/study/answer_rule.hpp"
+#include "rometrace/text/digest.hpp"
 #include "rometrace/text/strip.hpp"
 #include "rometrace/trace/clean_run.hpp"
 #include "rometrace/trace/sweep.hpp"
@@ -65,12 +66,13 @@ void take_answer(EditTask& task, const EditSession& session, const std::stop_tok
 }
 
 // A trace of the prompt that follows an object in one of the models.
-Json trace_json(const EditOptions& options, const EditSession& session, const Decoder& model, const EditTask& task,
+Json trace_json(const EditOptions& options, EditSession& session, const Decoder& model, const EditTask& task,
                 const std::vector<std::int32_t>& target, std::span<const EditMark> marks, const std::stop_token& stop) {
   TraceRecord record;
   record.prompt = prompt_of(task, session.tokenizer());
   record.prompt.target = target;
   record.model = model_record(session.located().name, model, session.stack());
+  record.model.weights_sha256 = session.weights_sha256();
   record.model.edits.assign(marks.begin(), marks.end());
   record.run = run_record(options.run, model);
   record.options = trace_options(options.run);
@@ -123,8 +125,9 @@ int run_edit_one(const EditOptions& options, const std::stop_token& stop) {
   edit.perplexity = {{"text", perplexity.text}, {"before", perplexity.before}, {"after", perplexity.after}};
   edit.model.weights_sha256 = session.weights_sha256();
   auto json = to_json(edit);
+  const auto bytes = edit_file_bytes(edit);
   if (file) {
-    file->write(edit_file_bytes(edit), stop);
+    file->write(bytes, stop);
   } else {
     spdlog::info("the edit is not kept; -o FILE writes it");
   }
@@ -136,7 +139,9 @@ int run_edit_one(const EditOptions& options, const std::stop_token& stop) {
     };
     auto marks = session.stack().marks();
     const auto before = of(session.model(), marks);
-    marks.push_back({"", edit.method, layers, 1});
+    Sha256 hash;
+    hash.update(std::as_bytes(std::span(bytes)));
+    marks.push_back({hash.hex_digest(), edit.method, layers, 1});
     json["traces"] = {{"before", before}, {"after", of(*made.model, marks)}};
   }
   if (file) file->commit();
