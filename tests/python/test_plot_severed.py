@@ -25,6 +25,7 @@ from results_made import (
 from conftest import REPOSITORY
 from rometrace.plot_severed import make_figure, of_summary, of_trace, role_of
 from records import make_record, make_whole_record, with_counter
+from zygote import RUNNER
 
 SCRIPT = REPOSITORY / "scripts/plot_severed.py"
 SIGNATURES = {"png": b"\x89PNG\r\n\x1a\n", "pdf": b"%PDF-", "svg": b"<?xml"}
@@ -42,9 +43,7 @@ def plot(tmp_path: Path) -> Plot:
     def run(value: Any, *arguments: Any) -> subprocess.CompletedProcess[str]:
         text = value if isinstance(value, str) else json.dumps(value)
         command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-        return subprocess.run(
-            command, input=text, capture_output=True, encoding="utf-8", env=os.environ, cwd=tmp_path, timeout=120
-        )
+        return RUNNER.run(command, input=text, encoding="utf-8", env=os.environ, cwd=tmp_path, timeout=120)
 
     return run
 
@@ -89,6 +88,7 @@ def test_the_suffix_chooses_the_format(tmp_path: Path, suffix: str) -> None:
     assert (tmp_path / f"out.{suffix}").read_bytes().startswith(SIGNATURES[suffix])
 
 
+@pytest.mark.real_process
 @pytest.mark.parametrize("value", [make_whole_record(), make_whole_summary()], ids=["trace", "summary"])
 def test_a_trace_or_a_summary_is_read_from_standard_input(plot: Plot, tmp_path: Path, value: Any) -> None:
     done = plot(value, "-o", "out.png", "--dpi", "50")

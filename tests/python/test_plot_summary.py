@@ -17,6 +17,7 @@ from results_made import LAYERS, ROLES, make_header, make_summary, make_traced, 
 from conftest import REPOSITORY
 from rometrace.plot_summary import LINES, Picture, colour_range, make_heads, make_heatmap, make_lines, read_picture
 from rometrace.plotting import PlotError
+from zygote import RUNNER
 
 SCRIPT = REPOSITORY / "scripts/plot_summary.py"
 SIGNATURES = {"png": b"\x89PNG\r\n\x1a\n", "pdf": b"%PDF-", "svg": b"<?xml"}
@@ -41,9 +42,7 @@ def plot(tmp_path: Path) -> Plot:
         text = summary if isinstance(summary, str) else json.dumps(summary)
         command = [sys.executable, str(SCRIPT), *map(str, arguments)]
         environment = os.environ | environment
-        return subprocess.run(
-            command, input=text, capture_output=True, encoding="utf-8", env=environment, cwd=tmp_path, timeout=120
-        )
+        return RUNNER.run(command, input=text, encoding="utf-8", env=environment, cwd=tmp_path, timeout=120)
 
     return run
 
@@ -88,6 +87,7 @@ def test_the_suffix_chooses_the_format(tmp_path: Path, figure: str, suffix: str)
     assert (tmp_path / f"out.{suffix}").read_bytes().startswith(SIGNATURES[suffix])
 
 
+@pytest.mark.real_process
 def test_a_piped_summary_is_drawn_silently(plot: Plot, tmp_path: Path) -> None:
     done = plot(make_summary(), "-o", "roll-up.png", "--dpi", "50")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

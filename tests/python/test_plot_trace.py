@@ -26,6 +26,7 @@ from rometrace.plot_trace import (
     read_picture,
 )
 from records import HEADS, HIGH, LOW, make_record, make_skipped_record, make_whole_record, with_counter
+from zygote import RUNNER
 
 SCRIPT = REPOSITORY / "scripts/plot_trace.py"
 SIGNATURES = {"png": b"\x89PNG\r\n\x1a\n", "pdf": b"%PDF-", "svg": b"<?xml"}
@@ -42,9 +43,7 @@ def plot(tmp_path: Path) -> Plot:
         text = record if isinstance(record, (str, bytes)) else json.dumps(record)
         data = text.encode() if isinstance(text, str) else text
         command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-        done = subprocess.run(
-            command, input=data, capture_output=True, env=os.environ | environment, cwd=tmp_path, timeout=120
-        )
+        done = RUNNER.run(command, input=data, env=os.environ | environment, cwd=tmp_path, timeout=120)
         return subprocess.CompletedProcess(command, done.returncode, done.stdout.decode(), done.stderr.decode())
 
     return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -12,7 +13,8 @@ from typing import Any, Iterator
 
 import pytest
 
-from batches import FACTS, environment
+from batches import FACTS, REPOSITORY, environment
+from records import make_record
 from zygote import Runner, ZygoteDied
 
 QUICK = ("--prompt", "Miles Davis plays the", "--subject", "Miles Davis", "--kinds", "state", "--samples", "2")
@@ -132,3 +134,17 @@ def test_what_a_fork_would_not_show_takes_a_process(
     runner.only_processes = False
     monkeypatch.setenv("ROMETRACE_TEST_ZYGOTE", "0")
     assert "ROMETRACE_TEST_ZYGOTE" in reason(executable)
+
+
+@pytest.mark.parametrize("value, status", [(make_record(), 0), ({"schema": "rometrace/trace/1"}, 2)])
+def test_a_script_that_draws_does_the_same(runner: Runner, tmp_path: Path, value: dict[str, Any], status: int) -> None:
+    command = [sys.executable, str(REPOSITORY / "scripts/plot_trace.py"), "-o", "out.png", "--dpi", "40"]
+    seen = []
+    for runner.only_processes in (False, True):
+        folder = tmp_path / str(runner.only_processes)
+        folder.mkdir()
+        done = runner.run(command, env=os.environ, cwd=folder, input=json.dumps(value).encode(), timeout=120)
+        picture = [path.read_bytes() for path in folder.iterdir()]
+        seen.append((done.returncode, done.stdout, done.stderr, picture))
+    assert (runner.forks, runner.processes) == (1, 1)
+    assert seen[0] == seen[1] and seen[0][0] == status

@@ -2,7 +2,7 @@
 
 Loading libtorch takes most of a small run. tests/zygote.cpp is the executable, loaded, and waits for command lines; a fork
 of it is what the executable is at the start of its main(). What such a fork would not show goes to the executable itself:
-reason_for_a_process() says what that is.
+reason_for_a_process() says what that is. drawing_zygote.py is the same for the scripts that import matplotlib.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import selectors
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -31,6 +32,9 @@ TOOLS = ("tokenize", "resolve", "tensors", "moments", "randomstate", "logits")
 PROGRAMS = ("rometrace", *(f"rometrace_{tool}" for tool in TOOLS))
 """What the zygote can be."""
 
+SCRIPTS = ("plot_trace.py", "plot_summary.py", "plot_severed.py")
+"""What drawing_zygote.py can be."""
+
 
 class ZygoteDied(RuntimeError):
     """The zygote has ended, or does not answer: the test says nothing about the executable."""
@@ -39,11 +43,11 @@ class ZygoteDied(RuntimeError):
 class Zygote:
     """The loaded executable. Several threads may use it."""
 
-    def __init__(self, program: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, program: Sequence[str | Path], environment: Mapping[str, str]) -> None:
         self.environment = library_variables(environment)
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self.process = subprocess.Popen([program], stdin=theirs, env=dict(environment))
+            self.process = subprocess.Popen(program, stdin=theirs, env=dict(environment))
 
     def close(self) -> None:
         """Ends it, and what still runs of it."""
@@ -151,6 +155,11 @@ def library_variables(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name.startswith(LIBRARY_VARIABLES)}
 
 
+def is_drawing(command: Sequence[str]) -> bool:
+    """Whether it is this Python with a script that draws."""
+    return command[0] == sys.executable and len(command) > 1 and Path(command[1]).name in SCRIPTS
+
+
 class Runner:
     """Runs the executable, by the zygote where that shows the same. One for all tests of a pytest process."""
 
@@ -160,7 +169,7 @@ class Runner:
         self.forks = self.processes = 0
         """How many runs there have been of each kind."""
         self.zygotes: dict[Path, Zygote] = {}
-        """By the folder of their programs."""
+        """By the folder of their programs; by Python's path, that of the scripts."""
         self.lock = threading.Lock()
 
     def reason_for_a_process(self, command: Sequence[str], options: Mapping[str, Any]) -> str | None:
@@ -170,6 +179,9 @@ class Runner:
             return "ROMETRACE_TEST_ZYGOTE is 0"
         if self.only_processes:
             return "the test is marked real_process: it is about processes, or where the program is"
+        if is_drawing(command):
+            differs = EXCLUSIVE & options.keys() or options["env"] != os.environ
+            return "matplotlib or Python may read this environment when it starts" if differs else None
         if executable.name not in PROGRAMS or executable.is_symlink():
             return "another program, or another name of it"
         if not executable.with_name("rometrace_zygote").exists():
@@ -180,12 +192,19 @@ class Runner:
             return "libraries read this environment when they are loaded"
         return None
 
+    def drawing_zygote(self) -> Zygote:
+        with self.lock:
+            python = Path(sys.executable)
+            if python not in self.zygotes:
+                self.zygotes[python] = Zygote([python, Path(__file__).with_name("drawing_zygote.py")], os.environ)
+            return self.zygotes[python]
+
     def zygote(self, executable: Path) -> Zygote:
         with self.lock:
             folder = executable.parent
             if folder not in self.zygotes:
                 variables = dict(os.environ) | {"OMP_NUM_THREADS": "1"}  # as nearly all tests have it
-                self.zygotes[folder] = Zygote(folder / "rometrace_zygote", variables)
+                self.zygotes[folder] = Zygote([folder / "rometrace_zygote"], variables)
             return self.zygotes[folder]
 
     def run(self, command: Sequence[Any], *, env: Mapping[str, str], **options: Any) -> subprocess.CompletedProcess:
@@ -200,7 +219,8 @@ class Runner:
         encoding, data = options.pop("encoding", None), options.pop("input", None)
         if isinstance(data, str):
             data = data.encode(encoding)
-        done = self.zygote(Path(command[0])).run(command, env, input=data, **options)
+        zygote = self.drawing_zygote() if is_drawing(command) else self.zygote(Path(command[0]))
+        done = zygote.run(command, env, input=data, **options)
         if encoding:
             done.stdout, done.stderr = (
                 text.decode(encoding).replace("\r\n", "\n").replace("\r", "\n") for text in (done.stdout, done.stderr)
