@@ -24,7 +24,7 @@ She plays the violin;  he plays the piano. In 1998 there were 12,345 visitors.\n
 Le château près de la forêt a été bâti à côté de l'église. El niño comió una manzana.
 Река течёт через город. 川は町を流れて、海に入る。彼女はバイオリンを弾く。 नदी
 """
-BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
+BYTES = {f"<0x{byte:02X}>": byte for byte in range(256)}
 Vocabulary = tuple[dict[str, int], list[tuple[str, str]]]
 
 
@@ -202,7 +202,7 @@ def assert_ranges(text: str, ranges: list[list[int]], encoding: Any, added: set[
         covered = max(covered, end)
         part = encoded[begin:end].decode()
         if token in BYTES and token != part:
-            assert int(token[3:5], 16) in part.replace(" ", "▁").encode(), (text, token, part)
+            assert BYTES[token] in part.replace(" ", "▁").encode(), (text, token, part)
         elif token.replace("▁", " ") not in (marked := part.replace("▁", " "), " " + marked):
             assert part.replace("▁", " ").strip() in {name.strip() for name in added}, (text, token, part)
     assert covered == len(encoded), (text, ranges)
