@@ -49,7 +49,7 @@ METHODS = ("noise", "zero", "mean", "tokens")
 DISTRIBUTIONS = ("gaussian", "uniform", "multivariate", "student")
 MEASURES = ("probability", "log_probability", "logit", "logit_difference", "rank", "kl", "normalised")
 LONGEST_WORD = 16  # tokens
-MOST_ROWS = 128  # of one batch
+MOST_POSITIONS = 512  # of all rows of one batch
 REPOSITORY = Path(__file__).resolve().parents[2]
 Hook = Callable[..., Any]
 Install = Callable[[], Any]
@@ -706,7 +706,7 @@ def trace_draws(
     def grid(kind: str) -> Values:
         shape = (len(positions), layers, heads) if kind == "head" else (len(positions), layers)
         cells = [patches_of(kind, positions[p], *rest) for p, *rest in np.ndindex(shape)]
-        at_once = max(1, MOST_ROWS // count)
+        at_once = max(1, MOST_POSITIONS // (count * len(clean_row)))
         parts = []
         for begin in range(0, len(cells), at_once):
             some = cells[begin : begin + at_once]
