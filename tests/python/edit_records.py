@@ -18,9 +18,9 @@ def make_sides(before: tuple[float, float], after: tuple[float, float]) -> dict[
     def score(p: float) -> dict[str, Any]:
         return {"probability": p**2, "mean_by_token": p, "nll": -math.log(p), "by_token": [p, p]}
 
-    def side(new: float, true: float) -> dict[str, Any]:
-        top = {"token": " guitar", "id": 5, "probability": max(new, true)}
-        return {"new": score(new), "true": score(true), "top": top, "greedy": " guitar in the band"}
+    def side(new: float, old: float) -> dict[str, Any]:
+        top = {"token": " guitar", "id": 5, "probability": max(new, old)}
+        return {"new": score(new), "old": score(old), "top": top, "greedy": " guitar in the band"}
 
     return {"before": side(*before), "after": side(*after)}
 
@@ -28,25 +28,20 @@ def make_sides(before: tuple[float, float], after: tuple[float, float]) -> dict[
 def make_request(prompt: str = "Miles Davis plays the", neighbours: int = 3) -> dict[str, Any]:
     """A request whose neighbour LEAKING leaks."""
     share = [step / (STEPS - 1) for step in range(STEPS)]
-    losses = [
-        {
-            "nll": 6.0 * (1 - s) + 0.02,
-            "kl": 0.001 * s,
-            "decay": 0.05 * s,
-            "total": 6.0 * (1 - s) + 0.02 + 0.001 * s + 0.05 * s,
-            "delta_norm": 8.0 * s,
-            "gradient_norm": 1.0 - 0.9 * s,
-        }
-        for s in share
-    ]
+    losses = {
+        "nll": [6.0 * (1 - s) + 0.02 for s in share],
+        "kl": [0.001 * s for s in share],
+        "decay": [0.05 * s for s in share],
+        "total": [6.0 * (1 - s) + 0.02 + 0.001 * s + 0.05 * s for s in share],
+        "delta_norm": [8.0 * s for s in share],
+        "gradient_norm": [1.0 - 0.9 * s for s in share],
+    }
     return {
         "prompt": prompt,
         "subject": "Miles Davis",
         "subject_span": [0, 11],
-        "target": " guitar",
-        "target_ids": [5],
-        "true": " trumpet",
-        "true_ids": [7],
+        "objects": {"new": " guitar", "old": " trumpet"},
+        "object_ids": {"new": [5], "old": [7]},
         "losses": losses,
         "delta_norm": 8.0,
         "init_norm": 2.5,
@@ -103,11 +98,12 @@ def make_edit(requests: Sequence[dict[str, Any]] = (), traces: bool = False, lay
                 "original_norm": 10.0,
             }
         ],
-        "measures": {"perplexity": {"text": "facts.json", "before": 20.5, "after": 21.25}},
+        "perplexity": {"text": "facts.json", "before": 20.5, "after": 21.25},
+        "seconds": {"templates": 0.5, "moments": 1.5, "value": 2.0, "measures": 0.25},
     }
     if traces:
         record["traces"] = {
-            "before": {"new": make_trace(b" guitar", 0.1, layers), "true": make_trace(b" trumpet", 1.0, layers)},
-            "after": {"new": make_trace(b" guitar", 0.9, layers), "true": make_trace(b" trumpet", 0.2, layers)},
+            "before": {"new": make_trace(b" guitar", 0.1, layers), "old": make_trace(b" trumpet", 1.0, layers)},
+            "after": {"new": make_trace(b" guitar", 0.9, layers), "old": make_trace(b" trumpet", 0.2, layers)},
         }
     return record

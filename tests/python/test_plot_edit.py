@@ -74,8 +74,8 @@ def test_the_suffix_chooses_the_format(tmp_path: Path, suffix: str) -> None:
 def test_traces_stand_before_after_and_as_their_difference() -> None:
     record = make_edit(traces=True)
     figure = figure_of(record)
-    for word, name in (("new", "new"), ("old", "true")):
-        sides = [record["traces"][side][name]["grids"] for side in ("before", "after")]
+    for word in ("new", "old"):
+        sides = [record["traces"][side][word]["grids"] for side in ("before", "after")]
         for kind, shown in (("state", "State"), ("mlp", "MLP"), ("attn", "Attention")):
             before, after, change = (
                 axes_of(figure, f"{shown} restored: {word} object, {when}").collections[0]
@@ -94,8 +94,8 @@ def test_traces_stand_before_after_and_as_their_difference() -> None:
 def test_one_scale_holds_every_score_of_both_models() -> None:
     record = make_edit(traces=True)
     traces = record["traces"]
-    traces["after"]["true"]["low_score"] = LOW / 2
-    traces["before"]["true"]["grids"]["mlp"]["scores"][0][0] = HIGH
+    traces["after"]["old"]["low_score"] = LOW / 2
+    traces["before"]["old"]["grids"]["mlp"]["scores"][0][0] = HIGH
     axes = axes_of(figure_of(record), "MLP restored: old object, after the edit")
     assert axes.collections[0].get_clim() == (LOW / 2, HIGH)
 
@@ -117,7 +117,7 @@ def test_the_colour_bars_name_the_object() -> None:
 
 
 def test_kinds_and_object_choose_the_traces() -> None:
-    titles = [axes.get_title() for axes in figure_of(make_edit(traces=True), kinds=["mlp"], objects="true").axes]
+    titles = [axes.get_title() for axes in figure_of(make_edit(traces=True), kinds=["mlp"], objects="old").axes]
     assert [title for title in titles if "restored" in title] == [
         f"MLP restored: old object, {when}" for when in ("before the edit", "after the edit", "after − before")
     ]
@@ -133,10 +133,10 @@ def test_without_traces_losses_and_bars_are_drawn() -> None:
 def test_each_part_of_the_loss_has_its_line() -> None:
     record = make_edit()
     axes = axes_of(figure_of(record), "Losses")
-    lines, steps = lines_of(axes), record["requests"][0]["losses"]
+    lines, losses = lines_of(axes), record["requests"][0]["losses"]
     assert list(lines) == [name for name, *_ in LOSSES.values()]
     for part, (name, *_) in LOSSES.items():
-        assert [None if y != y else y for y in lines[name]] == [step[part] or None for step in steps]
+        assert [None if y != y else y for y in lines[name]] == [value or None for value in losses[part]]
     assert [list(line.get_xdata()) for line in axes.lines] == [list(range(1, STEPS + 1))] * 4
     assert axes.get_yscale() == "log"
 
@@ -146,13 +146,13 @@ def test_the_length_of_delta_is_in_those_of_the_value() -> None:
     (axes,) = [axes for axes in figure_of(record).axes if axes.get_xlabel() == "evaluation"]
     clamp, lengths = axes.lines
     assert list(clamp.get_ydata()) == [4.0, 4.0]
-    assert list(lengths.get_ydata()) == [step["delta_norm"] / 2.5 for step in record["requests"][0]["losses"]]
+    assert list(lengths.get_ydata()) == [length / 2.5 for length in record["requests"][0]["losses"]["delta_norm"]]
 
 
 @pytest.mark.filterwarnings("error")
 def test_a_single_evaluation_and_losses_of_zero_are_drawn(tmp_path: Path) -> None:
     request = make_request()
-    request["losses"] = [dict.fromkeys(request["losses"][0], 0.0)]
+    request["losses"] = {part: [0.0] for part in request["losses"]}
     assert draw_here(make_edit([request]), tmp_path, "-o", f"{tmp_path}/out.png", "--dpi", "30") == 0
 
 
@@ -167,7 +167,7 @@ def test_each_prompt_has_four_bars() -> None:
     assert [bar.get_width() for bar in axes.patches] == [
         prompt[side][name]["mean_by_token"]
         for prompt in prompts
-        for name in ("new", "true")
+        for name in ("new", "old")
         for side in ("before", "after")
     ]
     places = [bar.get_y() for bar in axes.patches]
@@ -224,7 +224,7 @@ def test_odd_texts_are_drawn_without_a_warning(tmp_path: Path, suffix: str) -> N
     record = make_edit(traces=True)
     record["model"]["name"] = "../a $ model"
     request = record["requests"][0]
-    request |= {"prompt": "東京\n$x_1$ \x1b[31m", "target": " $y$\U0010fffd", "true": " "}
+    request |= {"prompt": "東京\n$x_1$ \x1b[31m", "objects": {"new": " $y$\U0010fffd", "old": " "}}
     request["measures"]["neighbours"][0]["prompt"] = "_\U0010fffe $z"
     assert draw_here(record, tmp_path, "-o", f"{tmp_path}/odd.{suffix}", "--kinds", "mlp", "--dpi", "40") == 0
 
@@ -276,10 +276,10 @@ def test_what_is_no_edit_is_told_in_one_line(
 def damaged(path: str, value: Any = None) -> dict[str, Any]:
     """A record with another value at the path; without the field if the value is None."""
     record = make_edit(traces=True)
-    *folders, name = path.split(".")
+    *folders, name = (int(part) if part.isdecimal() else part for part in path.split("."))
     place: Any = record
     for folder in folders:
-        place = place[int(folder)] if isinstance(place, list) else place[folder]
+        place = place[folder]
     if value is None:
         del place[name]
     else:
@@ -293,14 +293,16 @@ def damaged(path: str, value: Any = None) -> dict[str, Any]:
         (damaged("requests"), "lacks the field 'requests'"),
         (damaged("requests", []), "has no requests"),
         (damaged("requests.0.losses"), "lacks the field 'losses'"),
-        (damaged("requests.0.losses", []), "losses holds no evaluation"),
-        (damaged("requests.0.losses", [{"nll": 1.0}]), "lacks the field 'total'"),
-        (damaged("requests.0.losses.1.nll", "much"), "another type"),
-        (damaged("requests.0.losses.1.nll", float("nan")), "nll is nan, expected a number from 0"),
-        (damaged("requests.0.losses.1.delta_norm", -1.0), "delta_norm is -1.0, expected a number from 0"),
+        (damaged("requests.0.losses.total", []), "losses holds no evaluation"),
+        (damaged("requests.0.losses", {"nll": [1.0]}), "lacks the field 'total'"),
+        (damaged("requests.0.losses.kl", [0.5]), "losses has 1 numbers of kl and 5 totals"),
+        (damaged("requests.0.losses.nll", ["much"] * 5), "another type"),
+        (damaged("requests.0.losses.nll.1", None), "losses has 4 numbers of nll and 5 totals"),
+        (damaged("requests.0.losses.nll.1", float("nan")), "nll is nan, expected a number from 0"),
+        (damaged("requests.0.losses.delta_norm.1", -1.0), "delta_norm is -1.0, expected a number from 0"),
         (damaged("requests.0.init_norm", 0.0), "init_norm is 0"),
         (damaged("requests.0.verdict"), "lacks the field 'verdict'"),
-        (damaged("requests.0.target"), "lacks the field 'target'"),
+        (damaged("requests.0.objects.old"), "lacks the field 'old'"),
         (damaged("requests.0.measures.prompt.after.new.mean_by_token", 1.5), "new after is 1.5, expected a proba"),
         (damaged("requests.0.measures.neighbours", 7), "another type"),
         (damaged("matrices", []), "nothing was edited"),
@@ -310,8 +312,8 @@ def damaged(path: str, value: Any = None) -> dict[str, Any]:
         (damaged("traces.after.new.schema", "rometrace/trace/2"), 'traces.after.new is of schema "rometrace/trace/2"'),
         (damaged("traces.after.new.grids", {}), "the traces have no grid of state, mlp or attn"),
         (damaged("traces.after.new.token_ids", [9, 9, 9, 9]), "new object before and after are not of the same cells"),
-        (damaged("traces.after.true.grids.mlp.window", 3), "old object before and after are not of the same cells"),
-        (damaged("traces.before.true.model", {"name": "tiny", "layers": 7}), "is not 4 tokens by 7 layers"),
+        (damaged("traces.after.old.grids.mlp.window", 3), "old object before and after are not of the same cells"),
+        (damaged("traces.before.old.model", {"name": "tiny", "layers": 7}), "is not 4 tokens by 7 layers"),
     ],
 )  # fmt: skip
 def test_a_damaged_record_is_told_in_one_line(
@@ -363,6 +365,6 @@ def test_a_wrong_command_line_is_told_in_one_line(
 
 
 def test_a_negative_probability_is_refused() -> None:
-    record = damaged("requests.0.measures.prompt.before.true.mean_by_token", -0.5)
-    with pytest.raises(PlotError, match="true before is -0.5"):
+    record = damaged("requests.0.measures.prompt.before.old.mean_by_token", -0.5)
+    with pytest.raises(PlotError, match="old before is -0.5"):
         figure_of(record)

@@ -53,8 +53,8 @@ from rometrace.results_file import (
 
 EDIT_SCHEMA = "rometrace/edit/1"
 TRACED_KINDS = ("state", "mlp", "attn")
-OBJECTS = {"new": ("new", "#D55E00"), "true": ("old", "#0072B2")}
-"""Name and colour of an object: Okabe and Ito's colour-blind safe palette. Hollow and full tell in grey."""
+OBJECTS = {"new": "#D55E00", "old": "#0072B2"}
+"""Colour of an object: Okabe and Ito's colour-blind safe palette. Hollow and full tell in grey."""
 LOSSES: dict[str, tuple[str, str, Any, float]] = {
     "total": ("total", "#000000", "solid", 1.6),
     "nll": ("−log p(new)", "#D55E00", (0, (6, 2)), 1.2),
@@ -77,7 +77,7 @@ class Prompt:
     text: str
     before: dict[str, float]
     after: dict[str, float]
-    """By object, "new" and "true": the geometric mean of the probabilities of its tokens."""
+    """By object: the geometric mean of the probabilities of its tokens."""
     leaks: bool = False
 
 
@@ -86,7 +86,7 @@ class Traced:
     """The traces of one object."""
 
     name: str
-    """"new" or "true"."""
+    """"new" or "old"."""
     before: plot_trace.Picture
     after: plot_trace.Picture
 
@@ -98,7 +98,7 @@ class Picture:
     title: list[str]
     """Lines: what was edited, and what became of it."""
     names: dict[str, str]
-    """By object, "new" and "true": its text."""
+    """By object: its text."""
     layers: list[int]
     """Those that are edited."""
     losses: dict[str, list[float]]
@@ -158,15 +158,17 @@ def hint_about(schema: str) -> str:
 def read_picture(record: dict[str, Any], number: int | None, kinds: Sequence[str] | None, objects: str) -> Picture:
     """Takes from the record what is drawn. Raises PlotError for a field that is missing or of another shape.
 
-    number: of the request, from 1; objects: whose traces, "new", "true" or "both".
+    number: of the request, from 1; objects: whose traces, "new", "old" or "both".
     """
     try:
         request = choose_request(record["requests"], number)
-        names = {"new": object_label(request["target"]), "true": object_label(request["true"])}
+        names = {name: object_label(request["objects"][name]) for name in OBJECTS}
         layers = sorted({int(matrix["layer"]) for matrix in record["matrices"]})
         if not layers:
             raise PlotError("the record has no matrices: nothing was edited")
         prompts, counts = read_prompts(request)
+        losses = read_losses(request)
+        lengths = read_part(request, "delta_norm", len(losses["total"]))
         first_length = number_in("init_norm", request["init_norm"])
         if first_length <= 0:
             raise PlotError("init_norm is 0, expected the length of the value that delta is added to")
@@ -175,8 +177,8 @@ def read_picture(record: dict[str, Any], number: int | None, kinds: Sequence[str
             title=title_of(record, request, names, layers),
             names=names,
             layers=layers,
-            losses={part: [number_in(part, step[part]) for step in read_steps(request)] for part in LOSSES},
-            lengths=[number_in("delta_norm", step["delta_norm"]) / first_length for step in read_steps(request)],
+            losses=losses,
+            lengths=[length / first_length for length in lengths],
             clamp=None if clamp is None else number_in("clamp", clamp),
             prompts=prompts,
             counts=counts,
@@ -199,12 +201,20 @@ def choose_request(requests: Any, number: int | None) -> dict[str, Any]:
     return requests[(number or 1) - 1]
 
 
-def read_steps(request: dict[str, Any]) -> list[dict[str, Any]]:
-    """The evaluations of the loss."""
-    steps = request["losses"]
-    if not isinstance(steps, list) or not steps:
+def read_losses(request: dict[str, Any]) -> dict[str, list[float]]:
+    """By part, one of each evaluation."""
+    evaluations = len(request["losses"]["total"])
+    if evaluations == 0:
         raise PlotError("losses holds no evaluation, expected one or more")
-    return steps
+    return {part: read_part(request, part, evaluations) for part in LOSSES}
+
+
+def read_part(request: dict[str, Any], part: str, evaluations: int) -> list[float]:
+    """What the losses say under a name, one number of each evaluation."""
+    values = [number_in(part, value) for value in request["losses"][part]]
+    if len(values) != evaluations:
+        raise PlotError(f"losses has {len(values)} numbers of {part} and {evaluations} totals, expected as many")
+    return values
 
 
 def number_in(name: str, value: Any) -> float:
@@ -259,9 +269,9 @@ def title_of(
     model = shorten(base_name(record["model"]["name"]), plot_trace.LONGEST_LABEL)
     prompt = shorten(printable(str(request["prompt"])), 60)
     where = f"layer{'s' * (len(layers) > 1)} {layers_text(layers)}"
-    head = f"{one_line(record['method'])} in {model}, {where}: “{prompt}” {names['new']}, not {names['true']}"
+    head = f"{one_line(record['method'])} in {model}, {where}: “{prompt}” {names['new']}, not {names['old']}"
     verdict = one_line(request["verdict"]["text"], 100)
-    perplexity = (record.get("measures") or {}).get("perplexity")
+    perplexity = record.get("perplexity")
     if perplexity:
         before, after = (number_in("perplexity", perplexity[side]) for side in ("before", "after"))
         verdict += f"; perplexity {before:.4g} before, {after:.4g} after"
@@ -309,7 +319,7 @@ def read_traced(name: str, before: dict[str, Any], after: dict[str, Any], kinds:
     shapes = [[(panel.kind, panel.window, panel.positions, len(panel.values[0])) for panel in side.panels]
               for side in (traced.before, traced.after)]  # fmt: skip
     if not same_tokens or shapes[0] != shapes[1]:
-        raise PlotError(f"the traces of the {OBJECTS[name][0]} object before and after are not of the same cells")
+        raise PlotError(f"the traces of the {name} object before and after are not of the same cells")
     return traced
 
 
@@ -360,7 +370,7 @@ def rows_of(traced: Traced) -> list[Row]:
     ends = [common_ends(before, after, column) for column in columns]
     differences = [difference_of(before.panels[column], after.panels[column]) for column in columns]
     reach = common_reach(traced, differences)
-    answer = f"{OBJECTS[traced.name][0]} object"
+    answer = f"{traced.name} object"
     changed = replace(after, effect=True)
     return [
         (before, before.panels, ends, f"{answer}, before the edit"),
@@ -456,7 +466,7 @@ def draw_prompt(axes: Any, prompt: Prompt, place: float) -> None:
     """Bars from above: new before, new after, old before, old after."""
     thick = 0.19
     offset = -1.5 * thick
-    for name, (_, colour) in OBJECTS.items():
+    for name, colour in OBJECTS.items():
         for values, face in ((prompt.before, "none"), (prompt.after, colour)):
             axes.barh(place + offset, values[name], 0.8 * thick, facecolor=face, edgecolor=colour, linewidth=0.7)
             offset += thick
@@ -467,8 +477,8 @@ def draw_legend(figure: Any, picture: Picture) -> None:
     from matplotlib.patches import Patch
 
     handles = [
-        Patch(facecolor=face, edgecolor=colour, label=f"{picture.names[name]} ({word}) {side}")
-        for name, (word, colour) in OBJECTS.items()
+        Patch(facecolor=face, edgecolor=colour, label=f"{picture.names[name]} ({name}) {side}")
+        for name, colour in OBJECTS.items()
         for side, face in (("before", "none"), ("after", colour))
     ]
     legend = figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=7.5, frameon=False)
@@ -562,7 +572,7 @@ def parse_arguments() -> argparse.Namespace:
         "--object",
         choices=(*OBJECTS, "both"),
         default="both",
-        help="whose traces are drawn: of the new object, of the old (true) one, or both (default: %(default)s)",
+        help="whose traces are drawn: of the new object, of the old one, or both (default: %(default)s)",
     )
     return parser.parse_args()
 
