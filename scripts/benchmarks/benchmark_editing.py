@@ -297,9 +297,9 @@ def edit_with_rometrace(edit: Edit, arguments: argparse.Namespace) -> Edited:
     record = json.loads(written)
     if "seconds" not in record:
         raise BenchmarkError(f"the record of {arguments.bin_dir / 'rometrace'} has no seconds; build it anew")
-    stages = {name: spent for name, spent in record["seconds"].items() if name != "measure"}
+    stages = {name: spent for name, spent in record["seconds"].items() if name != "measures"}
     matrix = record["matrices"][0]["tensor"]
-    losses = [step["total"] for step in record["requests"][0]["losses"]]
+    losses = record["requests"][0]["losses"]["total"]
     u, r = (tensors[f"{matrix}.{name}"][0].tolist() for name in ("u", "r"))
     return Edited(stages, losses, u, r, seconds, peak)
 
@@ -379,7 +379,7 @@ def measure_shape(shape: str, arguments: argparse.Namespace) -> Measured:
 
 # --- Tables -----------------------------------------------------------------------------------------------------
 
-STAGES = ("moment", "value", "solve")
+STAGES = ("moments", "value")
 COLUMNS = ("shape", "layer", "evaluations", "rometrace s", *(f"its {stage} s" for stage in STAGES), "its whole run s",
            "transformers s", *(f"its {stage} s" for stage in STAGES), "transformers / rometrace", "bar", "weights GB",
            "rometrace peak GB", "x weights", "bar", "transformers peak GB", "difference of u", "r", "loss")  # fmt: skip

@@ -13,7 +13,7 @@ The program answers requests, one JSON object a line on stdin, with one a line o
     {"op": "load", "folder", "device", "threads"} -> {"seconds"}
     {"op": "warm", EDIT} -> {}: one evaluation, which is not timed
     {"op": "edit", EDIT}
-        -> {"seconds": {"moment", "value", "solve"}, "losses": [of each evaluation], "u": [F], "r": [D]}
+        -> {"seconds": {"moments", "value"}, "losses": [of each evaluation], "u": [F], "r": [D]}
     {"op": "peak"} -> {"bytes"}
 
 EDIT is "prompt", "subject", "target", "templates" (with {}), "moment" (the reference's npz), "layer", "steps", "rate",
@@ -81,7 +81,7 @@ class Stages:
     """Seconds of each stage."""
 
     def __init__(self) -> None:
-        self.seconds = {"moment": 0.0, "value": 0.0, "solve": 0.0}
+        self.seconds = {"moments": 0.0, "value": 0.0}
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -128,11 +128,10 @@ class Editor(Tracer):
         rows = make_rows(self.tokenizer, request)
         weight = self.model.transformer.h[request["layer"]].mlp.c_proj.weight  # [F, D]
         original = weight.clone()
-        with stages.timed("moment"):
+        with stages.timed("moments"):
             factor = read_factor(request["moment"])
         with stages.timed("value"):
             delta, losses = self.find_value(rows, request, seen)
-        with stages.timed("solve"):
             direction = torch.cholesky_solve(seen.keys[:-1].double().mean(0)[:, None], factor)[:, 0]
             direction /= direction.norm()
             residual = delta.double() / seen.keys[0].double().dot(direction)

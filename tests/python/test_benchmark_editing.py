@@ -89,11 +89,24 @@ def test_the_moment_is_positive_definite_and_its_file_names_the_layer(edit: Edit
     assert 0 < values[0] and values[-1] / values[0] < 1e5
 
 
+def test_a_row_of_the_table_compares_two_programs_that_agree(
+    checkpoint: Checkpoint, edit: Edit, bin_dir: Path
+) -> None:
+    arguments = argparse.Namespace(bin_dir=bin_dir, threads=1)
+    plan = benchmark_editing.Plan(layer=LAYER, clamp=4, rounds=2, bar=None)
+    row = benchmark_editing.measure_edit(checkpoint, edit, plan, 2, arguments)
+    assert row.evaluations == edit.steps and len(row.rounds) == 2
+    for one in row.rounds:
+        assert one.differences["u"] < 1e-5 and one.differences["loss"] < 1e-4
+        assert one.whole_seconds > sum(one.rometrace.values()) > 0 and "measures" not in one.rometrace
+    assert len(benchmark_editing.cells_of(row)) == len(benchmark_editing.COLUMNS)
+
+
 # --- What is computed -------------------------------------------------------------------------------------------
 
 
 def made(**changes: Any) -> Edited:
-    return replace(Edited({"moment": 1.0, "value": 3.0}, [3.0, 2.0], [0.6, 0.8], [1.0, 2.0]), **changes)
+    return replace(Edited({"moments": 1.0, "value": 3.0}, [3.0, 2.0], [0.6, 0.8], [1.0, 2.0]), **changes)
 
 
 def test_what_differs_is_relative() -> None:
@@ -118,7 +131,7 @@ def test_two_edits_that_differ_are_refused(changes: dict[str, Any], message: str
 
 
 def a_round(seconds: float, transformers: float, peak: int = 100) -> Round:
-    return Round({"value": seconds / 2, "solve": seconds / 2}, {"value": transformers}, 9.0, peak, {})
+    return Round({"moments": seconds / 2, "value": seconds / 2}, {"value": transformers}, 9.0, peak, {})
 
 
 def test_the_ratio_is_the_median_of_the_rounds_and_bars_are_held_against_it() -> None:
