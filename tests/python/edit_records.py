@@ -106,4 +106,6 @@ def make_edit(requests: Sequence[dict[str, Any]] = (), traces: bool = False, lay
             "before": {"new": make_trace(b" guitar", 0.1, layers), "old": make_trace(b" trumpet", 1.0, layers)},
             "after": {"new": make_trace(b" guitar", 0.9, layers), "old": make_trace(b" trumpet", 0.2, layers)},
         }
+        for trace in record["traces"]["after"].values():
+            trace["model"]["edits"] = [{"sha256": "4" * 64, "method": "r-rome", "layers": [LAYER], "requests": 1}]
     return record

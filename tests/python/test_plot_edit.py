@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from conftest import REPOSITORY
+from conftest import REPOSITORY, Rometrace
 from edit_records import LAYER, LEAKING, STEPS, make_edit, make_request
 from records import HIGH, LOW, make_record
 from rometrace import plot_edit
@@ -234,7 +234,8 @@ def test_no_text_lies_on_another(layers: int) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     record = make_edit(traces=layers > 1, layers=layers)
-    record["model"]["name"] = "openai-community/gpt2-xl"
+    for trace in [trace for side in record.get("traces", {}).values() for trace in side.values()]:
+        trace["model"]["name"] = "openai-community/gpt2-xl-of-a-long-name"
     figure = figure_of(record, objects="new" if layers > 1 else "both")
     FigureCanvasAgg(figure).draw()
     texts = [
@@ -249,6 +250,14 @@ def test_no_text_lies_on_another(layers: int) -> None:
     words = {text: box for text, box in boxes.items() if not text.replace("$", "").strip().isdecimal()}
     found = [(a, b) for i, a in enumerate(words) for b in list(words)[:i] if words[a].overlaps(words[b])]
     assert not found
+
+
+def test_what_rometrace_writes_is_drawn(rometrace: Rometrace, tmp_path: Path) -> None:
+    fact = ("--prompt", "Miles Davis plays the", "--subject", "Miles Davis", "--target", "guitar", "--steps", "3")
+    options = ("--no-moment", "--templates", "none", "--neighbour", "John Coltrane plays the", "--json")
+    done = rometrace("edit", *fact, *options)
+    assert done.returncode == 0, done.stderr
+    assert draw_here(json.loads(done.stdout), tmp_path, "-o", f"{tmp_path}/out.png", "--dpi", "40") == 0
 
 
 # --- Bad input --------------------------------------------------------------------------------------------------

@@ -355,8 +355,8 @@ def draw_traces(figure: Any, picture: Picture) -> None:
                 axes.collections[0].set_cmap(DIFFERENCES)
             kind = plot_trace.NAMES[panel.kind]
             axes.set_title(f"{kind[0].upper()}{kind[1:]} restored: {name}", fontsize=10, parse_math=False)
-            if number + 1 < len(rows):
-                axes.set_xlabel("")
+            _, x_label = plot_trace.describe(shown, panel)
+            axes.set_xlabel(x_label.split(" within ")[0] if number + 1 == len(rows) else "", fontsize=9)
             mark_layers(axes, picture.layers)
 
 
