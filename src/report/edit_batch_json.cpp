@@ -125,10 +125,8 @@ Json to_json(const EditedFactRecord& record, const Tokenizer& tokenizer) {
   json["prompt"] = to_valid_utf8(request.prompt);
   json["subject"] = to_valid_utf8(request.subject);
   json["subject_span"] = {request.subject_span.begin, request.subject_span.end};
-  json["target"] = to_valid_utf8(request.target);
-  json["target_ids"] = request.target_ids;
-  json["true"] = to_valid_utf8(made->fact->true_object);
-  json["true_ids"] = made->fact->true_ids;
+  json["objects"] = {{"new", to_valid_utf8(request.target)}, {"old", to_valid_utf8(made->fact->true_object)}};
+  json["object_ids"] = {{"new", request.target_ids}, {"old", made->fact->true_ids}};
   json["edits"] = Json::array();
   for (const auto& attempt : record.edits) json["edits"].push_back(attempt_json(attempt, tokenizer));
   if (record.tracing) {

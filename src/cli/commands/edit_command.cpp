@@ -10,17 +10,17 @@
 #include <string>
 #include <utility>
 
+#include "cli/commands/edit_each_command.hpp"
 #include "cli/commands/edit_files_command.hpp"
+#include "cli/commands/edit_output.hpp"
 #include "cli/commands/edit_session.hpp"
+#include "cli/commands/edit_together_command.hpp"
 #include "cli/exit_status.hpp"
-#include "cli/files/output_file.hpp"
-#include "cli/files/report_output.hpp"
 #include "cli/files/share_dir.hpp"
 #include "cli/progress_bar.hpp"
 #include "cli/window_note.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/facts/facts.hpp"
-#include "rometrace/report/edit_text.hpp"
 #include "rometrace/report/json.hpp"
 #include "rometrace/stopwatch.hpp"
 #include "rometrace/study/answer_rule.hpp"
@@ -57,7 +57,7 @@ TracePrompt prompt_of(const EditTask& task, const Tokenizer& tokenizer) {
 // The old object becomes the model's answer as it says it, a word.
 void take_answer(EditTask& task, const EditSession& session, const std::stop_token& stop) {
   task.true_ids = say(session.model(), session.tokenizer(), prompt_of(task, session.tokenizer()),
-                       AnswerRule{AnswerRule::Which::kWord}, 0, stop);
+                      AnswerRule{AnswerRule::Which::kWord}, 0, stop);
   task.true_object.clear();
   for (const auto id : task.true_ids) task.true_object += session.tokenizer().token_bytes(id);
   if (strip(task.true_object).empty()) {
@@ -89,25 +89,8 @@ Json trace_json(const EditOptions& options, EditSession& session, const Decoder&
   return to_json(record);
 }
 
-std::string head_of(const Edit& edit, const std::string& model) {
-  std::string matrices;
-  for (const auto& matrix : edit.matrices) {
-    matrices += (matrices.empty() ? "" : ", ") + fmt::format("layer {}, |dW|/|W| {:.3g}", matrix.change.layer,
-                                                             matrix.change_norm / matrix.original_norm);
-  }
-  return edit.method + " in " + model + ": " + matrices;
-}
-
-void say_ratio(const MadeEdit& made) {
-  for (const auto& fact : made.facts) {
-    if (fact.key_ratio) spdlog::debug("key ratio {:.3g}, divisor {:.4g}", *fact.key_ratio, *fact.divisor);
-  }
-}
-
 int run_edit_one(const EditOptions& options, const std::stop_token& stop) {
-  std::optional<OutputFile> file;
-  if (options.run.output && *options.run.output != "-") file.emplace(*options.run.output);
-  ReportOutput report(std::nullopt, options.run.json);
+  EditOutput output(options);
   EditSession session(options, stop);
   const auto facts = facts_of(options, session);
   auto task = read_task(options, facts ? &*facts : nullptr);
@@ -119,19 +102,7 @@ int run_edit_one(const EditOptions& options, const std::stop_token& stop) {
 
   ProgressBar bar(options.run.quiet ? ProgressBar::Wish::kNever : ProgressBar::Wish::kOnTerminal);
   const auto made = session.edit(std::span(&task, 1), layers, kGreedyTokens, bar.callback());
-  say_ratio(made);
-  auto edit = session.record(made, layers);
-  const auto perplexity = session.perplexity_of(session.model(), *made.model);
-  edit.perplexity = {{"text", perplexity.text}, {"before", perplexity.before}, {"after", perplexity.after}};
-  edit.model.weights_sha256 = session.weights_sha256();
-  auto json = to_json(edit);
-  const auto bytes = edit_file_bytes(edit);
-  if (file) {
-    file->write(bytes, stop);
-  } else {
-    spdlog::info("the edit is not kept; -o FILE writes it");
-  }
-  if (options.trace) {
+  const auto add_traces = [&](const Edit& edit, Json& json) {
     const auto& fact = made.facts.front();
     const auto of = [&](const Decoder& model, std::span<const EditMark> marks) {
       return Json{{"new", trace_json(options, session, model, task, fact.request.target_ids, marks, stop)},
@@ -139,18 +110,13 @@ int run_edit_one(const EditOptions& options, const std::stop_token& stop) {
     };
     auto marks = session.stack().marks();
     const auto before = of(session.model(), marks);
+    const auto bytes = edit_file_bytes(edit);
     Sha256 hash;
     hash.update(std::as_bytes(std::span(bytes)));
     marks.push_back({hash.hex_digest(), edit.method, layers, 1});
     json["traces"] = {{"before", before}, {"after", of(*made.model, marks)}};
-  }
-  if (file) file->commit();
-  report.write(
-      json,
-      [&](const TerminalStyle& style) {
-        return render_edit(made.facts, head_of(edit, session.located().name), perplexity, session.tokenizer(), style);
-      },
-      stop);
+  };
+  output.write(session, made, layers, options.trace ? add_traces : EditOutput::Further(), stop);
   return kDone;
 }
 
@@ -159,7 +125,8 @@ int run_edit_one(const EditOptions& options, const std::stop_token& stop) {
 int run_edit(const EditOptions& options, const std::stop_token& stop) {
   if (options.show) return show_edit_file(*options.show, stop);
   if (options.write) return write_edited_model(options.run, *options.write, stop);
-  if (options.each || options.together) throw Error("--each and --together: not yet");
+  if (options.each) return run_edit_each(options, stop);
+  if (options.together) return run_edit_together(options, stop);
   return run_edit_one(options, stop);
 }
 

@@ -235,32 +235,39 @@ void EditSession::refuse_if_said(const EditTask& task) const {
   const std::vector<std::vector<std::int32_t>> prompt = {ids_of(tokenizer_.encode_prompt(task.prompt))};
   const auto tokens = static_cast<std::int64_t>(target.size());
   if (continue_greedily(*model_, prompt, tokens, {}, stop_).front() != target) return;
-  throw Error("the model says " + in_quotes(spaced_object(task.target)) + " after " + in_quotes(task.prompt) +
-              " already; nothing is to be edited (--force edits all the same)");
+  throw EditRefused("said_already", "the model says " + in_quotes(spaced_object(task.target)) + " after " +
+                                        in_quotes(task.prompt) +
+                                        " already; nothing is to be edited (--force edits all the same)");
 }
 
 void EditSession::guard(const RankOneEdit& edit, const EditRequest& request) const {
   constexpr double kWarned = 0.5, kRefused = 0.25;
   if (edit.key_ratio >= kWarned) return;
   const auto ratio = ratio_text(edit.key_ratio);
+  // Of many facts each has its ratio in its line.
+  const auto level = options_.each ? spdlog::level::debug : spdlog::level::warn;
   if (options_.method == EditMethod::kRRome) {
-    spdlog::warn(
+    spdlog::log(
+        level,
         "the subject {} has another key behind prefixes than alone (ratio {}): the bare prompt may not say the new "
         "object",
         in_quotes(request.subject), ratio);
     return;
   }
   if (edit.key_ratio >= kRefused || options_.force) {
-    spdlog::warn(
+    spdlog::log(
+        level,
         "the subject {} has another key alone than behind prefixes (ratio {}): rome changes the weights much, and "
         "the edit may leak; --method r-rome does not",
         in_quotes(request.subject), ratio);
     return;
   }
-  throw Error("the subject " + in_quotes(request.subject) + " has another key alone than behind prefixes (ratio " +
-              ratio + ", below " + ratio_text(kRefused) +
-              "): rome would change the weights so much that the model breaks; use --method r-rome (--force edits all "
-              "the same)");
+  throw EditRefused(
+      "key_ratio",
+      "the subject " + in_quotes(request.subject) + " has another key alone than behind prefixes (ratio " + ratio +
+          ", below " + ratio_text(kRefused) +
+          "): rome would change the weights so much that the model breaks; use --method r-rome (--force edits all "
+          "the same)");
 }
 
 MatrixChange EditSession::matrix_change(const LayerChange& change) const {

@@ -17,6 +17,7 @@
 #include "rometrace/edit/edit_stack.hpp"
 #include "rometrace/edit/edited_fact.hpp"
 #include "rometrace/edit/moment_factor.hpp"
+#include "rometrace/error.hpp"
 #include "rometrace/model/decoder.hpp"
 #include "rometrace/text/tokenizer.hpp"
 
@@ -29,6 +30,17 @@ struct MadeEdit {
   std::vector<EditedFact> facts;  ///< measured
   double seconds_of_value = 0;    ///< of seeking values and making the change of them
   double seconds_of_measures = 0;
+};
+
+/// A fact that is not edited as it stands, though it could be.
+class EditRefused : public Error {
+ public:
+  /// `cause`: "said_already", "key_ratio", one of the words of the results of --each.
+  EditRefused(const char* cause, const std::string& message) : Error(message), cause_(cause) {}
+  const char* cause() const { return cause_; }
+
+ private:
+  const char* cause_;
 };
 
 /// The model that is edited, and what all edits of one run have in common: method, layers, prefixes, second moments.
@@ -48,14 +60,14 @@ class EditSession {
   /// The layers that --layer, the family's default or, with `trace`, a trace of the fact names.
   std::vector<std::int64_t> layers_for(const EditTask* task) const;
 
-  /// Throws Error if the new object is what the model says, unless that is forced.
+  /// Throws EditRefused if the new object is what the model says, unless that is forced.
   void refuse_if_said(const EditTask& task) const;
 
   /// Makes prefixes and reads or collects second moments of these layers, once. Throws Error, Interrupted.
   void prepare(std::span<const std::int64_t> layers);
 
   /// Edits the tasks together (one, but for MEMIT) in these layers, and measures each before and after.
-  /// `greedy_tokens` are read behind each prompt. Throws Error for what a guard refuses; Interrupted.
+  /// `greedy_tokens` are read behind each prompt. Throws EditRefused for what a guard refuses; Error, Interrupted.
   MadeEdit edit(std::span<const EditTask> tasks, std::span<const std::int64_t> layers, std::int64_t greedy_tokens,
                 const EditProgress& progress);
 

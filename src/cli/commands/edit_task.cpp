@@ -100,4 +100,15 @@ EditTask read_task(const EditOptions& options, const Facts* facts) {
   return task;
 }
 
+EditTask task_of(const Fact& fact) {
+  EditTask task;
+  task.prompt = fact.wordings.front().prompt;
+  task.subject_span = fact.wordings.front().subject;
+  task.target = fact.new_object.value();
+  task.true_object = fact.object.value();
+  task.paraphrases = fact.paraphrases;
+  task.neighbours = fact.neighbours;
+  return task;
+}
+
 }  // namespace rometrace::cli

@@ -14,8 +14,8 @@ namespace rometrace::cli {
 struct EditTask {
   std::string prompt;
   ByteRange subject_span;
-  std::string target;       ///< the new object, as it was given
-  std::string true_object;  ///< the old one, as it was given; empty: the model's answer
+  std::string target;                       ///< the new object, as it was given
+  std::string true_object;                  ///< the old one, as it was given; empty: the model's answer
   std::vector<std::int32_t> true_ids = {};  ///< where they are known: what the model said
   std::vector<std::string> paraphrases = {}, neighbours = {};
 };
@@ -25,5 +25,8 @@ struct EditTask {
 /// with the same object first if there are any. Throws Error: no prompt, subject, target; a subject that is not in the
 /// prompt, or there twice without --subject-at or {}.
 EditTask read_task(const EditOptions& options, const Facts* facts);
+
+/// A fact of read_edit_facts() that has both objects, by its own prompt and with its own lists.
+EditTask task_of(const Fact& fact);
 
 }  // namespace rometrace::cli

@@ -71,14 +71,15 @@ CLI::App* add_edit(CLI::App& app, EditOptions& options) {
        "A prompt of another subject that should not change; repeatable [other facts of the relation]", "TEXT",
        groups::kFact)
       ->expected(1);
-  text("--facts", options.facts,
-       "Facts files: of --each and --together what is edited, else where "
-       "wordings and other facts are looked up (layouts: docs/formats.md)",
-       "FILE", groups::kFact);
+  auto* files = text("--facts", options.facts,
+                     "Facts files: of --each and --together what is edited, else where "
+                     "wordings and other facts are looked up (layouts: docs/formats.md)",
+                     "FILE", groups::kFact);
   command->add_flag("--each", options.each, "Edit every fact of --facts from the original weights, and measure each")
       ->group(groups::kFact);
   command->add_flag("--together", options.together, "Edit all facts of --facts in one edit, by --method memit")
       ->group(groups::kFact);
+  for (auto* option : add_selection_options(*command, options.selection, options.shard_text)) option->needs(files);
   add_model_options(*command, run);
 
   command
@@ -190,7 +191,7 @@ CLI::App* add_edit(CLI::App& app, EditOptions& options) {
   return command;
 }
 
-void check_edit(const CLI::App& app, const CLI::App& command, const EditOptions& options) {
+void check_edit(const CLI::App& app, const CLI::App& command, EditOptions& options) {
   for (const auto* option : app.get_options()) {
     if (option->count() > 0) {
       throw CLI::ValidationError(option->get_name(), "stands before edit; options of edit come behind it");
@@ -210,7 +211,8 @@ void check_edit(const CLI::App& app, const CLI::App& command, const EditOptions&
     if (options.run.edits.empty()) throw CLI::RequiredError("--write makes a checkpoint with edits: --edit FILE");
     for (const auto* name : {"--prompt", "--subject", "--target", "--facts", "--each", "--together", "--trace", "-o"}) {
       if (given(name)) {
-        throw CLI::ValidationError(name, "has no effect beside --write, which writes the edits of --edit; leave it out");
+        throw CLI::ValidationError(name,
+                                   "has no effect beside --write, which writes the edits of --edit; leave it out");
       }
     }
     return;
@@ -220,19 +222,25 @@ void check_edit(const CLI::App& app, const CLI::App& command, const EditOptions&
   if (options.each && options.together) throw CLI::ExcludesError("--each", "--together");
   if (many) {
     if (options.facts.empty()) throw CLI::RequiredError("--facts beside --each and --together");
-    for (const auto* name : {"--prompt", "--subject", "--subject-at", "--target", "--true", "--paraphrase",
-                             "--neighbour", "--trace"}) {
+    for (const auto* name :
+         {"--prompt", "--subject", "--subject-at", "--target", "--true", "--paraphrase", "--neighbour", "--trace"}) {
       if (given(name)) {
         throw CLI::ValidationError(name, "is of a single edit; --each and --together take all from --facts");
       }
     }
-    if (options.layer_by_trace) throw CLI::ValidationError("--layers", "trace is of a single edit; --layers all tries all");
-    if (options.together && !memit) {
-      throw CLI::ValidationError("--together", "is by --method memit, which edits many facts in one change");
+    if (options.layer_by_trace)
+      throw CLI::ValidationError("--layers", "trace is of a single edit; --layers all tries all");
+    check_facts_files(options.facts);
+    read_shard(options.shard_text, options.shard, options.shard_source);
+    if (options.together && options.shard) {
+      throw CLI::ValidationError("--shard", "is with --each; --together makes one edit");
     }
   } else {
     for (const auto* name : {"--prompt", "--subject", "--target"}) {
       if (!given(name)) throw CLI::RequiredError(name);
+    }
+    for (const auto* name : {"--ids", "--sample", "--sample-seed", "--limit", "--shard"}) {
+      if (given(name)) throw CLI::ValidationError(name, "chooses facts; expected --each or --together beside it");
     }
   }
   if (options.all_layers && !options.each) {

@@ -17,6 +17,6 @@ namespace rometrace::cli {
 CLI::App* add_edit(CLI::App& app, EditOptions& options);
 
 /// Refuses what does not go together. Throws CLI::ParseError.
-void check_edit(const CLI::App& app, const CLI::App& command, const EditOptions& options);
+void check_edit(const CLI::App& app, const CLI::App& command, EditOptions& options);
 
 }  // namespace rometrace::cli

@@ -112,6 +112,7 @@ struct EditOptions {
   std::vector<std::string> facts;  ///< of `each` and `together` what is edited, else where things are looked up
   Selection selection;             ///< of these
   std::optional<Shard> shard;
+  std::string shard_text;    ///< of --shard, until check_edit() reads it
   std::string shard_source;  ///< where `--shard auto` found it; empty: given
   bool each = false, together = false;
   EditEngine engine = EditEngine::kFast;
