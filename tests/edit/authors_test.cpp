@@ -16,7 +16,9 @@
 #include "closeness.hpp"
 #include "rometrace/edit/measures.hpp"
 #include "rometrace/edit/memit.hpp"
+#include "rometrace/edit/moment_text.hpp"
 #include "rometrace/edit/rome.hpp"
+#include "rometrace/edit/second_moment.hpp"
 #include "rometrace/model/matrix_change.hpp"
 #include "rometrace/text/subject.hpp"
 #include "skip.hpp"
@@ -101,6 +103,12 @@ void check_evaluations(const std::vector<Evaluation>& found, const json& steps) 
     if (steps[i].contains("delta_norm")) length.compare(where, found[i].delta_norm, steps[i].at("delta_norm"));
   }
   loss.check();
+}
+
+/// The authors' text.
+MomentText text_of(const Model& model) {
+  const std::vector<std::string> files = {(kGoldens / "stats-text.txt").string()};
+  return read_moment_text(files, model.tokenizer, model.decoder->config().max_positions, std::int64_t{1} << 40);
 }
 
 struct Edited {
@@ -226,8 +234,11 @@ TEST_CASE("a batch over two layers is that of MEMIT's own program, by both engin
       for (const auto& edit : golden.at("edits")) requests.push_back(request_of(model, edit, kinds.back()));
       const auto& hparams = golden.at("hparams");
       const double lambda = hparams.at("mom2_update_weight");
+      // Of layer 2 there is no matrix of the authors'; that of layer 1 is compared in test_moments.py.
+      const auto layers = golden.at("layers").get<std::vector<std::int64_t>>();
+      const auto moments = second_moments(*model.decoder, text_of(model), layers);
       const auto adjusted = [&](std::int64_t layer, const at::Tensor& keys) {
-        const auto moment = second_moment(of, layer, model.decoder->config().mlp_width);
+        const auto& moment = layer == layers.front() ? moments.front().mean : moments.back().mean;
         return at::cholesky_solve(keys, at::linalg_cholesky(lambda * moment + at::matmul(keys, keys.t())));
       };
       const auto changed = [&](std::span<const LayerChange> changes) {
@@ -235,7 +246,6 @@ TEST_CASE("a batch over two layers is that of MEMIT's own program, by both engin
         for (const auto& change : changes) matrices.push_back(matrix_change(*model.decoder, change));
         return model.decoder->with_changes(matrices);
       };
-      const auto layers = golden.at("layers").get<std::vector<std::int64_t>>();
       const auto edit = edit_memit(*model.decoder, requests, layers, options_of(hparams, engine), adjusted, changed);
       for (std::size_t i = 0; i < requests.size(); ++i) {
         const auto& expected = golden.at("edits")[i];

@@ -93,7 +93,7 @@ TEST_CASE("of a file that is written anew nothing differs but the matrix, and ot
   const auto source = folder.path() / "model";
   const auto model = Decoder::load(source);
   const auto edits = stack_of(folder, random_edit(*model, std::vector<std::int64_t>{0}, 1, engine));
-  const auto& tensor = edits.changes().front().tensor;
+  const auto tensor = edits.changes().front().tensor;
   const auto target = folder.path() / "edited";
   const auto result = write_edited_model(source, edits, target);
   REQUIRE(result.written.size() == 1);

@@ -48,7 +48,7 @@ at::Tensor write_matrix(const TemporaryFolder& folder, const at::Tensor& values,
 
 /// The definition: for each element the products in order, in double, then one rounding to the file's dtype.
 at::Tensor defined(const at::Tensor& values, const at::Tensor& rows, const at::Tensor& columns) {
-  auto sums = values.to(at::kDouble).contiguous();
+  auto sums = values.to(at::kDouble).clone().contiguous();
   auto* numbers = sums.data_ptr<double>();
   for (std::int64_t i = 0; i < values.size(0); ++i) {
     for (std::int64_t j = 0; j < values.size(1); ++j) {

@@ -34,6 +34,8 @@ Traced = Callable[..., dict[str, Any]]
 PROMPT = ("--prompt", "Miles Davis plays the", "--subject", "Miles Davis", "--window", "3", "--samples", "3")
 BATCH = ("--facts", FACTS, "--kinds", "state", "--samples", "2", "--limit", "6", "-q")
 
+CALIBRATE = ("calibrate", "--facts", FACTS, "--sample", "4", "--samples", "2", "--kinds", "state", "--all", "-q")
+
 
 @pytest.fixture(scope="module")
 def miles(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -179,7 +181,7 @@ def test_every_command_records_the_edit_and_its_records_fit_their_schemas(
 
     records = lines(*PROMPT, "--edit", miles) + lines(*BATCH, "--all", "--edit", miles)
     records += lines(*BATCH[:2], "--limit", "4", "-q", "--probe", "--edit", miles)
-    done = rometrace("calibrate", *BATCH, "--all", "--factors", "1,3", "--json", "--edit", miles)
+    done = rometrace(*CALIBRATE, "--factors", "1,3", "--json", "--edit", miles)
     records.append(json.loads(done.stdout))
     expected = {f"rometrace/{name}/1" for name in ("trace", "batch", "probe", "calibration")}
     assert {record["schema"] for record in records} == expected
@@ -277,7 +279,7 @@ def test_heat_maps_and_tables_say_that_the_model_is_edited(
         ("summary", traces),
         ("summary", probes),
         (*PROMPT, "--edit", miles),
-        ("calibrate", *BATCH, "--all", "--factors", "1,3", "--edit", miles),
+        (*CALIBRATE, "--factors", "1,3", "--edit", miles),
     ]:
         status, text = on_a_terminal([str(bin_dir / "rometrace"), *map(str, arguments)], 100)
         assert status == 0
@@ -345,10 +347,10 @@ def test_edits_stack_as_they_were_made(rometrace: Rometrace, traced: Traced, dem
     assert edited["model"]["edits"] == [mark_of(first), mark_of(second)]
     assert numbers_of(edited) == numbers_of(traced("--model", folder, *PROMPT))
 
-    refused(rometrace(*PROMPT, "--edit", second), "second.edit: was made on one edit", "is not given before it")
-    refused(rometrace(*PROMPT, "--edit", second, "--edit", first), "second.edit: was made on one edit")
-    refused(rometrace(*PROMPT, "--edit", first, "--edit", first), "is the same edit as")
-    refused(rometrace(*PROMPT, "--edit", first, "--edit", apart, "--edit", second), "comes after 2 here")
+    refused(rometrace(*PROMPT, "-q", "--edit", second), "second.edit: was made on one edit", "is not given before it")
+    refused(rometrace(*PROMPT, "-q", "--edit", second, "--edit", first), "second.edit: was made on one edit")
+    refused(rometrace(*PROMPT, "-q", "--edit", first, "--edit", first), "is the same edit as")
+    refused(rometrace(*PROMPT, "-q", "--edit", first, "--edit", apart, "--edit", second), "comes after 2 here")
     done = rometrace(*PROMPT, "--edit", first, "--edit", apart)
     assert done.returncode == 0
     assert "apart.edit was made on the original weights" in done.stderr
@@ -368,7 +370,7 @@ def test_files_that_are_no_good_edits_are_refused_in_one_line(
     bad = tmp_path / "bad.edit"
 
     def refuse(*words: str) -> None:
-        refused(rometrace(*PROMPT, "--edit", bad), *words)
+        refused(rometrace(*PROMPT, "-q", "--edit", bad), *words)
         refused(rometrace("edit", "--show", bad), *words)
 
     refuse("bad.edit: no such file")
@@ -382,7 +384,7 @@ def test_files_that_are_no_good_edits_are_refused_in_one_line(
     refuse("is of schema")
     make_edit(demo, bad, requests=[])
     refuse("record requests is []")
-    refused(rometrace(*PROMPT, "--edit", ""), "--edit is empty")
+    refused(rometrace(*PROMPT, "-q", "--edit", ""), "--edit is empty")
 
 
 def test_an_edit_of_another_model_is_refused_before_anything_is_written(
@@ -395,13 +397,13 @@ def test_an_edit_of_another_model_is_refused_before_anything_is_written(
     values[name][0, 0] += 1
     safetensors.torch.save_file(values, other / "model.safetensors", {"format": "pt"})
     output = tmp_path / "out"
-    refused(rometrace("--model", other, *PROMPT, "--edit", miles, "-o", output), "the edit was made for other weights")
+    refused(rometrace("--model", other, *PROMPT, "-q", "--edit", miles, "-o", output), "the edit was made for other weights")
     # The same matrices in another model.
     values[name][0, 0] -= 1
     values[name] = safetensors.torch.load_file(demo / "model.safetensors")[name]
     values["transformer.ln_f.bias"][0] += 1
     safetensors.torch.save_file(values, other / "model.safetensors", {"format": "pt"})
-    for command in (PROMPT, BATCH, ("calibrate", *BATCH, "--factors", "1"), ("--self-check",)):
+    for command in (PROMPT, BATCH, (*CALIBRATE, "--factors", "1,3"), ("--self-check",)):
         more = () if command[0] == "--self-check" else ("-o", output)
         quiet = () if "-q" in command else ("-q",)
         done = rometrace(*command, *quiet, "--model", other, "--edit", miles, *more)
@@ -410,7 +412,7 @@ def test_an_edit_of_another_model_is_refused_before_anything_is_written(
     refused(rometrace("edit", "--model", other, "--edit", miles, "--write", output), "was made for other weights")
     golden = repository / "tests/goldens/models/llama"
     done = rometrace("edit", "--model", golden, "--edit", miles, "--write", output)
-    refused(done, "is not what leads out of the MLP")
+    refused(done, "is of layer 2; this model has layers 0 to 1")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other"]
 
 
@@ -424,7 +426,7 @@ def test_lying_numbers_are_refused(rometrace: Rometrace, demo: Path, tmp_path: P
         lying = {name: value.clone() for name, value in factors.items()}
         change(lying)
         safetensors.torch.save_file(lying, path, {"rometrace": record})
-        refused(rometrace(*PROMPT, "--edit", path), *words)
+        refused(rometrace(*PROMPT, "-q", "--edit", path), *words)
 
     name = next(iter(factors)).removesuffix(".r").removesuffix(".u")
     refuse(lambda lying: lying[f"{name}.u"].mul_(2), "u and r do not lead to the weights that the edit says")

@@ -38,10 +38,10 @@ int show_edit_file(const std::string& file, const std::stop_token& stop) {
 }
 
 int write_edited_model(const Options& options, const std::string& folder, const std::stop_token& stop) {
+  if (folder.empty()) throw Error("--write is empty; expected a new folder");
   const auto edits = read_edits(options);
   const auto located = locate_model(options, stop);
-  const auto result =
-      named("--write", [&] { return rometrace::write_edited_model(located.folder, edits, folder, stop); });
+  const auto result = rometrace::write_edited_model(located.folder, edits, folder, stop);
   auto text = part("written", result.written) + part("linked", result.linked) + part("copied", result.copied);
   text.resize(text.size() - 2);
   spdlog::info("{}", text);
