@@ -56,7 +56,7 @@ EditDefaults edit_defaults(const DecoderConfig& config, EditMethod method) {
   }
   constexpr std::int64_t kNarrow = 512;
   if (config.width < kNarrow) {
-    value.steps = std::max<std::int64_t>(value.steps, 25);
+    value.steps = 50;
     value.decay = std::min(value.decay, 0.001);
     value.clamp = 16;
     defaults.lambda = 100;

@@ -97,9 +97,9 @@ TEST_CASE("a subject that changes other tokens is refused with what it changes")
 TEST_CASE("texts that only look alike are told by code points") {
   const std::string found = "(its code point 6 is U+00A0 NO-BREAK SPACE, not U+0020 SPACE)";
   CHECK(refused_text("Miles Davis plays the", "Miles\u00a0Davis plays the")
-            .starts_with("the counter prompt " + found + " has 6 tokens ("));
+            .starts_with("the counter prompt " + found + " has 7 tokens ("));
   CHECK(refused_subject("Miles Davis plays the", "Miles Davis", "Miles\u00a0Davis")
-            .starts_with("\"Miles\u00a0Davis\" " + found + " makes the prompt 6 tokens ("));
+            .starts_with("\"Miles\u00a0Davis\" " + found + " makes the prompt 7 tokens ("));
 }
 
 TEST_CASE("a counter prompt without a difference is refused") {
