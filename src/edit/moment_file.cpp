@@ -116,7 +116,7 @@ std::vector<TensorView> views_of(std::int64_t layer, std::int64_t width, std::sp
 /// Reads the JSON of a moments file. Its members are whole numbers from 0, texts, or null.
 class FactsJson {
  public:
-  FactsJson(const nlohmann::json& json, std::string where) : json_(json), where_(std::move(where)) {}
+  FactsJson(const nlohmann::json& record, std::string where) : json_(record), where_(std::move(where)) {}
 
   std::int64_t number(const char* pointer, bool required) const {
     const auto* value = find(pointer, required);
@@ -251,12 +251,12 @@ struct MomentFile::Impl {
                   "\"; expected what rometrace moments wrote, or the reference's npz");
     }
     const auto where = label + ": metadata";
-    const auto json = parse_json(metadata->second, where, RepeatedNames::kRefuse);
-    const auto schema = json.is_object() ? json.value("schema", nlohmann::json()) : nlohmann::json();
+    const auto record = parse_json(metadata->second, where, RepeatedNames::kRefuse);
+    const auto schema = record.is_object() ? record.value("schema", nlohmann::json()) : nlohmann::json();
     if (schema != kFileSchema) {
       throw Error(label + ": schema is " + one_line(schema.dump()) + "; expected \"" + kFileSchema + "\"");
     }
-    const FactsJson reader(json, where);
+    const FactsJson reader(record, where);
     facts.tokens = reader.number("/text/tokens", true);
     facts.texts = reader.number("/text/texts", false);
     facts.cut = reader.number("/text/cut", false);

@@ -7,6 +7,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cstddef>
@@ -68,6 +69,20 @@ std::vector<TextBlock> blocks_of(const MomentText& text, std::int64_t most_rows)
     }
   }
   return blocks;
+}
+
+/// The first of blocks_of().
+TextBlock first_block_of(const MomentText& text, std::int64_t most_rows) {
+  MomentText first;
+  const auto count = std::min(text.ends.size(), static_cast<std::size_t>(most_rows));  // a text has a row or more
+  first.ends.assign(text.ends.begin(), text.ends.begin() + static_cast<std::ptrdiff_t>(count));
+  first.token_ids.assign(text.token_ids.begin(), text.token_ids.begin() + first.ends.back());
+  return std::move(blocks_of(first, most_rows).front());
+}
+
+/// Waits for a GPU.
+void finish(const Decoder& model) {
+  at::zeros({1}, at::device(model.device())).item<float>();
 }
 
 /// Calls `use` with each group and where its rows begin.
@@ -410,6 +425,29 @@ MomentCost moment_cost(const DecoderConfig& config, std::int64_t tokens, std::sp
                static_cast<double>(count) * N * 2 * F * F;
   cost.memory = count * MomentSums::bytes(config.mlp_width);
   return cost;
+}
+
+double moment_seconds(const Decoder& model, const MomentText& text, std::span<const std::int64_t> layers) {
+  const at::NoGradGuard no_grad;
+  if (layers.empty()) return 0;
+  const auto first = first_block_of(text, rows_of_block(model.device()));
+  const auto layer = model.block(0);
+  MomentSums sums(1, model.config().mlp_width, model.device());
+  double of_layer = 0, of_sums = 0;
+  for (int again = 0; again < 2; ++again) {  // the first time weights are read
+    auto run = enter(model, first);
+    const Stopwatch passing;
+    const auto keys = pass_layer(*layer, run, /*last=*/false);
+    finish(model);
+    of_layer = passing.seconds();
+    const Stopwatch adding;
+    sums.add(0, keys);
+    finish(model);
+    of_sums = adding.seconds();
+  }
+  const auto blocks = static_cast<double>(text.tokens()) / static_cast<double>(first.rows());
+  const auto highest = *std::max_element(layers.begin(), layers.end());
+  return blocks * (static_cast<double>(highest + 1) * of_layer + static_cast<double>(layers.size()) * of_sums);
 }
 
 std::vector<SecondMoment> second_moments(const Decoder& model, const MomentText& text,

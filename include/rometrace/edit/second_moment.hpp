@@ -50,6 +50,10 @@ struct MomentCost {
 };
 MomentCost moment_cost(const DecoderConfig& config, std::int64_t tokens, std::span<const std::int64_t> layers);
 
+/// Seconds that second_moments() may take of these texts, which it measures: the first layer, of the first texts, and
+/// one product of their keys.
+double moment_seconds(const Decoder& model, const MomentText& text, std::span<const std::int64_t> layers);
+
 /// C of each of `layers` (distinct), in their order, in one pass over the text that goes no higher than the highest.
 /// Products take about 1000 rows, of many texts; their sums are float32 (float64 where the model is), what is summed of
 /// them is float64. The same text gives the same bits, whether layers are streamed or not, and other threads the same

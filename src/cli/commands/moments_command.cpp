@@ -1,8 +1,6 @@
 #include "cli/commands/moments_command.hpp"
 
 #include <ATen/Parallel.h>
-#include <ATen/core/grad_mode.h>
-#include <ATen/ops/zeros.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
@@ -61,25 +59,6 @@ class MomentProgress {
   double next_ = 10;
 };
 
-/// Floating-point operations a second of an MLP's products.
-double measured_rate(const Decoder& model) {
-  constexpr std::int64_t kRows = 256;
-  const at::NoGradGuard no_grad;
-  const auto& config = model.config();
-  const auto rows = at::zeros({kRows, config.width}, at::device(model.device()).dtype(model.stream_dtype()));
-  const auto block = model.block(0);
-  const auto run = [&] {
-    const Stopwatch watch;
-    block->mlp().output(block->mlp().hidden(rows)).sum().item<double>();
-    return watch.seconds();
-  };
-  run();  // reads the weights
-  const auto seconds = std::min(run(), run());
-  const auto products = config.gated_mlp ? 3 : 2;
-  return static_cast<double>(2 * products * kRows) * static_cast<double>(config.width) *
-         static_cast<double>(config.mlp_width) / std::max(seconds, 1e-6);
-}
-
 /// "1.2 TFLOP".
 std::string flops_text(double flops) {
   const bool large = flops >= 1e12;
@@ -118,9 +97,9 @@ void say_text(const MomentText& text, std::int64_t width) {
 
 void say_cost(const std::vector<std::int64_t>& layers, const Decoder& model, const MomentText& text) {
   const auto cost = moment_cost(model.config(), text.tokens(), layers);
-  const auto rate = measured_rate(model);
+  const auto seconds = moment_seconds(model, text, layers);
   spdlog::info("{} to collect: {}, about {} at {} GFLOP/s; the sums take {}", layers_text(layers),
-               flops_text(cost.flops), duration_text(cost.flops / rate), three_digits(rate / 1e9),
+               flops_text(cost.flops), duration_text(seconds), three_digits(cost.flops / seconds / 1e9),
                size_text(cost.memory));
 }
 
