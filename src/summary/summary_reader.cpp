@@ -177,10 +177,7 @@ class LineBuilder {
   void place_as_main(SummaryGrid& grid) const {
     const auto main = std::find_if(line_.grids.begin(), line_.grids.end(),
                                    [&](const SummaryGrid& other) { return other.kind == grid.kind; });
-    if (main == line_.grids.end()) damaged(where_, "a measure has the grid " + in_quotes(grid.kind) + " alone");
-    if (grid.rows != main->rows || grid.layers != main->layers || grid.heads != main->heads) {
-      damaged(where_, "a measure's grid " + in_quotes(grid.kind) + " is not of the line's rows and layers");
-    }
+    if (main == line_.grids.end()) return;
     grid.window = main->window;
     grid.positions = main->positions;
   }

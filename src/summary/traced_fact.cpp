@@ -81,6 +81,19 @@ void check_grid(const SummaryLine& line, const SummaryGrid& grid, const TracedFa
   }
 }
 
+void check_readings(const SummaryLine& line, const TracedFact& fact) {
+  for (const auto& reading : line.readings) {
+    const auto name = reading.measure.empty() ? std::string("another target") : in_quotes(reading.measure);
+    for (const auto& grid : reading.grids) {
+      const auto* main = fact.find(grid.kind);
+      if (main == nullptr) refuse(line, name + " has the grid " + in_quotes(grid.kind) + ", which the line has not");
+      if (grid.rows != main->rows || grid.layers != main->layers || grid.heads != main->heads) {
+        refuse(line, "the grid " + in_quotes(grid.kind) + " of " + name + " is not of the line's rows and layers");
+      }
+    }
+  }
+}
+
 /// [L], NaN for null.
 std::vector<double> changes_of(const SummaryLine& line, const json& group, const std::string& name,
                                std::int64_t layers) {
@@ -130,6 +143,7 @@ TracedFact traced_fact(const SummaryLine& line) {
   fact.noising = is_noising(line);
   fact.grids = line.grids;
   for (const auto& grid : line.grids) check_grid(line, grid, fact);
+  check_readings(line, fact);
   fact.readings = line.readings;
   read_knockout(line, fact);
   if (line.grids.empty() && !fact.knockout_window) refuse(line, "no grids");

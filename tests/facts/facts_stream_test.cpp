@@ -132,14 +132,16 @@ Facts read_limited(std::string_view content, std::int64_t limit, Limit::Beyond b
 TEST_CASE("with a limit the first records are those of the whole, and the others' subjects too") {
   for (const std::string text : {kList, kLines, kCsv}) {
     CAPTURE(text);
-    const auto all = testing::read_text_as_facts(text);
+    const TemporaryFolder folder;
+    const std::vector<fs::path> files{folder.write("facts", text)};
+    const auto all = read_facts(files);
     for (std::size_t limit = 1; limit <= all.records.size() + 1; ++limit) {
       CAPTURE(limit);
       auto first = all;
       first.sources.clear();
       first.records.resize(std::min(limit, all.records.size()));
       for (const auto beyond : {Limit::Beyond::kNothing, Limit::Beyond::kSubjects}) {
-        auto limited = read_limited(text, static_cast<std::int64_t>(limit), beyond);
+        auto limited = read_facts(files, Limit{static_cast<std::int64_t>(limit), beyond});
         CHECK(limited.sources.at(0).sha256 == all.sources.at(0).sha256);
         const bool stops = beyond == Limit::Beyond::kNothing;
         CHECK(limited.sources.at(0).records ==
@@ -202,14 +204,18 @@ TEST_CASE("shipped and shared facts are the same as a list, as lines and packed"
     REQUIRE(list.is_array());
     std::string lines;
     for (const auto& record : list) lines += record.dump() + "\n";
-    // Read whole, as a member of an object, no element is cut out by hand.
-    auto whole = shown(testing::read_text_as_facts(json{{"facts", list}}.dump()));
-    const auto records_of = [](const std::string& text) { return text.substr(text.find('\n')); };
-    CHECK(records_of(shown(testing::read_text_as_facts(list.dump()))) == records_of(whole));
-    CHECK(records_of(shown(testing::read_text_as_facts(list.dump(2)))) == records_of(whole));
-    CHECK(records_of(shown(testing::read_text_as_facts(gzip_of(list.dump())))) == records_of(whole));
+    const TemporaryFolder folder;
+    const auto records_in = [&](std::string_view content) {
+      const auto text = shown(read_facts(std::vector{folder.write("facts", content)}));
+      return text.substr(text.find('\n'));  // less the layout
+    };
+    // As a member of an object the list is read whole, and no element of it is cut out.
+    auto whole = records_in(json{{"facts", list}}.dump());
+    CHECK(records_in(list.dump()) == whole);
+    CHECK(records_in(list.dump(2)) == whole);
+    CHECK(records_in(gzip_of(list.dump())) == whole);
     for (std::size_t at = 0; (at = whole.find(", record ", at)) != std::string::npos;) whole.replace(at, 9, ", line ");
-    CHECK(records_of(shown(testing::read_text_as_facts(lines))) == records_of(whole));
+    CHECK(records_in(lines) == whole);
   }
 }
 

@@ -50,6 +50,11 @@ def role_of(t: int, begin: int, end: int, tokens: int) -> str | None:
     return "further"
 
 
+def bootstrap(replicates: int, seed: int) -> tuple[Any, ...]:
+    """The options; without replicates a seed would be refused."""
+    return ("--bootstrap", replicates, *(("--seed", seed) if replicates > 0 else ()))
+
+
 def write(path: Path, lines: list[Line]) -> Path:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return path
@@ -396,7 +401,7 @@ def test_averages_over_prompts_of_all_shapes_are_numpys(
 ) -> None:
     lines = random_lines(facts, 6, seed)
     file = write(tmp_path / "results.jsonl", lines)
-    check(summarise(file, "--by", "relation", "--bootstrap", replicates, "--seed", seed), lines, replicates, seed)
+    check(summarise(file, "--by", "relation", *bootstrap(replicates, seed)), lines, replicates, seed)
 
 
 @pytest.mark.parametrize("facts", [1, 2, 3])
@@ -414,7 +419,7 @@ def test_averages_over_all_kinds_at_some_positions_are_numpys(
 ) -> None:
     lines = whole_lines(facts, 4, 3, seed, direction)
     file = write(tmp_path / "results.jsonl", lines)
-    found = summarise(file, "--by", "relation", "--bootstrap", replicates, "--seed", seed)
+    found = summarise(file, "--by", "relation", *bootstrap(replicates, seed))
     check(found, lines, replicates, seed)
     assert found["run"]["direction"] == direction
     assert (found["run"]["window"], found["run"]["head_window"], found["run"]["knockout_window"]) == (4, 3, 9)
@@ -425,6 +430,7 @@ def test_a_knockout_alone_is_averaged(summarise: Summarise, tmp_path: Path) -> N
     lines = whole_lines(20, 4, 3, 1)
     for line in lines:
         line["grids"] = {}
+        del line["measures"]
     check(summarise(write(tmp_path / "results.jsonl", lines)), lines)
 
 
@@ -436,7 +442,7 @@ def test_draws_up_to_a_precision_differ_in_number(rometrace: Rometrace, summaris
     found = summarise(write(tmp_path / "results.jsonl", lines))
     check(found, lines)
     assert found["run"]["samples"] is None
-    assert found["run"]["precision"] == {"asked": 0.01}
+    assert found["run"]["precision"] == {"asked": 0.01, "most_samples": 100}
     del lines[7]["run"]["precision"]
     done = rometrace("summary", write(tmp_path / "results.jsonl", lines))
     assert done.returncode == 2

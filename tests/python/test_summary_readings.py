@@ -162,9 +162,9 @@ def test_a_measure_whose_grid_does_not_fit_is_refused(rometrace: Rometrace, tmp_
     uneven[1]["measures"][grids]["grids"]["mlp"]["values"][0] = [0.1]
     mixed[1]["measures"][grids]["of"] = "logit_difference"
     for broken, words in (
-        (short, 'a measure\'s grid "state" is not of the line\'s rows and layers'),
-        (alone, 'a measure has the grid "head" alone'),
-        (uneven, "measure"),
+        (short, 'the grid "state" of "normalised" is not of the line\'s rows and layers'),
+        (alone, '"normalised" has the grid "head", which the line has not'),
+        (uneven, "the rows of a grid differ in length"),
         (mixed, 'measures.normalised.of is "logit_difference"; expected "probability"'),
     ):
         done = rometrace("summary", write(tmp_path / "a.jsonl", [*broken, lines[0]]), "--json")
