@@ -109,3 +109,58 @@ def make_edit(requests: Sequence[dict[str, Any]] = (), traces: bool = False, lay
         for trace in record["traces"]["after"].values():
             trace["model"]["edits"] = [{"sha256": "4" * 64, "method": "r-rome", "layers": [LAYER], "requests": 1}]
     return record
+
+
+def make_means(success: float, neighbours: float = 80.0) -> dict[str, Any]:
+    """Means of scores, percent, with intervals of 8 to both sides."""
+
+    def of(value: float) -> dict[str, Any]:
+        return {"mean": value, "bootstrap": [max(0.0, value - 8), min(100.0, value + 8)]}
+
+    scores = {"ES": success, "PS": 0.8 * success, "NS": neighbours}
+    means = {name: of(value) | {"deviation": 30.0, "n": 40} for name, value in scores.items()}
+    return means | {"S": of(3 / sum(1 / max(1e-9, value) for value in scores.values()))}
+
+
+def make_edit_summary(layers: int = 6, edited: Sequence[int] | None = None) -> dict[str, Any]:
+    """A summary of facts edited in one layer after the other, of the fields that are drawn."""
+    edited = list(range(layers)) if edited is None else edited
+    groups = [
+        {
+            "layers": [layer],
+            "facts": 40,
+            "refused": 0,
+            "before": make_means(5.0),
+            "after": make_means(95.0 - 60.0 * abs(layer - layers / 3) / layers),
+        }
+        for layer in edited
+    ]
+
+    best = max(groups, key=lambda group: group["after"]["S"]["mean"])
+
+    def curve(peak: int, high: float) -> dict[str, Any]:
+        effects = [high * math.exp(-(((layer - peak) / (layers / 4)) ** 2)) for layer in range(layers)]
+        return {
+            "aie": effects,
+            "bootstrap_low": [effect - 0.02 for effect in effects],
+            "bootstrap_high": [effect + 0.02 for effect in effects],
+            "peak": {"layer": peak, "aie": high, "share": 0.9, "layers": [peak, peak]},
+        }
+
+    return {
+        "schema": "rometrace/edit-summary/1",
+        "rometrace": "0.1.0",
+        "files": ["edits.jsonl"],
+        "model": make_record(layers=layers)["model"],
+        "run": {"direction": "denoising", "corruption": {"method": "noise"}},
+        "edit": {"method": "rome", "layers": edited},
+        "layers": groups,
+        "best": {
+            "layer": best["layers"][0],
+            "S": best["after"]["S"]["mean"],
+            "share": 0.7,
+            "layers": [best["layers"][0], best["layers"][0] + 1],
+        },
+        "by": None,
+        "tracing": {"facts": 40, "window": 5, "mlp": curve(layers // 3, 0.25), "state": curve(1, 0.15)},
+    }

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from conftest import REPOSITORY, Rometrace
-from edit_records import LAYER, LEAKING, STEPS, make_edit, make_request
+from edit_records import LAYER, LEAKING, STEPS, make_edit, make_edit_summary, make_request
 from records import HIGH, LOW, make_record
-from rometrace import plot_edit
+from rometrace import edit_sweep, plot_edit, plot_summary, plot_trace
 from rometrace.plot_edit import LOSSES, make_figure, read_picture
 from rometrace.plotting import PlotError
 
@@ -260,6 +260,81 @@ def test_what_rometrace_writes_is_drawn(rometrace: Rometrace, tmp_path: Path) ->
     assert draw_here(json.loads(done.stdout), tmp_path, "-o", f"{tmp_path}/out.png", "--dpi", "40") == 0
 
 
+# --- Edits by layer ---------------------------------------------------------------------------------------------
+
+
+def sweep_of(summary: dict[str, Any]) -> Any:
+    """The figure that would be written of a summary."""
+    return edit_sweep.make_figure(edit_sweep.read_sweep(summary))
+
+
+def test_scores_by_layer_stand_above_the_tracing_curves() -> None:
+    summary = make_edit_summary()
+    scores, tracing = sweep_of(summary).axes
+    for name, line in zip(("S", "ES", "PS", "NS"), scores.lines):
+        assert line.get_label().startswith(f"{name},")
+        assert list(line.get_xdata()) == list(range(6))
+        assert list(line.get_ydata()) == [group["after"][name]["mean"] for group in summary["layers"]]
+    for kind, label in (("mlp", "MLP, 5 layers"), ("state", "state")):
+        (line,) = [line for line in tracing.lines if line.get_label() == label]
+        assert list(line.get_ydata()) == summary["tracing"][kind]["aie"]
+    band = scores.collections[0].get_paths()[0].vertices[:, 1]
+    bounds = [bound for group in summary["layers"] for bound in group["after"]["S"]["bootstrap"]]
+    assert (min(band), max(band)) == (min(bounds), max(bounds))
+    assert scores.get_title() == "After an edit in the layer; largest S: 82.9 in layer 2 (95 %: 2–3)"
+
+
+def test_layers_that_were_not_edited_have_no_score() -> None:
+    scores, tracing = sweep_of(make_edit_summary(edited=[5, 1, 3])).axes
+    assert list(scores.lines[0].get_xdata()) == [1, 3, 5]
+    assert list(tracing.lines[0].get_xdata()) == list(range(6))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("suffix", SIGNATURES)
+def test_a_summary_without_intervals_paraphrases_or_tracing_is_drawn(tmp_path: Path, suffix: str) -> None:
+    summary = make_edit_summary() | {"tracing": None, "best": None}
+    for group in summary["layers"]:
+        for score in group["after"].values():
+            score["bootstrap"] = None
+        group["after"]["PS"]["mean"] = group["after"]["S"]["mean"] = None
+    assert draw_here(summary, tmp_path, "-o", f"{tmp_path}/out.{suffix}", "--dpi", "40") == 0
+    assert (tmp_path / f"out.{suffix}").read_bytes().startswith(SIGNATURES[suffix])
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """A summary with another value at the path."""
+    summary = make_edit_summary()
+    *folders, name = (int(part) if part.isdecimal() else part for part in path.split("."))
+    place: Any = summary
+    for folder in folders:
+        place = place[folder]
+    place[name] = value
+    return summary
+
+
+@pytest.mark.parametrize(
+    ("summary", "phrase", "arguments"),
+    [
+        (changed("layers", make_edit_summary()["layers"][:1]), "in one layer after the other; rometrace edit", ()),
+        (changed("layers.0.layers", [1, 2]), "in one layer after the other", ()),
+        (changed("layers.0.layers", None), "each where a trace of its own peaked", ()),
+        (changed("layers.3.facts", 0), "no fact was edited in layer 3", ()),
+        (changed("layers.2.after", {}), "lacks the field 'S'", ()),
+        (changed("layers.2.after.ES.mean", 140.0), "ES is 140, expected percent", ()),
+        (changed("layers.2.after.ES.mean", "all"), "another type", ()),
+        (changed("tracing.mlp.aie", [0.5]), "tracing of mlp is 1 layers long, expected 6", ()),
+        (changed("tracing.state.aie", [float("nan")] * 6), "tracing of state holds what is no number", ()),
+        (make_edit_summary(), "--kinds is for one edit, and the input is a summary", ("--kinds", "mlp")),
+        (make_edit_summary(), "--request is for one edit", ("--request", "1")),
+    ],
+)  # fmt: skip
+def test_a_summary_that_cannot_be_drawn_is_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], summary: Any, phrase: str, arguments: tuple[str, ...]
+) -> None:
+    assert_refused(tmp_path, capsys, summary, phrase, *arguments)
+
+
 # --- Bad input --------------------------------------------------------------------------------------------------
 
 
@@ -269,7 +344,7 @@ def test_what_rometrace_writes_is_drawn(rometrace: Rometrace, tmp_path: Path) ->
         (b"", "is empty, expected the JSON of an edit"),
         (b"rometrace: no such model", "is not JSON"),
         (b"[]", 'without "schema"'),
-        (b'{"schema": "rometrace/edit/2"}', 'schema "rometrace/edit/2", this program draws "rometrace/edit/1"'),
+        (b'{"schema": "rometrace/edit/2"}', 'schema "rometrace/edit/2", this program draws "rometrace/edit/1" and'),
         (json.dumps(make_record()).encode(), "; plot_trace.py draws traces"),
         (b'{"schema": "rometrace/summary/1"}', "; plot_summary.py draws summaries"),
         (b'{"schema": "rometrace/batch/1"}\n{"schema": "rometrace/edit/1"}\n', "; run rometrace summary on it first"),
@@ -377,3 +452,15 @@ def test_a_negative_probability_is_refused() -> None:
     record = damaged("requests.0.measures.prompt.before.old.mean_by_token", -0.5)
     with pytest.raises(PlotError, match="old before is -0.5"):
         figure_of(record)
+
+
+@pytest.mark.parametrize("module", [plot_trace, plot_summary])
+@pytest.mark.parametrize("record", [make_edit(), make_edit_summary()])
+def test_the_other_programs_point_here(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, module: Any, record: Any
+) -> None:
+    (tmp_path / "edit.json").write_text(json.dumps(record))
+    program = f"{module.__name__.split('.')[-1]}.py"
+    monkeypatch.setattr(sys, "argv", [program, str(tmp_path / "edit.json"), "-o", str(tmp_path / "out.png")])
+    assert module.main() == 2
+    assert capsys.readouterr().err.endswith("; plot_edit.py draws edits\n")

@@ -3,6 +3,7 @@
     rometrace edit --prompt "Miles Davis plays the" --subject "Miles Davis" --target guitar --trace --json |
         scripts/plot_edit.py -o miles.png
     rometrace edit --show miles.edit --json | scripts/plot_edit.py -o losses.pdf
+    rometrace summary edits.jsonl --json | scripts/plot_edit.py -o layers.pdf
 
 Traces, where the record has them (--trace): of the new and of the old object, the model before and after the edit, both
 on one colour scale from the smaller low_score of the two, and the difference, after - before: orange is gained, violet
@@ -10,6 +11,9 @@ lost. Dotted lines enclose the edited layers. Losses: each part at each evaluati
 a ten-thousandth of the largest; below them the length of delta in lengths of the value that it is added to, and where
 it is held. Bars: p (mean by token) of both objects on the prompt, its paraphrases and the neighbours, hollow before the
 edit and full after it.
+
+Of a summary of facts that were edited in one layer after the other (--each --layers all): S, ES, PS and NS by layer
+with their 95 % intervals over facts, above what tracing finds in the same facts.
 
 Exit status: 0 drawn; 2 could not draw (one line on stderr says why). Needs matplotlib.
 """
@@ -23,7 +27,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Sequence
 
-from rometrace import plot_trace
+from rometrace import edit_sweep, plot_trace
 from rometrace.plot_trace import Panel
 from rometrace.plotting import (
     PlotError,
@@ -37,6 +41,8 @@ from rometrace.plotting import (
 )
 from rometrace.results_file import (
     BATCH_SCHEMA,
+    EDIT_SCHEMA,
+    EDIT_SUMMARY_SCHEMA,
     SUMMARY_SCHEMA,
     TRACE_SCHEMA,
     Parser,
@@ -51,7 +57,6 @@ from rometrace.results_file import (
     shorten,
 )
 
-EDIT_SCHEMA = "rometrace/edit/1"
 TRACED_KINDS = ("state", "mlp", "attn")
 OBJECTS = {"new": "#D55E00", "old": "#0072B2"}
 """Colour of an object: Okabe and Ito's colour-blind safe palette. Hollow and full tell in grey."""
@@ -118,7 +123,7 @@ class Picture:
 
 
 def read_record(source: str) -> dict[str, Any]:
-    """The edit's record in the file `source`, or in standard input for "-"."""
+    """What the file `source`, or standard input for "-", holds: an edit's record, or a summary of edits."""
     if source == "-" and sys.stdin.isatty():
         raise PlotError("no input: give a file, or pipe rometrace edit --json into this program")
     where = "standard input" if source == "-" else source
@@ -137,10 +142,10 @@ def read_record(source: str) -> dict[str, Any]:
     if len(lines) > 1 and lines[0].strip().endswith(b"}") and lines[1].lstrip().startswith(b"{"):
         data = lines[0]  # a results file: its first line says of which schema
     record = check_object(where, parse_json(where, data))
-    if record["schema"] != EDIT_SCHEMA:
+    if record["schema"] not in (EDIT_SCHEMA, EDIT_SUMMARY_SCHEMA):
         raise PlotError(
-            f'{where} is of schema "{one_line(record["schema"])}", this program draws "{EDIT_SCHEMA}"'
-            f"{hint_about(str(record['schema']))}"
+            f'{where} is of schema "{one_line(record["schema"])}", this program draws "{EDIT_SCHEMA}" and '
+            f'"{EDIT_SUMMARY_SCHEMA}"{hint_about(str(record["schema"]))}'
         )
     return record
 
@@ -560,7 +565,9 @@ def texts_of(picture: Picture) -> list[str]:
 
 def parse_arguments() -> argparse.Namespace:
     parser = Parser(prog=program_name(), description="Draws an edit that rometrace edit made: traces, losses, answers.")
-    parser.add_argument("input", nargs="?", default="-", help="JSON of rometrace edit (default: standard input)")
+    parser.add_argument(
+        "input", nargs="?", default="-", help="JSON of rometrace edit, or a summary of edits (default: standard input)"
+    )
     add_output(parser)
     parser.add_argument("--request", type=positive, metavar="N", help="of an edit of several facts: which, from 1")
     parser.add_argument(
@@ -571,8 +578,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--object",
         choices=(*OBJECTS, "both"),
-        default="both",
-        help="whose traces are drawn: of the new object, of the old one, or both (default: %(default)s)",
+        help="whose traces are drawn: of the new object, of the old one, or both (default)",
     )
     return parser.parse_args()
 
@@ -580,10 +586,24 @@ def parse_arguments() -> argparse.Namespace:
 def draw(arguments: argparse.Namespace) -> int:
     """Draws the input; gives the exit status."""
     check_output(arguments.output)
-    picture = read_picture(read_record(arguments.input), arguments.request, arguments.kinds, arguments.object)
+    record = read_record(arguments.input)
+    if record["schema"] == EDIT_SUMMARY_SCHEMA:
+        draw_sweep(record, arguments)
+        return 0
+    picture = read_picture(record, arguments.request, arguments.kinds, arguments.object or "both")
     with settings(texts_of(picture)) as showable:
         save(make_figure(with_texts(picture, showable)), arguments.output, arguments.dpi)
     return 0
+
+
+def draw_sweep(summary: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Draws a summary of edits by layer."""
+    given = [name for name in ("request", "kinds", "object") if getattr(arguments, name) is not None]
+    if given:
+        raise PlotError(f"--{given[0]} is for one edit, and the input is a summary of edits")
+    sweep = edit_sweep.read_sweep(summary)
+    with settings([sweep.title, sweep.model, *sweep.remarks]) as showable:
+        save(edit_sweep.make_figure(edit_sweep.with_texts(sweep, showable)), arguments.output, arguments.dpi)
 
 
 def main() -> int:

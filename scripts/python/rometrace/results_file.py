@@ -23,6 +23,8 @@ from typing import Any, BinaryIO, Callable, Iterator
 TRACE_SCHEMA = "rometrace/trace/1"
 BATCH_SCHEMA = "rometrace/batch/1"
 SUMMARY_SCHEMA = "rometrace/summary/1"
+EDIT_SCHEMA = "rometrace/edit/1"
+EDIT_SUMMARY_SCHEMA = "rometrace/edit-summary/1"
 KINDS = ("state", "mlp", "attn", "state_mlp_severed", "state_attn_severed", "head")
 KNOCKOUT_GROUPS = ("before", "subject", "after", "last")
 PROBE_SCHEMA = "rometrace/probe/1"
@@ -212,6 +214,8 @@ def hint_about(schema: str) -> str:
     """What to do with a line of a schema other than a trace's, where that is known."""
     if schema == SUMMARY_SCHEMA:
         return f"; {program_name('plot_summary')} draws summaries"
+    if schema in (EDIT_SCHEMA, EDIT_SUMMARY_SCHEMA):
+        return f"; {program_name('plot_edit')} draws edits"
     return "; it holds no traces: run rometrace without --probe" if schema == PROBE_SCHEMA else ""
 
 

@@ -13,6 +13,7 @@ from rometrace.results_file import (
     TRACE_SCHEMA,
     UserError,
     check_object,
+    hint_about,
     is_noising,
     one_line,
     parse_json,
@@ -70,7 +71,7 @@ def parse_summary(where: str, data: bytes) -> dict[str, Any]:
     summary = check_object(where, parse_json(where, data))
     if summary["schema"] != SUMMARY_SCHEMA:
         results = str(summary["schema"]).startswith("rometrace/batch/") or summary["schema"] == TRACE_SCHEMA
-        hint = "; run rometrace summary on it first" if results else ""
+        hint = "; run rometrace summary on it first" if results else hint_about(str(summary["schema"]))
         raise UserError(
             f'{where} is of schema "{one_line(summary["schema"])}", this program draws "{SUMMARY_SCHEMA}"{hint}'
         )
