@@ -26,7 +26,7 @@ using testing::message_of;
 
 const std::filesystem::path kGoldens = ROMETRACE_SOURCE_DIR "/../shared/editing";
 
-json header(std::int64_t selected, const json& layers = {{1}}) {
+json header(std::int64_t selected, const std::vector<json>& layers = {json::array({1})}) {
   return {{"schema", "rometrace/batch/1"},
           {"command", "edit"},
           {"model", {{"name", "tiny"}, {"layers", 4}, {"weights_sha256", "00ff"}}},
@@ -48,12 +48,13 @@ json scores_json(const CaseScores& scores) {
 
 json edit(const CaseScores& before, const CaseScores& after, const char* outcome = "took",
           const json& leaks = json::array()) {
-  return {{"layers", {1}},
+  return {{"layers", json::array({1})},
           {"scores", {{"before", scores_json(before)}, {"after", scores_json(after)}}},
           {"verdict", {{"outcome", outcome}, {"leaks", leaks}}}};
 }
 
-json edited(std::int64_t order, const json& edits, const char* relation = "P1") {
+// A list of edits that GCC does not take for the edit itself where there is one.
+json edited(std::int64_t order, const std::vector<json>& edits, const char* relation = "P1") {
   return {{"schema", "rometrace/edited-fact/1"},
           {"status", "edited"},
           {"fact", {{"order", order}, {"record", order}, {"relation", relation}}},
@@ -278,7 +279,7 @@ json traced(json line, double peak) {
 
 TEST_CASE("several layers stand beside the tracing curve of the same facts") {
   Lines lines;
-  lines.add(header(2, {{0}, {1}, {2}}));
+  lines.add(header(2, {json::array({0}), json::array({1}), json::array({2})}));
   const auto bad = edit(scores(0, 0, 1), scores(0, 0, 1), "no effect");
   const auto good = edit(scores(0, 0, 1), scores(1, 1, 1));
   const json refused = {{"layers", {2}}, {"cause", "key_ratio"}, {"reason", "because"}};
