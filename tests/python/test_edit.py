@@ -101,6 +101,7 @@ def test_with_trace_both_objects_are_traced_before_and_after(rometrace, validate
         assert set(traces[side]) == {"new", "old"}
         for name, trace in traces[side].items():
             validate(trace)
+            assert [grid for grid in ("state", "mlp", "attn") if trace["grids"][grid]["scores"]] == ["state", "mlp", "attn"]
             assert trace["answer"] == {"new": " guitar", "old": " trumpet"}[name]
     assert traces["after"]["new"]["high_score"] > traces["before"]["new"]["high_score"]
 

@@ -76,6 +76,7 @@ Json trace_json(const EditOptions& options, EditSession& session, const Decoder&
   record.model.edits.assign(marks.begin(), marks.end());
   record.run = run_record(options.run, model);
   record.options = trace_options(options.run);
+  record.options.kinds = {Kind::kState, Kind::kMlp, Kind::kAttn};
   record.options.window = advised_window(model.config().layers);
   record.options.corruption = read_corruption(options.run, model, session.tokenizer()).corruption;
   const Stopwatch watch;
