@@ -101,6 +101,10 @@ void check_moments(const CLI::App& app, const MomentsOptions& options) {
     throw CLI::ValidationError(
         "--output", in_quotes(*options.trace.output) + "; expected the name of a file: moments are no text for stdout");
   }
+  if (!options.trace.edits.empty()) {
+    throw CLI::ValidationError("--edit",
+                               "an edit is made with the moments of the model as its files have it; leave it out");
+  }
   check_run_options(options.trace);
 }
 
