@@ -69,7 +69,8 @@ Json curve_json(const TracingSummary::Curve& curve) {
 }
 
 // The parts that the schema names, in its order; sorting parsers lose it.
-Json in_order(const nlohmann::json& object, std::initializer_list<const char*> names) {
+template <typename Object>
+Json in_order(const Object& object, std::initializer_list<const char*> names) {
   Json json = Json::object();
   for (const auto* name : names) {
     if (const auto value = object.find(name); value != object.end()) json[name] = *value;
@@ -86,11 +87,18 @@ Json to_json(const EditSummaryResult& result) {
       result.model, {"name", "architecture", "layers", "width", "heads", "parameters", "weights_sha256", "edits"});
   json["run"] = result.run;
   json["edit"] = in_order(result.edit, {"method", "layers", "hyperparameters", "templates", "seed", "moment", "force"});
-  json["facts"] = in_order(result.facts, {"files", "records", "selection", "selected"});
+  json["facts"] = Json::array();
+  for (const auto& selection : result.selections) {
+    auto facts = in_order(selection.facts, {"files", "records", "selection", "selected"});
+    facts["lines"] = selection.lines;
+    json["facts"].push_back(std::move(facts));
+  }
   json["records"] = result.records;
   json["status"] = result.status;
   json["causes"] = result.causes;
   json["torn_lines"] = result.torn_lines;
+  json["warnings"] = Json::array();
+  for (const auto& warning : result.warnings) json["warnings"].push_back(to_valid_utf8(warning));
   json["bootstrap"] = bootstrap_json(result.config);
   json["rules"] = {
       {"scores",

@@ -7,6 +7,7 @@
 #include "rometrace/error.hpp"
 #include "rometrace/results/results_reader.hpp"
 #include "rometrace/text/input_file.hpp"
+#include "summary/coverage.hpp"
 #include "summary/json_path.hpp"
 #include "summary/traced_fact.hpp"
 
@@ -266,7 +267,8 @@ class EditSummary::Curves {
 };
 
 EditSummary::EditSummary(const SummaryConfig& config)
-    : weights_(config.seed, static_cast<std::size_t>(std::max<std::int64_t>(0, config.replicates))) {
+    : weights_(config.seed, static_cast<std::size_t>(std::max<std::int64_t>(0, config.replicates))),
+      coverage_(std::make_unique<Coverage>()) {
   counts_.config = config;
 }
 
@@ -279,10 +281,13 @@ void EditSummary::add_header(const SummaryLine& line) {
     throw Error(line.where + ": results of " + in_quotes(header.command) +
                 " among those of edits; summarise them apart");
   }
+  coverage_->begin(line.json, line.where);
   has_header_ = true;
   if (!header_.empty()) {
     const auto first = parse_results_header(header_, header_where_, "");
-    const auto found = header_differences(header, first, ShardsMay::kDiffer);
+    auto found = header_differences(header, first, ShardsMay::kDiffer);
+    // Other facts may be added to the same study.
+    std::erase_if(found, [](const auto& difference) { return difference.path.starts_with("facts."); });
     if (found.empty()) return;
     throw Error(line.where + ": " + found.front().path + " is " + found.front().there + "; expected " +
                 found.front().here + " as in " + header_where_ + "; summarise results of different settings apart");
@@ -292,7 +297,6 @@ void EditSummary::add_header(const SummaryLine& line) {
   counts_.model = member(line, line.json, "model");
   counts_.run = member(line, line.json, "run");
   counts_.edit = member(line, line.json, "edit");
-  counts_.facts = member(line, line.json, "facts");
   const auto& layers = member(line, counts_.edit, "layers");
   std::vector<std::optional<std::vector<std::int64_t>>> of_each;
   if (layers == "trace") {
@@ -316,16 +320,7 @@ void EditSummary::add(const SummaryLine& line) {
   if (!has_header_) {
     throw Error(line.where + ": no header before it; expected a whole file that rometrace edit --each wrote");
   }
-  const auto order = whole_number(line, member(line, member(line, line.json, "fact"), "order"), "order");
-  const auto selected = counts_.facts.value("selected", std::int64_t{0});
-  if (order < 1 || order > selected) {
-    refuse(line, "fact " + std::to_string(order) + " of " + std::to_string(selected) + " of the header");
-  }
-  if (seen_.size() <= static_cast<std::size_t>(order)) seen_.resize(static_cast<std::size_t>(order) + 1);
-  if (seen_[static_cast<std::size_t>(order)]) {
-    throw Error(line.where + ": fact " + std::to_string(order) + " was in a line before; a fact counts once");
-  }
-  seen_[static_cast<std::size_t>(order)] = true;
+  coverage_->add(line.json, line.where);
   const auto& status = member(line, line.json, "status");
   if (status != "edited" && status != "skipped" && status != "failed") {
     refuse(line, "\"status\" is " + one_line(status.dump()));
@@ -361,6 +356,7 @@ void EditSummary::add_edited(const SummaryLine& line) {
 void EditSummary::end_file(const SummaryReader& reader) {
   counts_.files.push_back(reader.label());
   has_header_ = false;
+  coverage_->end_file();
   if (!reader.torn()) return;
   ++counts_.torn_lines;
   counts_.warnings.push_back(reader.label() + ": an unfinished line at the end was left out");
@@ -369,11 +365,9 @@ void EditSummary::end_file(const SummaryReader& reader) {
 EditSummaryResult EditSummary::result() {
   if (!overall_) throw Error("no results of edits in the files");
   auto result = counts_;
-  const auto selected = counts_.facts.value("selected", std::int64_t{0});
-  if (result.records < selected) {
-    result.warnings.push_back(std::to_string(selected - result.records) + " of " + std::to_string(selected) +
-                              " facts have no line in the files");
-  }
+  result.selections = coverage_->selections();
+  const auto warnings = coverage_->warnings();
+  result.warnings.insert(result.warnings.end(), warnings.begin(), warnings.end());
   result.layers = overall_->result();
   result.best = overall_->best(static_cast<std::size_t>(result.config.replicates));
   for (const auto& [name, groups] : relations_) result.relations.emplace_back(name, groups->result());

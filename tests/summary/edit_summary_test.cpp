@@ -341,9 +341,8 @@ TEST_CASE("lines that do not belong together are refused, naming the line") {
   };
   const auto good = edited(1, {edit(scores(0, 0, 1), scores(1, 1, 1))});
   CHECK(message_after({}, good) == Contains("line 1: no header before it"));
-  CHECK(message_after({header(2), good}, good) == Contains("line 3: fact 1 was in a line before"));
-  CHECK(message_after({header(2)}, edited(3, {edit(scores(0, 0, 1), scores(1, 1, 1))})) ==
-        Contains("fact 3 of 2 of the header"));
+  CHECK(message_after({header(2), good}, good) == Contains("line 3: record 1 of"));
+  CHECK(message_after({header(2)}, edited(3, {edit(scores(0, 0, 1), scores(1, 1, 1))})) == Contains("record 3 of 2"));
   auto other = header(2);
   other["edit"]["method"] = "r-rome";
   CHECK(message_after({header(2), good}, other) == Contains("edit.method is \"r-rome\"; expected \"rome\""));

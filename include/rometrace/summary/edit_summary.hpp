@@ -12,10 +12,13 @@
 
 #include "rometrace/edit/evaluation.hpp"
 #include "rometrace/summary/cluster_means.hpp"
+#include "rometrace/summary/selection_summary.hpp"
 #include "rometrace/summary/summary.hpp"
 #include "rometrace/summary/summary_reader.hpp"
 
 namespace rometrace {
+
+class Coverage;
 
 /// A score's mean over facts.
 struct ScoreMean {
@@ -60,8 +63,9 @@ struct TracingSummary {
 struct EditSummaryResult {
   SummaryConfig config;
   std::vector<std::string> files;
-  nlohmann::json model, run, edit, facts;  ///< of the header
-  std::int64_t records = 0;                ///< lines that stand for a fact
+  nlohmann::json model, run, edit;  ///< of the header
+  std::vector<SelectionSummary> selections;
+  std::int64_t records = 0;  ///< lines that stand for a fact
   std::map<std::string, std::int64_t> status, causes;
   std::int64_t torn_lines = 0;
   std::vector<std::string> warnings;
@@ -73,7 +77,7 @@ struct EditSummaryResult {
 };
 
 /// Averages over facts that were edited one by one, in one pass. Memory grows with relations (where asked for) times
-/// layers, and by a number a fact.
+/// layers, and by a bit a fact.
 class EditSummary {
  public:
   explicit EditSummary(const SummaryConfig& config);
@@ -103,7 +107,7 @@ class EditSummary {
   std::unique_ptr<Groups> overall_;
   std::map<std::string, std::unique_ptr<Groups>> relations_;
   std::unique_ptr<Curves> curves_;
-  std::vector<bool> seen_;  // by order, from 1
+  std::unique_ptr<Coverage> coverage_;
 };
 
 }  // namespace rometrace
