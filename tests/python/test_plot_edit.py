@@ -300,6 +300,9 @@ def test_a_summary_without_intervals_paraphrases_or_tracing_is_drawn(tmp_path: P
         group["after"]["PS"]["mean"] = group["after"]["S"]["mean"] = None
     assert draw_here(summary, tmp_path, "-o", f"{tmp_path}/out.{suffix}", "--dpi", "40") == 0
     assert (tmp_path / f"out.{suffix}").read_bytes().startswith(SIGNATURES[suffix])
+    (scores,) = sweep_of(summary).axes
+    assert scores.get_title() == "After an edit in the layer; no fact has S, PS"
+    assert [text.get_text() for text in scores.get_legend().get_texts()] == ["ES, the prompt", "NS, neighbours"]
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Sweep:
     layers: list[int]
     """That were edited, ascending."""
     scores: dict[str, Curve]
-    """After the edit, percent, by the name of the score; of `layers`."""
+    """After the edit, percent, by the name of the score; of `layers`. Without those that no fact has."""
     best: str
     """Where S is largest, in words; empty if the summary does not say."""
     best_layer: int | None
@@ -64,6 +64,7 @@ def read_sweep(summary: dict[str, Any]) -> Sweep:
     try:
         groups = sorted(single_layers(summary), key=lambda group: group["layers"])
         count = max(int(group["facts"]) for group in groups)
+        scores = {name: read_score(name, [group["after"][name] for group in groups]) for name in SCORES}
         method = one_line(summary["edit"]["method"])
         model = shorten(base_name(summary["model"]["name"]), 24)
         total = int(summary["model"]["layers"])
@@ -73,7 +74,7 @@ def read_sweep(summary: dict[str, Any]) -> Sweep:
             title=f"{count} fact{'s' * (count != 1)} edited one by one in each layer of {model} by {method}",
             model=model,
             layers=[int(group["layers"][0]) for group in groups],
-            scores={name: read_score(name, [group["after"][name] for group in groups]) for name in SCORES},
+            scores={name: score for name, score in scores.items() if any(map(math.isfinite, score.mean))},
             best="" if best is None else describe_best(best),
             best_layer=None if best is None else int(best["layer"]),
             curves={
@@ -176,13 +177,15 @@ def make_figure(sweep: Sweep) -> Any:
 
 def draw_scores(axes: Any, sweep: Sweep) -> None:
     """Percent after the edit."""
-    for name, style in SCORES.items():
-        draw_curve(axes, sweep.layers, sweep.scores[name], style)
+    for name, score in sweep.scores.items():
+        draw_curve(axes, sweep.layers, score, SCORES[name])
     if sweep.best_layer is not None:
         axes.axvline(sweep.best_layer, color="#000000", linewidth=0.7, linestyle=(0, (1, 1.5)), zorder=0)
     axes.set_ylim(0, 103)
     axes.set_ylabel("percent (95 % over facts)", fontsize=9)
-    axes.set_title(f"After an edit in the layer{'; ' * bool(sweep.best)}{sweep.best}", fontsize=9)
+    missing = [name for name in SCORES if name not in sweep.scores]
+    told = [sweep.best] * bool(sweep.best) + [f"no fact has {', '.join(missing)}"] * bool(missing)
+    axes.set_title("; ".join(["After an edit in the layer", *told]), fontsize=9)
 
 
 def draw_tracing(axes: Any, sweep: Sweep) -> None:
