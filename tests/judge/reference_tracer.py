@@ -1090,6 +1090,7 @@ def trace_record(arguments: argparse.Namespace) -> dict[str, Any]:
     counter = read_counter(arguments, tokenizer, prefix, pieces)
     method = "tokens" if counter else arguments.corrupt
     rule = read_noise(arguments.noise) if method == "noise" else NoiseRule("gaussian")
+    rule_text = "s1" if arguments.noise == "s" else arguments.noise  # as results spell it
     sigma = rule.scale
     if rule.of_subjects:
         sigma = sigma_of_subjects(model, tokenizer, read_subjects(arguments.noise_facts), rule.scale)
@@ -1131,7 +1132,7 @@ def trace_record(arguments: argparse.Namespace) -> dict[str, Any]:
         "seed": options.seed,
         "samples": traced["samples"],
         "corruption": {"method": method, **({"text": text[1]} if text else {})},
-        "noise": {"rule": arguments.noise, "sigma": sigma, "replace": options.replace} if method == "noise" else None,
+        "noise": {"rule": rule_text, "sigma": sigma, "replace": options.replace} if method == "noise" else None,
         "seconds": time.perf_counter() - start,
     }
     if options.precision is not None:

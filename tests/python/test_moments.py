@@ -165,7 +165,9 @@ def test_every_family_agrees_with_transformers(
     layers = len(expected)
     output = tmp_path / "C.safetensors"
     more = ("--text", write_texts(tmp_path, texts), "--layers", f"0-{layers - 1}", "-o", output)
-    for dtype, tolerance in (("float64", 1e-12), ("float32", 1e-5)):
+    # Of a float64 model transformers still has float32 angles (rotary) or a float32 softmax (GPT-Neo, OPT).
+    exact = 1e-12 if name == "twelve_layers" else 1e-6
+    for dtype, tolerance in (("float64", exact), ("float32", 1e-5)):
         record = done(moments("--model", folder, *more, "--dtype", dtype))
         assert record["text"]["tokens"] == tokens
         facts, matrices = read_file(output)

@@ -211,7 +211,7 @@ def terminal_summary(rometrace: Rometrace, bin_dir: Path) -> Callable[[Path], st
 
 def header_of(**more: Any) -> Line:
     facts = {"files": [{"name": "f", "sha256": str(more.pop("number", 0)) * 64}], "records": 9, "selected": 1}
-    return {"schema": "rometrace/batch/1", "command": "trace", "model": {"weights_sha256": "0" * 64}, "facts": facts} | more
+    return {"schema": "rometrace/batch/1", "command": "trace", "model": one_line()["model"], "facts": facts} | more
 
 
 def one_line(record: int = 1) -> Line:
