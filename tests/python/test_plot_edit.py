@@ -254,10 +254,13 @@ def test_no_text_lies_on_another(layers: int) -> None:
 
 def test_what_rometrace_writes_is_drawn(rometrace: Rometrace, tmp_path: Path) -> None:
     fact = ("--prompt", "Miles Davis plays the", "--subject", "Miles Davis", "--target", "guitar", "--steps", "3")
-    options = ("--no-moment", "--templates", "none", "--neighbour", "John Coltrane plays the", "--json")
-    done = rometrace("edit", *fact, *options)
+    options = ("--no-moment", "--templates", "none", "--neighbour", "John Coltrane plays the")
+    done = rometrace("edit", *fact, *options, "--trace", "--json")
     assert done.returncode == 0, done.stderr
-    assert draw_here(json.loads(done.stdout), tmp_path, "-o", f"{tmp_path}/out.png", "--dpi", "40") == 0
+    record = json.loads(done.stdout)
+    assert draw_here(record, tmp_path, "-o", f"{tmp_path}/out.png", "--dpi", "40", "--kinds", "mlp") == 0
+    titles = [axes.get_title() for axes in figure_of(record).axes]
+    assert len([title for title in titles if "restored" in title]) == 18
 
 
 # --- Edits by layer ---------------------------------------------------------------------------------------------
