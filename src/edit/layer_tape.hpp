@@ -17,17 +17,19 @@ namespace rometrace {
 using LayerRun = std::function<at::Tensor(const Block& block, const at::Tensor& input, std::int64_t layer)>;
 
 /// Layers run one after another, then differentiated one at a time downwards. Between two of them only the recorded
-/// inputs are kept or, with `keep_graphs`, each layer's graph too (with which it is not run a second time); without, a
-/// model whose layers are streamed holds no more of them than in a forward.
+/// inputs are kept or each layer's graph too, with which it is not run a second time; without, a model whose layers are
+/// streamed holds no more of them than in a forward.
 class LayerTape {
  public:
-  LayerTape(const Decoder& model, bool keep_graphs) : model_(model), keep_graphs_(keep_graphs) {}
+  enum class Graphs { kKept, kMadeAgain };
+
+  LayerTape(const Decoder& model, Graphs graphs) : model_(model), graphs_(graphs) {}
 
   /// The layer's output of `input`, without a graph to what was before.
   at::Tensor run(std::int64_t layer, const at::Tensor& input, LayerRun run) {
     Entry entry{layer, input.detach(), {}, std::move(run)};
     at::Tensor output;
-    if (keep_graphs_) {
+    if (graphs_ == Graphs::kKept) {
       output = entry.output = differentiably(entry);
     } else {
       const at::NoGradGuard no_grad;
@@ -62,7 +64,7 @@ class LayerTape {
   }
 
   const Decoder& model_;
-  bool keep_graphs_;
+  Graphs graphs_;
   std::vector<Entry> entries_;
 };
 

@@ -8,6 +8,7 @@
 #include <ATen/ops/eye.h>
 #include <ATen/ops/linalg_cholesky_ex.h>
 #include <ATen/ops/linalg_eigvalsh.h>
+#include <ATen/ops/linalg_solve_triangular.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/mv.h>
 #include <ATen/ops/sin.h>
@@ -89,9 +90,11 @@ MomentFactor::MomentFactor(const SecondMoment& moment, double ridge) : ridge_(ri
 
 at::Tensor MomentFactor::solve(const at::Tensor& keys) const {
   const at::NoGradGuard no_grad;
+  // Two triangular solves: cholesky_solve would copy the factor each time.
   const auto columns = keys.to(at::kCPU, at::kDouble);
-  if (columns.dim() == 1) return at::cholesky_solve(columns.unsqueeze(1), factor_).squeeze(1);
-  return at::cholesky_solve(columns, factor_);
+  const auto forward = at::linalg_solve_triangular(factor_, columns.dim() == 1 ? columns.unsqueeze(1) : columns, false);
+  const auto solved = at::linalg_solve_triangular(factor_.t(), forward, true);
+  return columns.dim() == 1 ? solved.squeeze(1) : solved;
 }
 
 at::Tensor MomentFactor::solve_with_keys(double lambda, const at::Tensor& keys) const {

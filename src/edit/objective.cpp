@@ -79,10 +79,11 @@ class PlainObjective : public EditObjective {
     start_ = loss_of(logits_of_objects({}), logits_of_subject({}), request_, {}).start;
   }
 
-  Loss evaluate(const at::Tensor& delta, double kl_factor) override {
-    const at::AutoGradMode with_gradients(true);
+  Loss evaluate(const at::Tensor& delta, double kl_factor, Gradient wanted) override {
+    const at::AutoGradMode with_gradients(wanted == Gradient::kWanted);
     const auto leaf = delta.detach().to(model_.device(), model_.stream_dtype()).requires_grad_();
     const auto parts = loss_of(logits_of_objects(leaf), logits_of_subject(leaf), request_, start_);
+    if (wanted == Gradient::kNotWanted) return {parts.nll.item<double>(), parts.kl.item<double>(), {}};
     const auto gradient = torch::autograd::grad({parts.nll + kl_factor * parts.kl}, {leaf}).front();
     return {parts.nll.item<double>(), parts.kl.item<double>(), on_cpu(gradient)};
   }
@@ -139,11 +140,12 @@ class FastObjective : public EditObjective {
     start_ = loss_of(logits.first, logits.second, request_, {}).start;
   }
 
-  Loss evaluate(const at::Tensor& delta, double kl_factor) override {
-    const at::AutoGradMode with_gradients(true);
+  Loss evaluate(const at::Tensor& delta, double kl_factor, Gradient wanted) override {
+    const at::AutoGradMode with_gradients(wanted == Gradient::kWanted);
     const auto leaf = delta.detach().to(model_.device(), model_.stream_dtype()).requires_grad_();
     const auto entering = entering_with(leaf);
-    LayerTape tape(model_, /*keep_graphs=*/!model_.streamed());
+    LayerTape tape(model_, wanted == Gradient::kWanted && !model_.streamed() ? LayerTape::Graphs::kKept
+                                                                             : LayerTape::Graphs::kMadeAgain);
     auto x = entering.detach();
     for (auto layer = layer_ + 1; layer < model_.config().layers; ++layer) {
       x = tape.run(layer, x, [this](const Block& block, const at::Tensor& input, std::int64_t of) {
@@ -153,6 +155,7 @@ class FastObjective : public EditObjective {
     x.requires_grad_();
     const auto logits = logits_of(leave(x));
     const auto parts = loss_of(logits.first, logits.second, request_, start_);
+    if (wanted == Gradient::kNotWanted) return {parts.nll.item<double>(), parts.kl.item<double>(), {}};
     auto gradient = torch::autograd::grad({parts.nll + kl_factor * parts.kl}, {x}).front();
     gradient = torch::autograd::grad({entering}, {leaf}, {tape.backward(std::move(gradient))}).front();
     return {parts.nll.item<double>(), parts.kl.item<double>(), on_cpu(gradient)};

@@ -7,6 +7,7 @@
 #include <ATen/ops/zeros_like.h>
 
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "rometrace/error.hpp"
@@ -57,10 +58,12 @@ std::string_view to_string(EditMethod method) {
 }
 
 SoughtValue seek_value(const Decoder& model, const EditRequest& request, std::int64_t layer, ValueSite site,
-                       const ValueOptions& options, std::stop_token stop, const EditProgress& progress) {
+                       const ValueOptions& options, std::stop_token stop, const EditProgress& progress,
+                       const std::function<void(const at::Tensor& keys)>& use_keys) {
   const auto objective = make_objective(options.engine, model, request, layer, site, std::move(stop));
   SoughtValue sought;
   sought.keys = objective->keys();
+  if (use_keys) use_keys(sought.keys);
   sought.values = objective->values();
   sought.init_norm = norm_of(sought.values[0]);
   const double decay = options.decay / (sought.init_norm * sought.init_norm), most = options.clamp * sought.init_norm;
@@ -68,14 +71,18 @@ SoughtValue seek_value(const Decoder& model, const EditRequest& request, std::in
   Adam adam(options.rate, delta);
   for (std::int64_t evaluation = 1;; ++evaluation) {
     if (progress) progress(evaluation - 1, options.steps);
-    auto loss = objective->evaluate(delta, options.kl);
+    const bool steps_on = evaluation < options.steps || evaluation == 1;
+    auto loss = objective->evaluate(delta, options.kl,
+                                    steps_on ? EditObjective::Gradient::kWanted : EditObjective::Gradient::kNotWanted);
     const double length = norm_of(delta);
     auto gradient = std::move(loss.gradient);
-    if (length > 0) gradient += decay / length * delta;
+    if (gradient.defined() && length > 0) gradient += decay / length * delta;
     if (evaluation == 1) sought.first_gradient = gradient.clone();
-    sought.evaluations.push_back({loss.nll, options.kl * loss.kl, decay * length, length, norm_of(gradient)});
+    constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+    sought.evaluations.push_back(
+        {loss.nll, options.kl * loss.kl, decay * length, length, gradient.defined() ? norm_of(gradient) : kNone});
     const auto& now = sought.evaluations.back();
-    if (!std::isfinite(now.total()) || !std::isfinite(now.gradient_norm)) {
+    if (!std::isfinite(now.total()) || (gradient.defined() && !std::isfinite(now.gradient_norm))) {
       throw Error("the loss or its gradient is not finite at evaluation " + std::to_string(evaluation) +
                   ": the model's weights are damaged, or too large for the dtype");
     }
@@ -92,11 +99,15 @@ RankOneEdit edit_rank_one(EditMethod method, const Decoder& model, const EditReq
                           const ValueOptions& options, const MomentSolver& solve, std::stop_token stop,
                           const EditProgress& progress) {
   RankOneEdit edit;
-  edit.value = seek_value(model, request, layer, ValueSite::kMlpProduct, options, std::move(stop), progress);
+  at::Tensor direction;
+  const auto find_direction = [&](const at::Tensor& keys) {
+    direction = solve ? solve(keys.mean(0)) : keys.mean(0);
+    direction = direction / norm_of(direction);
+  };
+  edit.value =
+      seek_value(model, request, layer, ValueSite::kMlpProduct, options, std::move(stop), progress, find_direction);
   const auto& [keys, values, delta, gradient, init_norm, evaluations] = edit.value;
   const auto mean_key = keys.mean(0), bare_key = keys[0];
-  auto direction = solve ? solve(mean_key) : mean_key.clone();
-  direction = direction / norm_of(direction);
   const bool mean = method == EditMethod::kRRome;
   edit.divisor = scalar_product(mean ? mean_key : bare_key, direction);
   edit.key_ratio = scalar_product(bare_key, direction) / scalar_product(mean_key, direction);

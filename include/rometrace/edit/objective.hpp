@@ -37,11 +37,12 @@ class EditObjective {
   struct Loss {
     double nll = 0;       ///< nats a token
     double kl = 0;        ///< nats, not weighted
-    at::Tensor gradient;  ///< of nll + kl_factor kl by delta, [D], float64 on the CPU
+    at::Tensor gradient;  ///< of nll + kl_factor kl by delta, [D], float64 on the CPU; undefined if it is not wanted
   };
+  enum class Gradient { kWanted, kNotWanted };
 
   /// `delta` [D], of any floating type. A caller's NoGradGuard does not matter. Throws Interrupted.
-  virtual Loss evaluate(const at::Tensor& delta, double kl_factor) = 0;
+  virtual Loss evaluate(const at::Tensor& delta, double kl_factor, Gradient gradient = Gradient::kWanted) = 0;
 
   /// Of the model without delta, float64 on the CPU, one row a text:
   virtual const at::Tensor& keys() const = 0;    ///< what the MLP's last matrix reads at the fact's token, [R, F]

@@ -39,7 +39,7 @@ struct Evaluation {
   double kl = 0;     ///< weighted
   double decay = 0;  ///< weighted
   double delta_norm = 0;
-  double gradient_norm = 0;
+  double gradient_norm = 0;  ///< NaN of the last one that is allowed, after which no step is made
 
   double total() const { return nll + kl + decay; }
 };
@@ -58,9 +58,11 @@ struct SoughtValue {
 using EditProgress = std::function<void(std::int64_t done, std::int64_t total)>;
 
 /// Adam (beta 0.9 and 0.999, epsilon 1e-8) on delta, from 0, drawn back onto the ball of radius clamp |v0| after each
-/// step. The gradient of |delta| at 0 is taken as 0. Throws Error if the loss is not finite, Interrupted.
+/// step. The gradient of |delta| at 0 is taken as 0. `use_keys`, if any, is shown the keys [R, F] before the search.
+/// Throws Error if the loss is not finite, Interrupted.
 SoughtValue seek_value(const Decoder& model, const EditRequest& request, std::int64_t layer, ValueSite site,
-                       const ValueOptions& options, std::stop_token stop = {}, const EditProgress& progress = {});
+                       const ValueOptions& options, std::stop_token stop = {}, const EditProgress& progress = {},
+                       const std::function<void(const at::Tensor& keys)>& use_keys = {});
 
 /// A change of a layer's last MLP matrix: the sum over n of r u^T, [out, in].
 struct LayerChange {
@@ -69,7 +71,8 @@ struct LayerChange {
   at::Tensor r;  ///< [n, D], float64
 };
 
-/// C^-1 k of a key [F], float64, where C is the second moment of the layer's keys; none: the identity.
+/// C^-1 k of a key [F], float64, where C is the second moment of the layer's keys; none: the identity. Asked once an
+/// edit, before the value is sought.
 using MomentSolver = std::function<at::Tensor(const at::Tensor& key)>;
 
 /// A rank-one edit and what it was made of.

@@ -174,6 +174,7 @@ void EditSession::collect(std::span<const std::int64_t> layers) {
     if (const auto note = few_tokens_note(moment)) spdlog::warn("{}", *note);
     const auto ridge = default_ridge(moment, config.activation);
     const auto& factor = factors_.emplace(moment.layer, MomentFactor(moment, ridge)).first->second;
+    moments_[moment.layer] = {ridge, factor.condition()};
     spdlog::debug("layer {}: second moment of {} tokens, {:.3g} a dimension; condition {:.3g}{}", moment.layer,
                   moment.tokens, moment.tokens_by_width(), factor.condition(),
                   ridge > 0 ? fmt::format(", ridge {:.3g}", ridge) : "");
@@ -338,7 +339,11 @@ MadeEdit EditSession::edit(std::span<const EditTask> tasks, std::span<const std:
     const auto layer = layers.front();
     MomentSolver solve;
     if (const auto factor = factors_.find(layer); factor != factors_.end()) {
-      solve = [&moment = factor->second](const at::Tensor& key) { return moment.solve(key); };
+      solve = [this, factor](const at::Tensor& key) {
+        auto solved = factor->second.solve(key);
+        if (!options_.each) factors_.erase(factor);  // this edit is the only one, and it is large
+        return solved;
+      };
     }
     auto edit =
         edit_rank_one(options_.method, *model_, requests.front(), layer, defaults_.value, solve, stop_, progress);
@@ -393,9 +398,9 @@ Edit EditSession::record(const MadeEdit& made, std::span<const std::int64_t> lay
                           {"kl", value.kl},
                           {"low_enough", value.low_enough}};
   if (options_.method == EditMethod::kMemit) edit.hyperparameters["lambda"] = defaults_.lambda;
-  if (const auto factor = factors_.find(layers.front()); factor != factors_.end()) {
-    edit.hyperparameters["ridge"] = factor->second.ridge();
-    edit.hyperparameters["condition"] = factor->second.condition();
+  if (const auto moment = moments_.find(layers.front()); moment != moments_.end()) {
+    edit.hyperparameters["ridge"] = moment->second.ridge;
+    edit.hyperparameters["condition"] = moment->second.condition;
   }
   edit.hyperparameters["dtype"] = options_.run.dtype;
   edit.hyperparameters["engine"] = to_string(value.engine);

@@ -95,7 +95,11 @@ class EditSession {
   EditDefaults defaults_;
   std::vector<std::string> templates_;
   bool has_templates_ = false;
-  std::map<std::int64_t, MomentFactor> factors_;
+  struct MomentNumbers {
+    double ridge = 0, condition = 0;
+  };
+  std::map<std::int64_t, MomentFactor> factors_;   // by layer; of a single edit let go when it is used
+  std::map<std::int64_t, MomentNumbers> moments_;  // of those that there are or were
   std::optional<EditMoment> moment_;
   double seconds_of_templates_ = 0, seconds_of_moments_ = 0;
 };
