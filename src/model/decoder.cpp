@@ -312,6 +312,12 @@ class Decoder::Loader {
 
   bool tied() const { return head_ == embedding_; }
 
+  // What backwards may take for second copies of packed weights, in bytes.
+  void bound_transposes(std::int64_t bytes) const {
+    const std::scoped_lock lock(scratch_->mutex);
+    scratch_->room_for_transposes = bytes;
+  }
+
   // Refuses a file with weights of layers that the config does not have: the numbers would be another model's. To be
   // called when all parts have been made.
   void check_all_used() const {
@@ -623,6 +629,9 @@ Decoder::Decoder(DecoderConfig config, std::shared_ptr<const Checkpoint> checkpo
   if (options_.memory && all_bytes() > *options_.memory) {
     blocks_.clear();  // they have been checked
     stream_layers();
+  }
+  if (options_.memory) {  // streamed layers are used once: a second copy of them would not pay
+    loader_->bound_transposes(streamed() ? 0 : std::max<std::int64_t>(0, *options_.memory - held_bytes()));
   }
   head_ = loader_->head(streamed());
   if (device().is_cpu() || streamed()) return;

@@ -184,7 +184,8 @@ struct LoadOptions {
   at::Device device = at::kCPU;
   Products products = Products::kFast;
   /// Bytes that weights may take; where they need more, layers are read from the files each time that they are used
-  /// and let go again, two of them held at a time. None: all are kept.
+  /// and let go again, two of them held at a time. None: all are kept. What is left of them may go to transposes, which
+  /// backwards use (see Linear); where that is not enough, they use the weights as they lie.
   std::optional<std::int64_t> memory;
   /// Asked whether bfloat16 is to be refused on the CPU.
   Processor processor = Processor::here();
