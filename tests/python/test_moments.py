@@ -24,7 +24,7 @@ from batches import environment, refused
 from conftest import Rometrace
 from reference_tracer import load_tokenizer
 from test_against_transformers import write_letter_tokenizer
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 from zygote import RUNNER
 
 WORDS = ("the", "heth", "abc", "xyz", "a", "quick", "tthh", "eet", "zz")
@@ -332,44 +332,50 @@ def test_without_a_cache_a_file_is_needed(moments: Callable[..., Any], demo: Pat
     done(moments("--model", demo, "--text", text, "--layers", "1", "-o", tmp_path / "C", **nowhere))
 
 
+@pytest.fixture(scope="module")
+def long_run(bin_dir: Path, demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
+    """long_run(folder) is what subprocess needs for a run of some seconds, whose cache and file are in that folder."""
+    texts = [f"{a} {b} {c}" for a in WORDS for b in WORDS for c in WORDS] * 20
+    text = write_texts(tmp_path_factory.mktemp("text"), texts)
+
+    def of(folder: Path) -> dict[str, Any]:
+        more = ("--layers", "3,7", "--tokens", "10000000", "--threads", "1", "-o", folder / "C.safetensors")
+        words = (bin_dir / "rometrace", "moments", "--model", demo, "--text", text, *more)
+        return {"args": [str(word) for word in words], "env": environment(XDG_CACHE_HOME=str(folder))}
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def whole_run(long_run: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The file of a run that nothing stops."""
+    folder = tmp_path_factory.mktemp("whole")
+    result = subprocess.run(**long_run(folder), capture_output=True, text=True, timeout=PATIENCE)
+    assert result.returncode == 0 and "earlier run" not in result.stderr, result.stderr
+    return (folder / "C.safetensors").read_bytes()
+
+
 @pytest.mark.real_process
 @pytest.mark.parametrize("way", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "killed"])
 def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
-    bin_dir: Path, demo: Path, tmp_path: Path, way: signal.Signals
+    long_run: Callable[..., dict[str, Any]], whole_run: bytes, tmp_path: Path, way: signal.Signals
 ) -> None:
-    text = write_texts(tmp_path, [f"{a} {b} {c}" for a in WORDS for b in WORDS for c in WORDS] * 250)
-    more = ("moments", "--model", demo, "--text", text, "--layers", "3,7", "--tokens", "10000000", "--threads", "1")
-
-    def command(cache: str, *rest: object) -> tuple[list[str], dict[str, str]]:
-        words = [str(word) for word in (bin_dir / "rometrace", *more, *rest)]
-        return words, environment(XDG_CACHE_HOME=str(tmp_path / cache))
-
-    words, variables = command("stopped", "-o", tmp_path / "stopped.safetensors")
-    folder = tmp_path / "stopped/rometrace"
-    process = subprocess.Popen(words, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    with process:
-        if way == signal.SIGKILL:
-            wait_until(lambda: list(folder.glob("moment-sums-*")), process)
-        else:
-            assert any("to collect" in line for line in process.stderr)
+    run, kept = long_run(tmp_path), tmp_path / "rometrace"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(**run, **pipes) as process:
+        wait_until(lambda: list(kept.glob("moment-sums-*")), process)
         process.send_signal(way)
         _, told = process.communicate()
     assert process.returncode == (130 if way == signal.SIGINT else -signal.SIGKILL)
-    if way == signal.SIGINT:
-        assert "the same command goes on from there" in told
-    assert not (tmp_path / "stopped.safetensors").exists()
-    assert not list(folder.glob("second-moment-*"))
+    assert ("the same command goes on from there" in told) == (way == signal.SIGINT)
+    assert not (tmp_path / "C.safetensors").exists()
+    assert not list(kept.glob("second-moment-*"))
 
-    again = subprocess.run(words, env=variables, capture_output=True, text=True, timeout=600)
+    again = subprocess.run(**run, capture_output=True, text=True, timeout=PATIENCE)
     assert again.returncode == 0, again.stderr
-    assert not list(folder.glob("moment-sums-*"))
-    if way == signal.SIGKILL:
-        assert "which an earlier run has done" in again.stderr
-    words, variables = command("whole", "-o", tmp_path / "whole.safetensors")
-    whole = subprocess.run(words, env=variables, capture_output=True, text=True, timeout=600)
-    assert whole.returncode == 0, whole.stderr
-    assert "earlier run" not in whole.stderr
-    assert (tmp_path / "stopped.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+    assert "which an earlier run has done" in again.stderr
+    assert (tmp_path / "C.safetensors").read_bytes() == whole_run
+    assert len(list(kept.iterdir())) == 2  # the moments; what was half done is gone
 
 
 # --- Files, and solving -----------------------------------------------------------------------------------------
