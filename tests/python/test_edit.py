@@ -204,3 +204,14 @@ def test_a_key_that_is_another_behind_prefixes_is_refused_by_rome_and_said_by_r_
     warned = rometrace(*arguments, XDG_CACHE_HOME=str(tmp_path))
     assert warned.returncode == 0
     assert "the bare prompt may not say the new object" in warned.stderr
+
+
+def test_moments_of_another_model_are_refused(rometrace, shared, tmp_path) -> None:
+    text, moments = tmp_path / "text.txt", tmp_path / "C.safetensors"
+    text.write_text("the cat sat on the mat\n" * 4, encoding="utf-8")
+    made = rometrace("moments", "--model", str(shared / "models/gpt2-lyrics"), "--text", str(text), "--layers", "2", "-o",
+                     str(moments), "-q", XDG_CACHE_HOME=str(tmp_path))
+    assert made.returncode == 0, made.stderr
+    done = rometrace("edit", *GUITAR, "--templates", "none", "--moments", str(moments), "-q")
+    assert done.returncode == 2
+    assert "is of other weights than this model's" in done.stderr and done.stderr.count("\n") == 1

@@ -183,6 +183,12 @@ void EditSession::collect(std::span<const std::int64_t> layers) {
   if (options_.moments) {
     named("--moments", [&] {
       const auto file = MomentFile::open(*options_.moments);
+      const auto& made_for = file.facts().weights_sha256;
+      if (!made_for.empty() && made_for != weights_sha256()) {
+        throw Error(label_of(*options_.moments) +
+                    ": is of other weights than this model's; expected a file that "
+                    "rometrace moments made for it");
+      }
       for (const auto layer : layers) take(file.read(layer), label_of(*options_.moments));
       return 0;
     });
