@@ -67,7 +67,7 @@ class Tracer {
 
   const TraceOptions& options() const { return trace_; }
 
-  /// Of the old object, whatever the model says. Numbers that do not exist are NaN. Throws Error, Interrupted.
+  /// Of the old object, whatever the model says. Numbers that do not exist are NaN. Throws EndOfWork.
   TracingCurve curve(const EditTask& task) const {
     const auto& model = session_.model();
     const auto& tokenizer = session_.tokenizer();
@@ -92,7 +92,7 @@ class Tracer {
       curve.high_score = trace.high_score;
       curve.low_score = trace.low_score;
       for (const auto& grid : trace.grids) (grid.kind == Kind::kMlp ? curve.mlp : curve.state) = grid.scores;
-    } catch (const Interrupted&) {
+    } catch (const EndOfWork&) {
       throw;
     } catch (const Error& error) {
       spdlog::debug("no trace of {}: {}", task.prompt, error.what());
@@ -136,7 +136,7 @@ class Editor {
     return record;
   }
 
-  /// Never throws for what is wrong with the fact: the record then says so. Throws Interrupted.
+  /// Never throws for what is wrong with the fact: the record then says so. Throws EndOfWork.
   EditedFactRecord edit(const BatchItem& item, const EditProgress& progress) {
     const Stopwatch watch;
     EditedFactRecord record;
@@ -150,7 +150,7 @@ class Editor {
       record.new_object = fact.new_object;
       try {
         edit_fact(fact, record, progress);
-      } catch (const Interrupted&) {
+      } catch (const EndOfWork&) {
         throw;
       } catch (const EditRefused& refused) {
         set(record, "skipped", refused.cause(), fact.where + ": " + refused.what());

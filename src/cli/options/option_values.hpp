@@ -71,11 +71,13 @@ inline std::optional<double> read_positive(const std::string& text) {
   return value;
 }
 
-/// The value that `read` gives; its errors begin with the option's name.
+/// The value that `read` gives; its errors begin with the option's name. What ends the work passes as it is.
 template <typename Read>
 auto named(const std::string& name, Read read) {
   try {
     return read();
+  } catch (const EndOfWork&) {
+    throw;
   } catch (const Error& error) {
     throw Error(name + ": " + error.what());
   }
