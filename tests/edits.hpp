@@ -8,6 +8,7 @@
 #include <random>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "rometrace/edit/edit_file.hpp"
@@ -28,18 +29,8 @@ inline at::Tensor random_factor(std::int64_t rows, std::int64_t columns, double 
 /// A change of rank n of a layer's MLP that nobody wanted, with its hashes: one of the matrix's own size.
 inline EditedMatrix random_change(const Decoder& model, std::int64_t layer, std::int64_t n, std::mt19937& engine) {
   const auto place = model.mlp_output_matrix(layer);
-  EditedMatrix matrix;
-  auto& change = matrix.change;
-  change.tensor = place.tensor;
-  change.layer = layer;
-  change.u = random_factor(n, place.in, 0.5, engine);
-  change.r = random_factor(n, place.out, 0.5, engine);
-  const auto result = apply_change(model.checkpoint(), change, place);
-  change.sha256_before = result.sha256_before;
-  change.sha256_after = result.sha256_after;
-  matrix.change_norm = result.change_norm;
-  matrix.original_norm = result.original_norm;
-  return matrix;
+  auto u = random_factor(n, place.in, 0.5, engine);
+  return edited_matrix(model, {layer, std::move(u), random_factor(n, place.out, 0.5, engine)});
 }
 
 /// An edit of n requests that changes these layers of a model as random_change() does.

@@ -88,11 +88,7 @@ TextTokens read_text(const Options& options, const Tokenizer& tokenizer) {
   } else {
     const auto file = share_dir() / "facts.json";
     const auto facts = read_facts(std::vector<std::filesystem::path>{file});
-    for (const auto& record : facts.records) {
-      const auto* fact = std::get_if<Fact>(&record);
-      if (fact == nullptr) continue;
-      for (const auto& wording : fact->wordings) add(wording.prompt);
-    }
+    for (const auto& prompt : prompts_of(facts)) add(prompt);
     text.record.name = file.filename().string();
     text.record.sha256 = facts.sources.front().sha256;
   }

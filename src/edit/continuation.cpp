@@ -49,16 +49,11 @@ void Continuation::append(std::span<const std::int32_t> ids) {
   auto x = at::cat(entering);  // rows of one length: in the order of the texts
   for (std::int64_t layer = 0; layer < model_.config().layers; ++layer) {
     if (stop_.stop_requested()) throw Interrupted();
-    const auto block = model_.block(layer);
-    const auto& attention = block->attn();
-    const auto input = block->attn_input(x);
-    const auto kv = attention.keys_values(input, batch.positions()).to(x.scalar_type());
-    const auto queries = attention.queries(input, batch.positions()).to(x.scalar_type());
     auto& earlier = keys_values_[static_cast<std::size_t>(layer)];
-    const auto mixed = batch.attend(attention, queries, kv, batch.lent(earlier));
-    x = block->after(x, block->attn_output(mixed).to(x.scalar_type())).to(x.scalar_type());
+    const auto rows = pass_layer(model_.block(layer), x, batch, batch.lent(earlier));
+    x = rows.state;
     for (std::size_t i = 0; i < earlier.size(); ++i) {
-      earlier[i] = at::cat({earlier[i], kv.narrow(0, static_cast<std::int64_t>(i), 1)});
+      earlier[i] = at::cat({earlier[i], rows.keys_values.narrow(0, static_cast<std::int64_t>(i), 1)});
     }
   }
   for (auto& length : lengths_) ++length;

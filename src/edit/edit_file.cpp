@@ -43,6 +43,22 @@ at::Tensor copy_of(const TensorView& view) {
 
 }  // namespace
 
+EditedMatrix edited_matrix(const Decoder& model, const LayerChange& change) {
+  const auto place = model.mlp_output_matrix(change.layer);
+  EditedMatrix matrix;
+  auto& made = matrix.change;
+  made.tensor = place.tensor;
+  made.layer = change.layer;
+  made.u = change.u.to(at::kFloat).contiguous();
+  made.r = change.r.to(at::kFloat).contiguous();
+  const auto result = apply_change(model.checkpoint(), made, place);
+  made.sha256_before = result.sha256_before;
+  made.sha256_after = result.sha256_after;
+  matrix.change_norm = result.change_norm;
+  matrix.original_norm = result.original_norm;
+  return matrix;
+}
+
 Json to_json(const Edit& edit) {
   Json templates = Json::array();
   for (const auto& text : edit.templates) templates.push_back(to_valid_utf8(text));

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -14,7 +15,8 @@
 namespace rometrace {
 
 /// What a layer makes of rows that enter it, differentiably.
-using LayerRun = std::function<at::Tensor(const Block& block, const at::Tensor& input, std::int64_t layer)>;
+using LayerRun =
+    std::function<at::Tensor(std::shared_ptr<const Block> block, const at::Tensor& input, std::int64_t layer)>;
 
 /// Layers run one after another, then differentiated one at a time downwards. Between two of them only the recorded
 /// inputs are kept or each layer's graph too, with which it is not run a second time; without, a model whose layers are
@@ -33,7 +35,7 @@ class LayerTape {
       output = entry.output = differentiably(entry);
     } else {
       const at::NoGradGuard no_grad;
-      output = entry.run(*model_.block(layer), entry.input, layer);
+      output = entry.run(model_.block(layer), entry.input, layer);
     }
     entries_.push_back(std::move(entry));
     return output.detach();
@@ -60,7 +62,7 @@ class LayerTape {
   at::Tensor differentiably(Entry& entry) const {
     const at::AutoGradMode with_gradients(true);
     entry.input.requires_grad_();
-    return entry.run(*model_.block(entry.layer), entry.input, entry.layer);
+    return entry.run(model_.block(entry.layer), entry.input, entry.layer);
   }
 
   const Decoder& model_;

@@ -127,6 +127,12 @@ double perplexity(const Decoder& model, std::span<const Ids> texts, std::stop_to
   return std::exp(sum / static_cast<double>(tokens));
 }
 
+std::size_t count_of_new(std::span<const PromptMeasure> measures) {
+  const auto count =
+      std::count_if(measures.begin(), measures.end(), [](const auto& each) { return each.prefers_new(); });
+  return static_cast<std::size_t>(count);
+}
+
 std::string_view to_string(EditOutcome outcome) {
   switch (outcome) {
     case EditOutcome::kTook:
@@ -141,16 +147,14 @@ std::string_view to_string(EditOutcome outcome) {
 
 EditVerdict verdict_of(const PromptMeasure& prompt, std::span<const PromptMeasure> behind,
                        std::span<const PromptMeasure> before, std::span<const PromptMeasure> after) {
-  const auto says_new = [](const PromptMeasure& each) { return each.new_object.nll() < each.true_object.nll(); };
   EditVerdict verdict;
-  const auto took = std::count_if(behind.begin(), behind.end(), says_new);
-  if (says_new(prompt)) {
+  if (prompt.prefers_new()) {
     verdict.outcome = EditOutcome::kTook;
-  } else if (2 * took > static_cast<std::ptrdiff_t>(behind.size())) {
+  } else if (2 * count_of_new(behind) > behind.size()) {
     verdict.outcome = EditOutcome::kBehindPrefixes;
   }
   for (std::size_t i = 0; i < after.size(); ++i) {
-    if (says_new(after[i]) && !says_new(before[i])) verdict.leaks.push_back(i);
+    if (after[i].prefers_new() && !before[i].prefers_new()) verdict.leaks.push_back(i);
   }
   return verdict;
 }

@@ -148,8 +148,8 @@ class FastObjective : public EditObjective {
                                                                              : LayerTape::Graphs::kMadeAgain);
     auto x = entering.detach();
     for (auto layer = layer_ + 1; layer < model_.config().layers; ++layer) {
-      x = tape.run(layer, x, [this](const Block& block, const at::Tensor& input, std::int64_t of) {
-        return after(block, input, of);
+      x = tape.run(layer, x, [this](std::shared_ptr<const Block> block, const at::Tensor& input, std::int64_t of) {
+        return after(std::move(block), input, of);
       });
     }
     x.requires_grad_();
@@ -234,16 +234,9 @@ class FastObjective : public EditObjective {
     return states_.index_copy(0, fact_rows_, facts);
   }
 
-  at::Tensor after(const Block& block, const at::Tensor& x, std::int64_t layer) const {
+  at::Tensor after(std::shared_ptr<const Block> block, const at::Tensor& x, std::int64_t layer) const {
     if (stop_.stop_requested()) throw Interrupted();
-    const auto& attention = block.attn();
-    const auto input = block.attn_input(x);
-    const auto kv = attention.keys_values(input, from_fact_.positions()).to(x.scalar_type());
-    const auto queries = attention.queries(input, from_fact_.positions()).to(x.scalar_type());
-    const auto mixed = from_fact_.attend(attention, queries, kv, lent_[static_cast<std::size_t>(layer - layer_ - 1)]);
-    const auto between = block.after_attn(x + block.attn_output(mixed).to(x.scalar_type()));
-    const auto mlp = block.mlp_output(block.order() == BlockOrder::kParallel ? x : between).to(x.scalar_type());
-    return block.after_mlp(between + mlp);
+    return pass_layer(std::move(block), x, from_fact_, lent_[static_cast<std::size_t>(layer - layer_ - 1)]).state;
   }
 
   at::Tensor leave(const at::Tensor& x) const { return model_.leave(x.index_select(0, read_rows_)); }

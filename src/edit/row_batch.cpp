@@ -97,6 +97,22 @@ RowBatch whole_texts(const Decoder& model, std::span<const std::vector<std::int3
   return {parts, model.device()};
 }
 
+LayerRows pass_layer(std::shared_ptr<const Block> of_layer, const at::Tensor& x, const RowBatch& batch,
+                     std::span<const at::Tensor> lent) {
+  LayerRows rows;
+  rows.block = std::move(of_layer);
+  const auto& block = *rows.block;
+  const auto input = block.attn_input(x);
+  rows.keys_values = block.attn().keys_values(input, batch.positions()).to(x.scalar_type());
+  const auto queries = block.attn().queries(input, batch.positions()).to(x.scalar_type());
+  const auto attn = block.attn_output(batch.attend(block.attn(), queries, rows.keys_values, lent));
+  rows.between = block.after_attn(x + attn.to(x.scalar_type()));
+  rows.hidden = block.mlp_hidden(block.order() == BlockOrder::kParallel ? x : rows.between);
+  rows.product = block.mlp().output(rows.hidden).to(x.scalar_type());
+  rows.state = block.after_mlp(rows.between + block.mlp_output_of(rows.product));
+  return rows;
+}
+
 at::Tensor run_texts(const Decoder& model, const RowBatch& batch, std::span<const std::vector<std::int32_t>> texts,
                      std::int64_t end, const std::function<void(std::int64_t layer, const LayerRows& rows)>& visit,
                      const std::stop_token& stop) {
@@ -110,17 +126,7 @@ at::Tensor run_texts(const Decoder& model, const RowBatch& batch, std::span<cons
   auto x = at::cat(in_order);
   for (std::int64_t layer = 0; layer < end; ++layer) {
     if (stop.stop_requested()) throw Interrupted();
-    LayerRows rows;
-    rows.block = model.block(layer);
-    const auto& block = *rows.block;
-    const auto input = block.attn_input(x);
-    rows.keys_values = block.attn().keys_values(input, batch.positions()).to(x.scalar_type());
-    const auto queries = block.attn().queries(input, batch.positions()).to(x.scalar_type());
-    const auto attn = block.attn_output(batch.attend(block.attn(), queries, rows.keys_values, {}));
-    rows.between = block.after_attn(x + attn.to(x.scalar_type()));
-    rows.hidden = block.mlp_hidden(block.order() == BlockOrder::kParallel ? x : rows.between);
-    rows.product = block.mlp().output(rows.hidden).to(x.scalar_type());
-    rows.state = block.after_mlp(rows.between + block.mlp_output_of(rows.product));
+    const auto rows = pass_layer(model.block(layer), x, batch, {});
     x = rows.state;
     visit(layer, rows);
   }

@@ -68,6 +68,11 @@ struct LayerRows {
   at::Tensor state;        ///< the layer's output, [rows, D]
 };
 
+/// Takes rows of a batch that enter a layer, [rows, D], through it; `lent` as RowBatch::lent() gives it. Differentiable
+/// as RowBatch is.
+LayerRows pass_layer(std::shared_ptr<const Block> block, const at::Tensor& x, const RowBatch& batch,
+                     std::span<const at::Tensor> lent);
+
 /// Runs whole texts through layers [0, end), side by side, and shows each layer to `visit`. Returns the last output.
 /// Throws Interrupted, Error for a text that the model does not take.
 at::Tensor run_texts(const Decoder& model, const RowBatch& batch, std::span<const std::vector<std::int32_t>> texts,

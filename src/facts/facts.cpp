@@ -231,6 +231,16 @@ std::vector<std::string> subjects_of(const Facts& facts) {
   return subjects;
 }
 
+std::vector<std::string> prompts_of(const Facts& facts) {
+  std::vector<std::string> prompts;
+  for (const auto& record : facts.records) {
+    const auto* fact = std::get_if<Fact>(&record);
+    if (fact == nullptr) continue;
+    for (const auto& wording : fact->wordings) prompts.push_back(wording.prompt);
+  }
+  return prompts;
+}
+
 std::vector<std::string> read_subjects(const std::filesystem::path& file) {
   const Facts facts = read_files(std::span(&file, 1), Need::kSubject);
   for (const auto& record : facts.records) {

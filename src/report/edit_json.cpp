@@ -52,12 +52,10 @@ Json prompts_json(std::span<const MeasuredPrompt> prompts, const Tokenizer& toke
 }  // namespace
 
 Json measures_json(const EditedFact& fact, const Tokenizer& tokenizer, MeasureDetail detail) {
-  std::size_t took = 0;
-  for (const auto& each : fact.behind) took += each.new_object.nll() < each.true_object.nll() ? 1U : 0U;
   return {{"prompt", prompt_json(fact.prompt, tokenizer, detail)},
           {"paraphrases", prompts_json(fact.paraphrases, tokenizer, detail)},
           {"neighbours", prompts_json(fact.neighbours, tokenizer, detail)},
-          {"behind_templates", {{"took", took}, {"of", fact.behind.size()}}}};
+          {"behind_templates", {{"took", count_of_new(fact.behind)}, {"of", fact.behind.size()}}}};
 }
 
 Json verdict_json(const EditedFact& fact) {
@@ -90,8 +88,8 @@ Json to_json(const EditedFact& fact, const Tokenizer& tokenizer) {
     delta.push_back(number(each.delta_norm));
     gradient.push_back(number(each.gradient_norm));
   }
-  json["losses"] = {{"nll", nll},     {"kl", kl},           {"decay", decay},
-                    {"total", total}, {"delta_norm", delta}, {"gradient_norm", gradient}};
+  json["losses"] = {
+      {"nll", nll}, {"kl", kl}, {"decay", decay}, {"total", total}, {"delta_norm", delta}, {"gradient_norm", gradient}};
   json["delta_norm"] = fact.value.delta.norm().item<double>();
   json["init_norm"] = fact.value.init_norm;
   json["divisor"] = fact.divisor ? number(*fact.divisor) : Json(nullptr);

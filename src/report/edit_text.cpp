@@ -62,9 +62,8 @@ class EditTable {
 
   static std::string behind(const EditedFact& fact) {
     if (fact.behind.empty()) return "";
-    const auto took = std::count_if(fact.behind.begin(), fact.behind.end(),
-                                    [](const auto& each) { return each.new_object.nll() < each.true_object.nll(); });
-    return "; says it behind " + std::to_string(took) + " of " + std::to_string(fact.behind.size()) + " prefixes";
+    return "; says it behind " + std::to_string(count_of_new(fact.behind)) + " of " +
+           std::to_string(fact.behind.size()) + " prefixes";
   }
 
   std::string says(const PromptMeasure& measure) const {

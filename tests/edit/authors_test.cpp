@@ -14,12 +14,12 @@
 
 #include "checks.hpp"
 #include "closeness.hpp"
+#include "rometrace/edit/edit_file.hpp"
 #include "rometrace/edit/measures.hpp"
 #include "rometrace/edit/memit.hpp"
 #include "rometrace/edit/moment_text.hpp"
 #include "rometrace/edit/rome.hpp"
 #include "rometrace/edit/second_moment.hpp"
-#include "rometrace/model/matrix_change.hpp"
 #include "rometrace/text/subject.hpp"
 #include "skip.hpp"
 
@@ -116,24 +116,9 @@ struct Edited {
   double change_norm, original_norm;
 };
 
-/// As an edit file would have it.
-MatrixChange matrix_change(const Decoder& model, const LayerChange& change) {
-  const auto place = model.mlp_output_matrix(change.layer);
-  MatrixChange matrix;
-  matrix.tensor = place.tensor;
-  matrix.layer = change.layer;
-  matrix.u = change.u.to(at::kFloat).contiguous();
-  matrix.r = change.r.to(at::kFloat).contiguous();
-  const auto what = apply_change(model.checkpoint(), matrix, place);
-  matrix.sha256_before = what.sha256_before;
-  matrix.sha256_after = what.sha256_after;
-  return matrix;
-}
-
 Edited with_change(const Decoder& model, const LayerChange& change) {
-  const auto matrix = matrix_change(model, change);
-  const auto what = apply_change(model.checkpoint(), matrix, model.mlp_output_matrix(change.layer));
-  return {model.with_changes(std::span(&matrix, 1)), what.change_norm, what.original_norm};
+  const auto matrix = edited_matrix(model, change);
+  return {model.with_changes(std::span(&matrix.change, 1)), matrix.change_norm, matrix.original_norm};
 }
 
 /// NLL by token and its exp, of the new and the true object behind each prompt.
@@ -243,7 +228,7 @@ TEST_CASE("a batch over two layers is that of MEMIT's own program, by both engin
       };
       const auto changed = [&](std::span<const LayerChange> changes) {
         std::vector<MatrixChange> matrices;
-        for (const auto& change : changes) matrices.push_back(matrix_change(*model.decoder, change));
+        for (const auto& change : changes) matrices.push_back(edited_matrix(*model.decoder, change).change);
         return model.decoder->with_changes(matrices);
       };
       const auto edit = edit_memit(*model.decoder, requests, layers, options_of(hparams, engine), adjusted, changed);

@@ -17,10 +17,10 @@
 #include "closeness.hpp"
 #include "golden_models.hpp"
 #include "random_model.hpp"
+#include "rometrace/edit/edit_file.hpp"
 #include "rometrace/edit/measures.hpp"
 #include "rometrace/edit/memit.hpp"
 #include "rometrace/edit/rome.hpp"
-#include "rometrace/model/matrix_change.hpp"
 
 // ROME, r-ROME and MEMIT in a random model of each family against an independent editor over transformers, in float64
 // (tests/judge/make_edit_goldens.py), and what must hold of any edit.
@@ -114,22 +114,9 @@ class Comparison {
   testing::Closeness vectors_, numbers_;
 };
 
-MatrixChange matrix_change(const Decoder& model, const LayerChange& change) {
-  const auto place = model.mlp_output_matrix(change.layer);
-  MatrixChange matrix;
-  matrix.tensor = place.tensor;
-  matrix.layer = change.layer;
-  matrix.u = change.u.to(at::kFloat).contiguous();
-  matrix.r = change.r.to(at::kFloat).contiguous();
-  const auto what = apply_change(model.checkpoint(), matrix, place);
-  matrix.sha256_before = what.sha256_before;
-  matrix.sha256_after = what.sha256_after;
-  return matrix;
-}
-
 std::shared_ptr<const Decoder> changed(const Decoder& model, std::span<const LayerChange> changes) {
   std::vector<MatrixChange> matrices;
-  for (const auto& change : changes) matrices.push_back(matrix_change(model, change));
+  for (const auto& change : changes) matrices.push_back(edited_matrix(model, change).change);
   return model.with_changes(matrices);
 }
 

@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "rometrace/edit/edit_details.hpp"
+#include "rometrace/edit/rome.hpp"
+#include "rometrace/model/decoder.hpp"
 #include "rometrace/model/matrix_change.hpp"
 #include "rometrace/model/model_record.hpp"
 
@@ -20,6 +22,10 @@ struct EditedMatrix {
   MatrixChange change;
   double change_norm = 0, original_norm = 0;  ///< as ChangedMatrix has them
 };
+
+/// A layer's change as an edit file has it: u and r rounded to float32, hashes and norms over the model as it is.
+/// Throws Error as apply_change() does.
+EditedMatrix edited_matrix(const Decoder& model, const LayerChange& change);
 
 /// An edit of a model: n facts rewritten by a change of rank n in each of some matrices.
 struct Edit : EditDetails {

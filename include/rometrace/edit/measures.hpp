@@ -27,7 +27,13 @@ struct PromptMeasure {
   std::int32_t top_id = 0;  ///< the most probable next token
   double top_probability = 0;
   std::vector<std::int32_t> greedy;  ///< what the model goes on with
+
+  /// Whether the new object is more probable than the true one, by mean_by_token(). A tie is no.
+  bool prefers_new() const { return new_object.nll() < true_object.nll(); }
 };
+
+/// Behind how many prompts the new object is preferred.
+std::size_t count_of_new(std::span<const PromptMeasure> measures);
 
 /// What is read behind each prompt.
 struct MeasureOptions {
@@ -59,7 +65,7 @@ struct EditVerdict {
   std::vector<std::size_t> leaks;  ///< neighbours where p(new) > p(true), and before it was not so
 };
 
-/// p is ObjectScore::mean_by_token(), which does not favour short objects. `prompts` has the bare prompt's measure
+/// p is ObjectScore::mean_by_token(), which does not favour short objects. `prompt` has the bare prompt's measure
 /// after the edit; `behind` those behind templates; `before` and `after` are the neighbours'.
 EditVerdict verdict_of(const PromptMeasure& prompt, std::span<const PromptMeasure> behind,
                        std::span<const PromptMeasure> before, std::span<const PromptMeasure> after);

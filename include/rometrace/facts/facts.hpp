@@ -119,6 +119,9 @@ Facts read_edit_facts(std::span<const std::filesystem::path> files, std::optiona
 /// a limit left out are among them, as far as they were asked for.
 std::vector<std::string> subjects_of(const Facts& facts);
 
+/// The prompts of all wordings of good records, in order and with repeats.
+std::vector<std::string> prompts_of(const Facts& facts);
+
 /// The subjects of a facts file of any layout, in order and with repeats. Only subjects are looked at: a record needs
 /// no prompt. Throws Error as `read_facts`, and for the first record whose subject is missing, not a string or empty.
 std::vector<std::string> read_subjects(const std::filesystem::path& file);

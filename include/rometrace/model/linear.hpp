@@ -32,7 +32,7 @@ struct Processor {
 /// never the weights.
 enum class Products {
   kFast,      ///< weights packed where that helps; a gradient through a packed product packs the transpose as well
-  kUnpacked,  ///< weights are used where they lie: no copy of any, and products half as fast
+  kUnpacked,  ///< weights are used where they lie: no copy of any, and slower products
 };
 
 /// y = x W + b. On the CPU in float32 and bfloat16 the weight is "packed" when it is first used: copied into oneDNN's

@@ -43,20 +43,9 @@ std::optional<Facts> facts_of(const EditOptions& options, const EditSession& ses
   return read_facts(files);
 }
 
-TracePrompt prompt_of(const EditTask& task, const Tokenizer& tokenizer) {
-  TracePrompt prompt;
-  const auto tokens = tokenizer.encode_prompt(task.prompt);
-  prompt.prompt = task.prompt;
-  prompt.subject = task.prompt.substr(task.subject_span.begin, task.subject_span.end - task.subject_span.begin);
-  prompt.token_ids = ids_of(tokens);
-  prompt.subject_span = task.subject_span;
-  prompt.subject_range = tokens_of_subject(tokens, task.prompt, task.subject_span);
-  return prompt;
-}
-
 // The old object becomes the model's answer as it says it, a word.
 void take_answer(EditTask& task, const EditSession& session, const std::stop_token& stop) {
-  task.true_ids = say(session.model(), session.tokenizer(), prompt_of(task, session.tokenizer()),
+  task.true_ids = say(session.model(), session.tokenizer(), trace_prompt_of(task, session.tokenizer()),
                       AnswerRule{AnswerRule::Which::kWord}, 0, stop);
   task.true_object.clear();
   for (const auto id : task.true_ids) task.true_object += session.tokenizer().token_bytes(id);
@@ -67,9 +56,10 @@ void take_answer(EditTask& task, const EditSession& session, const std::stop_tok
 
 // A trace of the prompt that follows an object in one of the models.
 Json trace_json(const EditOptions& options, EditSession& session, const Decoder& model, const EditTask& task,
-                const std::vector<std::int32_t>& target, std::span<const EditMark> marks, const std::stop_token& stop) {
+                const std::vector<std::int32_t>& target, std::span<const EditMark> marks,
+                const CorruptionOptions& corruption, const std::stop_token& stop) {
   TraceRecord record;
-  record.prompt = prompt_of(task, session.tokenizer());
+  record.prompt = trace_prompt_of(task, session.tokenizer());
   record.prompt.target = target;
   record.model = model_record(session.located().name, model, session.stack());
   record.model.weights_sha256 = session.weights_sha256();
@@ -78,7 +68,7 @@ Json trace_json(const EditOptions& options, EditSession& session, const Decoder&
   record.options = trace_options(options.run);
   record.options.kinds = {Kind::kState, Kind::kMlp, Kind::kAttn};
   record.options.window = advised_window(model.config().layers);
-  record.options.corruption = read_corruption(options.run, model, session.tokenizer()).corruption;
+  record.options.corruption = corruption;
   const Stopwatch watch;
   const auto clean = run_clean(model, record.prompt, record.options, stop);
   RunControl control;
@@ -105,9 +95,11 @@ int run_edit_one(const EditOptions& options, const std::stop_token& stop) {
   const auto made = session.edit(std::span(&task, 1), layers, kGreedyTokens, bar.callback());
   const auto add_traces = [&](const Edit& edit, Json& json) {
     const auto& fact = made.facts.front();
+    // Of embeddings, which no edit changes.
+    const auto corruption = read_corruption(options.run, session.model(), session.tokenizer()).corruption;
     const auto of = [&](const Decoder& model, std::span<const EditMark> marks) {
-      return Json{{"new", trace_json(options, session, model, task, fact.request.target_ids, marks, stop)},
-                  {"old", trace_json(options, session, model, task, fact.true_ids, marks, stop)}};
+      return Json{{"new", trace_json(options, session, model, task, fact.request.target_ids, marks, corruption, stop)},
+                  {"old", trace_json(options, session, model, task, fact.true_ids, marks, corruption, stop)}};
     };
     auto marks = session.stack().marks();
     const auto before = of(session.model(), marks);

@@ -71,14 +71,8 @@ class Tracer {
   TracingCurve curve(const EditTask& task) const {
     const auto& model = session_.model();
     const auto& tokenizer = session_.tokenizer();
-    TracePrompt prompt;
-    const auto tokens = tokenizer.encode_prompt(task.prompt);
-    prompt.prompt = task.prompt;
-    prompt.subject = task.prompt.substr(task.subject_span.begin, task.subject_span.size());
-    prompt.token_ids = ids_of(tokens);
-    prompt.subject_span = task.subject_span;
-    prompt.subject_range = tokens_of_subject(tokens, task.prompt, task.subject_span);
-    prompt.target = ids_of(encode_answer(tokenizer, spaced_object(task.true_object)));
+    auto prompt = trace_prompt_of(task, tokenizer);
+    prompt.target = true_ids_of(task, tokenizer);
     TracingCurve curve;
     const std::vector<double> missing(static_cast<std::size_t>(model.config().layers),
                                       std::numeric_limits<double>::quiet_NaN());

@@ -35,14 +35,7 @@ namespace {
 
 // The prompts of the facts that rometrace ships.
 std::vector<std::string> shipped_prompts() {
-  const auto facts = read_facts(std::vector<std::filesystem::path>{share_dir() / "facts.json"});
-  std::vector<std::string> prompts;
-  for (const auto& record : facts.records) {
-    const auto* fact = std::get_if<Fact>(&record);
-    if (fact == nullptr) continue;
-    for (const auto& wording : fact->wordings) prompts.push_back(wording.prompt);
-  }
-  return prompts;
+  return prompts_of(read_facts(std::vector<std::filesystem::path>{share_dir() / "facts.json"}));
 }
 
 std::vector<std::string> lines_of(const std::filesystem::path& file) {
@@ -54,10 +47,6 @@ std::vector<std::string> lines_of(const std::filesystem::path& file) {
     begin = end + 1;
   }
   return lines;
-}
-
-at::Tensor to_file_precision(const at::Tensor& numbers) {
-  return numbers.to(at::kFloat).contiguous();
 }
 
 std::string ratio_text(double ratio) {
@@ -113,15 +102,8 @@ bool EditSession::is_demo() const {
 
 std::vector<std::int64_t> EditSession::layers_for(const EditTask* task) const {
   if (!options_.layer_by_trace || task == nullptr) return defaults_.layers;
-  TracePrompt prompt;
-  const auto tokens = tokenizer_.encode_prompt(task->prompt);
-  prompt.prompt = task->prompt;
-  prompt.token_ids = ids_of(tokens);
-  prompt.subject_span = task->subject_span;
-  prompt.subject = task->prompt.substr(task->subject_span.begin, task->subject_span.end - task->subject_span.begin);
-  prompt.subject_range = tokens_of_subject(tokens, task->prompt, task->subject_span);
-  prompt.target =
-      task->true_ids.empty() ? ids_of(encode_answer(tokenizer_, spaced_object(task->true_object))) : task->true_ids;
+  auto prompt = trace_prompt_of(*task, tokenizer_);
+  prompt.target = true_ids_of(*task, tokenizer_);
   TraceOptions trace = trace_options(options_.run);
   trace.kinds = {Kind::kMlp};
   trace.positions.which = PositionRule::Which::kSubjectLast;
@@ -277,16 +259,6 @@ void EditSession::guard(const RankOneEdit& edit, const EditRequest& request) con
           "the same)");
 }
 
-MatrixChange EditSession::matrix_change(const LayerChange& change) const {
-  MatrixChange matrix;
-  const auto place = model_->mlp_output_matrix(change.layer);
-  matrix.tensor = place.tensor;
-  matrix.layer = change.layer;
-  matrix.u = to_file_precision(change.u);
-  matrix.r = to_file_precision(change.r);
-  return matrix;
-}
-
 MadeEdit EditSession::edit(std::span<const EditTask> tasks, std::span<const std::int64_t> layers,
                            std::int64_t greedy_tokens, const EditProgress& progress) {
   MadeEdit made;
@@ -300,7 +272,7 @@ MadeEdit EditSession::edit(std::span<const EditTask> tasks, std::span<const std:
     EditedFact fact;
     fact.request = request_of(task);
     fact.true_object = task.true_ids.empty() ? spaced_object(task.true_object) : task.true_object;
-    fact.true_ids = task.true_ids.empty() ? ids_of(encode_answer(tokenizer_, fact.true_object)) : task.true_ids;
+    fact.true_ids = true_ids_of(task, tokenizer_);
     before.push_back(
         measure_prompts(*model_, prompts_of(task), fact.request.target_ids, fact.true_ids, measured, stop_));
     requests.push_back(fact.request);
@@ -310,15 +282,7 @@ MadeEdit EditSession::edit(std::span<const EditTask> tasks, std::span<const std:
   made.seconds_of_measures = watch.seconds();
   watch = Stopwatch();
 
-  const auto add = [&](const LayerChange& change) {
-    EditedMatrix matrix{matrix_change(change)};
-    const auto what = apply_change(model_->checkpoint(), matrix.change, model_->mlp_output_matrix(change.layer));
-    matrix.change.sha256_before = what.sha256_before;
-    matrix.change.sha256_after = what.sha256_after;
-    matrix.change_norm = what.change_norm;
-    matrix.original_norm = what.original_norm;
-    made.matrices.push_back(std::move(matrix));
-  };
+  const auto add = [&](const LayerChange& change) { made.matrices.push_back(edited_matrix(*model_, change)); };
   const auto changed = [&] {
     std::vector<MatrixChange> changes;
     for (const auto& matrix : made.matrices) changes.push_back(matrix.change);

@@ -82,7 +82,6 @@ class EditSession {
   void collect(std::span<const std::int64_t> layers);
   std::vector<std::vector<std::int32_t>> prompts_of(const EditTask& task) const;
   void guard(const RankOneEdit& edit, const EditRequest& request) const;
-  MatrixChange matrix_change(const LayerChange& change) const;
 
   const EditOptions& options_;
   std::stop_token stop_;

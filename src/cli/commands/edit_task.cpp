@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "cli/options/option_values.hpp"
+#include "rometrace/edit/request.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
 #include "rometrace/text/strip.hpp"
@@ -15,18 +16,15 @@ namespace {
 
 constexpr std::size_t kNeighbours = 10;
 
+// Unlike a trace, which takes the first place and says so, an edit asks which is meant.
 PlacedSubject place_in_prompt(const Options& run) {
-  const auto& [prompt, subject] = std::tie(run.prompt, run.subject);
-  if (run.subject_at) {
-    return {prompt, named("--subject-at", [&] { return find_subject(prompt, subject, *run.subject_at); })};
-  }
-  if (occurrences_of(kSubjectSlot, prompt) == 1) return fill_slot(prompt, subject);
-  const auto place = find_subject(prompt, subject);
-  if (const auto count = occurrences_of(subject, prompt); count > 1) {
-    throw Error("the subject " + in_quotes(subject) + " is in the prompt " + std::to_string(count) +
+  const auto place = [&] { return place_subject(run.prompt, run.subject, run.subject_at); };
+  auto choice = run.subject_at ? named("--subject-at", place) : place();
+  if (choice.occurrences > 1) {
+    throw Error("the subject " + in_quotes(run.subject) + " is in the prompt " + std::to_string(choice.occurrences) +
                 " times; --subject-at, or {} in its place, says which is meant");
   }
-  return {prompt, place};
+  return std::move(choice.placed);
 }
 
 void refuse_broken(const char* option, const std::string& text) {
@@ -66,6 +64,21 @@ std::vector<std::string> neighbours_of(const Found& found, const Facts& facts) {
 }
 
 }  // namespace
+
+std::vector<std::int32_t> true_ids_of(const EditTask& task, const Tokenizer& tokenizer) {
+  return task.true_ids.empty() ? ids_of(encode_answer(tokenizer, spaced_object(task.true_object))) : task.true_ids;
+}
+
+TracePrompt trace_prompt_of(const EditTask& task, const Tokenizer& tokenizer) {
+  TracePrompt prompt;
+  const auto tokens = tokenizer.encode_prompt(task.prompt);
+  prompt.prompt = task.prompt;
+  prompt.subject = task.prompt.substr(task.subject_span.begin, task.subject_span.size());
+  prompt.token_ids = ids_of(tokens);
+  prompt.subject_span = task.subject_span;
+  prompt.subject_range = tokens_of_subject(tokens, task.prompt, task.subject_span);
+  return prompt;
+}
 
 EditTask read_task(const EditOptions& options, const Facts* facts) {
   const auto& run = options.run;

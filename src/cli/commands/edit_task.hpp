@@ -7,6 +7,8 @@
 #include "cli/options/options.hpp"
 #include "rometrace/facts/facts.hpp"
 #include "rometrace/text/byte_range.hpp"
+#include "rometrace/text/tokenizer.hpp"
+#include "rometrace/trace/trace.hpp"
 
 namespace rometrace::cli {
 
@@ -19,6 +21,12 @@ struct EditTask {
   std::vector<std::int32_t> true_ids = {};  ///< where they are known: what the model said
   std::vector<std::string> paraphrases = {}, neighbours = {};
 };
+
+/// The old object's tokens: those that are known, else as it continues the prompt.
+std::vector<std::int32_t> true_ids_of(const EditTask& task, const Tokenizer& tokenizer);
+
+/// The task's prompt, to be traced; without a target.
+TracePrompt trace_prompt_of(const EditTask& task, const Tokenizer& tokenizer);
 
 /// The fact of the command line. What it leaves open is looked up in `facts` (those of --facts, the demo's) by its
 /// prompt: the old object, the fact's other wordings, and as neighbours other facts of the relation, up to ten, those

@@ -1,6 +1,7 @@
 #include "cli/options/option_values.hpp"
 
 #include "checks.hpp"
+#include "files.hpp"
 
 namespace rometrace::option_values_test {
 namespace {

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Samples facts of the demo model, each with another object of its relation, for `rometrace edit --facts FILE --each`.
 
-    tests/judge/sample_demo_edits.py 100 >demo-edits.jsonl
+    scripts/demo/sample_edits.py 100 >demo-edits.jsonl
 
 The prompt is the relation's first wording, the paraphrases are its others that are not held out, the neighbours up to
 five subjects with the same object.
@@ -51,7 +51,7 @@ def sampled(count: int) -> list[dict[str, Any]]:
 
 def main() -> int:
     if len(sys.argv) != 2 or not sys.argv[1].isdigit():
-        print("sample_demo_edits.py: expected the number of facts, as in: sample_demo_edits.py 100", file=sys.stderr)
+        print("sample_edits.py: expected the number of facts, as in: sample_edits.py 100", file=sys.stderr)
         return 2
     for record in sampled(int(sys.argv[1])):
         print(json.dumps(record, ensure_ascii=False))
