@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/log_softmax.h>
+#include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <cmath>
@@ -40,6 +41,10 @@ Recorder recorder(const Decoder& model, const TracePrompt& prompt, const TraceOp
   shape.tokens = tokens;
   shape.first = prompt.first_corrupted();
   shape.inputs = has(Kind::kKnockout) ? tokens : shape.first + 1;
+  if (options.neurons) {
+    shape.neuron_layers = layers_of(*options.neurons, model.config());
+    shape.neuron_positions = positions_of(options.neurons->positions, prompt);
+  }
   return {model, shape, noising ? severed_sites(options.kinds) : sites_of(options.kinds)};
 }
 
@@ -108,7 +113,17 @@ Recording Recording::rows(std::int64_t begin, std::int64_t count) const {
   some.first = first;
   some.inputs = inputs.narrow(1, begin, count);
   for (const auto& [site, all] : outputs) some.outputs.emplace(site, all.narrow(1, begin, count));
+  if (neurons.defined()) some.neurons = neurons.narrow(1, begin, count);
+  some.neuron_layers = neuron_layers;
+  some.neuron_positions = neuron_positions;
   return some;
+}
+
+at::Tensor Recording::neurons_at(std::int64_t layer, std::int64_t position) const {
+  const auto found = std::lower_bound(neuron_positions.begin(), neuron_positions.end(), position);
+  TORCH_INTERNAL_ASSERT(neuron_layers.contains(layer) && found != neuron_positions.end() && *found == position,
+                        "neurons that were not kept");
+  return neurons[layer - neuron_layers.begin].select(1, found - neuron_positions.begin());
 }
 
 std::vector<std::variant<CleanRun, Error>> run_clean_together(const Decoder& model,

@@ -98,6 +98,20 @@ std::vector<std::int64_t> positions_of(const PositionRule& rule, const TraceProm
   TORCH_INTERNAL_ASSERT(false, "rule not handled");
 }
 
+LayerRange layers_of(const NeuronOptions& options, const DecoderConfig& config) {
+  const auto L = config.layers, F = config.mlp_width;
+  const auto has = "; the model has layers 0 to " + std::to_string(L - 1) + " of " + std::to_string(F) + " neurons";
+  LayerRange range = options.layers.value_or(LayerRange{0, L});
+  if (range.end > L) throw Error("no layer " + std::to_string(range.end - 1) + has);
+  if (options.given.empty()) return range;
+  range = {L, 0};
+  for (const auto& neuron : options.given) {
+    if (neuron.layer >= L || neuron.neuron >= F) throw Error("no neuron " + to_string({neuron}) + has);
+    range = {std::min(range.begin, neuron.layer), std::max(range.end, neuron.layer + 1)};
+  }
+  return range;
+}
+
 std::vector<Site> sites_of(const std::vector<Kind>& kinds) {
   std::vector<Site> sites;
   for (const Kind kind : kinds) {

@@ -17,6 +17,13 @@ Recorder::Recorder(const Decoder& model, const Shape& shape, const std::vector<S
     const auto width = site == Site::kMixed ? config.mixed_width() : config.width;
     recording_.outputs.emplace(site, of_each_layer(shape.tokens - shape.first, width));
   }
+  recording_.neuron_layers = shape.neuron_layers;
+  recording_.neuron_positions = shape.neuron_positions;
+  const auto layers = shape.neuron_layers.end - shape.neuron_layers.begin;
+  if (layers == 0 || shape.neuron_positions.empty()) return;
+  recording_.neurons =
+      at::empty({layers, shape.rows, static_cast<std::int64_t>(shape.neuron_positions.size()), config.mlp_width},
+                at::device(model.device()).dtype(model.stream_dtype()));
 }
 
 void Recorder::operator()(Site site, std::int64_t layer, const at::Tensor& value) {
@@ -26,6 +33,12 @@ void Recorder::operator()(Site site, std::int64_t layer, const at::Tensor& value
   if (site == Site::kState && layer + 1 < inputs.size(0)) inputs[layer + 1].copy_(up_to);
   if (const auto found = recording_.outputs.find(site); found != recording_.outputs.end()) {
     found->second[layer].copy_(value.slice(1, recording_.first));
+  }
+  if (site == Site::kMlpHidden && recording_.neurons.defined() && recording_.neuron_layers.contains(layer)) {
+    const auto kept = recording_.neurons[layer - recording_.neuron_layers.begin];
+    for (std::size_t i = 0; i < recording_.neuron_positions.size(); ++i) {
+      kept.select(1, static_cast<std::int64_t>(i)).copy_(value.select(1, recording_.neuron_positions[i]));
+    }
   }
 }
 

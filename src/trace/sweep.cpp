@@ -194,8 +194,11 @@ std::int64_t facts_per_sweep(const Decoder& model, const TracePrompt& prompt, co
 
 SweepKey sweep_key(const TracePrompt& prompt, const TraceOptions& options) {
   const auto& kinds = options.kinds;
-  const auto which = options.positions.which;
-  const bool by_subject = which == PositionRule::Which::kSubject || which == PositionRule::Which::kSubjectLast ||
+  const auto of_subject = [](const PositionRule& rule) {
+    return rule.which == PositionRule::Which::kSubject || rule.which == PositionRule::Which::kSubjectLast;
+  };
+  const bool by_subject = of_subject(options.positions) ||
+                          (options.neurons && of_subject(options.neurons->positions)) ||
                           std::find(kinds.begin(), kinds.end(), Kind::kKnockout) != kinds.end();
   const auto& [begin, end] = prompt.subject_range;
   return {static_cast<std::int64_t>(prompt.token_ids.size()),

@@ -27,10 +27,19 @@ struct Recording {
 
   std::int64_t first = 0;  ///< b
 
+  /// What the last matrices of the MLPs read (Site::kMlpHidden), where neurons are traced: of some layers at some
+  /// positions, [layers, S, positions, F].
+  at::Tensor neurons;
+  LayerRange neuron_layers;
+  std::vector<std::int64_t> neuron_positions;  ///< ascending
+
   /// The output of `site` at `layer` and `position` >= b, [S, D].
   at::Tensor output(Site site, std::int64_t layer, std::int64_t position) const {
     return outputs.at(site)[layer].select(1, position - first);
   }
+
+  /// The neurons of a layer at a position, both among those that are kept: [S, F].
+  at::Tensor neurons_at(std::int64_t layer, std::int64_t position) const;
 
   /// Some of the runs, S = count; a view.
   Recording rows(std::int64_t begin, std::int64_t count) const;

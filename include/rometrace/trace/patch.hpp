@@ -56,6 +56,9 @@ std::vector<Site> severed_sites(const std::vector<Kind>& kinds);
 /// The rule's positions of a prompt, ascending. Throws Error if a listed one is not in the prompt.
 std::vector<std::int64_t> positions_of(const PositionRule& rule, const TracePrompt& prompt);
 
+/// The layers whose neurons are traced. Throws Error if the model lacks one of them, or a neuron that is asked for.
+LayerRange layers_of(const NeuronOptions& options, const DecoderConfig& config);
+
 /// Where a cell's score stands: of `grid` (a place in TraceOptions::kinds), `index` in its scores.
 struct Cell {
   std::size_t grid = 0;

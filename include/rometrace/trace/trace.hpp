@@ -10,6 +10,8 @@
 
 #include "rometrace/text/subject.hpp"
 #include "rometrace/trace/corruption.hpp"
+#include "rometrace/trace/neurons.hpp"
+#include "rometrace/trace/places.hpp"
 
 namespace rometrace {
 
@@ -31,29 +33,6 @@ enum class Kind {
   kKnockout,          ///< the clean run without attention from where the answer is said to a group of positions
 };
 std::string_view to_string(Kind kind);  ///< "state", "mlp", "attn", "head", "state_mlp_severed", ..., "knockout"
-
-/// Layers [begin, end) that are patched for the cell at `layer`: max(0, l - w/2) up to min(L, l + ceil(w/2)).
-struct LayerRange {
-  std::int64_t begin = 0;
-  std::int64_t end = 0;
-
-  bool contains(std::int64_t layer) const { return begin <= layer && layer < end; }
-  auto operator<=>(const LayerRange&) const = default;
-};
-LayerRange window_of(std::int64_t layer, std::int64_t window, std::int64_t layers);
-
-/// The prompt positions that have rows in the grids.
-struct PositionRule {
-  enum class Which { kAll, kSubject, kSubjectLast, kLast, kList };
-
-  Which which = Which::kAll;
-  std::vector<std::int64_t> list;  ///< ascending, for kList
-
-  /// Reads "all", "subject", "subject-last", "last" or "0,3,4". Throws Error.
-  static PositionRule parse(std::string_view text);
-  bool operator==(const PositionRule&) const = default;
-};
-std::string to_string(const PositionRule& rule);  ///< reads back
 
 /// What is read of a run, besides the answer's probability. All but kLogProbability are read after the prompt's last
 /// token, where an answer of several tokens begins.
@@ -77,6 +56,7 @@ struct TraceOptions {
   PositionRule positions;
   std::int64_t samples = 10;  ///< N, noise draws, at least 1; 1 for a corruption without chance
   CorruptionOptions corruption;
+  std::optional<NeuronOptions> neurons;  ///< trace neurons as well, or alone where `kinds` is empty
   Direction direction = Direction::kDenoising;
   std::vector<Measure> measures;  ///< besides the probability
   /// Further `samples` draws until no standard error of a probability is above this, or `most_samples` are drawn.
@@ -164,6 +144,7 @@ struct Trace {
   std::int64_t samples = 0;              ///< draws that the means are over
   double largest_error = 0;              ///< the largest standard error of a score; NaN for a single draw
   std::vector<CausalGrid> grids;         ///< one for each kind asked for, in that order
+  std::optional<NeuronTrace> neurons;    ///< where they were asked for
 
   std::int32_t answer_id() const { return answer_ids.front(); }  ///< its first token
   double total_effect() const { return high_score - low_score; }
