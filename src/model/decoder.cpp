@@ -11,6 +11,8 @@
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/tanh.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <array>
@@ -242,6 +244,12 @@ at::Tensor Head::logits(const at::Tensor& hidden, std::size_t part) const {
   return capped(slices_.at(part).linear()->product(hidden), softcap_);
 }
 
+at::Tensor Head::product(const at::Tensor& hidden, std::size_t part) const {
+  const auto linear = slices_.at(part).linear();
+  const auto nothing = at::zeros({1, hidden.size(-1)}, hidden.options());
+  return linear->product(hidden) - linear->product(nothing)[0];
+}
+
 // ---- Reading them from a checkpoint ----
 
 // A matrix of a checkpoint and, where it has one, its bias.
@@ -431,6 +439,32 @@ class Decoder::Loader {
       }
     }
     return std::make_shared<const Head>(std::move(slices), config_.logit_softcap);
+  }
+
+  // Rows of the matrix that leads out of a layer's MLP, [neurons, D], on the CPU.
+  at::Tensor mlp_output_rows(std::int64_t layer, std::span<const std::int64_t> neurons) const {
+    const auto place = rometrace::mlp_output_matrix(config_, *checkpoint_, layer);
+    auto rows = at::empty({static_cast<std::int64_t>(neurons.size()), place.out}, stream_dtype_);
+    if (place.transposed) {
+      const auto columns = checkpoint_->tensor(place.tensor, place.shape(), options_.dtype);
+      rows.copy_(columns.index_select(1, at::tensor(neurons)).t());
+    } else {
+      for (std::size_t i = 0; i < neurons.size(); ++i) {
+        const auto row = checkpoint_->rows(place.tensor, place.shape(), options_.dtype, neurons[i], neurons[i] + 1);
+        rows[static_cast<std::int64_t>(i)].copy_(row[0]);
+      }
+    }
+    const bool packed = options_.products == Products::kFast && Linear::packs(options_.dtype, options_.device);
+    if (packed || !options_.device.is_cpu()) checkpoint_->release(place.tensor);  // nothing else reads the file
+    return rows;
+  }
+
+  // The weight of the norm of a layer's MLP outputs, [D], or undefined.
+  at::Tensor mlp_norm_weight(std::int64_t layer) const {
+    if (!config_.output_norms) return {};
+    const auto name = prefix_ + names_.layers + std::to_string(layer) + "." + names_.mlp_norm + ".weight";
+    const auto weight = vector(name, {config_.width});
+    return config_.norm.type == Norm::Type::kRmsOffset ? weight + 1 : weight;
   }
 
   // Token embeddings [T, E], on the CPU: a few rows of a table that is left in the file.
@@ -676,6 +710,19 @@ Decoder::~Decoder() = default;
 
 MatrixPlace Decoder::mlp_output_matrix(std::int64_t layer) const {
   return rometrace::mlp_output_matrix(config_, *checkpoint_, layer);
+}
+
+at::Tensor Decoder::mlp_output_rows(std::int64_t layer, std::span<const std::int64_t> neurons) const {
+  return loader_->mlp_output_rows(layer, neurons).to(device());
+}
+
+at::Tensor Decoder::direct_logits(std::int64_t layer, const at::Tensor& rows) const {
+  const auto weight = loader_->mlp_norm_weight(layer);
+  const auto x = weight.defined() ? rows * weight : rows;
+  const auto hidden = leave_ ? leave_->product(x).to(x.scalar_type()) : x;
+  std::vector<at::Tensor> slices;
+  for (std::size_t part = 0; part < head_->parts(); ++part) slices.push_back(head_->product(hidden, part));
+  return at::cat(slices, -1);
 }
 
 const std::vector<std::filesystem::path>& Decoder::weight_files() const {

@@ -1,5 +1,7 @@
 #include "rometrace/trace/patch.hpp"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/zeros.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
@@ -112,6 +114,13 @@ LayerRange layers_of(const NeuronOptions& options, const DecoderConfig& config) 
   return range;
 }
 
+at::Tensor neurons_of(const Change& change, std::int64_t layer, std::int64_t F) {
+  if (change.order != nullptr) return change.order->ranks[layer - change.order->layers.begin] < change.count;
+  auto one = at::zeros({F}, at::kBool);
+  one[change.neuron.value()] = true;
+  return one;
+}
+
 std::vector<Site> sites_of(const std::vector<Kind>& kinds) {
   std::vector<Site> sites;
   for (const Kind kind : kinds) {
@@ -128,6 +137,10 @@ std::vector<Site> severed_sites(const std::vector<Kind>& kinds) {
     if (std::find(kinds.begin(), kinds.end(), kind) != kinds.end()) sites.push_back(site);
   }
   return sites;
+}
+
+Cell cell_of_neurons(std::size_t index, Patch patch) {
+  return {Cell::kNeurons, index, std::move(patch)};
 }
 
 std::vector<Cell> cells_of(const TracePrompt& prompt, const TraceOptions& options, const DecoderConfig& config) {

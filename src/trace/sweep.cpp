@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <functional>
 #include <limits>
+#include <memory>
 #include <optional>
 #include <stop_token>
 #include <utility>
@@ -17,6 +18,7 @@
 #include "rometrace/trace/patch.hpp"
 #include "trace/corruption.hpp"
 #include "trace/draws.hpp"
+#include "trace/neuron_search.hpp"
 #include "trace/readout.hpp"
 #include "trace/recorder.hpp"
 #include "trace/sweep_pass.hpp"
@@ -76,7 +78,10 @@ class Step {
   std::vector<Recording> corrupted_runs(const Decoder& model, std::span<const SweepFact> facts, const SweepShape& shape,
                                         const TraceOptions& options, const std::vector<Corruption>& corruptions,
                                         const std::stop_token& stop) {
-    Recorder record(model, {shape.J * shape.N, shape.R, shape.b, shape.b + 1}, sites_of(options.kinds));
+    const auto& clean_run = facts.front().clean->recording;
+    Recorder record(
+        model, {shape.J * shape.N, shape.R, shape.b, shape.b + 1, clean_run.neuron_layers, clean_run.neuron_positions},
+        sites_of(options.kinds));
     std::vector<std::int32_t> token_ids;
     std::vector<Question> questions;
     std::vector<std::int64_t> question_of;
@@ -124,7 +129,9 @@ Trace trace_of(const TraceTally& tally, const SweepFact& fact, const std::vector
   for (std::size_t i = 0; i < patches.size(); ++i) {
     const auto outcome = shape.outcome_of(patches[i].patch);
     const auto& run = outcome == Outcome::kBase ? base : outcome == Outcome::kOther ? other : tally.run(i);
-    for (const auto cell : patches[i].cells) put(run, cells[cell], trace);
+    for (const auto cell : patches[i].cells) {
+      if (cells[cell].grid != Cell::kNeurons) put(run, cells[cell], trace);
+    }
   }
   return trace;
 }
@@ -136,8 +143,114 @@ std::vector<std::vector<std::size_t>> passes_of(const std::vector<PatchCells>& p
   if (first_step) return passes;
   for (auto& pass : passes) std::erase_if(pass, [&](std::size_t i) { return patches[i].patch.of_clean_run; });
   std::erase_if(passes, [](const auto& pass) { return pass.empty(); });
-  if (passes.empty() && !shape.noising) passes.emplace_back();  // for the corrupted run
+  // For the corrupted run, or for neurons whose runs are as the base run.
+  const bool reads_base = std::any_of(patches.begin(), patches.end(), [&](const PatchCells& entry) {
+    return entry.patch.fact && shape.outcome_of(entry.patch) == Outcome::kBase;
+  });
+  if (passes.empty() && (reads_base || !shape.noising)) passes.emplace_back();
   return passes;
+}
+
+// The runs of neurons in one round of a fact's search, as cells.
+void add_cells(std::vector<Patch> patches, std::int64_t fact, std::vector<Cell>& cells) {
+  for (std::size_t run = 0; run < patches.size(); ++run) {
+    patches[run].fact = fact;
+    cells.push_back(cell_of_neurons(run, std::move(patches[run])));
+  }
+}
+
+// Without a progress of its own.
+RunControl quiet(RunControl control) {
+  control.progress = {};
+  return control;
+}
+
+// What all steps of a sweep have in common.
+struct Work {
+  const Decoder& model;
+  const TraceOptions& options;
+  const RunControl& control;
+  SharedSweep& sweep;
+  std::int64_t total = 0;  // token-layers of all passes that are known of
+};
+
+// Runs draws `first_draw` .. of some facts: `take_corrupted` is given each fact and the readings [draws, 1 + readings]
+// of its corrupted run, `take` a patch, the fact and those of its run. Ends early where nobody hopes for more.
+template <typename TakeCorrupted, typename Take, typename IsHopeless>
+void run_step(Work& work, std::span<const SweepFact> facts, const std::vector<PatchCells>& patches,
+              std::int64_t first_draw, std::int64_t draws, const TakeCorrupted& take_corrupted, const Take& take,
+              const IsHopeless& is_hopeless) {
+  const auto& model = work.model;
+  const auto& control = work.control;
+  const auto& first = *facts.front().prompt;
+  const auto readings = readings_of(first, work.options);
+  std::vector<Question> questions;
+  for (const auto& [prompt, clean] : facts) questions.emplace_back(*prompt, *clean);
+  auto of_step = work.options;
+  of_step.samples = draws;
+  const SweepShape shape(first, of_step, model.config().layers, static_cast<std::int64_t>(facts.size()));
+  const auto passes = passes_of(patches, shape, row_bytes(model), control.memory, first_draw == 0);
+  std::vector<SweepPlan> plans;
+  for (const auto& pass : passes) {
+    std::vector<const Patch*> of_pass;
+    for (const auto i : pass) of_pass.push_back(&patches[i].patch);
+    work.total += plans.emplace_back(shape, std::move(of_pass)).token_layers;
+  }
+  const std::function<void()> after_block = [&] {
+    if (control.stop.stop_requested()) throw Interrupted();
+    if (control.progress) control.progress(work.sweep.work.keys_values, work.total);
+  };
+  const Step step(model, facts, shape, work.options, first_draw, control.stop);
+  for (std::size_t j = 0; shape.noising && j < facts.size(); ++j) take_corrupted(j, step.corrupted(j));
+  const auto base_is_known = [&](std::size_t j, std::span<const double> base) {
+    for (std::size_t i = 0; i < patches.size(); ++i) {
+      const bool is_base = shape.outcome_of(patches[i].patch) == Outcome::kBase;
+      if (is_base && patches[i].patch.fact == static_cast<std::int64_t>(j)) take(i, j, base);
+    }
+  };
+  for (std::size_t i = 0; i < passes.size(); ++i) {
+    const PassInput input{
+        step.other(), shape, plans[i], step.base_embeddings(), questions, readings, block_rows(control, model.device()),
+        after_block};
+    const auto runs = run_pass(model, input, work.sweep.work);
+    ++work.sweep.passes;
+    const auto of_fact = [&](const RunValues& run, std::size_t j) {
+      return std::span(run).subspan(j * (run.size() / facts.size()), run.size() / facts.size());
+    };
+    for (std::size_t j = 0; j < facts.size(); ++j) {
+      if (i == 0 && !shape.noising) take_corrupted(j, of_fact(runs[0], j));
+      if (i == 0) base_is_known(j, of_fact(runs[0], j));
+      for (std::size_t k = 0; k < passes[i].size(); ++k) {
+        const auto& fact = patches[passes[i][k]].patch.fact;
+        if (!fact) {
+          take(passes[i][k], j, of_fact(runs[k + 1], j));
+        } else if (*fact == static_cast<std::int64_t>(j)) {
+          take(passes[i][k], j, runs[k + 1]);
+        }
+      }
+    }
+    if (is_hopeless()) break;
+  }
+}
+
+// The rounds of a fact's search that follow the first one, with the same draws.
+void finish(NeuronSearch& search, const SweepFact& fact, double base, std::int64_t draws, Work& work) {
+  while (true) {
+    std::vector<Cell> cells;
+    add_cells(search.next(base), 0, cells);
+    if (cells.empty()) return;
+    const auto patches = patches_of(cells);
+    for (std::int64_t drawn = 0; drawn < draws;) {
+      const auto some = std::min(work.options.samples, draws - drawn);
+      const auto take = [&](std::size_t i, std::size_t, std::span<const double> values) {
+        for (const auto cell : patches[i].cells) search.add(cells[cell].index, values);
+      };
+      run_step(
+          work, {&fact, 1}, patches, drawn, some, [](std::size_t, std::span<const double>) {}, take,
+          [] { return false; });
+      drawn += some;
+    }
+  }
 }
 
 }  // namespace
@@ -148,7 +261,7 @@ double TokenLayers::flops(const DecoderConfig& config) const {
   return 2 *
          (number(keys_values) * D * number(config.keys_values_width()) +
           number(attention) * 2 * D * number(config.mixed_width()) + number(mlp) * (config.gated_mlp ? 3 : 2) * D * F +
-          number(answers) * number(config.embedding_width) * number(config.vocab_size));
+          number(neurons) * D * F + number(answers) * number(config.embedding_width) * number(config.vocab_size));
 }
 
 std::int64_t least_memory(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options) {
@@ -181,8 +294,14 @@ std::int64_t facts_per_sweep(const Decoder& model, const TracePrompt& prompt, co
     if (shape.outcome_of(patch) == Outcome::kToBeRun) to_run.push_back(&patch);
   }
   const SweepPlan plan(shape, std::move(to_run));
-  const auto in_one_pass = control.memory / (plan.rows * row_bytes(model));
-  const auto rows = std::max<std::int64_t>(1, plan.token_layers / shape.L);  // in a layer, on average
+  std::int64_t neurons = 0;  // rows at the top of their runs, which may all begin in the first layer
+  if (options.neurons) {
+    for (const auto position : positions_of(options.neurons->positions, prompt)) {
+      neurons += NeuronSearch::first_runs(*options.neurons, model.config()) * shape.N * (shape.R - position);
+    }
+  }
+  const auto in_one_pass = control.memory / ((plan.rows + neurons) * row_bytes(model));
+  const auto rows = std::max<std::int64_t>(1, plan.token_layers / shape.L + neurons);  // in a layer, on average
   const auto facts_with = [&](std::int64_t wanted, std::int64_t most) {
     return std::clamp<std::int64_t>(std::min(in_one_pass, (wanted + rows - 1) / rows), 1, most);
   };
@@ -215,74 +334,63 @@ SharedSweep trace_sweeps(const Decoder& model, std::span<const SweepFact> facts,
   const at::NoGradGuard no_grad;
   TORCH_INTERNAL_ASSERT(!facts.empty(), "a sweep needs a fact");
   const auto& first = *facts.front().prompt;
-  std::vector<Question> questions;
-  for (const auto& [prompt, clean] : facts) {
-    TORCH_INTERNAL_ASSERT(sweep_key(*prompt, options) == sweep_key(first, options),
+  for (const auto& fact : facts) {
+    TORCH_INTERNAL_ASSERT(sweep_key(*fact.prompt, options) == sweep_key(first, options),
                           "the facts of a sweep have the same key");
-    questions.emplace_back(*prompt, *clean);
   }
   const auto& config = model.config();
   const auto readings = readings_of(first, options);
-  const auto cells = cells_of(first, options, config);
+  std::vector<std::unique_ptr<NeuronSearch>> searches;  // of each fact, where neurons are traced
+  auto cells = cells_of(first, options, config);
+  for (std::size_t j = 0; options.neurons && j < facts.size(); ++j) {
+    searches.push_back(
+        std::make_unique<NeuronSearch>(model, *facts[j].prompt, options, *facts[j].clean, quiet(control)));
+    add_cells(searches.back()->next(0), static_cast<std::int64_t>(j), cells);
+  }
   const auto patches = patches_of(cells);
   std::vector<TraceTally> tallies(facts.size(), TraceTally(patches.size(), readings.size()));
   const auto is_done = [&](const TraceTally& tally) { return tally.is_done(options); };
 
-  const auto rows = block_rows(control, model.device());
   SharedSweep sweep;
-  std::int64_t total = 0;
-  const std::function<void()> after_block = [&] {
-    if (control.stop.stop_requested()) throw Interrupted();
-    if (control.progress) control.progress(sweep.work.keys_values, total);
-  };
+  Work work{model, options, control, sweep};
   for (std::int64_t drawn = 0; !std::all_of(tallies.begin(), tallies.end(), is_done);) {
-    auto of_step = options;
     const auto running = std::find_if_not(tallies.begin(), tallies.end(), is_done);
-    of_step.samples = running->next_step(options);
-    const SweepShape shape(first, of_step, config.layers, static_cast<std::int64_t>(facts.size()));
-    const auto passes = passes_of(patches, shape, row_bytes(model), control.memory, drawn == 0);
-    std::vector<SweepPlan> plans;
-    for (const auto& pass : passes) {
-      std::vector<const Patch*> of_pass;
-      for (const auto i : pass) of_pass.push_back(&patches[i].patch);
-      total += plans.emplace_back(shape, std::move(of_pass)).token_layers;
-    }
-    const Step step(model, facts, shape, options, drawn, control.stop);
+    const auto draws = running->next_step(options);
     std::vector<bool> wants(facts.size());  // a fact that is done takes no part, whoever else goes on
+    for (std::size_t j = 0; j < facts.size(); ++j) wants[j] = !is_done(tallies[j]);
+    const auto take_corrupted = [&](std::size_t j, std::span<const double> values) {
+      if (wants[j]) tallies[j].add_corrupted(values, options);
+    };
+    const auto take = [&](std::size_t i, std::size_t j, std::span<const double> values) {
+      if (!wants[j]) return;
+      const auto& first_cell = cells[patches[i].cells.front()];
+      if (first_cell.grid != Cell::kNeurons) return tallies[j].add_run(i, values, options);
+      for (const auto cell : patches[i].cells) searches[j]->add(cells[cell].index, values);
+      if (searches[j]->is_told(first_cell.index)) tallies[j].add_run(i, values, options);
+    };
+    const auto is_hopeless = [&] {
+      return std::all_of(tallies.begin(), tallies.end(),
+                         [](const TraceTally& tally) { return tally.fault().has_value(); });
+    };
+    run_step(work, facts, patches, drawn, draws, take_corrupted, take, is_hopeless);
     for (std::size_t j = 0; j < facts.size(); ++j) {
-      wants[j] = !is_done(tallies[j]);
-      if (wants[j] && shape.noising) tallies[j].add_corrupted(step.corrupted(j), options);
+      if (wants[j]) tallies[j].end_step(draws);
     }
-    for (std::size_t i = 0; i < passes.size(); ++i) {
-      const PassInput input{step.other(), shape,    plans[i], step.base_embeddings(),
-                            questions,    readings, rows,     after_block};
-      const auto runs = run_pass(model, input, sweep.work);
-      ++sweep.passes;
-      const auto of_fact = [&](const RunValues& run, std::size_t j) {
-        return std::span(run).subspan(j * (run.size() / facts.size()), run.size() / facts.size());
-      };
-      for (std::size_t j = 0; j < facts.size(); ++j) {
-        if (!wants[j]) continue;
-        if (i == 0 && !shape.noising) tallies[j].add_corrupted(of_fact(runs[0], j), options);
-        for (std::size_t k = 0; k < passes[i].size(); ++k) {
-          tallies[j].add_run(passes[i][k], of_fact(runs[k + 1], j), options);
-        }
-      }
-      const auto at_fault = [](const TraceTally& tally) { return tally.fault().has_value(); };
-      if (std::all_of(tallies.begin(), tallies.end(), at_fault)) break;
-    }
-    for (std::size_t j = 0; j < facts.size(); ++j) {
-      if (wants[j]) tallies[j].end_step(of_step.samples);
-    }
-    drawn += of_step.samples;
+    drawn += draws;
   }
   const SweepShape shape(first, options, config.layers);
   for (std::size_t j = 0; j < facts.size(); ++j) {
     if (tallies[j].fault()) {
       sweep.outcomes.emplace_back(*tallies[j].fault());
-    } else {
-      sweep.outcomes.emplace_back(trace_of(tallies[j], facts[j], cells, patches, shape, options, config));
+      continue;
     }
+    auto trace = trace_of(tallies[j], facts[j], cells, patches, shape, options, config);
+    if (options.neurons) {
+      const auto base = options.direction == Direction::kNoising ? trace.high_score : trace.low_score;
+      finish(*searches[j], facts[j], base, tallies[j].draws(), work);
+      trace.neurons = searches[j]->result(base);
+    }
+    sweep.outcomes.emplace_back(std::move(trace));
   }
   return sweep;
 }

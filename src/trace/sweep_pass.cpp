@@ -7,6 +7,7 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/where.h>
 
 #include <algorithm>
 #include <optional>
@@ -76,6 +77,7 @@ class Pass {
   // The base run's values of one layer that others are made of, at all its rows that were computed: [J N (R - b), D].
   struct BaseLayer {
     at::Tensor before_attention, mixed, before_mlp;  // where patches begin within the layer
+    at::Tensor neurons, product;                     // likewise: [J N (R - b), F], and of the MLP's last matrix
     std::map<Site, at::Tensor> outputs;              // where they are held
   };
 
@@ -84,15 +86,16 @@ class Pass {
 
   // The place in a list [J, S] of the other run that draw `draw` of a segment belongs to.
   std::int64_t other_of(const Segment& segment, std::int64_t draw) const {
-    const auto S = other_.inputs.size(2), fact = draw / segment.draws_of_a_fact;
+    const auto S = other_.inputs.size(2), fact = segment.first_fact + draw / segment.draws_of_a_fact;
     return fact * S + (S > 1 && segment.draws_of_a_fact > 1 ? draw % segment.draws_of_a_fact : 0);
   }
   // Likewise in [J, N], of the base run.
   std::int64_t base_of(const Segment& segment, std::int64_t draw) const {
-    return segment.draws_of_a_fact > 1 || shape_.N == 1 ? draw : draw * shape_.N;
+    const auto of_facts = segment.draws_of_a_fact > 1 || shape_.N == 1 ? draw : draw * shape_.N;
+    return segment.first_fact * shape_.N + of_facts;
   }
 
-  at::Tensor rows_of(const Segment& segment) const {  // [J draws_of_a_fact, length, D], a view
+  at::Tensor rows_of(const Segment& segment) const {  // [facts draws_of_a_fact, length, D], a view
     return rows_.slice(0, segment.row, segment.row + shape_.rows(segment)).view({-1, segment.length, rows_.size(1)});
   }
 
@@ -143,7 +146,11 @@ class Pass {
     if (begins(Site::kAttn) || begins(Site::kMixed)) base_layer_.before_attention = base.clone();
     if (begins(Site::kMixed))
       base_layer_.mixed = at::empty({base.size(0), model_.config().mixed_width()}, base.options());
-    if (begins(Site::kMlp)) base_layer_.before_mlp = at::empty_like(base);
+    if (begins(Site::kMlp) || begins(Site::kMlpHidden)) base_layer_.before_mlp = at::empty_like(base);
+    if (begins(Site::kMlpHidden)) {
+      base_layer_.neurons = at::empty({base.size(0), model_.config().mlp_width}, base.options());
+      base_layer_.product = at::empty_like(base);
+    }
     for (const auto site : plan_.held) base_layer_.outputs[site] = at::empty_like(base);
   }
 
@@ -151,10 +158,14 @@ class Pass {
     std::vector<Rows> blocks;
     for (std::size_t i = 0; i < segments_.size(); ++i) {
       const auto& segment = segments_[i];
-      const auto rows = shape_.rows(segment), of_segment = shape_.J * segment.draws_of_a_fact;
+      const auto rows = shape_.rows(segment), of_segment = segment.draws();
+      const auto of_same_runs = [&](const Segment& other) {
+        return other.first_fact == segment.first_fact && other.facts == segment.facts &&
+               other.draws_of_a_fact == segment.draws_of_a_fact;
+      };
       // The base run is alone: it takes its keys from where they are kept for all.
       const bool joins = i > 1 && blocks.back().draws == of_segment &&
-                         segments_[blocks.back().begin_segment].draws_of_a_fact == segment.draws_of_a_fact &&
+                         of_same_runs(segments_[blocks.back().begin_segment]) &&
                          blocks.back().rows + rows <= block_rows_;
       if (joins) {
         blocks.back().rows += rows;
@@ -244,7 +255,14 @@ class Pass {
     const auto run_mlp = [&] {
       const auto into_mlp = select(x, used);
       work_.mlp += into_mlp.size(0);
-      return into_mlp.size(0) > 0 ? weights.mlp_output(into_mlp) : at::Tensor();
+      if (into_mlp.size(0) == 0) return at::Tensor();
+      if (!looks_at_neurons(layer, block)) return weights.mlp_output(into_mlp);
+      const auto hidden = weights.mlp_hidden(into_mlp);
+      keep(base_layer_.neurons, block, used, hidden);
+      put_neurons(layer, block, hidden);
+      const auto product = weights.mlp().output(hidden).to(x.scalar_type());
+      keep(base_layer_.product, block, used, product);
+      return weights.mlp_output_of(product);
     };
     const auto beside = parallel ? run_mlp() : at::Tensor();
     work_.attention += attention.queries.size(0);
@@ -305,6 +323,51 @@ class Pass {
     }
   }
 
+  // Whether a block's rows are needed, or changed, between activation and last matrix of the layer's MLP.
+  bool looks_at_neurons(std::int64_t layer, const Rows& block) const {
+    if (block.begin_segment == 0) return base_layer_.neurons.defined();
+    for (auto i = block.begin_segment; i < block.end_segment; ++i) {
+      if (segments_[i].change_at(Site::kMlpHidden, layer) != nullptr) return true;
+    }
+    return false;
+  }
+
+  // Writes the other run's neurons over those of the first row of each draw, where a set of them goes on. `hidden`: of
+  // the rows whose MLP output is used.
+  void put_neurons(std::int64_t layer, const Rows& block, const at::Tensor& hidden) const {
+    std::vector<std::int64_t> rows, places, sets;
+    std::vector<at::Tensor> masks;
+    std::int64_t row = 0;
+    for (auto i = block.begin_segment; i < block.end_segment; ++i) {
+      const auto& segment = segments_[i];
+      const auto first = first_used(segment, Site::kMlp, layer);
+      const auto* change = segment.change_at(Site::kMlpHidden, layer);
+      const bool used = change != nullptr && first == 0;
+      if (used) masks.push_back(neurons_of(*change, layer, hidden.size(1)));
+      for (std::int64_t draw = 0; draw < block.draws; ++draw, row += segment.length - first) {
+        if (!used) continue;
+        rows.push_back(row);
+        places.push_back(neuron_place(segment, block.first_draw + draw));
+        sets.push_back(static_cast<std::int64_t>(masks.size()) - 1);
+      }
+    }
+    if (rows.empty()) return;
+    const auto index = indices(rows);
+    const auto chosen = at::stack(masks).to(hidden.device()).index_select(0, indices(sets));
+    const auto values = other_neurons(layer).index_select(0, indices(places)).to(hidden.scalar_type());
+    hidden.index_copy_(0, index, at::where(chosen, values, hidden.index_select(0, index)));
+  }
+
+  // The other runs' neurons, [J S positions, F], and the place there of a draw's at a segment's position.
+  at::Tensor other_neurons(std::int64_t layer) const {
+    return other_.neurons[layer - other_.neuron_layers.begin].flatten(0, 2);
+  }
+  std::int64_t neuron_place(const Segment& segment, std::int64_t draw) const {
+    const auto& positions = other_.neuron_positions;
+    const auto at = std::lower_bound(positions.begin(), positions.end(), segment.patch->position);
+    return other_of(segment, draw) * static_cast<std::int64_t>(positions.size()) + (at - positions.begin());
+  }
+
   // Adds the outputs that take the place of those that were left out.
   void put_back(std::int64_t layer, Site site, const Rows& block) {
     struct Places {
@@ -322,7 +385,7 @@ class Pass {
         const auto of_all = block.first_draw + draw;
         (held ? base : other).rows.push_back(row);
         (held ? base : other)
-            .outputs.push_back(held ? of_all * base_positions() + segment.first - shape_.b
+            .outputs.push_back(held ? base_of(segment, of_all) * base_positions() + segment.first - shape_.b
                                     : other_place(segment, of_all));
       }
     }
@@ -335,7 +398,7 @@ class Pass {
     }
   }
 
-  at::Tensor give_rows(std::size_t patch) {  // [J draws_of_a_fact, length, D], a view
+  at::Tensor give_rows(std::size_t patch) {  // [facts draws_of_a_fact, length, D], a view
     auto segment = shape_.segment_of(*plan_.patches[patch]);
     segment.row = segments_.back().row + shape_.rows(segments_.back());
     segment_of_patch_[patch] = segments_.size();
@@ -365,16 +428,20 @@ class Pass {
         rows.copy_(rows_of(segments_[segment_of_patch_[*parent]]));
         continue;
       }
-      rows.copy_(rows_of(segments_[0]).slice(1, segment.first - shape_.b));
+      rows.copy_(base_draws(rows_of(segments_[0]), *segment.patch).slice(1, segment.first - shape_.b));
       if (segment.first == segment.patch->position) rows.select(1, 0).copy_(patched.at(index));
     }
   }
 
-  // What the base run's row becomes in each patch that begins with this layer: [J N, D].
+  // Of the base run's draws, [J N, ...], those of a patch's facts.
+  at::Tensor base_draws(const at::Tensor& draws, const Patch& patch) const {
+    return patch.fact ? draws.narrow(0, *patch.fact * shape_.N, shape_.N) : draws;
+  }
+
+  // What the base run's row becomes in each patch that begins with this layer: [facts N, D].
   std::map<std::size_t, at::Tensor> patched_rows(std::int64_t layer) const {
     std::map<std::size_t, at::Tensor> patched;
-    const auto add = [&](Site site, auto rows_of_patches) {
-      const auto admitted = plan_.admitted_at(layer, site);
+    const auto add = [&](const std::vector<std::size_t>& admitted, auto rows_of_patches) {
       const auto at_once = std::max<std::int64_t>(1, block_rows_ / shape_.draws());
       for (std::size_t begin = 0; begin < admitted.size(); begin += static_cast<std::size_t>(at_once)) {
         const auto count = std::min(admitted.size() - begin, static_cast<std::size_t>(at_once));
@@ -384,10 +451,14 @@ class Pass {
       }
     };
     const auto& block = *block_;
-    const auto at_positions = [&](const at::Tensor& base, std::span<const std::size_t> of) {  // [patches, J N, D]
+    // [patches, facts N, D]. All patches that begin at one site are of as many facts.
+    const auto at_positions = [&](const at::Tensor& base, std::span<const std::size_t> of) {
       const auto rows = base.view({shape_.draws(), base_positions(), -1});
       std::vector<at::Tensor> list;
-      for (const auto i : of) list.push_back(rows.select(1, plan_.patches[i]->position - shape_.b));
+      for (const auto i : of) {
+        const auto& patch = *plan_.patches[i];
+        list.push_back(base_draws(rows, patch).select(1, patch.position - shape_.b));
+      }
       return at::stack(list);
     };
     const auto others = [&](Site site, std::span<const std::size_t> of) {  // likewise
@@ -399,13 +470,14 @@ class Pass {
       return block.after(before, attn);
     };
     using Some = std::span<const std::size_t>;
-    add(Site::kState, [&](Some some) { return others(Site::kState, some); });
-    add(Site::kMlp, [&](Some some) {
+    const auto begun_at = [&](Site site) { return plan_.admitted_at(layer, site); };
+    add(begun_at(Site::kState), [&](Some some) { return others(Site::kState, some); });
+    add(begun_at(Site::kMlp), [&](Some some) {
       return block.after_mlp(at_positions(base_layer_.before_mlp, some) + others(Site::kMlp, some));
     });
-    add(Site::kAttn,
+    add(begun_at(Site::kAttn),
         [&](Some some) { return after(at_positions(base_layer_.before_attention, some), others(Site::kAttn, some)); });
-    add(Site::kMixed, [&](Some some) {
+    add(begun_at(Site::kMixed), [&](Some some) {
       const auto mixed = at_positions(base_layer_.mixed, some), other = others(Site::kMixed, some);
       const auto width = block.attn().head_width();
       for (std::size_t i = 0; i < some.size(); ++i) {
@@ -416,7 +488,58 @@ class Pass {
       work_.attention += mixed.size(0) * mixed.size(1);
       return after(at_positions(base_layer_.before_attention, some), block.attn_output(mixed));
     });
+    // A changed neuron adds its row of the MLP's last matrix to the product; a set of them has a product of its own.
+    std::vector<std::size_t> single, sets;
+    for (const auto i : plan_.admitted_at(layer, Site::kMlpHidden)) {
+      (plan_.patches[i]->changes.front().neuron ? single : sets).push_back(i);
+    }
+    const auto after_product = [&](Some some, const at::Tensor& product) {
+      return block.after_mlp(at_positions(base_layer_.before_mlp, some) + block.mlp_output_of(product));
+    };
+    add(single, [&](Some some) {
+      const auto product = at_positions(base_layer_.product, some);
+      return after_product(some,
+                           product + changes_of_neurons(layer, some).unsqueeze(-1) * rows_of_neurons(layer, some));
+    });
+    add(sets, [&](Some some) {
+      auto neurons = at_positions(base_layer_.neurons, some);
+      for (std::size_t i = 0; i < some.size(); ++i) {
+        const auto mine = neurons[static_cast<std::int64_t>(i)];
+        const auto chosen = neurons_of(plan_.patches[some[i]]->changes.front(), layer, mine.size(1)).to(mine.device());
+        mine.copy_(at::where(chosen, others_of_neurons(layer, some[i]), mine));
+      }
+      work_.neurons += neurons.size(0) * neurons.size(1);
+      return after_product(some, block.mlp().output(neurons).to(rows_.scalar_type()));
+    });
     return patched;
+  }
+
+  // The other run's neurons at a patch's position, of each of its draws: [facts N, F].
+  at::Tensor others_of_neurons(std::int64_t layer, std::size_t patch) const {
+    const auto segment = shape_.segment_of(*plan_.patches[patch]);
+    std::vector<std::int64_t> places;
+    for (std::int64_t draw = 0; draw < segment.draws(); ++draw) places.push_back(neuron_place(segment, draw));
+    return other_neurons(layer).index_select(0, indices(places));
+  }
+
+  // How the patches of one neuron each change its value: [patches, facts N].
+  at::Tensor changes_of_neurons(std::int64_t layer, std::span<const std::size_t> some) const {
+    const auto base = base_layer_.neurons.view({shape_.draws(), base_positions(), -1});
+    std::vector<at::Tensor> changes;
+    for (const auto i : some) {
+      const auto& patch = *plan_.patches[i];
+      const auto neuron = *patch.changes.front().neuron;
+      changes.push_back(others_of_neurons(layer, i).select(1, neuron) -
+                        base_draws(base, patch).select(1, patch.position - shape_.b).select(1, neuron));
+    }
+    return at::stack(changes);
+  }
+
+  // Their rows of the MLP's last matrix: [patches, 1, D].
+  at::Tensor rows_of_neurons(std::int64_t layer, std::span<const std::size_t> some) const {
+    std::vector<std::int64_t> neurons;
+    for (const auto i : some) neurons.push_back(*plan_.patches[i]->changes.front().neuron);
+    return model_.mlp_output_rows(layer, neurons).unsqueeze(1);
   }
 
   std::vector<RunValues> read(std::span<const Question> questions, std::span<const Reading> readings) const {
@@ -424,11 +547,11 @@ class Pass {
     std::vector<std::size_t> first_run;           // of each segment
     for (const auto& segment : segments_) {
       first_run.push_back(question_of.size());
-      for (std::int64_t draw = 0; draw < shape_.J * segment.draws_of_a_fact; ++draw) {
+      for (std::int64_t draw = 0; draw < segment.draws(); ++draw) {
         for (std::int64_t k = 0; k < shape_.K; ++k) {
           rows.push_back(segment.row + (draw + 1) * segment.length - shape_.K + k);
         }
-        question_of.push_back(draw / segment.draws_of_a_fact);
+        question_of.push_back(segment.first_fact + draw / segment.draws_of_a_fact);
       }
     }
     first_run.push_back(question_of.size());
@@ -479,6 +602,10 @@ OtherRuns::OtherRuns(const std::vector<const Recording*>& facts) {
     const auto site = entry.first;
     outputs[site] = side_by_side(facts, [&](const Recording& run) { return run.outputs.at(site); });
   }
+  neuron_layers = facts.front()->neuron_layers;
+  neuron_positions = facts.front()->neuron_positions;
+  if (!facts.front()->neurons.defined()) return;
+  neurons = side_by_side(facts, [](const Recording& run) { return run.neurons; });
 }
 
 std::vector<RunValues> run_pass(const Decoder& model, const PassInput& input, TokenLayers& work) {

@@ -23,9 +23,12 @@ struct OtherRuns {
 
   at::Tensor inputs;                   ///< [L, J, S, positions, D]
   std::map<Site, at::Tensor> outputs;  ///< [L, J, S, R - b, D]
+  at::Tensor neurons;                  ///< [layers, J, S, positions, F], as Recording has them, or undefined
+  LayerRange neuron_layers;
+  std::vector<std::int64_t> neuron_positions;
 };
 
-/// The readings of one run: [J, draws of a fact, 1 + readings].
+/// The readings of one run: [facts, draws of a fact, 1 + readings].
 using RunValues = std::vector<double>;
 
 /// One pass up the layers.

@@ -28,10 +28,11 @@ Patch start_of(const Patch& patch) {
 }  // namespace
 
 std::vector<PatchCells> patches_of(const std::vector<Cell>& cells) {
-  std::map<std::pair<std::int64_t, Patch>, PatchCells> patches;  // those that begin together stand together
+  // Those that begin together stand together, and of these those of a fact.
+  std::map<std::tuple<std::int64_t, std::optional<std::int64_t>, Patch>, PatchCells> patches;
   for (std::size_t i = 0; i < cells.size(); ++i) {
     const auto& patch = cells[i].patch;
-    auto& entry = patches[{patch.changes.front().layers.begin, patch}];
+    auto& entry = patches[{patch.changes.front().layers.begin, patch.fact, patch}];
     entry.patch = patch;
     entry.cells.push_back(i);
   }
@@ -72,23 +73,27 @@ SweepShape::SweepShape(const TracePrompt& prompt, const TraceOptions& options, s
 }
 
 Segment SweepShape::base_run() const {
-  return {nullptr, b, R - b, /*other_prefix=*/true, N, 0};
+  return {nullptr, b, R - b, /*other_prefix=*/true, N, 0, J};
 }
 
 Segment SweepShape::segment_of(const Patch& patch) const {
+  const auto first_fact = patch.fact.value_or(0), facts = patch.fact ? 1 : J;
   // A run without corruption; where that is not the base run, it is the other one.
-  if (patch.of_clean_run) return {&patch, patch.position, R - patch.position, /*other_prefix=*/!noising, 1, 0};
+  if (patch.of_clean_run) {
+    return {&patch, patch.position, R - patch.position, /*other_prefix=*/!noising, 1, first_fact, facts};
+  }
   // No position up to the first corrupted one has read noise: its state, once patched, stays the other run's. So it
   // needs no row, and those after it see the other run's keys.
   const auto& change = patch.changes.front();
   if (change.site == Site::kState && patch.changes.size() == 1 && patch.position == b && b < last) {
-    return {&patch, b + 1, R - b - 1, /*other_prefix=*/true, N, 0};
+    return {&patch, b + 1, R - b - 1, /*other_prefix=*/true, N, first_fact, facts};
   }
-  return {&patch, patch.position, R - patch.position, /*other_prefix=*/false, N, 0};
+  return {&patch, patch.position, R - patch.position, /*other_prefix=*/false, N, first_fact, facts};
 }
 
 Outcome SweepShape::outcome_of(const Patch& patch) const {
   if (patch.of_clean_run) return Outcome::kToBeRun;
+  if (patch.position < b) return Outcome::kBase;  // both runs are the same there
   const auto& change = patch.changes.front();
   const bool last_layer = change.layers.begin == L - 1, last_position = patch.position == last;
   if (last_layer && !last_position) return Outcome::kBase;  // only the answer's positions are read from there on

@@ -17,15 +17,19 @@ struct PatchCells {
   std::vector<std::size_t> cells;  ///< in the list of all cells
 };
 
-/// The rows that a run carries up the layers from its admission on: of each draw of each fact (or of each fact, for a
-/// patch of the clean run) positions first .. R - 1.
+/// The rows that a run carries up the layers from its admission on: of each draw of each of its facts (or of each of
+/// these, for a patch of the clean run) positions first .. R - 1.
 struct Segment {
   const Patch* patch = nullptr;  ///< none: the base run
   std::int64_t first = 0;
   std::int64_t length = 0;           ///< R - first
   bool other_prefix = false;         ///< the keys of the positions before are the other run's, not the base run's
   std::int64_t draws_of_a_fact = 1;  ///< N, or 1
-  std::int64_t row = 0;              ///< where its rows begin: [J draws_of_a_fact, length]
+  std::int64_t first_fact = 0;       ///< it is of these facts: all J, or one
+  std::int64_t facts = 1;
+  std::int64_t row = 0;  ///< where its rows begin: [facts, draws_of_a_fact, length]
+
+  std::int64_t draws() const { return facts * draws_of_a_fact; }
 
   /// What takes the place of row 0's own output of `site` in this layer (above the layer of admission, whose change is
   /// part of the admission); null if nothing does.
@@ -51,7 +55,7 @@ struct SweepShape {
   Segment segment_of(const Patch& patch) const;
   Outcome outcome_of(const Patch& patch) const;
   std::int64_t draws() const { return J * N; }
-  std::int64_t rows(const Segment& segment) const { return J * segment.draws_of_a_fact * segment.length; }
+  std::int64_t rows(const Segment& segment) const { return segment.draws() * segment.length; }
   std::int64_t rows(const Patch& patch) const { return rows(segment_of(patch)); }
 
   std::int64_t J;  ///< facts

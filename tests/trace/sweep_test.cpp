@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <map>
 #include <random>
 #include <set>
 #include <sstream>
@@ -45,6 +46,58 @@ Tolerances tolerances_of(at::ScalarType dtype) {
   return dtype == at::kDouble ? kDouble : kFloat;
 }
 
+void compare_runs(const RunScore& found, const RunScore& expected, const std::string& name, Closeness& scores,
+                  Closeness& errors, Closeness& measured) {
+  scores.compare(name, found.score, expected.score);
+  errors.compare("error of " + name, found.standard_error, expected.standard_error);
+  REQUIRE(found.measured.size() == expected.measured.size());
+  for (std::size_t m = 0; m < expected.measured.size(); ++m) {
+    measured.compare("a reading of " + name, found.measured[m].value, expected.measured[m].value);
+    errors.compare("error of a reading of " + name, found.measured[m].standard_error,
+                   expected.measured[m].standard_error);
+  }
+}
+
+// Of all neurons that were told of, whatever their order: effects that are equal may be told in any.
+void compare_neurons(const NeuronTrace& found, const NeuronTrace& expected, Closeness& scores, Closeness& errors,
+                     Closeness& measured) {
+  CHECK(found.positions == expected.positions);
+  CHECK(found.layers == expected.layers);
+  CHECK(found.candidates == expected.candidates);
+  using Name = std::tuple<std::int64_t, std::int64_t, std::int64_t>;
+  std::map<Name, const NeuronEffect*> by_name;
+  for (const auto& effect : found.effects) by_name[{effect.position, effect.layer, effect.neuron}] = &effect;
+  REQUIRE(found.effects.size() == expected.effects.size());
+  for (const auto& effect : expected.effects) {
+    const auto* same = by_name.at({effect.position, effect.layer, effect.neuron});
+    compare_runs(same->run, effect.run,
+                 "neuron " + std::to_string(effect.layer) + ":" + std::to_string(effect.neuron) + " at " +
+                     std::to_string(effect.position),
+                 scores, errors, measured);
+    measured.compare("estimate", same->estimate, effect.estimate);
+    measured.compare("norm of its row", same->row_norm, effect.row_norm);
+  }
+  const auto compare_sets = [&](const NeuronSet& one, const NeuronSet& other, const std::string& name) {
+    CHECK(one.position == other.position);
+    CHECK(one.layer == other.layer);
+    CHECK(one.neurons == other.neurons);
+    compare_runs(one.run, other.run, name + " of " + std::to_string(other.neurons), scores, errors, measured);
+  };
+  REQUIRE(found.sets.size() == expected.sets.size());
+  for (std::size_t i = 0; i < found.sets.size(); ++i) compare_sets(found.sets[i], expected.sets[i], "a set");
+  REQUIRE(found.sets_by_layer.size() == expected.sets_by_layer.size());
+  for (std::size_t i = 0; i < found.sets_by_layer.size(); ++i) {
+    compare_sets(found.sets_by_layer[i], expected.sets_by_layer[i], "a set of a layer");
+  }
+  REQUIRE(found.controls.size() == expected.controls.size());
+  for (std::size_t i = 0; i < found.controls.size(); ++i) {
+    CHECK(found.controls[i].order == expected.controls[i].order);
+    compare_sets(found.controls[i].set, expected.controls[i].set, "a control");
+  }
+  REQUIRE(found.half.size() == expected.half.size());
+  for (std::size_t i = 0; i < found.half.size(); ++i) CHECK(found.half[i].neurons == expected.half[i].neurons);
+}
+
 void compare(const Trace& found, const Trace& expected, Tolerances tolerances) {
   CHECK(found.answer_id() == expected.answer_id());
   CHECK(found.high_score == expected.high_score);
@@ -77,6 +130,8 @@ void compare(const Trace& found, const Trace& expected, Tolerances tolerances) {
       }
     }
   }
+  REQUIRE(found.neurons.has_value() == expected.neurons.has_value());
+  if (found.neurons) compare_neurons(*found.neurons, *expected.neurons, scores, errors, measured);
   scores.check();
   errors.check();
   measured.check();
@@ -204,6 +259,7 @@ class Example {
       options.precision = 0.02;
       options.most_samples = 3 * options.samples - 1;
     }
+    if (chance(0.4)) ask_for_neurons();
     const auto rows = options.samples * (T + prompt.answer_tokens() - 1 - prompt.first_corrupted());
     memory_rows = 2 * rows * (chance(0.5) ? 1 : whole(1, 30));
   }
@@ -248,6 +304,22 @@ class Example {
   std::int64_t memory_rows = 0, block_rows = 0;
 
  private:
+  void ask_for_neurons() {
+    if (chance(0.3)) options.kinds.clear();
+    auto& neurons = options.neurons.emplace();
+    neurons.positions.which = static_cast<PositionRule::Which>(whole(0, 3));
+    const auto begin = whole(0, model_.layers - 1);
+    if (chance(0.5)) neurons.layers = LayerRange{begin, whole(begin + 1, model_.layers)};
+    neurons.top = whole(1, 10);
+    neurons.sets_by_layer = chance(0.3);
+    if (chance(0.3)) neurons.given = {{begin, 0}, {model_.layers - 1, 1}};
+    if (chance(0.3)) {  // all are told of: of equal ones any may be the best
+      neurons.ranking.which = NeuronRule::Which::kNone;
+      neurons.positions.which = PositionRule::Which::kSubjectLast;
+      neurons.top = 100000;
+    }
+  }
+
   std::int32_t a_token() { return static_cast<std::int32_t>(whole(0, model_.vocab - 1)); }
   std::int64_t whole(std::int64_t least, std::int64_t most) {
     return std::uniform_int_distribution<std::int64_t>(least, most)(engine_);

@@ -168,7 +168,9 @@ class Head {
 
   std::size_t parts() const { return slices_.size(); }
   at::Tensor logits(const at::Tensor& hidden, std::size_t part) const;  ///< [..., E] -> [..., width of the slice], new
-  void prepare() const;                                                 ///< reads the weights, and packs them, now
+  /// The product alone, without bias and softcap.
+  at::Tensor product(const at::Tensor& hidden, std::size_t part) const;
+  void prepare() const;  ///< reads the weights, and packs them, now
 
  private:
   std::vector<Slice> slices_;
@@ -225,6 +227,14 @@ class Decoder {
 
   const Checkpoint& checkpoint() const { return *checkpoint_; }  ///< the files with LoadOptions::changes over them
   MatrixPlace mlp_output_matrix(std::int64_t layer) const;       ///< what leads out of a layer's MLP, 0 <= layer < L
+
+  /// What neurons of a layer's MLP give for a value of 1: their rows of that matrix, rounded to dtype(), in the
+  /// stream's, [neurons, D]. Read from the files, since packed weights cannot be: throws Error as Checkpoint does.
+  at::Tensor mlp_output_rows(std::int64_t layer, std::span<const std::int64_t> neurons) const;
+  /// What such rows add to the logits on the straight way: times the weight of the norm of MLP outputs where there is
+  /// one (Gemma 2, 3), then times the unembedding, without the final norm, the head's bias or its softcap: [..., D] ->
+  /// [..., V].
+  at::Tensor direct_logits(std::int64_t layer, const at::Tensor& rows) const;
 
   bool streamed() const { return stream_ != nullptr; }  ///< whether layers are read each time that they are used
   /// Bytes of weights in memory, at most: matrices, what reading one takes for a moment, embeddings of positions.

@@ -113,7 +113,7 @@ struct NeuronHalf {
   std::int64_t position = 0;
   std::optional<std::int64_t> layer;    ///< of this layer only
   std::int64_t candidates = 0;          ///< of which k are taken
-  std::optional<std::int64_t> neurons;  ///< k; none where all together have no effect
+  std::optional<std::int64_t> neurons;  ///< k; none where all together have no effect above a millionth of the score
 };
 
 /// What was found of neurons in one trace.

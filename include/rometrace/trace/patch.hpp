@@ -1,5 +1,7 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -19,6 +21,12 @@ struct PositionRange {
   auto operator<=>(const PositionRange&) const = default;
 };
 
+/// Neurons of some layers in an order, of which sets are the first ones.
+struct NeuronOrder {
+  LayerRange layers;
+  at::Tensor ranks;  ///< [layers, F], int32, on the CPU: each neuron's place in the order, from 0
+};
+
 /// One thing that a patched run has otherwise than the run that it is made from (its base: the corrupted run or, when
 /// noising and for knockouts, the clean one).
 struct Change {
@@ -33,6 +41,9 @@ struct Change {
   Source source = Source::kOther;
   std::optional<std::int64_t> head = {};  ///< with kMixed: this head's slice only
   PositionRange cut = {};
+  std::optional<std::int64_t> neuron = {};  ///< with kMlpHidden: this coordinate only
+  const NeuronOrder* order = nullptr;       ///< or the first `count` of these, as far as they are of the layer at hand
+  std::int64_t count = 0;
 
   auto operator<=>(const Change&) const = default;
 };
@@ -41,11 +52,15 @@ struct Change {
 /// `position` and those with Source::kCut at all later ones, too.
 struct Patch {
   std::int64_t position = 0;
-  std::vector<Change> changes;  ///< the first one begins in the lowest layer
-  bool of_clean_run = false;    ///< the base is the clean run, whatever the direction; no draws, then
+  std::vector<Change> changes;            ///< the first one begins in the lowest layer
+  bool of_clean_run = false;              ///< the base is the clean run, whatever the direction; no draws, then
+  std::optional<std::int64_t> fact = {};  ///< the only one of a shared sweep's facts that has this patch; none: all
 
   auto operator<=>(const Patch&) const = default;
 };
+
+/// Which of a layer's F neurons a change is of: bool [F], on the CPU.
+at::Tensor neurons_of(const Change& change, std::int64_t layer, std::int64_t F);
 
 /// The sites whose outputs of the other run these kinds need.
 std::vector<Site> sites_of(const std::vector<Kind>& kinds);
@@ -59,12 +74,18 @@ std::vector<std::int64_t> positions_of(const PositionRule& rule, const TraceProm
 /// The layers whose neurons are traced. Throws Error if the model lacks one of them, or a neuron that is asked for.
 LayerRange layers_of(const NeuronOptions& options, const DecoderConfig& config);
 
-/// Where a cell's score stands: of `grid` (a place in TraceOptions::kinds), `index` in its scores.
+/// Where a cell's score stands: of `grid` (a place in TraceOptions::kinds), `index` in its scores; or, where it is no
+/// cell but a run of neurons, which of these it is.
 struct Cell {
+  static constexpr auto kNeurons = static_cast<std::size_t>(-1);  ///< `grid` of these
+
   std::size_t grid = 0;
   std::size_t index = 0;
   Patch patch;
 };
+
+/// The run of neurons number `index`, as a cell.
+Cell cell_of_neurons(std::size_t index, Patch patch);
 
 /// All cells that have to be run, in the order of the grids: those before the first corrupted position are what the
 /// base run is there, as no noise reaches them. Throws Error if a listed position is not in the prompt.

@@ -18,6 +18,7 @@ struct TokenLayers {
   std::int64_t keys_values = 0;  ///< D -> K: every row, as later rows attend to it
   std::int64_t attention = 0;    ///< query and projection, D -> A -> D: rows whose attention output is used
   std::int64_t mlp = 0;          ///< D -> F -> D, twice D -> F where it is gated: rows whose MLP output is used
+  std::int64_t neurons = 0;      ///< F -> D alone: sets of neurons where they begin
   std::int64_t answers = 0;      ///< rows of the head, E -> V; once, not for each layer
 
   /// Floating-point operations of these products, two for each multiply-add.
