@@ -24,6 +24,7 @@
 #include "rometrace/text/input_file.hpp"
 #include "rometrace/text/json_file.hpp"
 #include "rometrace/trace/embedding_moments.hpp"
+#include "rometrace/trace/patch.hpp"
 #include "rometrace/trace/sigma.hpp"
 #include "text/packed_text.hpp"
 #include "text/size_text.hpp"
@@ -164,6 +165,12 @@ void say_window_note(const Options& options, const Decoder& model) {
   if (const auto note = window_note(options, model.config().layers)) spdlog::info("{}", *note);
 }
 
+void check_neurons(const Options& options, const Decoder& model) {
+  if (!options.neurons) return;
+  const auto* name = options.neurons->given.empty() ? "--layers" : "--neurons";
+  named(name, [&] { return layers_of(*options.neurons, model.config()); });
+}
+
 std::int64_t length_of(const TracePrompt& prompt) {
   return static_cast<std::int64_t>(prompt.token_ids.size()) + prompt.answer_tokens() - 1;
 }
@@ -223,6 +230,7 @@ RunRecord run_record(const Options& options, const Decoder& model) {
 TraceOptions trace_options(const Options& options) {
   TraceOptions trace;
   trace.kinds = options.kinds;
+  trace.neurons = options.neurons;
   trace.window = options.window;
   trace.samples = options.samples;
   trace.head_window = options.head_window;

@@ -40,6 +40,9 @@ EditStack read_edits(const Options& options);
 std::shared_ptr<const Decoder> load_model(const Options& options, const std::filesystem::path& folder,
                                           const EditStack& edits, const std::stop_token& stop);
 
+/// Throws Error, led by the option's name, if the model lacks a layer or a neuron that is to be traced.
+void check_neurons(const Options& options, const Decoder& model);
+
 /// Says on stderr if a window that was not given is too wide for the model, as window_note() has it.
 void say_window_note(const Options& options, const Decoder& model);
 

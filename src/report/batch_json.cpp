@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "report/neuron_json.hpp"
 #include "rometrace/report/probe_json.hpp"
 #include "rometrace/text/utf8.hpp"
 #include "rometrace/version.hpp"
@@ -63,10 +64,12 @@ Json to_json(const BatchRecord& batch) {
     json["run"] = std::move(run);
     json["kinds"] = Json::array();
     for (const auto kind : options.trace.kinds) json["kinds"].push_back(to_string(kind));
+    if (options.trace.neurons) json["kinds"].push_back("neuron");
     json["window"] = options.trace.window;
     json["head_window"] = options.trace.head_window;
     json["knockout_window"] = options.trace.knockout_window;
     json["positions"] = to_string(options.trace.positions);
+    if (options.trace.neurons) json["neurons"] = settings_json(*options.trace.neurons);
     json["measures"] = Json::array();
     for (const auto measure : options.trace.measures) json["measures"].push_back(to_string(measure));
     json["target"] = to_string(options.follow);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "report/display_text.hpp"
+#include "report/neuron_text.hpp"
 #include "rometrace/study/hardly_lowered.hpp"
 
 namespace rometrace {
@@ -56,8 +57,7 @@ class Findings {
         trace_(record.trace),
         style_(style),
         columns_(std::min(style.columns, kTextColumns)),
-        noising_(record.options.direction == Direction::kNoising),
-        hardly_lowered_(hardly_lowered(trace_)) {}
+        noising_(record.options.direction == Direction::kNoising) {}
 
   std::string render() const {
     std::string result = sentence(total_effect());
@@ -66,6 +66,7 @@ class Findings {
     if (const auto warning = warning_of(trace_)) result += sentence(capitalised(*warning) + ".");
     if (record_.options.precision) result += sentence(precision(*record_.options.precision));
     for (const auto& grid : trace_.grids) result += sentence(of_grid(grid));
+    for (const auto& text : neuron_sentences(record_, style_)) result += sentence(text);
     return result + measures();
   }
 
@@ -146,40 +147,16 @@ class Findings {
       return "No " + kind + where + (noising_ ? " takes anything away." : " brings anything back.");
     }
     const auto layer = std::string(around(grid)) + "layer " + std::to_string(best->layer);
-    const auto token = token_of(grid, *best) + " (" + std::string(role_of(grid.positions[best->row])) + ")";
+    const auto token = token_of(grid, *best) + " (" + std::string(role_of(record_, grid.positions[best->row])) + ")";
     const auto place = grid.kind == Kind::kHead ? layer + ", head " + std::to_string(best->head) + " at " + token
                                                 : token + ", " + layer;
-    return "Strongest " + kind + where + ": " + place + ": " + effect_words(effect_of(best->score)) + ".";
-  }
-
-  std::string effect_words(double effect) const {
-    if (hardly_lowered_) return (noising_ ? "lowers it by " : "raises it by ") + probability(effect);
-    return (noising_ ? "takes away " : "brings back ") + probability(effect) + " (" + percent_of_effect(effect) +
-           " of the total effect)";
-  }
-
-  std::string percent_of_effect(double effect) const {
-    return digits_of(100 * effect / trace_.total_effect(), std::chars_format::fixed, 0) + kNoBreak + "%";
+    return "Strongest " + kind + where + ": " + place + ": " + effect_words(record_, effect_of(best->score)) + ".";
   }
 
   static std::string_view around(const CausalGrid& grid) { return grid.window > 1 ? "around " : ""; }
 
   std::string token_of(const CausalGrid& grid, const GridCell& cell) const {
     return quoted_token(record_.texts.prompt[static_cast<std::size_t>(grid.positions[cell.row])], style_);
-  }
-
-  /// The token's part in the prompt, in the paper's words.
-  std::string_view role_of(std::int64_t token) const {
-    const auto begin = static_cast<std::int64_t>(record_.prompt.subject_range.begin);
-    const auto end = static_cast<std::int64_t>(record_.prompt.subject_range.end);
-    if (token >= begin && token < end) {
-      return end - begin == 1   ? "the subject's only token"
-             : token == begin   ? "first subject token"
-             : token == end - 1 ? "last subject token"
-                                : "middle subject token";
-    }
-    if (token == trace_.tokens - 1) return "last token";
-    return token < begin ? "before the subject" : token == end ? "first token after the subject" : "further token";
   }
 
   /// What becomes of the strongest state; nothing if states themselves were not traced, or do nothing.
@@ -329,7 +306,6 @@ class Findings {
   const TerminalStyle& style_;
   int columns_;
   bool noising_;
-  bool hardly_lowered_;
 };
 
 }  // namespace
@@ -339,17 +315,18 @@ std::string render_findings(const TraceRecord& record, const TerminalStyle& styl
 }
 
 std::optional<std::string> warning_of(const Trace& trace) {
+  const std::string what = trace.grids.empty() && trace.neurons ? "neurons" : "grids";
   if (!std::isfinite(trace.total_effect())) {
-    return "a probability is not a number: the model's computation failed, so the grids say nothing";
+    return "a probability is not a number: the model's computation failed, so the " + what + " say nothing";
   }
   const bool only_knockouts =
       !trace.grids.empty() && std::all_of(trace.grids.begin(), trace.grids.end(),
                                           [](const CausalGrid& grid) { return grid.kind == Kind::kKnockout; });
-  if (only_knockouts || !hardly_lowered(trace)) return std::nullopt;
-  return trace.total_effect() > 0
-             ? "the corruption hardly lowers the answer's probability, so the grids say little"
-             : "the corruption does not lower the answer's probability, so there is no effect to trace and the grids "
-               "say little";
+  if ((only_knockouts && !trace.neurons) || !hardly_lowered(trace)) return std::nullopt;
+  return (trace.total_effect() > 0
+              ? "the corruption hardly lowers the answer's probability, so the "
+              : "the corruption does not lower the answer's probability, so there is no effect to trace and the ") +
+         what + " say little";
 }
 
 std::optional<GridCell> strongest_cell(const CausalGrid& grid, std::int64_t layers, bool lowest, std::int64_t end) {
@@ -365,6 +342,28 @@ std::optional<GridCell> strongest_cell(const CausalGrid& grid, std::int64_t laye
     }
   }
   return best;
+}
+
+std::string effect_words(const TraceRecord& record, double effect) {
+  const bool noising = record.options.direction == Direction::kNoising;
+  const auto& trace = record.trace;
+  if (hardly_lowered(trace)) return (noising ? "lowers it by " : "raises it by ") + probability(effect);
+  return (noising ? "takes away " : "brings back ") + probability(effect) + " (" +
+         digits_of(100 * effect / trace.total_effect(), std::chars_format::fixed, 0) + kNoBreak +
+         "% of the total effect)";
+}
+
+std::string_view role_of(const TraceRecord& record, std::int64_t position) {
+  const auto begin = static_cast<std::int64_t>(record.prompt.subject_range.begin);
+  const auto end = static_cast<std::int64_t>(record.prompt.subject_range.end);
+  if (position >= begin && position < end) {
+    return end - begin == 1      ? "the subject's only token"
+           : position == begin   ? "first subject token"
+           : position == end - 1 ? "last subject token"
+                                 : "middle subject token";
+  }
+  if (position == record.trace.tokens - 1) return "last token";
+  return position < begin ? "before the subject" : position == end ? "first token after the subject" : "further token";
 }
 
 std::string_view words_of(Kind kind) {

@@ -40,6 +40,13 @@ struct CorruptionWords {
 };
 CorruptionWords corruption_words(const TraceRecord& record, const TerminalStyle& style);
 
+/// What a change of `effect` does: "brings back 0.31 (55 % of the total effect)", "takes away ..." when noising; where
+/// the corruption hardly lowers the answer "raises it by 0.31", for wrap().
+std::string effect_words(const TraceRecord& record, double effect);
+
+/// A prompt position's part, in the paper's words: "last subject token".
+std::string_view role_of(const TraceRecord& record, std::int64_t position);
+
 /// The answer as quoted_token() has it; of several tokens it says so.
 std::string quoted_answer(const TraceRecord& record, const TerminalStyle& style);
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "report/json_parts.hpp"
+#include "report/neuron_json.hpp"
 #include "rometrace/text/hex.hpp"
 #include "rometrace/text/utf8.hpp"
 #include "rometrace/version.hpp"
@@ -220,6 +221,7 @@ void add_effects(Json& json, const TraceRecord& record) {
     }
   }
   add_measures(json, record);
+  if (trace.neurons) json["neurons"] = neurons_json(record);
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include "report/display_text.hpp"
 #include "report/edits_text.hpp"
 #include "report/finding.hpp"
+#include "report/neuron_text.hpp"
 #include "report/palette.hpp"
 #include "report/progress_words.hpp"
 
@@ -428,6 +429,7 @@ std::string render_heat_maps(const TraceRecord& record, const TerminalStyle& sty
                                           [](const CausalGrid& grid) { return grid.kind == Kind::kKnockout; });
   std::string result = only_knockouts ? "" : maps.introduction() + "\n";
   for (const auto& grid : trace.grids) result += maps.panel(grid) + "\n";
+  if (trace.neurons) result += render_neurons(record, usable) + "\n";
   return result + render_findings(record, usable);
 }
 

@@ -13,6 +13,15 @@ TokenTexts token_texts(const Trace& trace, const TracePrompt& prompt, const Toke
   for (const auto id : prompt.other_targets) texts.other_targets.push_back(tokenizer.token_bytes(id));
   if (prompt.foil) texts.foil = tokenizer.token_bytes(*prompt.foil);
   for (const auto id : prompt.counter_ids) texts.counter.push_back(tokenizer.token_bytes(id));
+  if (trace.neurons) {
+    for (const auto& effect : trace.neurons->effects) {
+      for (const auto* tokens : {&effect.promotes, &effect.suppresses}) {
+        for (const auto& token : *tokens) {
+          if (token.id < tokenizer.size()) texts.of_neurons.emplace(token.id, tokenizer.token_bytes(token.id));
+        }
+      }
+    }
+  }
   return texts;
 }
 

@@ -42,9 +42,14 @@ std::int64_t clean_run_bytes(const Decoder& model, const TracePrompt& prompt, co
   const auto& config = model.config();
   std::int64_t outputs = 0;  // numbers of a position
   for (const auto site : sites_of(options.kinds)) outputs += site == Site::kMixed ? config.mixed_width() : config.width;
+  std::int64_t numbers = config.layers * (outputs * (R - prompt.first_corrupted()) + R * config.width);
+  if (options.neurons) {
+    const auto layers = layers_of(*options.neurons, config);
+    const auto positions = static_cast<std::int64_t>(positions_of(options.neurons->positions, prompt).size());
+    numbers += (layers.end - layers.begin) * positions * config.mlp_width;
+  }
   const auto distribution = config.vocab_size * static_cast<std::int64_t>(sizeof(double));
-  return distribution + config.layers * (outputs * (R - prompt.first_corrupted()) + R * config.width) *
-                            static_cast<std::int64_t>(c10::elementSize(model.stream_dtype()));
+  return distribution + numbers * static_cast<std::int64_t>(c10::elementSize(model.stream_dtype()));
 }
 
 // One fact on its way through a chunk.
@@ -87,6 +92,7 @@ void read_prompt(const Tokenizer& tokenizer, const Decoder& model, const Fact& f
   }
   try {
     positions_of(options.trace.positions, result.prompt);
+    if (options.trace.neurons) positions_of(options.trace.neurons->positions, result.prompt);
   } catch (const Error& error) {
     result.verdict = Verdict::failed(Cause::kPrompt, fact.where + ": " + error.what());
   }

@@ -14,7 +14,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::array kRun = {"run.dtype",      "run.tf32",        "run.seed",         "run.corruption.text.sha256",
+constexpr std::array kRun = {"run.dtype",       "run.tf32",         "run.seed", "run.corruption.text.sha256",
                              "run.noise.sigma", "run.noise.replace"};
 constexpr std::array kHeader = {"command", "window",         "head_window", "knockout_window", "target",
                                 "all",     "special_tokens", "only",        "answer",          "foil"};
@@ -41,6 +41,9 @@ void SummarySettings::check(const SummaryLine& line) {
     }
     const auto* kinds = value_at(line.json, "kinds");
     if (kinds != nullptr && kinds->is_array()) agree("kinds", sorted(*kinds), line.where);
+    if (const auto* neurons = value_at(line.json, "neurons"); neurons != nullptr && neurons->is_object()) {
+      for (const auto& [name, value] : neurons->items()) agree("neurons." + name, value, line.where);
+    }
   }
   check_run(line);
   check_windows(line);
@@ -72,7 +75,10 @@ void SummarySettings::check_run(const SummaryLine& line) {
 
 void SummarySettings::check_windows(const SummaryLine& line) {
   const auto* knockout = value_at(line.json, "knockout");
-  if (line.type != SummaryLine::Type::kTrace || (line.grids.empty() && knockout == nullptr)) return;
+  const auto* neurons = value_at(line.json, "neurons");
+  if (line.type != SummaryLine::Type::kTrace || (line.grids.empty() && knockout == nullptr && neurons == nullptr)) {
+    return;
+  }
   auto kinds = json::array();
   for (const auto& grid : line.grids) {
     kinds.push_back(grid.kind);
@@ -84,6 +90,10 @@ void SummarySettings::check_windows(const SummaryLine& line) {
   if (knockout != nullptr) {
     kinds.push_back("knockout");
     if (const auto* window = value_at(*knockout, "window")) agree("knockout_window", *window, line.where);
+  }
+  if (neurons != nullptr) {
+    kinds.push_back("neuron");
+    if (const auto* rule = value_at(*neurons, "ranked_by")) agree("neurons.ranked_by", *rule, line.where);
   }
   agree("kinds", sorted(std::move(kinds)), line.where);
 }

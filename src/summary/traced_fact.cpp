@@ -146,7 +146,10 @@ TracedFact traced_fact(const SummaryLine& line) {
   check_readings(line, fact);
   fact.readings = line.readings;
   read_knockout(line, fact);
-  if (line.grids.empty() && !fact.knockout_window) refuse(line, "no grids");
+  if (line.grids.empty() && !fact.knockout_window) {
+    if (!line.json.contains("neurons")) refuse(line, "no grids");
+    throw Error(line.where + ": neurons alone, and averages are of grids; expected other kinds beside neuron");
+  }
   return fact;
 }
 

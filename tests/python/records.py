@@ -111,6 +111,64 @@ def make_head_grid(positions: Sequence[int], layers: int, peak: tuple[int, int, 
     }
 
 
+def make_neurons(layers: int = 6, position: int = 1, width: int = 8, by_layer: bool = False) -> dict[str, Any]:
+    """What a trace of neurons has: the two best of `layers` of `width` each, and sets that grow with the root of k."""
+    candidates = layers * width
+
+    def run(effect: float) -> dict[str, Any]:
+        return {"score": LOW + effect, "indirect_effect": effect, "standard_error": 0.01}
+
+    def token(text: bytes, number: int, logit: float) -> dict[str, Any]:
+        return {"token": text.decode(), "token_bytes": text.hex(), "id": number, "logit": logit}
+
+    def effect(layer: int, neuron: int, value: float) -> dict[str, Any]:
+        place = {"layer": layer, "position": position, "neuron": neuron, "estimate": 0.8 * value}
+        row = {"value": {"clean": 1.5, "corrupted": -0.25}, "row_norm": 2.0}
+        tokens = {"promotes": [token(b" trumpet", 7, 1.5)], "suppresses": [token(b" piano", 9, -1.25)]}
+        return place | run(value) | row | tokens
+
+    def sizes(count: int) -> list[int]:
+        return [*(2**i for i in range(count.bit_length()) if 2**i < count), count]
+
+    def sets(count: int, most: float, **place: Any) -> list[dict[str, Any]]:
+        return [{"position": position} | place | {"neurons": k} | run(most * math.sqrt(k / count)) for k in sizes(count)]
+
+    def half(count: int, **place: int) -> dict[str, Any]:
+        return {"position": position} | place | {"candidates": count, "neurons": -(-count // 4)}
+
+    total = HIGH - LOW
+    neurons = {
+        "positions": [position],
+        "layers": [0, layers],
+        "ranked_by": "gradient",
+        "candidates": candidates,
+        "effects": [effect(layers - 1, 3, 0.5 * total), effect(0, width - 1, -0.1 * total)],
+        "sets": sets(candidates, 0.8 * total),
+        "controls": [
+            {"order": order} | each
+            for order, share in (("change", 0.4), ("random", 0.1))
+            for each in sets(candidates, share * total)
+        ],
+        "half": [half(candidates)],
+    }
+    if by_layer:
+        neurons["sets_by_layer"] = [each for layer in range(layers) for each in sets(width, 0.3 * total, layer=layer)]
+        neurons["controls"] += [
+            {"order": order} | each
+            for order in ("change", "random")
+            for layer in range(layers)
+            for each in sets(width, 0.1 * total, layer=layer)
+        ]
+        neurons["half"] += [half(width, layer=layer) for layer in range(layers)]
+    return neurons
+
+
+def make_neuron_record(**neurons: Any) -> dict[str, Any]:
+    """A valid record of a trace of neurons alone."""
+    record = make_record()
+    return record | {"grids": {}, "neurons": make_neurons(record["model"]["layers"], **neurons)}
+
+
 def make_knockout(layers: int) -> dict[str, Any]:
     """Attention cut from the groups of make_record()'s prompt, which has nothing before its subject."""
     groups = {"subject": ([0, 1], -0.6), "after": ([2], -0.1), "last": ([3], 0.05)}

@@ -9,7 +9,7 @@ from typing import Any, Callable
 import jsonschema
 import pytest
 
-from records import HEADS, make_record, make_skipped_record, make_whole_record, with_counter
+from records import HEADS, make_neuron_record, make_neurons, make_record, make_skipped_record, make_whole_record, with_counter
 
 PROMPT = ("--prompt", "We are never ever getting back", "--subject", "never ever")
 
@@ -237,6 +237,55 @@ def test_a_field_of_the_whole_method_is_required(validator: jsonschema.Draft2020
 
 def test_a_record_without_grids_has_a_knockout(validator: jsonschema.Draft202012Validator) -> None:
     assert not validator.is_valid(without(make_whole_record() | {"grids": {}}, "knockout"))
+
+
+def test_a_record_may_have_neurons_alone_or_beside_grids(validator: jsonschema.Draft202012Validator) -> None:
+    for record in (make_neuron_record(), make_neuron_record(by_layer=True), make_record() | {"neurons": make_neurons()}):
+        validator.validate(record)
+    assert not validator.is_valid(without(make_neuron_record(), "neurons"))
+    assert not validator.is_valid(make_skipped_record() | {"neurons": make_neurons()})
+
+
+def test_neurons_that_were_given_have_no_sets(validator: jsonschema.Draft202012Validator) -> None:
+    record = make_neuron_record()
+    neurons = record["neurons"] | {"ranked_by": "given"}
+    assert not validator.is_valid(record | {"neurons": neurons})
+    of_ranking = ("sets", "controls", "half")
+    bare = {name: value for name, value in neurons.items() if name not in of_ranking}
+    for effect in bare["effects"]:
+        effect["estimate"] = None
+    validator.validate(record | {"neurons": bare})
+    assert not validator.is_valid(record | {"neurons": bare | {"ranked_by": "none"}})
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["positions", "layers", "ranked_by", "candidates", "effects", "sets", "controls", "half", "effects.layer",
+     "effects.position", "effects.neuron", "effects.estimate", "effects.score", "effects.indirect_effect",
+     "effects.standard_error", "effects.value", "effects.value.clean", "effects.row_norm", "effects.promotes",
+     "effects.promotes.token", "effects.promotes.token_bytes", "effects.suppresses.id", "effects.suppresses.logit",
+     "sets.position", "sets.neurons", "sets.score", "sets_by_layer.layer", "controls.order", "half.position", "half.candidates",
+     "half.neurons"],
+)  # fmt: skip
+def test_a_field_of_neurons_is_required(validator: jsonschema.Draft202012Validator, name: str) -> None:
+    record = make_neuron_record(by_layer=True)
+    *parents, last = name.split(".")
+    places = [record["neurons"]]
+    for parent in parents:
+        places = [each for place in places for each in (place[parent] if isinstance(place[parent], list) else [place[parent]])]
+    del places[-1][last]
+    assert not validator.is_valid(record)
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "value"),
+    [("effects", "score", 1.5), ("effects", "neuron", -1), ("controls", "order", "size"), ("sets", "neurons", 0),
+     ("half", "neurons", 0), ("sets", "measures", {}), ("effects", "other_targets", [])],
+)  # fmt: skip
+def test_a_value_of_neurons_that_cannot_be_is_refused(validator: jsonschema.Draft202012Validator, place: str, name: str, value: Any) -> None:
+    record = make_neuron_record()
+    record["neurons"][place][0][name] = value
+    assert not validator.is_valid(record)
 
 
 def test_a_counter_prompt_stands_in_records_it_corrupted(validator: jsonschema.Draft202012Validator) -> None:

@@ -23,12 +23,13 @@ struct TerminalStyle {
 /// measures). Where cells are wide enough they hold the probability in percent; else, without colour, tenths of the
 /// range from low_score to the largest or, when noising, from high_score to the lowest. Of heads there is one map,
 /// heads down, at the position with the strongest; a knockout has its groups down, and the change of the probability in
-/// percent of the clean one. Layers that do not fit are merged, the strongest of a group is shown. No line is wider
+/// percent of the clean one. Neurons are a table of the best, with the tokens that they promote; where it is too narrow
+/// it has fewer columns. Layers that do not fit are merged, the strongest of a group is shown. No line is wider
 /// than `style.columns`. Text from model and prompt is escaped: no control character of theirs reaches the terminal.
 /// Lines end in "\n".
 std::string render_heat_maps(const TraceRecord& record, const TerminalStyle& style);
 
-/// Why the grids say little, as a clause without full stop: the corruption hardly lowers the answer's probability (by
+/// Why the grids, or neurons alone, say little, as a clause without full stop: the corruption hardly lowers the answer's probability (by
 /// less than 5 %, or two standard errors), or a probability is not a number. Nothing if neither, or if all that was
 /// traced is knockouts, which have no corruption.
 std::optional<std::string> warning_of(const Trace& trace);

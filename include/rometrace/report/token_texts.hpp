@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -17,9 +19,12 @@ struct TokenTexts {
   std::vector<std::string> other_targets;
   std::optional<std::string> foil;
   std::vector<std::string> counter;  ///< [T], the counter prompt's tokens; none without one
+  /// Those that neurons promote or suppress, by id, but for ids that the tokeniser does not have.
+  std::map<std::int32_t, std::string> of_neurons = {};
 };
 
-/// Looks the ids of `trace` and `prompt` up. Throws Error for an id outside the vocabulary, but for the prediction's.
+/// Looks the ids of `trace` and `prompt` up. Throws Error for an id outside the vocabulary, but for the prediction's and
+/// those of neurons.
 TokenTexts token_texts(const Trace& trace, const TracePrompt& prompt, const Tokenizer& tokenizer);
 
 }  // namespace rometrace

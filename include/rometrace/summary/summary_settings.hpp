@@ -14,12 +14,12 @@ namespace rometrace {
 /// traced line is held against those before it.
 class SummarySettings {
  public:
-  /// Compares `line` with the lines before it in every field that both have: the model (all but its name), kinds
-  /// and windows, dtype, TF32, samples, seed, corruption and noise, the answer that is followed, which facts were let
-  /// in. Lines of before there was a choice count as exact traces of clean values restored into noise. Where draws were
-  /// added up to a precision, the precision must agree, not the samples. Positions are free: the averages are by role.
-  /// Device, engine and threads change no more than rounding, and may differ. Throws Error naming field, both values
-  /// and both places.
+  /// Compares `line` with the lines before it in every field that both have: the model (all but its name), kinds and
+  /// windows, what was asked of neurons, dtype, TF32, samples, seed, corruption and noise, the answer that is followed,
+  /// which facts were let in. Lines of before there was a choice count as exact traces of clean values restored into
+  /// noise. Where draws were added up to a precision, the precision must agree, not the samples. Positions are free:
+  /// the averages are by role. Device, engine and threads change no more than rounding, and may differ. Throws Error
+  /// naming field, both values and both places.
   void check(const SummaryLine& line);
 
   const nlohmann::ordered_json& model() const { return model_.model(); }  ///< of the first line with one; else null

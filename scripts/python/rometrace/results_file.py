@@ -197,6 +197,8 @@ def traced_record(line: Line) -> dict[str, Any]:
         raise UserError(f"{line.where} is the record of a {record['status']} fact ({reason}); there is nothing to draw")
     grids, knockout = record.get("grids"), record.get("knockout")
     if not (isinstance(grids, dict) and grids) and not isinstance(knockout, dict):
+        if isinstance(record.get("neurons"), dict):
+            raise UserError(f"{line.where} is a trace of neurons alone, expected at least one of {', '.join(KINDS)}")
         raise UserError(f'{line.where} has no "grids", expected at least one of {", ".join(KINDS)}')
     return record
 

@@ -268,6 +268,7 @@ int run_batch(const Options& options, const std::stop_token& stop) {
   const auto located = locate_model(options, stop);
   const auto tokenizer = Tokenizer::load(located.folder);
   const auto model = load_model(options, located.folder, edits, stop);
+  check_neurons(options, *model);
   if (!facts.probe) say_window_note(options, *model);
   WeightsHash hash(*model, edits, stop);
   Session session{options,

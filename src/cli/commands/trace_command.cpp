@@ -148,6 +148,7 @@ int run_trace(const Options& options, const std::stop_token& stop) {
   record.prompt = read_prompt(tokenizer, options);
   read_question(tokenizer, options, record);
   const auto model = load_model(options, located.folder, edits, stop);
+  check_neurons(options, *model);
   say_window_note(options, *model);
   choose_threads(options, *model, record.prompt.token_ids.size());
   record.model = model_record(located.name, *model, edits);
@@ -178,6 +179,7 @@ int run_trace(const Options& options, const std::stop_token& stop) {
   WeightsHash hash(*model, edits, stop);
   record.verdict = verdict_of(options, record.texts);
   if (record.verdict.status == Status::kTraced) record.trace = trace_prompt(options, *model, record, clean, stop);
+  if (record.trace.neurons) record.texts = token_texts(record.trace, record.prompt, tokenizer);  // what these promote
   record.run.seconds = tracing.seconds();
   record.model.weights_sha256 = hash.get();
   if (options.precision && record.trace.largest_error > *options.precision) {

@@ -14,6 +14,7 @@ inline constexpr const char* kWhat = "What to trace (docs/method.md)";
 inline constexpr const char* kRead = "What to read (docs/study.md)";
 inline constexpr const char* kModel = "Model (docs/models.md)";
 inline constexpr const char* kMethod = "Method: what is restored (docs/method.md)";
+inline constexpr const char* kNeurons = "Neurons, with --kinds neuron (docs/neurons.md)";
 inline constexpr const char* kCorruption = "Corruption and noise (docs/noise.md)";
 inline constexpr const char* kAnswers = "Answers and measures (docs/method.md)";
 inline constexpr const char* kFacts = "Many facts, with --facts (docs/study.md)";

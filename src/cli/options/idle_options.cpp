@@ -29,8 +29,17 @@ bool is_noise(const Options& options) {
   return options.method == CorruptionMethod::kNoise;
 }
 
+bool has_neurons(const Options& options) {
+  return options.neurons.has_value();
+}
+
+bool ranks_neurons(const Options& options) {
+  return options.neurons && options.neurons->given.empty();
+}
+
 bool patches(const Options& options) {
-  return std::any_of(options.kinds.begin(), options.kinds.end(), [](Kind kind) { return kind != Kind::kKnockout; });
+  return has_neurons(options) ||
+         std::any_of(options.kinds.begin(), options.kinds.end(), [](Kind kind) { return kind != Kind::kKnockout; });
 }
 
 bool is_of_text(const Options& options) {
@@ -41,6 +50,8 @@ bool is_of_text(const Options& options) {
 }
 
 constexpr const char* kTrace = "a trace; --probe makes none";
+constexpr const char* kNeuron = "neuron among --kinds";
+constexpr const char* kRanked = "neurons that are ranked, not those of --neurons";
 constexpr const char* kNoise = "noise, which is not what corrupts here";
 
 /// All options of a trace and of a batch that there is a place for where they do nothing. The first line that does not
@@ -52,6 +63,11 @@ constexpr Use kUses[] = {
     {"--window", &traces, kTrace},
     {"--head-window", &traces, kTrace},
     {"--knockout-window", &traces, kTrace},
+    {"--layers", &traces, kTrace},
+    {"--rank-by", &traces, kTrace},
+    {"--top", &traces, kTrace},
+    {"--sets", &traces, kTrace},
+    {"--neurons", &traces, kTrace},
     {"--direction", &traces, kTrace},
     {"--engine", &traces, kTrace},
     {"--corrupt", &traces, kTrace},
@@ -77,6 +93,15 @@ constexpr Use kUses[] = {
        return has_any(options.kinds, {Kind::kMlp, Kind::kAttn});
      },
      "mlp or attn among --kinds"},
+    {"--layers", &has_neurons, kNeuron},
+    {"--rank-by", &has_neurons, kNeuron},
+    {"--top", &has_neurons, kNeuron},
+    {"--sets", &has_neurons, kNeuron},
+    {"--neurons", &has_neurons, kNeuron},
+    {"--layers", &ranks_neurons, kRanked},
+    {"--rank-by", &ranks_neurons, kRanked},
+    {"--top", &ranks_neurons, kRanked},
+    {"--sets", &ranks_neurons, kRanked},
     {"--head-window", [](const Options& options) { return has_any(options.kinds, {Kind::kHead}); },
      "head among --kinds"},
     {"--knockout-window", [](const Options& options) { return has_any(options.kinds, {Kind::kKnockout}); },
@@ -94,7 +119,7 @@ constexpr Use kUses[] = {
     {"--seed",
      [](const Options& options) {
        const bool swaps = options.facts && options.method == CorruptionMethod::kTokens;
-       return is_noise(options) || swaps;
+       return is_noise(options) || swaps || ranks_neurons(options);  // sets of these are held against random ones
      },
      "noise or --corrupt swap; nothing else here is drawn"},
 

@@ -2,7 +2,10 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <array>
+#include <charconv>
 #include <limits>
+#include <utility>
 
 #include "cli/options/help_format.hpp"
 #include "cli/options/option_values.hpp"
@@ -19,6 +22,27 @@ bool has(const Options& options, Kind kind) {
 
 bool has(const Options& options, Measure measure) {
   return std::find(options.measures.begin(), options.measures.end(), measure) != options.measures.end();
+}
+
+/// "3-7", the last layer with them, or "3".
+LayerRange read_layer_range(const std::string& text) {
+  const auto number = [&](const std::string& digits) {
+    std::int64_t layer = -1;
+    const auto* end = digits.data() + digits.size();
+    const auto [stop, error] = std::from_chars(digits.data(), end, layer);
+    if (error != std::errc() || stop != end || layer < 0 || layer > kMaxCount) {
+      throw CLI::ValidationError("--layers", in_quotes(text) + "; expected the first and the last layer, counted " +
+                                                 "from 0, as in 3-7, or one as in 5");
+    }
+    return layer;
+  };
+  const auto dash = text.find('-');
+  const auto first = number(text.substr(0, dash));
+  const auto last = dash == std::string::npos ? first : number(text.substr(dash + 1));
+  if (last < first) {
+    throw CLI::ValidationError("--layers", in_quotes(text) + " ends before it begins; expected A-B, A <= B");
+  }
+  return {first, last + 1};
 }
 
 }  // namespace
@@ -40,15 +64,16 @@ void MethodOptions::add_to(CLI::App& app, Options& options) {
         ->group(group);
   };
   value("--kinds", kinds_, "KINDS",
-        "What to patch: state, mlp, attn, head (one attention head), knockout (attention cut from the last position)")
+        "What to patch: state, mlp, attn, head (one attention head), knockout (attention cut from the last position), "
+        "neuron (one of an MLP, see below)")
       ->delimiter(',')
       ->default_str("state,mlp,attn");
   value("--sever", sever_, "PATHS",
         "Also the state with the position's mlp or attn outputs held as if it were not patched; none: the plain state")
       ->delimiter(',');
   value("--positions", positions_, "WHICH",
-        "Positions to patch: all, subject, subject-last, last, or numbers from 0 such as 1,2,5")
-      ->capture_default_str();
+        "Positions to patch: all, subject, subject-last, last, or numbers from 0 such as 1,2,5 [all; of neurons "
+        "subject-last]");
   number("--window", options.window, "W",
          "Layers patched together, for mlp and attn; a fifth of the model's is a good choice", 1, kMaxCount)
       ->default_str("10");
@@ -63,6 +88,16 @@ void MethodOptions::add_to(CLI::App& app, Options& options) {
         "sweep: all cells in one pass up the layers; plain: one run of the model a cell, as in the paper; gradient: a "
         "fast approximation (attribution patching)")
       ->capture_default_str();
+
+  group = groups::kNeurons;
+  value("--layers", layers_, "A-B", "Layers whose neurons are ranked, from 0, B with them, or one [all]");
+  value("--rank-by", rank_by_, "RULE",
+        "What chooses the neurons that are run, and orders the sets: gradient, integrated:M (the mean of M gradients), "
+        "none (all neurons are run)")
+      ->capture_default_str();
+  number("--top", top_, "K", "How many of the best to run and to tell of", 1, kMaxCount)->default_str("20");
+  value("--sets", sets_, "WHICH", "layer: how few carry the answer, for the neurons of each layer apart as well");
+  value("--neurons", neurons_, "LIST", "Run these instead, as layer:neuron: 3:117,5:9");
 
   group = groups::kCorruption;
   value("--corrupt", corrupt_, "HOW",
@@ -119,6 +154,7 @@ void MethodOptions::complete(Options& options) const {
   options.direction = chosen("--direction", direction_, {Direction::kDenoising, Direction::kNoising});
   options.positions = named("--positions", [&] { return PositionRule::parse(positions_); });
   complete_kinds(options);
+  complete_neurons(options);
   complete_corruption(options);
   complete_readings(options);
   if (options.engine == Engine::kGradient) refuse_for_gradient(options);
@@ -126,9 +162,17 @@ void MethodOptions::complete(Options& options) const {
 
 void MethodOptions::complete_kinds(Options& options) const {
   options.kinds.clear();
+  options.neurons.reset();
   for (const auto& name : kinds_) {
-    add_once(options.kinds,
-             chosen("--kinds", name, {Kind::kState, Kind::kMlp, Kind::kAttn, Kind::kHead, Kind::kKnockout}));
+    constexpr std::array kGrids = {Kind::kState, Kind::kMlp, Kind::kAttn, Kind::kHead, Kind::kKnockout};
+    const auto kind = std::find_if(kGrids.begin(), kGrids.end(), [&](Kind grid) { return to_string(grid) == name; });
+    if (kind != kGrids.end()) {
+      add_once(options.kinds, *kind);
+    } else if (name == "neuron") {
+      options.neurons.emplace();
+    } else {
+      throw CLI::ValidationError("--kinds", in_quotes(name) + "; expected state, mlp, attn, head, neuron or knockout");
+    }
   }
   for (const auto& path : sever_) {
     if (path != "mlp" && path != "attn" && path != "none") {
@@ -140,6 +184,26 @@ void MethodOptions::complete_kinds(Options& options) const {
   }
   options.window_given = given("--window");
   options.knockout_window_given = given("--knockout-window");
+}
+
+// Where no neurons are traced the values are read all the same: a wrong one is refused before an idle one.
+void MethodOptions::complete_neurons(Options& options) const {
+  NeuronOptions neurons;
+  if (given("--layers")) neurons.layers = read_layer_range(layers_);
+  neurons.top = top_;
+  neurons.ranking = named("--rank-by", [&] { return NeuronRule::parse(rank_by_); });
+  if (given("--neurons")) neurons.given = named("--neurons", [&] { return NeuronName::parse_list(neurons_); });
+  if (given("--sets") && sets_ != "layer") {
+    throw CLI::ValidationError("--sets", in_quotes(sets_) + "; expected layer");
+  }
+  neurons.sets_by_layer = given("--sets");
+  if (!options.neurons) return;
+  if (given("--positions")) {
+    neurons.positions = options.positions;
+  } else if (options.kinds.empty()) {
+    options.positions = neurons.positions;
+  }
+  options.neurons = std::move(neurons);
 }
 
 void MethodOptions::complete_corruption(Options& options) const {
@@ -201,6 +265,11 @@ void MethodOptions::refuse_for_gradient(const Options& options) const {
   if (!severed_sites(options.kinds).empty()) refuse("--sever");
   if (!options.measures.empty()) refuse("--measures");
   if (options.precision) refuse("--precision");
+  if (options.neurons) {
+    throw CLI::ValidationError("--kinds",
+                               "neuron is not for --engine gradient: gradients rank neurons (--rank-by), they do not "
+                               "run them; expected --engine sweep or plain");
+  }
   if (has(options, Kind::kKnockout)) {
     throw CLI::ValidationError("--kinds", "knockout is not for --engine gradient; expected state, mlp, attn or head");
   }

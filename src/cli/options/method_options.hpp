@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -24,12 +25,15 @@ class MethodOptions {
  private:
   bool given(const char* name) const;
   void complete_kinds(Options& options) const;
+  void complete_neurons(Options& options) const;
   void complete_corruption(Options& options) const;
   void complete_readings(Options& options) const;
   void refuse_for_gradient(const Options& options) const;
 
   CLI::App* app_ = nullptr;
   std::vector<std::string> kinds_ = {"state", "mlp", "attn"}, sever_, measures_;
+  std::int64_t top_ = NeuronOptions().top;
+  std::string layers_, rank_by_ = to_string(NeuronRule()), sets_, neurons_;
   std::string positions_ = "all", direction_ = "denoising", corrupt_ = "noise", answer_ = "token", engine_ = "sweep";
 };
 

@@ -45,7 +45,8 @@ struct Options {
   std::optional<std::string> revision;     ///< of a model given by name; none: "main"
   bool download = false;                   ///< fetch a model that is not in the cache
   std::vector<std::string> edits;          ///< edit files that are applied to it, in this order
-  std::vector<Kind> kinds;
+  std::vector<Kind> kinds;               ///< none: neurons alone
+  std::optional<NeuronOptions> neurons;
   PositionRule positions;
   std::int64_t window = 10;
   std::int64_t head_window = 1;
