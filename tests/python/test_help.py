@@ -72,6 +72,7 @@ def test_the_groups_of_the_main_command_are_these(help_of):
         "What to trace",
         "Model",
         "Method: what is restored",
+        "Neurons, with --kinds neuron",
         "Corruption and noise",
         "Answers and measures",
         "Many facts, with --facts",
@@ -80,6 +81,7 @@ def test_the_groups_of_the_main_command_are_these(help_of):
     ]
     assert groups["What to trace"] == ["--prompt", "--subject", "--subject-at", "--facts", "--special-tokens"]
     assert groups["Output"] == ["-o, --output", "--json", "-v, --verbose", "-q, --quiet"]
+    assert groups["Neurons, with --kinds neuron"] == ["--layers", "--rank-by", "--top", "--sets", "--neurons"]
     assert "--window" in groups["Method: what is restored"]
 
 
@@ -112,6 +114,8 @@ def test_the_pages_named_are_there(help_of, repository, words):
         ("--kinds", "[state,mlp,attn]"),
         ("--window", "[10]"),
         ("--knockout-window", "[9]"),
+        ("--rank-by", "[gradient]"),
+        ("--top", "[20]"),
         ("--noise", "[s3]"),
         ("--engine", "[sweep]"),
         ("--dtype", "[float32]"),

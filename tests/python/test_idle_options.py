@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from conftest import Rometrace
 ONE = ("--prompt", "Miles Davis plays the", "--subject", "Miles Davis")
 SHIPPED = ("--facts", FACTS, "--limit", "2")
 KNOCKOUT = (*ONE, "--kinds", "knockout")
+NEURON = (*ONE, "--kinds", "neuron")
+OF_NEURONS = (("--layers", "0-3"), ("--rank-by", "gradient"), ("--top", "20"), ("--sets", "layer"))
 PROBE = (*SHIPPED, "--probe")
 SWAP = (*SHIPPED, "--corrupt", "swap")
 A_TRACE = "expected a trace; --probe makes none"
@@ -25,6 +28,11 @@ IDLE: list[tuple[tuple[Any, ...], tuple[str, ...], str]] = [
     (ONE, ("--knockout-window", "9"), "expected knockout among --kinds"),
     (KNOCKOUT, ("--positions", "all"), "expected a kind other than knockout among --kinds"),
     (KNOCKOUT, ("--direction", "denoising"), "expected a kind other than knockout among --kinds"),
+    *((ONE, option, "expected neuron among --kinds") for option in (*OF_NEURONS, ("--neurons", "3:117"))),
+    *(((*NEURON, "--neurons", "3:117"), option, "expected neurons that are ranked, not those of --neurons") for option in OF_NEURONS),
+    (NEURON, ("--window", "3"), "expected mlp or attn among --kinds"),
+    (NEURON, ("--head-window", "1"), "expected head among --kinds"),
+    ((*NEURON, "--neurons", "3:117", "--corrupt", "zero"), ("--seed", "1"), "nothing else here is drawn"),
     *(
         ((*ONE, *corruption), option, "expected noise, which is not what corrupts here")
         for corruption in (("--corrupt", "zero"), ("--corrupt", "mean"), ("--counter-subject", "Ray Brown"))
@@ -49,6 +57,7 @@ IDLE: list[tuple[tuple[Any, ...], tuple[str, ...], str]] = [
     ((*ONE, "--device", "cuda", "--dtype", "float64"), ("--tf32",), "expected products in float32"),
     *((PROBE, option, A_TRACE) for option in (
         ("--kinds", "state"), ("--sever", "mlp"), ("--positions", "all"), ("--window", "3"), ("--direction", "noising"),
+        *OF_NEURONS, ("--neurons", "3:117"),
         ("--engine", "sweep"), ("--corrupt", "noise"), ("--samples", "10"), ("--precision", "0.1"), ("--seed", "1"), ("--noise", "s3"),
         ("--noise-facts", str(FACTS)), ("--replace",), ("--target", "object"), ("--answer", "word"), ("--measures", "rank"),
         ("--all",), ("--facts-per-sweep", "2"),
@@ -69,6 +78,9 @@ def test_an_option_that_can_change_nothing_is_refused(rometrace: Rometrace, argu
     [
         (*ONE, "--kinds", "attn", "--window", "3"),
         (*ONE, "--kinds", "head,knockout", "--head-window", "1", "--knockout-window", "3", "--positions", "last", "--direction", "noising"),
+        (*NEURON, *chain(*OF_NEURONS), "--positions", "last", "--direction", "noising"),
+        (*ONE, "--kinds", "knockout,neuron", "--positions", "last", "--direction", "noising", "--corrupt", "zero", "--seed", "2"),
+        (*ONE, "--kinds", "mlp,neuron", "--window", "3", "--neurons", "3:117,5:9"),
         (*ONE, "--kinds", "state", "--corrupt", "mean", "--noise-text", str(FACTS)),
         (*ONE, "--kinds", "state", "--noise", "s2", "--noise-facts", str(FACTS), "--samples", "2", "--seed", "4", "--replace"),
         (*ONE, "--kinds", "state", "--samples", "2", "--precision", "0.5", "--most-samples", "4"),

@@ -7,8 +7,8 @@
 
 namespace rometrace::testing {
 
-/// "Miles Davis plays the" with neurons alone, as an engine would fill them: two layers of four neurons at the subject's
-/// last token, the two best of eight, found by gradients. high_score 0.5, low_score 0.125.
+/// "Miles Davis plays the" with neurons alone, as an engine would fill them: two layers of four neurons at the
+/// subject's last token, the two best of eight, found by gradients. high_score 0.5, low_score 0.125.
 inline TraceRecord neuron_record() {
   const auto run = [](double score, double error) { return RunScore{score, error, {}}; };
   TraceRecord record;
@@ -35,8 +35,8 @@ inline TraceRecord neuron_record() {
   neurons.candidates = 8;
   neurons.effects = {{1, 1, 3, 0.125, run(0.25, 0.0625), 2, -0.5, 1.5, {{7, 2}, {9, 1}}, {{8, -1}}},
                      {0, 1, 2, 0.0625, run(0.0625, 0.03125), 0.25, 4, 0.5, {{100, 3}}, {{9, -2}}}};
-  neurons.sets = {{1, {}, 1, run(0.25, 0)}, {1, {}, 2, run(0.3125, 0)}, {1, {}, 4, run(0.375, 0)},
-                  {1, {}, 8, run(0.4375, 0)}};
+  neurons.sets = {
+      {1, {}, 1, run(0.25, 0)}, {1, {}, 2, run(0.3125, 0)}, {1, {}, 4, run(0.375, 0)}, {1, {}, 8, run(0.4375, 0)}};
   for (const auto& [size, changed, random] : {std::tuple(1, 0.125, 0.125), {2, 0.1875, 0.15625}, {4, 0.25, 0.1875}}) {
     neurons.controls.push_back({NeuronControl::Order::kChange, {1, {}, size, run(changed, 0)}});
     neurons.controls.push_back({NeuronControl::Order::kRandom, {1, {}, size, run(random, 0.03125)}});

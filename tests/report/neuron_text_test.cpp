@@ -203,14 +203,11 @@ TEST_CASE("in any width and style the table of neurons fits, escapes, and shows 
   several.trace.neurons->positions = {0, 1};
   several.texts.of_neurons[7] = std::string("\n\x1b[31m") + "a token that is longer than any column for it";
   for (auto& effect : wide.trace.neurons->effects) {
-    effect = {.layer = 9999,
-              .position = 1,
-              .neuron = 24575,
-              .estimate = -1,
-              .run = {-0.875, 1, {}},
-              .clean = -1.234e-105,
-              .corrupted = -1.234e-105,
-              .promotes = effect.promotes};
+    effect.layer = 9999;
+    effect.neuron = 24575;
+    effect.estimate = -1;
+    effect.run = {-0.875, 1, {}};
+    effect.clean = effect.corrupted = -1.234e-105;
   }
   broken.trace.low_score = kNan;
   for (auto& effect : broken.trace.neurons->effects) {
