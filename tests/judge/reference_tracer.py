@@ -1074,8 +1074,27 @@ def text_fields(tokenizer: Any, name: str, token_ids: Sequence[int]) -> dict[str
     return {name: text.decode(errors="replace"), f"{name}_bytes": text.hex()}
 
 
-def trace_record(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Runs what the command line asks for and gives the whole result."""
+@dataclass(frozen=True)
+class Question:
+    """What the command line asks."""
+
+    model: PreTrainedModel
+    tokenizer: Any
+    token_ids: list[int]
+    pieces: list[bytes]
+    subject_range: tuple[int, int]
+    options: TraceOptions
+    measures: tuple[str, ...]
+    rule: str
+    """Of the noise, as results spell it."""
+    counter: dict[str, Any] | None
+    """The object "counter", if another prompt is named."""
+    text: Any
+    """Of moments: what results say of it, if there is one."""
+
+
+def read_question(arguments: argparse.Namespace) -> Question:
+    """Loads the model and makes of the command line what `trace` takes."""
     folder: Path = arguments.model
     model = load_model(folder, getattr(torch, arguments.dtype))
     tokenizer = load_tokenizer(folder)
@@ -1099,7 +1118,7 @@ def trace_record(arguments: argparse.Namespace) -> dict[str, Any]:
         text = read_moments_text(tokenizer, arguments.noise_text, REPOSITORY / "share/rometrace/facts.json")
     answer_ids, other_targets = read_answer(arguments, model, tokenizer, token_ids)
     options = TraceOptions(
-        kinds=read_kinds(arguments),
+        kinds=() if arguments.kinds == "neuron" else read_kinds(arguments),
         window=arguments.window,
         head_window=arguments.head_window,
         knockout_window=arguments.knockout_window,
@@ -1120,8 +1139,27 @@ def trace_record(arguments: argparse.Namespace) -> dict[str, Any]:
         precision=arguments.precision,
         most_samples=arguments.most_samples,
     )
+    return Question(
+        model=model,
+        tokenizer=tokenizer,
+        token_ids=token_ids,
+        pieces=pieces,
+        subject_range=subject_range,
+        options=options,
+        measures=measures,
+        rule=rule_text,
+        counter=counter[1] if counter else None,
+        text=text[1] if text else None,
+    )
+
+
+def trace_record(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Runs what the command line asks for and gives the whole result."""
+    asked = read_question(arguments)
+    model, tokenizer, options, measures = asked.model, asked.tokenizer, asked.options, asked.measures
     start = time.perf_counter()
-    traced = trace(model, token_ids, subject_range, options)
+    traced = trace(model, asked.token_ids, asked.subject_range, options)
+    method = options.method
     run_fields = {
         "device": "cpu",
         "dtype": arguments.dtype,
@@ -1131,8 +1169,10 @@ def trace_record(arguments: argparse.Namespace) -> dict[str, Any]:
         "direction": options.direction,
         "seed": options.seed,
         "samples": traced["samples"],
-        "corruption": {"method": method, **({"text": text[1]} if text else {})},
-        "noise": {"rule": rule_text, "sigma": sigma, "replace": options.replace} if method == "noise" else None,
+        "corruption": {"method": method, **({"text": asked.text} if asked.text else {})},
+        "noise": (
+            {"rule": asked.rule, "sigma": options.sigma, "replace": options.replace} if method == "noise" else None
+        ),
         "seconds": time.perf_counter() - start,
     }
     if options.precision is not None:
@@ -1142,15 +1182,15 @@ def trace_record(arguments: argparse.Namespace) -> dict[str, Any]:
         "schema": "rometrace/trace/1",
         "rometrace": "0.1.0",
         "status": "traced",
-        "model": model_record(model, folder),
+        "model": model_record(model, arguments.model),
         "run": run_fields,
         "prompt": arguments.prompt,
         "subject": arguments.subject,
-        "tokens": [piece.decode(errors="replace") for piece in pieces],
-        "token_bytes": [piece.hex() for piece in pieces],
-        "token_ids": token_ids,
-        "subject_range": list(subject_range),
-        **({"counter": counter[1]} if counter else {}),
+        "tokens": [piece.decode(errors="replace") for piece in asked.pieces],
+        "token_bytes": [piece.hex() for piece in asked.pieces],
+        "token_ids": asked.token_ids,
+        "subject_range": list(asked.subject_range),
+        **({"counter": asked.counter} if asked.counter else {}),
         **text_fields(tokenizer, "answer", traced["answer_ids"]),
         "answer_id": traced["answer_ids"][0],
         "answer_ids": traced["answer_ids"],
@@ -1171,17 +1211,17 @@ def trace_record(arguments: argparse.Namespace) -> dict[str, Any]:
         record["measures"]["logit_difference"] |= text_fields(tokenizer, "foil", [options.foil]) | {
             "foil_id": options.foil
         }
-    if other_targets:
+    if options.other_targets:
         record["other_targets"] = [
             text_fields(tokenizer, "target", entry["target_ids"]) | entry
-            for entry in target_records(traced, other_targets)
+            for entry in target_records(traced, options.other_targets)
         ]
     return nulls_for_nan(record)
 
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+def argument_parser(description: str) -> argparse.ArgumentParser:
     """The command line: rometrace's own options, as far as a judge needs them."""
-    parser = argparse.ArgumentParser(description="Traces one prompt with transformers, plainly and slowly.")
+    parser = argparse.ArgumentParser(description=description)
     facts = REPOSITORY / "share/rometrace/facts.json"
     parser.add_argument("--model", type=Path, required=True, help="folder with config.json, weights and tokenizer")
     parser.add_argument("--prompt", required=True)
@@ -1213,7 +1253,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--measures", default="probability", help=f"comma-separated, of {', '.join(MEASURES)}")
     parser.add_argument("--foil", help="the token that the answer's logit is compared with")
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
-    return parser.parse_args(arguments)
+    return parser
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    return argument_parser("Traces one prompt with transformers, plainly and slowly.").parse_args(arguments)
 
 
 def main() -> int:
