@@ -32,7 +32,6 @@ from transformers import PreTrainedModel
 
 from reference_editor import matrix_of, weight_of
 from reference_tracer import (
-    DIRECTIONS,
     MOST_POSITIONS,
     Install,
     TraceOptions,
