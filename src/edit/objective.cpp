@@ -16,9 +16,9 @@
 #include <utility>
 #include <vector>
 
-#include "edit/layer_tape.hpp"
 #include "edit/row_batch.hpp"
 #include "rometrace/error.hpp"
+#include "trace/layer_tape.hpp"
 
 namespace rometrace {
 namespace {
