@@ -10,6 +10,7 @@
 
 #include "cli/download.hpp"
 #include "cli/files/share_dir.hpp"
+#include "cli/machine/cores.hpp"
 #include "cli/machine/device.hpp"
 #include "cli/machine/free_memory.hpp"
 #include "cli/options/option_values.hpp"
@@ -302,11 +303,14 @@ void choose_threads(const Options& options, const Decoder& model, std::size_t pr
   if (options.engine == Engine::kSweep) {
     rows = std::min(1024.0, rows * T / 4 * static_cast<double>(model.config().layers));  // half way up the layers
   }
-  if (options.threads > 0) {
-    at::set_num_threads(options.threads);
-  } else if (24 * D * D * rows < kWorthSharing) {
-    at::set_num_threads(1);
-  }
+  const auto small = 24 * D * D * rows < kWorthSharing;
+  at::set_num_threads(options.threads > 0 ? options.threads : small ? 1 : usable_cores());
+}
+
+std::unique_ptr<Workers> start_workers(const Options& options, const Decoder& model, std::size_t prompt_tokens) {
+  choose_threads(options, model, prompt_tokens);
+  if (!model.device().is_cpu()) return std::make_unique<Workers>(1);
+  return std::make_unique<Workers>(options.threads > 0 ? options.threads : usable_cores());
 }
 
 std::int32_t one_token(const Tokenizer& tokenizer, const std::string& option, const std::string& text) {

@@ -18,6 +18,7 @@
 #include "rometrace/report/json.hpp"
 #include "rometrace/text/tokenizer.hpp"
 #include "rometrace/trace/trace.hpp"
+#include "rometrace/work/workers.hpp"
 
 namespace rometrace::cli {
 
@@ -88,6 +89,10 @@ double read_sigma(const Options& options, const Decoder& model, const Tokenizer&
 
 /// CPU threads for traces of prompts of this length, where the options do not set them.
 void choose_threads(const Options& options, const Decoder& model, std::size_t prompt_tokens, std::int64_t prompts = 1);
+
+/// The same, and workers to share what is large: --threads of them, else one for each core that this process may use.
+/// They are `threads` in results.
+std::unique_ptr<Workers> start_workers(const Options& options, const Decoder& model, std::size_t prompt_tokens);
 
 /// The one token that an option's value is. Throws Error naming the option.
 std::int32_t one_token(const Tokenizer& tokenizer, const std::string& option, const std::string& text);

@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <set>
 #include <utility>
@@ -23,6 +24,7 @@
 #include "rometrace/trace/patch.hpp"
 #include "rometrace/trace/plain.hpp"
 #include "rometrace/trace/sweep.hpp"
+#include "rometrace/work/workers.hpp"
 
 namespace rometrace {
 namespace {
@@ -136,34 +138,64 @@ class BatchChunk {
   bool run(const BatchSink& sink) {
     for (std::size_t i = 0; i < items_.size(); ++i) read(items_[i], jobs_[i]);
     try {
-      for (const auto& group : groups_to_say()) say_answers(group);
-      for (const auto& group : clean_groups()) {
-        if (control_.stop.stop_requested()) throw Interrupted();
-        run_clean_of(group);
-      }
+      share_groups(groups_to_say(), [this](const auto& group) { say_answers(group); });
+      share_groups(clean_groups(), [this](const auto& group) { run_clean_of(group); });
     } catch (const Interrupted&) {
       tell(sink);
       return false;
     }
     tell(sink);
-    for (const auto& group : groups()) {
-      if (std::all_of(group.begin(), group.end(), [&](std::size_t i) { return items_[i].written; })) {
-        for (const auto i : group) jobs_[i].done = true;
-        tell(sink);
-        continue;
-      }
-      if (control_.stop.stop_requested()) return false;
-      try {
-        trace(group);
-      } catch (const Interrupted&) {  // weights are read meanwhile, and stop
-        return false;
-      }
+    const auto trace_and_tell = [&](const std::vector<std::size_t>& group) {
+      const bool written = std::all_of(group.begin(), group.end(), [&](std::size_t i) { return items_[i].written; });
+      if (!written) trace(group);
+      const std::scoped_lock lock(telling_);
+      for (const auto i : group) jobs_[i].done = true;
       tell(sink);
+    };
+    const auto all = groups();
+    try {
+      if (goes_side_by_side(all)) {
+        share_groups(all, trace_and_tell);
+      } else {
+        for (const auto& group : all) {
+          if (control_.stop.stop_requested()) return false;
+          trace_and_tell(group);
+        }
+      }
+    } catch (const Interrupted&) {  // before a group, or as weights are read for one
+      return false;
     }
     return true;
   }
 
  private:
+  // Groups of facts side by side, each by a worker of its own. Not where layers are streamed, which have one reader.
+  template <typename Work>
+  void share_groups(const std::vector<std::vector<std::size_t>>& groups, const Work& work) {
+    const auto one = [&](std::int64_t i) {
+      if (control_.stop.stop_requested()) throw Interrupted();
+      work(groups[static_cast<std::size_t>(i)]);
+    };
+    share(model_.streamed() || !model_.device().is_cpu() ? nullptr : control_.workers, std::ssize(groups), one);
+  }
+
+  // Whether whole groups are shared out, or the rows of one after the other. Groups are where their rows in a layer are
+  // too few to keep all workers at their full rate, and where the memory for rows holds one group for each worker.
+  bool goes_side_by_side(const std::vector<std::vector<std::size_t>>& groups) const {
+    if (control_.workers == nullptr || model_.streamed() || !model_.device().is_cpu()) return false;
+    if (options_.engine != Engine::kSweep) return true;
+    const auto workers = control_.workers->count();
+    std::int64_t rows = 0, memory = 0;
+    for (const auto& group : groups) {
+      const auto& prompt = jobs_[group.front()].result.prompt;
+      const auto facts = std::ssize(group);
+      rows = std::max(rows, facts * rows_in_a_layer(model_, prompt, options_.trace));
+      memory = std::max(memory, facts * least_memory(model_, prompt, options_.trace));
+    }
+    constexpr std::int64_t kRowsOfAWorker = 1024;
+    return rows < kRowsOfAWorker * workers && memory <= control_.memory / workers;
+  }
+
   // All that can be known of a fact before the model has spoken.
   void read(const BatchItem& item, Job& job) {
     auto& result = job.result;
@@ -361,7 +393,10 @@ class BatchChunk {
     const Stopwatch time;
     RunControl control = control_;
     control.stop = {};  // the sweep at hand is finished
-    if (control_.progress) {
+    if (Workers::is_shared()) {
+      control.memory /= control_.workers->count();
+      control.progress = {};  // of one among several
+    } else if (control_.progress) {
       const auto facts = static_cast<std::int64_t>(group.size());
       control.progress = [&, facts](std::int64_t done, std::int64_t total) { control_.progress(facts * done, total); };
     }
@@ -406,7 +441,6 @@ class BatchChunk {
       job.result.trace = std::move(std::get<Trace>(outcome));
     }
     job.clean.reset();
-    job.done = true;
   }
 
   // The results that are complete and next in order.
@@ -422,6 +456,7 @@ class BatchChunk {
   const BatchOptions& options_;
   const RunControl& control_;
   std::vector<Job> jobs_;
+  std::mutex telling_;
   std::size_t told_ = 0;
 };
 

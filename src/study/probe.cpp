@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <mutex>
 #include <optional>
 #include <tuple>
 #include <utility>
@@ -18,6 +19,7 @@
 #include "rometrace/study/answer_rule.hpp"
 #include "rometrace/text/input_file.hpp"
 #include "rometrace/text/strip.hpp"
+#include "rometrace/work/workers.hpp"
 
 namespace rometrace {
 namespace {
@@ -143,12 +145,18 @@ class ProbeChunk {
   std::vector<ProbeResult> run(const std::function<void(std::int64_t wordings)>& done) {
     const auto shorter = [](const Row& a, const Row& b) { return a.token_ids.size() < b.token_ids.size(); };
     std::stable_sort(rows_.begin(), rows_.end(), shorter);
-    for (std::size_t begin = 0; begin < rows_.size();) {
-      const auto end = end_of_batch(begin);
-      run_batch(std::span(rows_).subspan(begin, end - begin));
-      done(static_cast<std::int64_t>(end - begin));
-      begin = end;
+    std::vector<std::span<const Row>> batches;
+    for (std::size_t begin = 0; begin < rows_.size(); begin += batches.back().size()) {
+      batches.push_back(std::span(rows_).subspan(begin, end_of_batch(begin) - begin));
     }
+    std::mutex telling;
+    const bool shared = !study_.model.streamed() && study_.model.device().is_cpu();  // streamed layers have one reader
+    share(shared ? study_.control.workers : nullptr, std::ssize(batches), [&](std::int64_t i) {
+      const auto& batch = batches[static_cast<std::size_t>(i)];
+      run_batch(batch);
+      const std::scoped_lock lock(telling);
+      done(std::ssize(batch));
+    });
     refuse_what_is_not_a_number();
     return std::move(results_);
   }
@@ -235,9 +243,19 @@ class ProbeChunk {
                 std::to_string(vocabulary) + "; the tokeniser does not belong to this model");
   }
 
+  // Where workers share the batches, small enough that they end together, and large enough for a product's full rate.
+  std::int64_t batch_tokens() const {
+    constexpr std::int64_t kLeast = 256, kBatchesEach = 4;
+    const auto asked = study_.options.batch_tokens;
+    if (study_.control.workers == nullptr || study_.control.workers->count() == 1) return asked;
+    std::int64_t tokens = 0;
+    for (const auto& row : rows_) tokens += std::ssize(row.token_ids);
+    return std::min(asked, std::max(kLeast, tokens / (kBatchesEach * study_.control.workers->count())));
+  }
+
   std::size_t end_of_batch(std::size_t begin) const {
     const auto T = rows_[begin].token_ids.size();
-    const auto most = std::max<std::size_t>(1, static_cast<std::size_t>(study_.options.batch_tokens) / T);
+    const auto most = std::max<std::size_t>(1, static_cast<std::size_t>(batch_tokens()) / T);
     auto end = begin + 1;
     while (end < rows_.size() && end - begin < most && rows_[end].token_ids.size() == T) ++end;
     return end;

@@ -27,14 +27,6 @@
 namespace rometrace {
 namespace {
 
-// Rows that go through a layer's products together. On a CPU they run at their full rate from 512 on, and memory for
-// what is in between grows with them.
-std::int64_t block_rows(const RunControl& control, at::Device device) {
-  constexpr std::int64_t kOnCpu = 1024, kElsewhere = 8192;
-  if (control.block_rows > 0) return control.block_rows;
-  return device.is_cpu() ? kOnCpu : kElsewhere;
-}
-
 std::int64_t row_bytes(const Decoder& model) {
   return model.config().width * static_cast<std::int64_t>(c10::elementSize(model.stream_dtype()));
 }
@@ -209,9 +201,8 @@ void run_step(Work& work, std::span<const SweepFact> facts, const std::vector<Pa
     }
   };
   for (std::size_t i = 0; i < passes.size(); ++i) {
-    const PassInput input{
-        step.other(), shape, plans[i], step.base_embeddings(), questions, readings, block_rows(control, model.device()),
-        after_block};
+    const PassInput input{step.other(),       shape,           plans[i],   step.base_embeddings(), questions, readings,
+                          control.block_rows, control.workers, after_block};
     const auto runs = run_pass(model, input, work.sweep.work);
     ++work.sweep.passes;
     const auto of_fact = [&](const RunValues& run, std::size_t j) {
@@ -253,6 +244,29 @@ void finish(NeuronSearch& search, const SweepFact& fact, double base, std::int64
   }
 }
 
+// What one fact of a sweep takes.
+struct FactSize {
+  std::int64_t rows = 0;             // at the top
+  std::int64_t rows_in_a_layer = 0;  // on average, at least 1
+};
+
+FactSize size_of(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options) {
+  const SweepShape shape(prompt, options, model.config().layers);
+  const auto patches = patches_of(cells_of(prompt, options, model.config()));
+  std::vector<const Patch*> to_run;
+  for (const auto& [patch, cells] : patches) {
+    if (shape.outcome_of(patch) == Outcome::kToBeRun) to_run.push_back(&patch);
+  }
+  const SweepPlan plan(shape, std::move(to_run));
+  std::int64_t neurons = 0;  // rows at the top of their runs, which may all begin in the first layer
+  if (options.neurons) {
+    for (const auto position : positions_of(options.neurons->positions, prompt)) {
+      neurons += NeuronSearch::first_runs(*options.neurons, model.config()) * shape.N * (shape.R - position);
+    }
+  }
+  return {plan.rows + neurons, std::max<std::int64_t>(1, plan.token_layers / shape.L + neurons)};
+}
+
 }  // namespace
 
 double TokenLayers::flops(const DecoderConfig& config) const {
@@ -262,6 +276,10 @@ double TokenLayers::flops(const DecoderConfig& config) const {
          (number(keys_values) * D * number(config.keys_values_width()) +
           number(attention) * 2 * D * number(config.mixed_width()) + number(mlp) * (config.gated_mlp ? 3 : 2) * D * F +
           number(neurons) * D * F + number(answers) * number(config.embedding_width) * number(config.vocab_size));
+}
+
+std::int64_t rows_in_a_layer(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options) {
+  return size_of(model, prompt, options).rows_in_a_layer;
 }
 
 std::int64_t least_memory(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options) {
@@ -287,28 +305,18 @@ std::int64_t facts_per_sweep(const Decoder& model, const TracePrompt& prompt, co
   // GB/s beside 160 GFLOP/s), with more a stop waits for longer and nothing is saved.
   constexpr std::int64_t kStreamedRows = 2048, kStreamedRowsElsewhere = 32 * kStreamedRows;
   constexpr std::int64_t kMostStreamed = 64;
-  const SweepShape shape(prompt, options, model.config().layers);
-  const auto patches = patches_of(cells_of(prompt, options, model.config()));
-  std::vector<const Patch*> to_run;
-  for (const auto& [patch, cells] : patches) {
-    if (shape.outcome_of(patch) == Outcome::kToBeRun) to_run.push_back(&patch);
-  }
-  const SweepPlan plan(shape, std::move(to_run));
-  std::int64_t neurons = 0;  // rows at the top of their runs, which may all begin in the first layer
-  if (options.neurons) {
-    for (const auto position : positions_of(options.neurons->positions, prompt)) {
-      neurons += NeuronSearch::first_runs(*options.neurons, model.config()) * shape.N * (shape.R - position);
-    }
-  }
-  const auto in_one_pass = control.memory / ((plan.rows + neurons) * row_bytes(model));
-  const auto rows = std::max<std::int64_t>(1, plan.token_layers / shape.L + neurons);  // in a layer, on average
+  const auto size = size_of(model, prompt, options);
+  const auto in_one_pass = control.memory / (size.rows * row_bytes(model));
+  const auto rows = size.rows_in_a_layer;
   const auto facts_with = [&](std::int64_t wanted, std::int64_t most) {
     return std::clamp<std::int64_t>(std::min(in_one_pass, (wanted + rows - 1) / rows), 1, most);
   };
   if (model.streamed()) {
     return facts_with(model.device().is_cpu() ? kStreamedRows : kStreamedRowsElsewhere, kMostStreamed);
   }
-  return facts_with(block_rows(control, model.device()), kMost);
+  constexpr std::int64_t kOnCpu = 1024, kElsewhere = 8192;  // whoever shares them, so that groups stay the same
+  const auto block_rows = control.block_rows > 0 ? control.block_rows : model.device().is_cpu() ? kOnCpu : kElsewhere;
+  return facts_with(block_rows, kMost);
 }
 
 SweepKey sweep_key(const TracePrompt& prompt, const TraceOptions& options) {

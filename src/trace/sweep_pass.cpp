@@ -10,6 +10,8 @@
 #include <ATen/ops/where.h>
 
 #include <algorithm>
+#include <functional>
+#include <mutex>
 #include <optional>
 #include <utility>
 
@@ -34,7 +36,8 @@ class Pass {
         other_(input.other),
         shape_(input.shape),
         plan_(input.plan),
-        block_rows_(input.block_rows),
+        asked_block_rows_(input.block_rows),
+        workers_(input.workers),
         after_block_(input.after_block),
         work_(work),
         segments_({shape_.base_run()}),
@@ -54,12 +57,10 @@ class Pass {
     for (std::int64_t layer = 0; layer < shape_.L; ++layer) {
       for (const auto index : plan_.before[static_cast<std::size_t>(layer)]) admit_before(layer, index);
       block_ = model_.block(layer);
+      block_rows_ = rows_of_a_block();
       fill_runs(layer);
       remember_for_admission(layer);
-      for (const auto& block : blocks()) {
-        advance(layer, block);
-        after_block_();
-      }
+      take_through(layer);
       admit(layer);
       block_.reset();
     }
@@ -83,6 +84,46 @@ class Pass {
 
   std::int64_t other_count() const { return other_.inputs.size(1) * other_.inputs.size(2); }  // J S
   std::int64_t base_positions() const { return shape_.R - shape_.b; }
+
+  void count(std::int64_t TokenLayers::*what, std::int64_t rows) {
+    const std::scoped_lock lock(counting_);
+    work_.*what += rows;
+  }
+
+  void tell() {
+    const std::scoped_lock lock(counting_);
+    after_block_();
+  }
+
+  // Rows that go through a product together. On a CPU products run at their full rate from 512 on, and memory for what
+  // is in between grows with them; where workers share a layer its rows are cut smaller, down to what costs little of
+  // the rate, so that none waits for long for another. Few sizes: oneDNN keeps a program for each.
+  std::int64_t rows_of_a_block() const {
+    constexpr std::int64_t kOnCpu = 1024, kLeast = 128, kElsewhere = 8192, kBlocksEach = 2;
+    if (asked_block_rows_ > 0) return asked_block_rows_;
+    if (!model_.device().is_cpu()) return kElsewhere;
+    auto size = kOnCpu;
+    const auto wanted = workers_ == nullptr ? 1 : kBlocksEach * workers_->count();
+    const auto rows = segments_.back().row + shape_.rows(segments_.back());
+    while (size > kLeast && wanted > 1 && rows < wanted * size) size /= 2;
+    return size;
+  }
+
+  // Takes all rows through the layer. Blocks of the base run come first where patches are held at its outputs.
+  void take_through(std::int64_t layer) {
+    const auto all = blocks();
+    const auto take = [&](std::size_t begin, std::size_t end) {
+      share(workers_, static_cast<std::int64_t>(end - begin), [&](std::int64_t i) {
+        advance(layer, all[begin + static_cast<std::size_t>(i)]);
+        tell();
+      });
+    };
+    const auto is_of_base = [](const Rows& block) { return block.begin_segment == 0; };
+    const auto of_base = static_cast<std::size_t>(std::count_if(all.begin(), all.end(), is_of_base));
+    if (base_layer_.outputs.empty()) return take(0, all.size());
+    take(0, of_base);
+    take(of_base, all.size());
+  }
 
   // The place in a list [J, S] of the other run that draw `draw` of a segment belongs to.
   std::int64_t other_of(const Segment& segment, std::int64_t draw) const {
@@ -122,11 +163,11 @@ class Pass {
           at::cat({at::arange(positions, positions_.options()).repeat({others}), positions_.slice(0, 0, base.size(0))});
     }
     const auto keys_values = at::empty({stream.size(0), width}, runs_.options());
-    for (std::int64_t begin = 0; begin < stream.size(0); begin += block_rows_) {
-      const auto part = [&](const at::Tensor& rows) { return rows.slice(0, begin, begin + block_rows_); };
+    share(workers_, (stream.size(0) + block_rows_ - 1) / block_rows_, [&](std::int64_t i) {
+      const auto part = [&](const at::Tensor& rows) { return rows.slice(0, i * block_rows_, (i + 1) * block_rows_); };
       const auto input = block_->attn_input(part(stream));
       part(keys_values).copy_(block_->attn().keys_values(input, places.defined() ? part(places) : places));
-    }
+    });
     const auto other = keys_values.slice(0, 0, others * positions).view({others, positions, width});
     runs_.slice(0, 0, others).slice(1, 0, positions).copy_(other);
     const auto draws = runs_.slice(0, others);
@@ -135,7 +176,7 @@ class Pass {
     by_fact(draws).slice(2, 0, shape_.b).copy_(same.slice(1, 0, 1));
     draws.slice(1, shape_.b)
         .copy_(keys_values.slice(0, others * positions).view({shape_.draws(), base_positions(), width}));
-    work_.keys_values += stream.size(0);
+    count(&TokenLayers::keys_values, stream.size(0));
   }
 
   // Patching an output inside a layer needs the base run as it was before that output was added.
@@ -254,7 +295,7 @@ class Pass {
     const auto used = used_rows(block, Site::kMlp, layer);
     const auto run_mlp = [&] {
       const auto into_mlp = select(x, used);
-      work_.mlp += into_mlp.size(0);
+      count(&TokenLayers::mlp, into_mlp.size(0));
       if (into_mlp.size(0) == 0) return at::Tensor();
       if (!looks_at_neurons(layer, block)) return weights.mlp_output(into_mlp);
       const auto hidden = weights.mlp_hidden(into_mlp);
@@ -265,7 +306,7 @@ class Pass {
       return weights.mlp_output_of(product);
     };
     const auto beside = parallel ? run_mlp() : at::Tensor();
-    work_.attention += attention.queries.size(0);
+    count(&TokenLayers::attention, attention.queries.size(0));
     if (attention.queries.size(0) > 0) {
       const auto mixed = attend(attention);
       keep(base_layer_.mixed, block, asking, mixed);
@@ -288,7 +329,7 @@ class Pass {
       const auto first_run = other_count() + block.first_draw;
       return runs_.slice(0, first_run, first_run + block.draws).slice(1, shape_.b).reshape({block.rows, runs_.size(2)});
     }
-    work_.keys_values += block.rows;
+    count(&TokenLayers::keys_values, block.rows);
     return block_->attn().keys_values(input, places).to(input.scalar_type());
   }
 
@@ -421,16 +462,38 @@ class Pass {
   // Gives rows to the patches that begin with this layer.
   void admit(std::int64_t layer) {
     const auto patched = patched_rows(layer);
+    struct Copy {
+      at::Tensor to, from, row;  // the last one, if any, takes the place of the first position's
+    };
+    std::vector<Copy> copies;
     for (const auto& [index, parent] : plan_.admissions[static_cast<std::size_t>(layer)]) {
       const auto rows = give_rows(index);
       const auto& segment = segments_.back();
       if (parent) {
-        rows.copy_(rows_of(segments_[segment_of_patch_[*parent]]));
+        copies.push_back({rows, rows_of(segments_[segment_of_patch_[*parent]]), {}});
         continue;
       }
-      rows.copy_(base_draws(rows_of(segments_[0]), *segment.patch).slice(1, segment.first - shape_.b));
-      if (segment.first == segment.patch->position) rows.select(1, 0).copy_(patched.at(index));
+      const auto base = base_draws(rows_of(segments_[0]), *segment.patch).slice(1, segment.first - shape_.b);
+      copies.push_back({rows, base, segment.first == segment.patch->position ? patched.at(index) : at::Tensor()});
     }
+    // Parents come first, and are copied before those that are made of them.
+    const auto copy = [&](std::size_t begin, std::size_t end) {
+      constexpr std::size_t kAtOnce = 16;
+      share(workers_, static_cast<std::int64_t>((end - begin + kAtOnce - 1) / kAtOnce), [&](std::int64_t piece) {
+        const auto first = begin + static_cast<std::size_t>(piece) * kAtOnce;
+        for (auto i = first; i < std::min(end, first + kAtOnce); ++i) {
+          copies[i].to.copy_(copies[i].from);
+          if (copies[i].row.defined()) copies[i].to.select(1, 0).copy_(copies[i].row);
+        }
+      });
+    };
+    const auto first_of_parent = static_cast<std::size_t>(
+        std::find_if(plan_.admissions[static_cast<std::size_t>(layer)].begin(),
+                     plan_.admissions[static_cast<std::size_t>(layer)].end(),
+                     [](const SweepPlan::Admission& admission) { return admission.parent.has_value(); }) -
+        plan_.admissions[static_cast<std::size_t>(layer)].begin());
+    copy(0, first_of_parent);
+    copy(first_of_parent, copies.size());
   }
 
   // Of the base run's draws, [J N, ...], those of a patch's facts.
@@ -439,15 +502,20 @@ class Pass {
   }
 
   // What the base run's row becomes in each patch that begins with this layer: [facts N, D].
-  std::map<std::size_t, at::Tensor> patched_rows(std::int64_t layer) const {
+  std::map<std::size_t, at::Tensor> patched_rows(std::int64_t layer) {
     std::map<std::size_t, at::Tensor> patched;
+    std::vector<std::function<void()>> pieces;
     const auto add = [&](const std::vector<std::size_t>& admitted, auto rows_of_patches) {
-      const auto at_once = std::max<std::int64_t>(1, block_rows_ / shape_.draws());
-      for (std::size_t begin = 0; begin < admitted.size(); begin += static_cast<std::size_t>(at_once)) {
-        const auto count = std::min(admitted.size() - begin, static_cast<std::size_t>(at_once));
-        const auto some = std::span(admitted).subspan(begin, count);
-        const auto rows = rows_of_patches(some);
-        for (std::size_t i = 0; i < count; ++i) patched[some[i]] = rows[static_cast<std::int64_t>(i)];
+      const auto at_once = static_cast<std::size_t>(std::max<std::int64_t>(1, block_rows_ / shape_.draws()));
+      for (std::size_t begin = 0; begin < admitted.size(); begin += at_once) {
+        const std::vector<std::size_t> some(
+            admitted.begin() + static_cast<std::ptrdiff_t>(begin),
+            admitted.begin() + static_cast<std::ptrdiff_t>(std::min(admitted.size(), begin + at_once)));
+        for (const auto index : some) patched.try_emplace(index);
+        pieces.emplace_back([&patched, some, rows_of_patches] {
+          const auto rows = rows_of_patches(some);
+          for (std::size_t i = 0; i < some.size(); ++i) patched.at(some[i]) = rows[static_cast<std::int64_t>(i)];
+        });
       }
     };
     const auto& block = *block_;
@@ -466,7 +534,7 @@ class Pass {
       return at_positions(outputs.reshape({-1, outputs.size(2)}), of);
     };
     const auto after = [&](const at::Tensor& before, const at::Tensor& attn) {
-      work_.mlp += before.size(0) * before.size(1);
+      count(&TokenLayers::mlp, before.size(0) * before.size(1));
       return block.after(before, attn);
     };
     using Some = std::span<const std::size_t>;
@@ -485,7 +553,7 @@ class Pass {
         const auto row = static_cast<std::int64_t>(i);
         mixed[row].slice(1, first, first + width).copy_(other[row].slice(1, first, first + width));
       }
-      work_.attention += mixed.size(0) * mixed.size(1);
+      count(&TokenLayers::attention, mixed.size(0) * mixed.size(1));
       return after(at_positions(base_layer_.before_attention, some), block.attn_output(mixed));
     });
     // A changed neuron adds its row of the MLP's last matrix to the product; a set of them has a product of its own.
@@ -508,9 +576,11 @@ class Pass {
         const auto chosen = neurons_of(plan_.patches[some[i]]->changes.front(), layer, mine.size(1)).to(mine.device());
         mine.copy_(at::where(chosen, others_of_neurons(layer, some[i]), mine));
       }
-      work_.neurons += neurons.size(0) * neurons.size(1);
+      count(&TokenLayers::neurons, neurons.size(0) * neurons.size(1));
       return after_product(some, block.mlp().output(neurons).to(rows_.scalar_type()));
     });
+    share(workers_, static_cast<std::int64_t>(pieces.size()),
+          [&](std::int64_t i) { pieces[static_cast<std::size_t>(i)](); });
     return patched;
   }
 
@@ -542,7 +612,7 @@ class Pass {
     return model_.mlp_output_rows(layer, neurons).unsqueeze(1);
   }
 
-  std::vector<RunValues> read(std::span<const Question> questions, std::span<const Reading> readings) const {
+  std::vector<RunValues> read(std::span<const Question> questions, std::span<const Reading> readings) {
     std::vector<std::int64_t> rows, question_of;  // [runs, K] and [runs]
     std::vector<std::size_t> first_run;           // of each segment
     for (const auto& segment : segments_) {
@@ -556,19 +626,20 @@ class Pass {
     }
     first_run.push_back(question_of.size());
     const auto index = indices(rows).view({-1, shape_.K});
-    std::vector<double> values;
-    const auto at_once = std::max<std::int64_t>(1, block_rows_ / shape_.K);
-    for (std::int64_t begin = 0; begin < index.size(0); begin += at_once) {
+    const auto width = 1 + readings.size();
+    std::vector<double> values(static_cast<std::size_t>(index.size(0)) * width);
+    const auto at_once = std::max<std::int64_t>(1, rows_of_a_block() / shape_.K);
+    share(workers_, (index.size(0) + at_once - 1) / at_once, [&](std::int64_t piece) {
+      const auto begin = piece * at_once;
       const auto some = index.slice(0, begin, begin + at_once);
       const auto hidden = model_.leave(rows_.index_select(0, some.flatten())).view({some.size(0), shape_.K, -1});
       const auto of_rows =
           std::span(question_of).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(hidden.size(0)));
       const auto found = read_out(model_, hidden, questions, of_rows, readings);
-      values.insert(values.end(), found.begin(), found.end());
-      work_.answers += hidden.size(0) * shape_.K;
-      after_block_();
-    }
-    const auto width = 1 + readings.size();
+      std::copy(found.begin(), found.end(), values.begin() + begin * static_cast<std::ptrdiff_t>(width));
+      count(&TokenLayers::answers, hidden.size(0) * shape_.K);
+      tell();
+    });
     const auto of_segment = [&](std::size_t segment) {
       return RunValues(values.begin() + static_cast<std::ptrdiff_t>(first_run[segment] * width),
                        values.begin() + static_cast<std::ptrdiff_t>(first_run[segment + 1] * width));
@@ -582,9 +653,12 @@ class Pass {
   const OtherRuns& other_;
   const SweepShape& shape_;
   const SweepPlan& plan_;
-  const std::int64_t block_rows_;
+  const std::int64_t asked_block_rows_;
+  Workers* const workers_;
   const std::function<void()>& after_block_;
+  std::mutex counting_;  // of work, and for whoever is told of it
   TokenLayers& work_;
+  std::int64_t block_rows_ = 0;    // of the layer at hand
   std::vector<Segment> segments_;  // the base run, then patches in the order of their admission
   std::vector<std::size_t> segment_of_patch_;
   at::Tensor rows_;                     // [rows of all segments, D]: the residual stream

@@ -11,6 +11,7 @@
 #include "rometrace/model/decoder.hpp"
 #include "rometrace/trace/clean_run.hpp"
 #include "rometrace/trace/sweep.hpp"
+#include "rometrace/work/workers.hpp"
 #include "trace/readout.hpp"
 #include "trace/sweep_plan.hpp"
 
@@ -39,8 +40,9 @@ struct PassInput {
   const at::Tensor& base_embeddings;  ///< [J N, R, D], of the base runs, positions added
   std::span<const Question> questions;
   std::span<const Reading> readings;
-  std::int64_t block_rows;                   ///< that go through a layer's products together
-  const std::function<void()>& after_block;  ///< called often, with the work done so far in `work`
+  std::int64_t block_rows;                   ///< that go through a layer's products together; 0: what suits
+  Workers* workers;                          ///< who shares a layer's blocks, or none
+  const std::function<void()>& after_block;  ///< called often, by one at a time, with the work done so far in `work`
 };
 
 /// What is read of the base run, then of each patch's run.

@@ -5,7 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 
 # Each may include those before it. `summary` stands before `study`: a calibration averages what it traces.
-ORDER = ("text", "hub", "model", "trace", "edit", "facts", "results", "summary", "study", "report", "cli")
+ORDER = ("work", "text", "hub", "model", "trace", "edit", "facts", "results", "summary", "study", "report", "cli")
 INCLUDE = re.compile(r'^#include "([^"]+)"', re.MULTILINE)
 
 

@@ -15,6 +15,8 @@
 
 namespace rometrace {
 
+class Workers;
+
 /// Which way values are put from one run into another (arXiv 2404.15255).
 enum class Direction {
   kDenoising,  ///< clean values into the corrupted run: what suffices to bring the answer back
@@ -167,8 +169,10 @@ struct RunControl {
   std::stop_token stop;
   /// Bytes of the residual stream that the sweep may hold at once; of what gradients keep for their backward.
   std::int64_t memory = std::int64_t{512} << 20;
-  /// Rows that it takes through a layer together; 0: what suits the device.
+  /// Rows that it takes through a layer together; 0: what suits the device and the workers.
   std::int64_t block_rows = 0;
+  /// Who shares the work, on a CPU; none: the calling thread alone, with as many of libtorch's threads as it has.
+  Workers* workers = nullptr;
 };
 
 }  // namespace rometrace

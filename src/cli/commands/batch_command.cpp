@@ -1,6 +1,5 @@
 #include "cli/commands/batch_command.hpp"
 
-#include <ATen/Parallel.h>
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
@@ -62,6 +61,7 @@ struct Session {
   const Decoder& model;
   BatchRecord record;
   std::stop_token stop;
+  Workers* workers = nullptr;
 };
 
 // Nothing if a stop came first.
@@ -71,6 +71,7 @@ std::optional<std::vector<ProbeResult>> probe_some(const Session& session, const
   options.special = session.record.options.special_tokens;
   RunControl control;
   control.stop = session.stop;
+  control.workers = session.workers;
   try {
     return probe_facts(session.model, session.tokenizer, choices, facts, options, control);
   } catch (const Interrupted&) {
@@ -133,6 +134,7 @@ bool trace_all(const Session& session, BatchWriter& writer) {
   RunControl control;
   control.stop = session.stop;
   control.progress = writer.progress().callback();
+  control.workers = session.workers;
   const auto& options = session.record.options;
   auto items = session.work.items;
   std::optional<ObjectChoices> choices;
@@ -283,8 +285,9 @@ int run_batch(const Options& options, const std::stop_token& stop) {
   const auto done = file.begin(to_json(session.record), stop);
   const auto total = static_cast<std::int64_t>(work.items.size());
   say_what_is_there(path, done, total);
-  choose_threads(options, *model, typical_length(work, tokenizer));
-  session.record.run.threads = at::get_num_threads();
+  const auto workers = start_workers(options, *model, typical_length(work, tokenizer));
+  session.workers = workers.get();
+  session.record.run.threads = workers->count();
 
   BatchWriter writer(file, done, total, facts.probe ? "probed" : "traced", options.quiet, stop);
   const bool resumes = file.resumes();  // until it is closed

@@ -1,6 +1,5 @@
 #include "cli/commands/calibrate_command.hpp"
 
-#include <ATen/Parallel.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
@@ -32,7 +31,7 @@ namespace {
 class Calibrator {
  public:
   Calibrator(const CalibrateOptions& options, const Decoder& model, const Tokenizer& tokenizer,
-             const BatchRecord& batch, std::vector<BatchItem> items, const std::stop_token& stop)
+             const BatchRecord& batch, std::vector<BatchItem> items, Workers& workers, const std::stop_token& stop)
       : options_(options),
         model_(model),
         tokenizer_(tokenizer),
@@ -41,6 +40,7 @@ class Calibrator {
         items_(std::move(items)),
         calibration_(options.factors) {
     control_.stop = stop;
+    control_.workers = &workers;
     const auto shapes = shapes_of(model, tokenizer, items_, batch.options);
     control_.memory = memory_for_batch(options.trace, model, least_memory(model, shapes, batch.options));
     chunk_ = static_cast<std::size_t>(batch_chunk(model, shapes, batch.options, control_));
@@ -138,11 +138,11 @@ int run_calibrate(const CalibrateOptions& options, const std::stop_token& stop) 
   CalibrationRecord record;
   record.batch = batch_record(trace, model_record(located.name, *model, edits), *model, tokenizer, work);
   record.subjects_std = record.batch.options.trace.corruption.sigma;
-  choose_threads(trace, *model, typical_length(work, tokenizer));
-  record.batch.run.threads = at::get_num_threads();
+  const auto workers = start_workers(trace, *model, typical_length(work, tokenizer));
+  record.batch.run.threads = workers->count();
 
   const Stopwatch watch;
-  record.result = Calibrator(options, *model, tokenizer, record.batch, work.items, stop).run();
+  record.result = Calibrator(options, *model, tokenizer, record.batch, work.items, *workers, stop).run();
   record.batch.run.seconds = watch.seconds();
   record.batch.model.weights_sha256 = hash.get();
   const auto& result = record.result;

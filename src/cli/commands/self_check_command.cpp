@@ -46,10 +46,11 @@ int run_self_check(const Options& options, const std::stop_token& stop) {
   const auto tokenizer = Tokenizer::load(located.folder);
   const auto model = load_model(options, located.folder, edits, stop);
   if (!edits.empty()) WeightsHash(*model, edits, stop).get();
-  choose_threads(options, *model, kPromptTokens);
+  const auto workers = start_workers(options, *model, kPromptTokens);
   const auto sigma = read_sigma(options, *model, tokenizer);
   RunControl control;
   control.stop = stop;
+  control.workers = workers.get();
   control.memory = memory_for_rows(options, *model, 1);
   std::optional<std::vector<std::string>> subjects;
   if (options.noise_facts) subjects = read_subjects(*options.noise_facts);

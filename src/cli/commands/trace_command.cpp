@@ -112,11 +112,12 @@ void read_question(const Tokenizer& tokenizer, const Options& options, TraceReco
 }
 
 Trace trace_prompt(const Options& options, const Decoder& model, const TraceRecord& record, const CleanRun& clean,
-                   const std::stop_token& stop) {
+                   Workers& workers, const std::stop_token& stop) {
   ProgressBar bar(options.quiet ? ProgressBar::Wish::kNever : ProgressBar::Wish::kOnTerminal);
   RunControl control;
   control.progress = bar.callback();
   control.stop = stop;
+  control.workers = &workers;
   if (options.memory) control.memory = std::max<std::int64_t>(1, *options.memory - model.held_bytes());
   if (options.engine == Engine::kGradient) return trace_gradient(model, record.prompt, record.options, clean, control);
   if (options.memory) memory_for_rows(options, model, 1);  // refuses one that holds no layers
@@ -150,9 +151,10 @@ int run_trace(const Options& options, const std::stop_token& stop) {
   const auto model = load_model(options, located.folder, edits, stop);
   check_neurons(options, *model);
   say_window_note(options, *model);
-  choose_threads(options, *model, record.prompt.token_ids.size());
+  const auto workers = start_workers(options, *model, record.prompt.token_ids.size());
   record.model = model_record(located.name, *model, edits);
   record.run = run_record(options, *model);
+  record.run.threads = workers->count();
   record.options = trace_options(options);
   auto choice = read_corruption(options, *model, tokenizer);
   record.options.corruption = std::move(choice.corruption);
@@ -178,7 +180,8 @@ int run_trace(const Options& options, const std::stop_token& stop) {
   // Hashing gigabytes takes a while; it runs beside the trace, once the clean run has shown that the input is good.
   WeightsHash hash(*model, edits, stop);
   record.verdict = verdict_of(options, record.texts);
-  if (record.verdict.status == Status::kTraced) record.trace = trace_prompt(options, *model, record, clean, stop);
+  if (record.verdict.status == Status::kTraced)
+    record.trace = trace_prompt(options, *model, record, clean, *workers, stop);
   if (record.trace.neurons) record.texts = token_texts(record.trace, record.prompt, tokenizer);  // what these promote
   record.run.seconds = tracing.seconds();
   record.model.weights_sha256 = hash.get();
