@@ -110,7 +110,7 @@ class NeuronText {
     const auto& positions = neurons_.positions;
     const auto at = positions.size() == 1
                         ? quoted(positions.front()) + " (position " + std::to_string(positions.front()) + ")"
-                        : std::to_string(positions.size()) + " positions, one at a time";
+                        : "one of " + std::to_string(positions.size()) + " positions";
     const auto corruption = corruption_words(record_, style_);
     const auto corrupted = "the " + std::string(corruption.what) + " is " + corruption.how;
     return (noising_ ? "one MLP neuron corrupted in the clean run at " + at + ", by its value where " + corrupted +

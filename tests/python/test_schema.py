@@ -293,6 +293,8 @@ def test_a_counter_prompt_stands_in_records_it_corrupted(validator: jsonschema.D
     target = {"target": " sax", "target_bytes": b" sax".hex(), "target_ids": [3], "high_score": 0.1, "low_score": 0.1}
     target |= {"low_standard_error": None, "grids": {"mlp": {"scores": [[0.1] * 6] * 2, "standard_error": [[None] * 6] * 2}}}
     validator.validate(make_whole_record() | {"other_targets": [target]})
+    alone = make_whole_record() | {"grids": {}, "other_targets": [target | {"grids": {}}]}
+    validator.validate(alone)  # a knockout has no grid of another target
     assert not validator.is_valid(make_whole_record() | {"other_targets": [without(target, "low_score")]})
 
 

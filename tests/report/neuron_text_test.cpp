@@ -105,7 +105,7 @@ TEST_CASE("of several positions each neuron's token is shown") {
   neurons.effects[1].position = 0;
   neurons.half.insert(neurons.half.begin(), {0, {}, 8, {}});
   const auto text = rendered(record);
-  CHECK(has(text, "restored at 2 positions, one at a time where"));
+  CHECK(has(text, "restored at one of 2 positions where"));
   CHECK(has(text,
             "layer  neuron  token   effect  error  estimate  clean  corrupted  promotes\n"
             "    1       3  ·Davis   12.50   6.25     12.50      2       -0.5  ·trumpet ·sax\n"
@@ -227,7 +227,7 @@ TEST_CASE("in any width and style the table of neurons fits, escapes, and shows 
           CHECK_FALSE(has(plain, "\x1b"));
           CHECK(has(plain, "effect"));
           CHECK(has(text, "\x1b[1mneuron\x1b[0m: ") == color);
-          if (!color) CHECK(text == plain);
+          CHECK((color || text == plain));
           if (!unicode) CHECK(std::all_of(plain.begin(), plain.end(), [](char c) { return c >= 0; }));
         }
       }

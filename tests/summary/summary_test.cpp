@@ -165,6 +165,22 @@ TEST_CASE("a header's settings are compared with headers and with lines") {
   CHECK(refusal({{changed(header_line(9), "/window", 5), traced_line(1)}}) == Contains("window is 10; expected 5"));
 }
 
+TEST_CASE("what was asked of neurons is compared with headers and with lines") {
+  const Json asked = {
+      {"positions", "subject-last"}, {"layers", nullptr}, {"top", 20}, {"rank_by", "gradient"}, {"given", nullptr}};
+  const auto header = changed(header_line(9), "/neurons", asked);
+  for (const auto& [name, value] : std::vector<std::pair<std::string, Json>>{
+           {"top", 5}, {"layers", {2, 4}}, {"rank_by", "none"}, {"positions", "last"}, {"given", {{3, 117}}}}) {
+    CAPTURE(name);
+    CHECK(refusal({{header}, {changed(header, "/neurons/" + name, value)}}) == Contains("neurons." + name + " is "));
+  }
+  const auto line = changed(traced_line(1), "/neurons/ranked_by", "gradient");
+  CHECK(refusal({{line, changed(traced_line(2), "/neurons/ranked_by", "none")}}) ==
+        Contains("neurons.ranked_by is \"none\"; expected \"gradient\""));
+  CHECK(refusal({{line, traced_line(2)}}) == Contains("kinds is [\"mlp\",\"state\"]; expected [\"mlp\",\"neuron\""));
+  CHECK(summarise({{line, changed(traced_line(2), "/neurons/ranked_by", "gradient")}}).overall.facts == 2);
+}
+
 TEST_CASE("device, engine and threads may differ, and are then no longer told") {
   auto other = changed(traced_line(2), "/run/device", "cuda");
   other["run"]["engine"] = "plain";
@@ -226,6 +242,8 @@ TEST_CASE("a line that does not fit together is refused") {
   CHECK(refusal({{changed(line, "/status", "done")}}) == Contains("status \"done\""));
   CHECK(refusal({{changed(line, "/high_score", "x")}}) == Contains("\"high_score\" is no number"));
   CHECK(refusal({{changed(line, "/grids", Json::object())}}) == Contains("no grids"));
+  CHECK(refusal({{changed(changed(line, "/grids", Json::object()), "/neurons/effects", Json::array())}}) ==
+        Contains("neurons alone, and averages are of grids; expected other kinds beside neuron"));
   auto headless = line;
   headless.erase("model");
   CHECK(refusal({{headless}}) == Contains("no \"model\""));
