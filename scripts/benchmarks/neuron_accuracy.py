@@ -2,7 +2,7 @@
 """Says how well the estimates by which `rometrace --kinds neuron` ranks neurons agree with their exact effects.
 
     scripts/benchmarks/neuron_accuracy.py share/rometrace/demo share/rometrace/facts.json --sample 60
-    scripts/benchmarks/neuron_accuracy.py MODEL FACTS --rankings gradient --json accuracy.json -- --direction noising --all
+    scripts/benchmarks/neuron_accuracy.py MODEL FACTS --rankings gradient --json a.json -- --direction noising --all
 
 Runs every neuron at the last subject token exactly, once for each ranking, whose estimates stand in the same results;
 what follows "--" goes to all runs. Beside the rankings stands the order by the size of the change between the value's
@@ -265,7 +265,8 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("model", help="folder or name of a model")
     parser.add_argument("facts", help="facts file")
-    parser.add_argument("--rankings", type=rankings_list, default=list(RANKINGS), help=f"(default: {','.join(RANKINGS)})")
+    default = ",".join(RANKINGS)
+    parser.add_argument("--rankings", type=rankings_list, default=list(RANKINGS), help=f"(default: {default})")
     parser.add_argument("--sample", type=positive, help="draw as many of the facts (default: all)")
     parser.add_argument("--samples", type=positive, help="noise draws")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
