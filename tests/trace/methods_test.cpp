@@ -1,13 +1,11 @@
 #include <cmath>
-#include <functional>
 #include <map>
 #include <memory>
 
 #include "checks.hpp"
 #include "closeness.hpp"
-#include "golden_models.hpp"
+#include "golden_methods.hpp"
 #include "rometrace/trace/clean_run.hpp"
-#include "rometrace/trace/embedding_moments.hpp"
 #include "rometrace/trace/plain.hpp"
 #include "rometrace/trace/sweep.hpp"
 
@@ -19,70 +17,8 @@ namespace {
 
 using nlohmann::json;
 using testing::Closeness;
-
-template <typename Value>
-Value named(const json& name, std::initializer_list<Value> values) {
-  for (const auto value : values) {
-    if (to_string(value) == name.get<std::string>()) return value;
-  }
-  throw std::logic_error("no such name: " + name.dump());
-}
-
-TracePrompt prompt_of(const json& golden) {
-  const auto& options = golden.at("options");
-  auto prompt = testing::golden_prompt(golden);
-  if (!options.at("answer_ids").is_null()) prompt.target = options.at("answer_ids").get<std::vector<std::int32_t>>();
-  prompt.other_targets = options.at("other_targets").get<std::vector<std::int32_t>>();
-  if (!options.at("foil").is_null()) prompt.foil = options.at("foil");
-  if (!options.at("counter_ids").is_null()) {
-    prompt.counter_ids = options.at("counter_ids").get<std::vector<std::int32_t>>();
-  }
-  return prompt;
-}
-
-TraceOptions options_of(const Decoder& model, const json& golden) {
-  const auto& from = golden.at("options");
-  TraceOptions options;
-  options.kinds.clear();
-  for (const auto& kind : from.at("kinds")) {
-    options.kinds.push_back(named(kind, {Kind::kState, Kind::kMlp, Kind::kAttn, Kind::kHead, Kind::kStateMlpSevered,
-                                         Kind::kStateAttnSevered, Kind::kKnockout}));
-  }
-  for (const auto& measure : from.at("measures")) {
-    options.measures.push_back(
-        named(measure, {Measure::kProbability, Measure::kLogProbability, Measure::kLogit, Measure::kLogitDifference,
-                        Measure::kNormalised, Measure::kRank, Measure::kKl}));
-  }
-  options.window = from.at("window");
-  options.head_window = from.at("head_window");
-  options.knockout_window = from.at("knockout_window");
-  if (!from.at("positions").is_null()) {
-    options.positions = {PositionRule::Which::kList, from.at("positions").get<std::vector<std::int64_t>>()};
-  }
-  options.direction = named(from.at("direction"), {Direction::kDenoising, Direction::kNoising});
-  options.samples = from.at("samples");
-  if (!from.at("precision").is_null()) options.precision = from.at("precision");
-  options.most_samples = from.at("most_samples");
-  auto& corruption = options.corruption;
-  corruption.method = named(from.at("method"), {CorruptionMethod::kNoise, CorruptionMethod::kZero,
-                                                CorruptionMethod::kMean, CorruptionMethod::kTokens});
-  using Distribution = NoiseRule::Distribution;
-  const std::map<std::string, Distribution> distributions = {{"gaussian", Distribution::kGaussian},
-                                                             {"uniform", Distribution::kUniform},
-                                                             {"multivariate", Distribution::kMultivariate},
-                                                             {"student", Distribution::kStudent}};
-  corruption.distribution = distributions.at(from.at("distribution"));
-  if (!from.at("sigma").is_null()) corruption.sigma = from.at("sigma");
-  if (!from.at("degrees_of_freedom").is_null()) corruption.degrees_of_freedom = from.at("degrees_of_freedom");
-  if (!is_random(corruption)) options.samples = 1;
-  corruption.replace = from.at("replace");
-  corruption.seed = from.at("seed");
-  if (!from.at("text_ids").is_null()) {
-    const auto text = from.at("text_ids").get<std::vector<std::int32_t>>();
-    corruption.moments = std::make_shared<const EmbeddingMoments>(embedding_moments(model, text));
-  }
-  return options;
-}
+using testing::named;
+using testing::place_of;
 
 // The numbers of a list of lists, in order; null is NaN.
 void flatten(const json& value, std::vector<double>& numbers) {
@@ -100,13 +36,6 @@ void compare_list(Closeness& closeness, const std::string& where, const std::vec
   for (std::size_t i = 0; i < found.size(); ++i) {
     closeness.compare(where + " [" + std::to_string(i) + "]", found[i], expected[i]);
   }
-}
-
-// Where the trace has the reading, or where it would be.
-std::size_t place_of(const Trace& trace, const Reading& reading) {
-  std::size_t i = 0;
-  while (i < trace.measured.size() && !(trace.measured[i].reading == reading)) ++i;
-  return i;
 }
 
 void compare_measured(Closeness& values, Closeness& errors, const Trace& trace, std::size_t place, const json& expected,
@@ -179,8 +108,8 @@ TEST_CASE("both engines give the numbers of an independent tracer for the whole 
     CAPTURE(name);
     auto& model = models[name];
     if (!model) model = Decoder::load(root / "models" / name, at::kDouble);
-    const auto prompt = prompt_of(golden);
-    const auto options = options_of(*model, golden);
+    const auto prompt = testing::golden_method_prompt(golden);
+    const auto options = testing::golden_method_options(*model, golden);
     const auto clean = run_clean(*model, prompt, options);
     compare(trace_plain(*model, prompt, options, clean), golden.at("results"));
     compare(trace_sweep(*model, prompt, options, clean).trace, golden.at("results"));
