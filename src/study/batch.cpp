@@ -179,21 +179,20 @@ class BatchChunk {
     share(model_.streamed() || !model_.device().is_cpu() ? nullptr : control_.workers, std::ssize(groups), one);
   }
 
-  // Whether whole groups are shared out, or the rows of one after the other. Groups are where their rows in a layer are
-  // too few to keep all workers at their full rate, and where the memory for rows holds one group for each worker.
+  // Whether whole groups are shared out, or the rows of one after the other. Groups are where there is one for each
+  // worker, none takes so long that the last one would be waited for, and the memory for rows holds as many at once.
   bool goes_side_by_side(const std::vector<std::vector<std::size_t>>& groups) const {
+    constexpr double kMostFlops = 1e12;  // of a group: some ten seconds of a core
     if (control_.workers == nullptr || model_.streamed() || !model_.device().is_cpu()) return false;
     if (options_.engine != Engine::kSweep) return true;
     const auto workers = control_.workers->count();
-    std::int64_t rows = 0, memory = 0;
-    for (const auto& group : groups) {
+    if (std::ssize(groups) < workers) return false;
+    return std::all_of(groups.begin(), groups.end(), [&](const std::vector<std::size_t>& group) {
       const auto& prompt = jobs_[group.front()].result.prompt;
       const auto facts = std::ssize(group);
-      rows = std::max(rows, facts * rows_in_a_layer(model_, prompt, options_.trace));
-      memory = std::max(memory, facts * least_memory(model_, prompt, options_.trace));
-    }
-    constexpr std::int64_t kRowsOfAWorker = 1024;
-    return rows < kRowsOfAWorker * workers && memory <= control_.memory / workers;
+      return static_cast<double>(facts) * sweep_flops(model_, prompt, options_.trace) < kMostFlops &&
+             facts * least_memory(model_, prompt, options_.trace) <= control_.memory / workers;
+    });
   }
 
   // All that can be known of a fact before the model has spoken.

@@ -278,8 +278,11 @@ double TokenLayers::flops(const DecoderConfig& config) const {
           number(neurons) * D * F + number(answers) * number(config.embedding_width) * number(config.vocab_size));
 }
 
-std::int64_t rows_in_a_layer(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options) {
-  return size_of(model, prompt, options).rows_in_a_layer;
+double sweep_flops(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options) {
+  TokenLayers work;
+  work.keys_values = work.attention = work.mlp =
+      size_of(model, prompt, options).rows_in_a_layer * model.config().layers;
+  return work.flops(model.config());
 }
 
 std::int64_t least_memory(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options) {

@@ -99,7 +99,7 @@ class Pass {
   // is in between grows with them; where workers share a layer its rows are cut smaller, down to what costs little of
   // the rate, so that none waits for long for another. Few sizes: oneDNN keeps a program for each.
   std::int64_t rows_of_a_block() const {
-    constexpr std::int64_t kOnCpu = 1024, kLeast = 128, kElsewhere = 8192, kBlocksEach = 2;
+    constexpr std::int64_t kOnCpu = 1024, kLeast = 64, kElsewhere = 8192, kBlocksEach = 2;
     if (asked_block_rows_ > 0) return asked_block_rows_;
     if (!model_.device().is_cpu()) return kElsewhere;
     auto size = kOnCpu;
@@ -683,6 +683,7 @@ OtherRuns::OtherRuns(const std::vector<const Recording*>& facts) {
 }
 
 std::vector<RunValues> run_pass(const Decoder& model, const PassInput& input, TokenLayers& work) {
+  const Workers::Alone alone(input.workers);
   return Pass(model, input, work).run(input.base_embeddings, input.questions, input.readings);
 }
 

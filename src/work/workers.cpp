@@ -4,6 +4,7 @@
 #include <ATen/core/grad_mode.h>
 #include <c10/util/Exception.h>
 
+#include <latch>
 #include <utility>
 
 namespace rometrace {
@@ -11,31 +12,41 @@ namespace {
 
 thread_local bool is_within_a_piece = false;
 
-// Operations of this thread run on it alone for as long as this lives.
-class Alone {
+// Marks the pieces of a share().
+class WithinPieces {
  public:
-  Alone() : threads_(at::get_num_threads()) {
-    if (threads_ != 1) at::set_num_threads(1);
-    is_within_a_piece = true;
-  }
-  ~Alone() {
-    is_within_a_piece = false;
-    if (threads_ != 1) at::set_num_threads(threads_);
-  }
-  Alone(const Alone&) = delete;
-  Alone& operator=(const Alone&) = delete;
-
- private:
-  int threads_;
+  WithinPieces() { is_within_a_piece = true; }
+  ~WithinPieces() { is_within_a_piece = false; }
+  WithinPieces(const WithinPieces&) = delete;
+  WithinPieces& operator=(const WithinPieces&) = delete;
 };
 
 }  // namespace
 
+Workers::Alone::Alone(const Workers* workers) {
+  const auto threads = at::get_num_threads();
+  if (workers == nullptr || workers->count() == 1 || threads == 1) return;
+  at::set_num_threads(1);
+  threads_ = threads;
+}
+
+Workers::Alone::~Alone() {
+  if (threads_ > 0) at::set_num_threads(threads_);
+}
+
 Workers::Workers(int count) {
   TORCH_INTERNAL_ASSERT(count >= 1, "work needs a worker");
   const auto threads = at::get_num_threads();
-  for (int i = 1; i < count; ++i) threads_.emplace_back([this] { work(); });
-  at::set_num_threads(threads);  // the number that threads to come begin with was changed by those
+  std::latch begun(count);
+  for (int i = 1; i < count; ++i) {
+    threads_.emplace_back([this, &begun] {
+      at::set_num_threads(1);
+      begun.count_down();
+      work();
+    });
+  }
+  begun.arrive_and_wait();
+  at::set_num_threads(threads);  // what those set is also what threads to come begin with
 }
 
 Workers::~Workers() {
@@ -55,7 +66,8 @@ void Workers::share(std::int64_t pieces, const std::function<void(std::int64_t)>
     for (std::int64_t i = 0; i < pieces; ++i) piece(i);
     return;
   }
-  const Alone alone;
+  const Alone alone(this);
+  const WithinPieces within;
   {
     const std::scoped_lock lock(mutex_);
     piece_ = &piece;
@@ -91,7 +103,7 @@ void Workers::take_some() {
 }
 
 void Workers::work() {
-  const Alone alone;
+  const WithinPieces within;
   const at::NoGradGuard no_grad;
   for (std::uint64_t done = 0;;) {
     {

@@ -85,8 +85,8 @@ SharedSweep trace_sweeps(const Decoder& model, std::span<const SweepFact> facts,
 std::int64_t facts_per_sweep(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options,
                              const RunControl& control = {});
 
-/// Rows that a trace of the prompt takes through a layer, on average, whatever the memory.
-std::int64_t rows_in_a_layer(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options);
+/// Floating-point operations of a sweep of the prompt's layers, roughly.
+double sweep_flops(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options);
 
 /// The least `control.memory` with which the prompt can be traced: the base run and the largest patch, in bytes.
 std::int64_t least_memory(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options);

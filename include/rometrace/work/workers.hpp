@@ -24,6 +24,19 @@ class Workers {
   Workers(const Workers&) = delete;
   Workers& operator=(const Workers&) = delete;
 
+  /// For as long as it lives, libtorch's operations run on the calling thread alone, where there are workers to share
+  /// with: what lies between pieces is too small for threads of libtorch's own, which spin while they wait.
+  class Alone {
+   public:
+    explicit Alone(const Workers* workers);
+    ~Alone();
+    Alone(const Alone&) = delete;
+    Alone& operator=(const Alone&) = delete;
+
+   private:
+    int threads_ = 0;  // to go back to, or 0
+  };
+
   /// Whether the calling thread is within a piece of one.
   static bool is_shared();
 
