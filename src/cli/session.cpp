@@ -138,18 +138,12 @@ EditStack read_edits(const Options& options) {
 }
 
 std::shared_ptr<const Decoder> load_model(const Options& options, const std::filesystem::path& folder,
-                                          const EditStack& edits, const std::stop_token& stop) {
+                                          const EditStack& edits, const std::stop_token& stop, Transposes transposes) {
   const auto device = parse_device(options.device);
   const Stopwatch loading;
   set_precision(options);
-  const auto products = options.engine == Engine::kGradient ? Products::kUnpacked : Products::kFast;
-  LoadOptions load{dtype_of(options), device, products, std::nullopt};
+  LoadOptions load{dtype_of(options), device, Products::kFast, memory_for_weights(options, device), transposes};
   load.stop = stop;
-  if (options.engine != Engine::kGradient) {
-    load.memory = memory_for_weights(options, device);
-  } else if (options.memory) {
-    spdlog::warn("--memory does not bound the weights of --engine gradient, which needs all layers at once");
-  }
   load.changes = edits.changes();
   auto model = Decoder::load(folder, load);
   for (const auto& remark : model->config().remarks) spdlog::warn("{}", remark);

@@ -37,9 +37,10 @@ EditStack read_edits(const Options& options);
 
 /// Loads the model in the dtype and on the device of the options, with the edits, whose tensors are checked; layers are
 /// streamed where all weights would take more than `--memory`, or what is free, allows (said on stderr). `stop` as in
-/// LoadOptions. Throws Error, Interrupted.
+/// LoadOptions, and `transposes`: a trace makes too few backwards for second copies. Throws Error, Interrupted.
 std::shared_ptr<const Decoder> load_model(const Options& options, const std::filesystem::path& folder,
-                                          const EditStack& edits, const std::stop_token& stop);
+                                          const EditStack& edits, const std::stop_token& stop,
+                                          Transposes transposes = Transposes::kNone);
 
 /// Throws Error, led by the option's name, if the model lacks a layer or a neuron that is to be traced.
 void check_neurons(const Options& options, const Decoder& model);

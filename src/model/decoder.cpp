@@ -664,7 +664,9 @@ Decoder::Decoder(DecoderConfig config, std::shared_ptr<const Checkpoint> checkpo
     blocks_.clear();  // they have been checked
     stream_layers();
   }
-  if (options_.memory) {  // streamed layers are used once: a second copy of them would not pay
+  if (options_.transposes == Transposes::kNone) {
+    loader_->bound_transposes(0);
+  } else if (options_.memory) {  // streamed layers are used once: a second copy of them would not pay
     loader_->bound_transposes(streamed() ? 0 : std::max<std::int64_t>(0, *options_.memory - held_bytes()));
   }
   head_ = loader_->head(streamed());

@@ -11,7 +11,7 @@
 namespace rometrace {
 
 /// Layers that are read when they are asked for and let go when nobody holds them. Layers are asked for in order, again
-/// and again: while one is used the next is read, on a thread of its own.
+/// and again, or downwards, as a backward does: while one is used the next is read, on a thread of its own.
 class LayerStream {
  public:
   using Read = std::function<std::shared_ptr<const Block>(std::int64_t layer)>;

@@ -169,11 +169,12 @@ class Linear::Weights {
 
   // Packs the transposes, where there is room for them.
   void transpose() const {
+    if (!source_.packs_transpose || !scratch_->has_room()) return;
     const auto parts = read();
     std::int64_t bytes = 0;
     for (const auto& part : parts) bytes += static_cast<std::int64_t>(part.weight.nbytes());
     const std::scoped_lock lock(scratch_->mutex);
-    if (!source_.packs_transpose || bytes > scratch_->room_for_transposes) return;
+    if (bytes > scratch_->room_for_transposes) return;
     for (std::size_t i = 0; i < parts.size(); ++i) transposes_[i] = pack(parts[i].weight.t(), scratch_->memory);
     scratch_->room_for_transposes -= bytes;
     if (source_.check) source_.check();

@@ -3,14 +3,15 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/exp.h>
-#include <ATen/ops/log_softmax.h>
-#include <ATen/ops/stack.h>
-#include <ATen/ops/tensor.h>
-#include <torch/csrc/autograd/autograd.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <map>
+#include <optional>
+#include <span>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -19,6 +20,7 @@
 #include "trace/corruption.hpp"
 #include "trace/draws.hpp"
 #include "trace/recorder.hpp"
+#include "trace/taped_answer.hpp"
 
 namespace rometrace {
 namespace {
@@ -37,23 +39,21 @@ void refuse_unsupported(const TracePrompt& prompt, const TraceOptions& options) 
   }
 }
 
-// How many draws go through the model together.
-std::int64_t draws_at_once(const Decoder& model, std::int64_t tokens, std::int64_t answer_tokens, std::int64_t memory) {
+// A draw's share of what is held while its effects are computed: by site, outputs in all layers.
+std::int64_t recorded_bytes(const Decoder& model, std::int64_t tokens, std::size_t sites) {
   const auto& config = model.config();
-  const auto number = static_cast<std::int64_t>(at::elementSize(model.stream_dtype()));
-  // What a layer keeps of a token for the backward, outputs of the sites and their gradients among it; and of an
-  // answer's token logits, their log-softmax and gradients in double.
-  const auto layer = (16 * config.width + (config.gated_mlp ? 3 : 1) * config.mlp_width) * number;
-  const auto head = 4 * config.vocab_size * static_cast<std::int64_t>(sizeof(double));
-  const auto draw = config.layers * tokens * layer + answer_tokens * head;
-  return std::max<std::int64_t>(1, memory / draw);
+  const auto widest = std::max(config.width, config.mixed_width());
+  return config.layers * tokens * static_cast<std::int64_t>(sites) * widest *
+         static_cast<std::int64_t>(at::elementSize(model.stream_dtype()));
 }
 
-// Of some draws of a run.
+// What changes of outputs change of an answer's probability, to first order, by site: [draws, L, T - b, G] in double,
+// where G parts of an output (the heads) count apart.
+using Effects = std::map<Site, at::Tensor>;
+
+// The one run whose derivatives serve all draws: by site and layer, [1, T - b, D].
 struct Differentiated {
-  at::Tensor probability;  // [S] of the answer, in double
-  // By site and layer, [S, T - b, D]. The derivatives are those of the logarithm of the probability: the probability's
-  // own, where it is tiny, would be rounded away in half-precision products.
+  at::Tensor probability;  // [1] of the answer, in double
   std::map<Site, std::vector<at::Tensor>> outputs, derivatives;
 };
 
@@ -61,42 +61,58 @@ struct Differentiated {
 class GradientRuns {
  public:
   GradientRuns(const Decoder& model, const CleanRun& clean, std::vector<Site> sites, std::stop_token stop)
-      : model_(model), clean_(clean), sites_(std::move(sites)), stop_(std::move(stop)) {
-    const auto& ids = clean.trace.answer_ids;
-    answer_ = at::tensor(std::vector<std::int64_t>(ids.begin(), ids.end())).to(model.device()).view({1, -1, 1});
+      : model_(model), clean_(clean), sites_(std::move(sites)), stop_(std::move(stop)) {}
+
+  Differentiated clean(LayerTape::Graphs graphs) const {
+    Differentiated run;
+    const auto layers = static_cast<std::size_t>(model_.config().layers);
+    for (const Site site : sites_) {
+      run.outputs[site].resize(layers);
+      run.derivatives[site].resize(layers);
+    }
+    run.probability = differentiate(model_.enter(embeddings(1)), graphs, [&](std::int64_t layer, const auto& marked) {
+      run.outputs[marked.site][static_cast<std::size_t>(layer)] = of_prompt(marked.value).clone();
+      run.derivatives[marked.site][static_cast<std::size_t>(layer)] = of_prompt(marked.derivative).clone();
+    });
+    return run;
   }
 
-  Differentiated clean() const {
-    return differentiated(1, [](at::Tensor&) {});
-  }
-
-  Differentiated corrupted(std::int64_t draws, const Corruption& corruption) const {
-    return differentiated(draws, [&](at::Tensor& embeddings) { corruption.apply(embeddings); });
+  // The answer's probability [draws] in corrupted runs, and the effects of putting outputs of `other` into them.
+  std::pair<at::Tensor, Effects> into_corrupted(std::int64_t draws, const Corruption& corruption,
+                                                const Recording& other, LayerTape::Graphs graphs) const {
+    auto effects = no_effects(draws);
+    const auto x = embeddings(draws);
+    corruption.apply(x);
+    const auto p = differentiate(model_.enter(x), graphs, [&](std::int64_t layer, const auto& marked) {
+      const auto put_in = of_prompt(other.outputs.at(marked.site)[layer], other.first);
+      const auto change = put_in.to(at::kDouble) - of_prompt(marked.value).to(at::kDouble);
+      put(marked.site, layer, change, of_prompt(marked.derivative), effects);
+    });
+    for (auto& [site, effect] : effects) effect.mul_(p.view({-1, 1, 1, 1}).cpu());
+    return {p, std::move(effects)};
   }
 
   // Leaves the outputs in `recorder`; the result is the probability [draws].
   at::Tensor corrupted(std::int64_t draws, const Corruption& corruption, Recorder& recorder) const {
-    const auto tap = [&](Site site, std::int64_t layer, at::Tensor& value) {
+    const auto hidden = model_.forward(clean_.token_ids, draws, [&](Site site, std::int64_t layer, at::Tensor& value) {
+      if (stop_.stop_requested()) throw Interrupted();
       if (site == Site::kEmbedding) corruption.apply(value);
       recorder(site, layer, value);
-    };
-    return at::exp(log_probability(draws, tap));
+    });
+    return at::exp(answer_log_probability(model_, clean_, hidden));
   }
 
-  // What putting the outputs of `other` into the run changes of the probability, to first order, by site: [draws, L,
-  // T - b, G], where G parts of an output (the heads) count apart.
-  std::map<Site, at::Tensor> effects(const Recording& other, const Differentiated& run) const {
-    std::map<Site, at::Tensor> effects;
-    for (const Site site : sites_) {
-      const auto G = site == Site::kMixed ? model_.config().heads : 1;
-      std::vector<at::Tensor> layers;
-      for (std::size_t layer = 0; layer < run.outputs.at(site).size(); ++layer) {
-        const auto put_in = of_prompt(other.outputs.at(site)[static_cast<std::int64_t>(layer)], other.first);
-        const auto change = put_in.to(at::kDouble) - run.outputs.at(site)[layer].to(at::kDouble);
-        const auto products = change * run.derivatives.at(site)[layer].to(at::kDouble);
-        layers.push_back(products.unflatten(-1, {G, -1}).sum(-1));
+  // The effects of putting outputs of corrupted runs into `run`.
+  Effects from_corrupted(std::int64_t draws, const Recording& other, const Differentiated& run) const {
+    auto effects = no_effects(draws);
+    for (auto& [site, effect] : effects) {
+      for (std::int64_t layer = 0; layer < model_.config().layers; ++layer) {
+        const auto i = static_cast<std::size_t>(layer);
+        const auto put_in = of_prompt(other.outputs.at(site)[layer], other.first);
+        const auto change = put_in.to(at::kDouble) - run.outputs.at(site)[i].to(at::kDouble);
+        put(site, layer, change, run.derivatives.at(site)[i], effects);
       }
-      effects[site] = (at::stack(layers, 1) * run.probability.view({-1, 1, 1, 1})).cpu();
+      effect.mul_(run.probability.cpu());
     }
     return effects;
   }
@@ -107,46 +123,47 @@ class GradientRuns {
     return value.slice(1, clean_.recording.first - from, clean_.trace.tokens - from);
   }
 
-  // Of the answer, [rows] in double.
-  at::Tensor log_probability(std::int64_t rows, const Tap& tap) const {
-    const auto hidden = model_.forward(clean_.token_ids, rows, [&](Site site, std::int64_t layer, at::Tensor& value) {
-      if (stop_.stop_requested()) throw Interrupted();
-      tap(site, layer, value);
-    });
-    const auto logits = model_.logits(hidden.slice(1, clean_.trace.tokens - 1));  // [rows, K, V]
-    return at::log_softmax(logits, -1, at::kDouble).gather(2, answer_.expand({rows, -1, 1})).sum({1, 2});
+  at::Tensor embeddings(std::int64_t rows) const {
+    return model_.embed(clean_.token_ids).unsqueeze(0).repeat({rows, 1, 1});
   }
 
-  template <class Corrupt>
-  Differentiated differentiated(std::int64_t rows, const Corrupt& corrupt) const {
-    const at::AutoGradMode with_gradients(true);
-    std::vector<std::pair<Site, at::Tensor>> taken;
-    const auto log_p = log_probability(rows, [&](Site site, std::int64_t, at::Tensor& value) {
-      if (site == Site::kEmbedding) {
-        corrupt(value);
-        value.requires_grad_();
-      }
-      if (std::find(sites_.begin(), sites_.end(), site) != sites_.end()) taken.emplace_back(site, value);
+  // `x` enters the first layer. `visit` is told of the sites' outputs, layers downwards; the result is the
+  // probability, which is known only after that.
+  template <class Visit>
+  at::Tensor differentiate(at::Tensor x, LayerTape::Graphs graphs, const Visit& visit) const {
+    TapedAnswer answer(model_, clean_, graphs, stop_);
+    const auto log_p = answer.run(std::move(x), 0, [this](Site site, std::int64_t, at::Tensor& value, LayerTape& tape) {
+      if (std::find(sites_.begin(), sites_.end(), site) != sites_.end()) tape.mark(site, value);
     });
-    Differentiated run;
-    run.probability = at::exp(log_p.detach());
-    if (taken.empty()) return run;
-    std::vector<at::Tensor> outputs;
-    for (const auto& [site, output] : taken) outputs.push_back(output);
-    const auto derivatives = torch::autograd::grad({log_p.sum()}, outputs);
-    for (std::size_t i = 0; i < taken.size(); ++i) {
-      const auto site = taken[i].first;
-      run.outputs[site].push_back(of_prompt(outputs[i].detach()));
-      run.derivatives[site].push_back(of_prompt(derivatives[i]));
+    if (!sites_.empty()) {
+      answer.backward([&](std::int64_t layer, std::span<const LayerTape::Marked> values) {
+        for (const auto& marked : values) visit(layer, marked);
+      });
     }
-    return run;
+    return at::exp(log_p);
+  }
+
+  Effects no_effects(std::int64_t draws) const {
+    Effects effects;
+    for (const Site site : sites_) {
+      const auto G = site == Site::kMixed ? model_.config().heads : 1;
+      const auto positions = clean_.trace.tokens - clean_.recording.first;
+      effects[site] = at::zeros({draws, model_.config().layers, positions, G}, at::kDouble);
+    }
+    return effects;
+  }
+
+  // Of one layer: change [S, T - b, D] times derivative [S or 1, T - b, D].
+  static void put(Site site, std::int64_t layer, const at::Tensor& change, const at::Tensor& derivative,
+                  Effects& effects) {
+    auto of_layer = effects.at(site).select(1, layer);
+    of_layer.copy_((change * derivative.to(at::kDouble)).unflatten(-1, {of_layer.size(-1), -1}).sum(-1));
   }
 
   const Decoder& model_;
   const CleanRun& clean_;
   std::vector<Site> sites_;
   std::stop_token stop_;
-  at::Tensor answer_;  // [1, K, 1]
 };
 
 std::vector<double> numbers_of(const at::Tensor& column) {
@@ -177,30 +194,34 @@ Trace trace_gradient(const Decoder& model, const TracePrompt& prompt, const Trac
   const auto cells = cells_of(prompt, options, model.config());
   const auto sites = cells.empty() ? std::vector<Site>() : sites_of(options.kinds);
   const auto tokens = static_cast<std::int64_t>(clean.token_ids.size()), first = clean.recording.first;
-  const auto most = draws_at_once(model, tokens, prompt.answer_tokens(), control.memory);
   const GradientRuns runs(model, clean, sites, control.stop);
   const bool noising = options.direction == Direction::kNoising;
+  const auto plan = plan_backward(model, tokens, model.config().layers, noising ? 1 : options.samples, control.memory);
+  // When noising, the draws have no backward of their own, and are recorded.
+  const auto most =
+      noising ? std::max<std::int64_t>(
+                    1, control.memory / std::max<std::int64_t>(1, recorded_bytes(model, tokens, sites.size())))
+              : plan.rows;
   if (control.progress) control.progress(0, options.samples);
-  Differentiated base;
-  if (noising) base = runs.clean();  // the same for all draws
+  std::optional<Differentiated> base;
+  if (noising) base = runs.clean(plan.graphs);  // the same for all draws
 
   TraceTally tally(cells.size(), 0);
   while (tally.draws() < options.samples && !tally.fault()) {
     const auto draws = std::min(most, options.samples - tally.draws());
     const Corruption corruption(model, options.corruption, prompt.subject_range, prompt.counter_ids, tally.draws(),
                                 draws);
-    std::map<Site, at::Tensor> effects;
+    Effects effects;
     std::vector<double> low, scores;
     if (noising) {
       Recorder recorder(model, {draws, tokens, first, 0}, sites);
       low = numbers_of(runs.corrupted(draws, corruption, recorder));
       scores.assign(low.size(), clean.trace.high_score);
-      effects = runs.effects(recorder.recording(), base);
+      effects = runs.from_corrupted(draws, recorder.recording(), *base);
     } else {
-      base = {};  // the last ones go before the next ones come
-      base = runs.corrupted(draws, corruption);
-      low = scores = numbers_of(base.probability);
-      effects = runs.effects(clean.recording, base);
+      at::Tensor p;
+      std::tie(p, effects) = runs.into_corrupted(draws, corruption, clean.recording, plan.graphs);
+      low = scores = numbers_of(p);
     }
     tally.add_corrupted(low, options);
     for (std::size_t i = 0; i < cells.size(); ++i) {

@@ -190,6 +190,10 @@ def test_engines_memory_and_threads_change_no_score(rometrace):
     streamed = ("--memory", "2.9M")
     for options in ((), streamed, (*streamed, "--engine", "plain"), ("--memory", "12MiB"), ("--threads", "2")):
         assert largest_difference(grids_of(rometrace(*MILES, *options)), expected) < 1e-6, options
+    gradient = ("--engine", "gradient", "--kinds", "state,mlp,attn")
+    expected = grids_of(rometrace(*MILES, *gradient))
+    for options in (streamed, ("--memory", "12MiB"), ("--threads", "2")):
+        assert largest_difference(grids_of(rometrace(*MILES, *gradient, *options)), expected) < 1e-6, options
 
 
 def test_weights_that_do_not_fit_are_streamed_and_that_is_said(rometrace):
@@ -197,7 +201,9 @@ def test_weights_that_do_not_fit_are_streamed_and_that_is_said(rometrace):
     assert said in rometrace(*MILES, "--memory", "2.9M").stderr
     assert said not in rometrace(*MILES, "--memory", "12M").stderr
     assert said not in rometrace(*MILES).stderr
-    refused(rometrace(*MILES, "-q", "--memory", "2M"), "two layers", "expected more than that")
+    assert said in rometrace(*MILES, "--memory", "2.9M", "--engine", "gradient").stderr
+    for engine in ("sweep", "plain", "gradient"):
+        refused(rometrace(*MILES, "-q", "--memory", "2M", "--engine", engine), "two layers", "expected more than that")
 
 
 def test_a_model_checks_itself(rometrace):

@@ -67,7 +67,7 @@ def test_a_batch_whose_weights_are_cut_ends_with_one_line_and_goes_on_when_they_
 
 
 def test_so_does_a_trace_that_reads_the_file_s_own_memory(executable: Path, model: Path, tmp_path: Path) -> None:
-    """The gradient's products read the mapped file, so that no check can come before each."""
+    """The gradient's backwards read the mapped file, so that no check can come before each."""
     weights, output = model / "model.safetensors", tmp_path / "trace.json"
     arguments = [executable, "--model", model, "--prompt", "Miles Davis plays the", "--subject", "Miles Davis"]
     arguments += ["--noise", "0.25", "--engine", "gradient", "--samples", "100000", "-o", output, "-v"]

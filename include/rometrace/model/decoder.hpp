@@ -179,6 +179,12 @@ class Head {
 
 class LayerStream;
 
+/// What backwards multiply with.
+enum class Transposes {
+  kPacked,  ///< second copies of packed weights, for many backwards
+  kNone,    ///< the weights as they lie in the file: no second copy of any
+};
+
 /// How a model is loaded.
 struct LoadOptions {
   at::ScalarType dtype =
@@ -186,9 +192,11 @@ struct LoadOptions {
   at::Device device = at::kCPU;
   Products products = Products::kFast;
   /// Bytes that weights may take; where they need more, layers are read from the files each time that they are used
-  /// and let go again, two of them held at a time. None: all are kept. What is left of them may go to transposes, which
-  /// backwards use (see Linear); where that is not enough, they use the weights as they lie.
+  /// and let go again, two of them held at a time. None: all are kept.
   std::optional<std::int64_t> memory;
+  /// Whether what is left of that memory may go to transposes, which make backwards faster (see Linear). Where it is not
+  /// enough, and where layers are streamed, backwards use the weights as they lie.
+  Transposes transposes = Transposes::kPacked;
   /// Asked whether bfloat16 is to be refused on the CPU.
   Processor processor = Processor::here();
   /// Edits of the files' matrices, laid over them in this order as changed() has it.

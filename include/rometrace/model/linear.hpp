@@ -18,6 +18,11 @@ struct PackingScratch {
   std::mutex mutex;
   at::Tensor memory;                                                            // grown when needed
   std::int64_t room_for_transposes = std::numeric_limits<std::int64_t>::max();  // bytes, less those that are taken
+
+  bool has_room() {  ///< for any transpose
+    const std::scoped_lock lock(mutex);
+    return room_for_transposes > 0;
+  }
 };
 
 /// What some CPUs can do and others cannot. A value that is passed in, so that tests can suppose another CPU.

@@ -71,7 +71,7 @@ EditSession::EditSession(const EditOptions& options, std::stop_token stop)
       located_(locate_model(options.run, stop_)),
       tokenizer_(Tokenizer::load(located_.folder)),
       stack_(read_edits(options.run)),
-      base_(load_model(options.run, located_.folder, EditStack(), stop_)),
+      base_(load_model(options.run, located_.folder, EditStack(), stop_, Transposes::kPacked)),
       model_(stack_.empty() ? base_ : base_->with_changes(stack_.changes())),
       hash_(*base_, stack_, stop_),
       defaults_(edit_defaults(model_->config(), options.method)) {

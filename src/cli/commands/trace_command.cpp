@@ -119,8 +119,8 @@ Trace trace_prompt(const Options& options, const Decoder& model, const TraceReco
   control.stop = stop;
   control.workers = &workers;
   if (options.memory) control.memory = std::max<std::int64_t>(1, *options.memory - model.held_bytes());
-  if (options.engine == Engine::kGradient) return trace_gradient(model, record.prompt, record.options, clean, control);
   if (options.memory) memory_for_rows(options, model, 1);  // refuses one that holds no layers
+  if (options.engine == Engine::kGradient) return trace_gradient(model, record.prompt, record.options, clean, control);
   if (options.engine == Engine::kPlain) return trace_plain(model, record.prompt, record.options, clean, control);
   control.memory = memory_for_rows(options, model, least_memory(model, record.prompt, record.options));
   const auto sweep = trace_sweep(model, record.prompt, record.options, clean, control);
