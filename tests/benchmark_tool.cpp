@@ -22,6 +22,7 @@
 #include "rometrace/model/decoder.hpp"
 #include "rometrace/trace/plain.hpp"
 #include "rometrace/trace/sweep.hpp"
+#include "rometrace/work/workers.hpp"
 
 namespace {
 
@@ -75,15 +76,20 @@ class Server {
     if (what == "products") return products(request.at("rows"));
     if (what == "peak") return {{"bytes", peak_memory()}};
     if (what == "threads") {
-      at::set_num_threads(request.at("threads"));
+      use_threads(request.at("threads"));
       return json::object();
     }
     throw std::invalid_argument("no such request: " + what);
   }
 
  private:
+  void use_threads(int threads) {
+    at::set_num_threads(threads);
+    workers_ = std::make_unique<Workers>(threads);
+  }
+
   json load(const json& request) {
-    at::set_num_threads(request.at("threads"));
+    use_threads(request.at("threads"));
     model_.reset();
     const double start = now();
     model_ = Decoder::load(request.at("folder").get<std::string>(), dtype_of(request.at("dtype")),
@@ -107,6 +113,7 @@ class Server {
     options.corruption.seed = request.at("seed");
     options.corruption.sigma = request.at("sigma");
     RunControl control;
+    control.workers = workers_.get();
     if (request.contains("memory")) control.memory = request.at("memory");
 
     const double start = now();
@@ -202,6 +209,7 @@ class Server {
     return usage.ru_maxrss * 1024;
   }
 
+  std::unique_ptr<Workers> workers_;
   std::shared_ptr<const Decoder> model_;
 };
 

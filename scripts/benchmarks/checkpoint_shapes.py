@@ -244,6 +244,7 @@ SHAPES: dict[str, Config] = {
     "opt-2.7b": opt(32, 2560, 32),
     "opt-6.7b": opt(32, 4096, 32),
     "opt-13b": opt(40, 5120, 40),
+    "smollm2-135m": llama(30, 576, 9, 3, 1536, 49152, max_position_embeddings=8192, tie_word_embeddings=True),
     "llama-7b": llama(32, 4096, 32, 32, 11008, 32000, max_position_embeddings=2048, rms_norm_eps=1e-06),
     "llama-2-7b": llama(32, 4096, 32, 32, 11008, 32000, max_position_embeddings=4096),
     "llama-2-13b": llama(40, 5120, 40, 40, 13824, 32000, max_position_embeddings=4096),

@@ -29,6 +29,11 @@ at::Tensor side_by_side(const std::vector<const Recording*>& facts, Part part) {
   return at::stack(parts, 1);
 }
 
+// To some of the rows, each named once. (index_add_ sorts them first, in threads of its own.)
+void add_to_rows(const at::Tensor& rows, const at::Tensor& index, const at::Tensor& values) {
+  rows.index_copy_(0, index, rows.index_select(0, index).add_(values));
+}
+
 class Pass {
  public:
   Pass(const Decoder& model, const PassInput& input, TokenLayers& work)
@@ -263,7 +268,7 @@ class Pass {
       if (const auto held = base_layer_.outputs.find(site); held != base_layer_.outputs.end()) {
         keep(held->second, block, used, output);
       }
-      used ? x.index_add_(0, *used, output.to(x.scalar_type())) : x.add_(output);
+      used ? add_to_rows(x, *used, output.to(x.scalar_type())) : (void)x.add_(output);
     };
 
     const auto asking = used_rows(block, Site::kAttn, layer);
@@ -432,10 +437,10 @@ class Pass {
     }
     const auto rows = rows_.slice(0, block.row, block.row + block.rows);
     if (!other.rows.empty()) {
-      rows.index_add_(0, indices(other.rows), other_outputs(site, layer).index_select(0, indices(other.outputs)));
+      add_to_rows(rows, indices(other.rows), other_outputs(site, layer).index_select(0, indices(other.outputs)));
     }
     if (!base.rows.empty()) {
-      rows.index_add_(0, indices(base.rows), base_layer_.outputs.at(site).index_select(0, indices(base.outputs)));
+      add_to_rows(rows, indices(base.rows), base_layer_.outputs.at(site).index_select(0, indices(base.outputs)));
     }
   }
 
