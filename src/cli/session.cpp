@@ -288,23 +288,32 @@ double read_sigma(const Options& options, const Decoder& model, const Tokenizer&
   }
 }
 
+// As many as libtorch would take (OMP_NUM_THREADS, cores that are not two threads of one), within what is usable. To be
+// asked before libtorch is told a number.
+int default_threads() {
+  static const int threads = std::min(at::get_num_threads(), usable_cores());
+  return threads;
+}
+
 // libtorch's own choice is a thread a core. In a small model these wait for each other far longer than they compute,
 // all the more so where other programs want the cores too.
 void choose_threads(const Options& options, const Decoder& model, std::size_t prompt_tokens, std::int64_t prompts) {
   constexpr double kWorthSharing = 5e8;  // floating-point operations of a layer's products
   const auto T = static_cast<double>(prompt_tokens), D = static_cast<double>(model.config().width);
+  const auto cores = default_threads();
   auto rows = static_cast<double>(options.samples * prompts) * T;
   if (options.engine == Engine::kSweep) {
     rows = std::min(1024.0, rows * T / 4 * static_cast<double>(model.config().layers));  // half way up the layers
   }
-  const auto small = 24 * D * D * rows < kWorthSharing;
-  at::set_num_threads(options.threads > 0 ? options.threads : small ? 1 : usable_cores());
+  const bool small = 24 * D * D * rows < kWorthSharing;
+  at::set_num_threads(options.threads > 0 ? options.threads : small ? 1 : cores);
 }
 
 std::unique_ptr<Workers> start_workers(const Options& options, const Decoder& model, std::size_t prompt_tokens) {
+  const auto cores = default_threads();
   choose_threads(options, model, prompt_tokens);
   if (!model.device().is_cpu()) return std::make_unique<Workers>(1);
-  return std::make_unique<Workers>(options.threads > 0 ? options.threads : usable_cores());
+  return std::make_unique<Workers>(options.threads > 0 ? options.threads : cores);
 }
 
 std::int32_t one_token(const Tokenizer& tokenizer, const std::string& option, const std::string& text) {
@@ -336,7 +345,7 @@ WeightsHash::WeightsHash(const Decoder& model, const EditStack& edits, const std
         // A thread's first allocation sets up its part of the allocator, which must not meet memory that has run out.
         const auto first = std::make_unique<std::string>(std::size_t{256}, ' ');
         ready_.count_down();
-        return weights_sha256(files, token);
+        return cached_weights_sha256(files, default_cache_dir(), token);
       })) {
   ready_.wait();
 }

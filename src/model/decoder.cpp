@@ -28,6 +28,7 @@
 #include "model/tensor_names.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
+#include "rometrace/work/workers.hpp"
 
 namespace rometrace {
 namespace {
@@ -767,6 +768,14 @@ std::int64_t Decoder::parameter_count() const {
 
 std::shared_ptr<const Block> Decoder::block(std::int64_t layer) const {
   return stream_ ? stream_->at(layer) : blocks_.at(static_cast<std::size_t>(layer));
+}
+
+void Decoder::prepare(Workers& workers) const {
+  if (streamed() || !device().is_cpu()) return;
+  workers.share(config_.layers + 1, [&](std::int64_t piece) {
+    if (options_.stop.stop_requested()) throw Interrupted();
+    piece < config_.layers ? block(piece)->prepare() : head_->prepare();
+  });
 }
 
 at::Tensor Decoder::embed(std::span<const std::int32_t> token_ids) const {

@@ -28,6 +28,28 @@ at::Tensor call_mkldnn(const c10::OperatorHandle& operation, std::vector<c10::IV
   return stack.at(0).toTensor();
 }
 
+// A buffer of a scratch for as long as something is packed.
+class Buffer {
+ public:
+  explicit Buffer(PackingScratch& scratch) : scratch_(scratch) {
+    const std::scoped_lock lock(scratch_.mutex);
+    if (scratch_.free.empty()) return;
+    memory = std::move(scratch_.free.back());
+    scratch_.free.pop_back();
+  }
+  ~Buffer() {
+    const std::scoped_lock lock(scratch_.mutex);
+    if (memory.defined()) scratch_.free.push_back(std::move(memory));
+  }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+
+  at::Tensor memory;
+
+ private:
+  PackingScratch& scratch_;
+};
+
 // `weight` [in, out]; its transpose is what oneDNN packs, and a contiguous one is all that the operator takes.
 at::Tensor pack(const at::Tensor& weight, at::Tensor& scratch) {
   auto transposed = weight.t();
@@ -128,8 +150,8 @@ class Linear::Weights {
         if (bias.defined()) bias = bias.clone();  // a view would keep all of the file's tensor
       }
       if (packed_) {
-        const std::scoped_lock lock(scratch_->mutex);
-        for (auto& each : parts) each.weight = pack(each.weight, scratch_->memory);
+        Buffer buffer(*scratch_);
+        for (auto& each : parts) each.weight = pack(each.weight, buffer.memory);
         if (source_.check) source_.check();
       }
       parts_ = std::move(parts);
@@ -173,10 +195,13 @@ class Linear::Weights {
     const auto parts = read();
     std::int64_t bytes = 0;
     for (const auto& part : parts) bytes += static_cast<std::int64_t>(part.weight.nbytes());
-    const std::scoped_lock lock(scratch_->mutex);
-    if (bytes > scratch_->room_for_transposes) return;
-    for (std::size_t i = 0; i < parts.size(); ++i) transposes_[i] = pack(parts[i].weight.t(), scratch_->memory);
-    scratch_->room_for_transposes -= bytes;
+    {
+      const std::scoped_lock lock(scratch_->mutex);
+      if (bytes > scratch_->room_for_transposes) return;
+      scratch_->room_for_transposes -= bytes;
+    }
+    Buffer buffer(*scratch_);
+    for (std::size_t i = 0; i < parts.size(); ++i) transposes_[i] = pack(parts[i].weight.t(), buffer.memory);
     if (source_.check) source_.check();
     if (source_.release) source_.release();
   }

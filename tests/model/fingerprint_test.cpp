@@ -1,6 +1,10 @@
 #include "rometrace/model/fingerprint.hpp"
 
+#include <chrono>
+#include <filesystem>
+#include <fstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "checks.hpp"
@@ -24,6 +28,38 @@ TEST_CASE("one file's fingerprint is its SHA-256") {
         "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
   CHECK(weights_sha256(Files{folder.write("million", std::string(1'000'000, 'a'))}) ==
         "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+}
+
+// As if it had been written a while ago; the time of the inode's last change cannot be set, and is waited for.
+void let_settle(const std::filesystem::path& path) {
+  std::filesystem::last_write_time(path, std::filesystem::file_time_type::clock::now() - std::chrono::hours(1));
+  std::this_thread::sleep_for(std::chrono::milliseconds(6100));
+}
+
+TEST_CASE("a digest is kept for files that stay as they are, and never given for others") {
+  const TemporaryFolder folder, cache;
+  const auto entries = [&] {
+    return std::distance(std::filesystem::recursive_directory_iterator(cache.path()),
+                         std::filesystem::recursive_directory_iterator());
+  };
+  const auto a = folder.write("a", "abc");
+  const auto digest = weights_sha256(Files{a});
+  CHECK(cached_weights_sha256(Files{a}, cache.path()) == digest);
+  CHECK(entries() == 0);  // a file that was written just now is not trusted to show a further change
+  CHECK(cached_weights_sha256(Files{a}, {}) == digest);
+  let_settle(a);
+  CHECK(cached_weights_sha256(Files{a}, cache.path()) == digest);
+  CHECK(entries() == 2);  // folder and file
+  std::filesystem::path kept;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(cache.path())) {
+    if (entry.is_regular_file()) kept = entry.path();
+  }
+  std::ofstream(kept) << std::string(64, 'e') << "\n";  // what is kept is what is given
+  CHECK(cached_weights_sha256(Files{a}, cache.path()) == std::string(64, 'e'));
+  std::ofstream(kept) << "torn";
+  CHECK(cached_weights_sha256(Files{a}, cache.path()) == digest);
+  folder.write("a", "abd");  // same size
+  CHECK(cached_weights_sha256(Files{a}, cache.path()) == weights_sha256(Files{a}));
 }
 
 TEST_CASE("a file longer than the buffer is hashed to its last byte") {

@@ -178,6 +178,7 @@ class Head {
 };
 
 class LayerStream;
+class Workers;
 
 /// What backwards multiply with.
 enum class Transposes {
@@ -194,8 +195,8 @@ struct LoadOptions {
   /// Bytes that weights may take; where they need more, layers are read from the files each time that they are used
   /// and let go again, two of them held at a time. None: all are kept.
   std::optional<std::int64_t> memory;
-  /// Whether what is left of that memory may go to transposes, which make backwards faster (see Linear). Where it is not
-  /// enough, and where layers are streamed, backwards use the weights as they lie.
+  /// Whether what is left of that memory may go to transposes, which make backwards faster (see Linear). Where it is
+  /// not enough, and where layers are streamed, backwards use the weights as they lie.
   Transposes transposes = Transposes::kPacked;
   /// Asked whether bfloat16 is to be refused on the CPU.
   Processor processor = Processor::here();
@@ -252,6 +253,10 @@ class Decoder {
   /// A layer. Where layers are streamed it is read now, unless it is the one that was asked for last or the one that
   /// follows (which is read ahead); it is let go when nobody holds it. Nobody may change the files meanwhile.
   std::shared_ptr<const Block> block(std::int64_t layer) const;
+
+  /// Reads all weights, and packs them, now, layers shared among workers. Nothing where layers are streamed, and on a
+  /// GPU, which has them already.
+  void prepare(Workers& workers) const;
 
   /// Throws Error unless 1 <= T <= longest_prompt().
   void check_length(std::int64_t T) const;

@@ -16,4 +16,11 @@ namespace rometrace {
 /// Throws Error (unreadable), Interrupted.
 std::string weights_sha256(std::span<const std::filesystem::path> files, std::stop_token stop = {});
 
+/// The same, from a file in `cache_dir` where these very files have been read before: told by device, inode, size and
+/// the times of their last change, of contents and of the inode. Kept there otherwise, unless a file was changed within
+/// the last seconds, when a further change might not show in its times. Without a cache where `cache_dir` is empty or
+/// cannot be written.
+std::string cached_weights_sha256(std::span<const std::filesystem::path> files, const std::filesystem::path& cache_dir,
+                                  std::stop_token stop = {});
+
 }  // namespace rometrace

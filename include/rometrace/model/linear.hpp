@@ -13,10 +13,11 @@
 
 namespace rometrace {
 
-/// Memory that packing needs for a moment, and what may be taken for second copies; shared by all products of a model.
+/// Memory that packing needs for a moment, and what may be taken for second copies; shared by all products of a model,
+/// several of which may be packed at once.
 struct PackingScratch {
   std::mutex mutex;
-  at::Tensor memory;                                                            // grown when needed
+  std::vector<at::Tensor> free;  // each grown when needed, as many as were packed at once
   std::int64_t room_for_transposes = std::numeric_limits<std::int64_t>::max();  // bytes, less those that are taken
 
   bool has_room() {  ///< for any transpose

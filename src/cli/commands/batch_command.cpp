@@ -143,6 +143,7 @@ bool trace_all(const Session& session, BatchWriter& writer) {
   say_length_note(session.model, longest_text(shapes, options));
   const auto least = least_memory(session.model, shapes, options);
   control.memory = memory_for_batch(session.options, session.model, least);
+  session.model.prepare(*session.workers);
   for (auto& item : items) item.written = writer.has(item);
   const auto chunk = static_cast<std::size_t>(batch_chunk(session.model, shapes, options, control));
   for (std::size_t begin = 0; begin < items.size(); begin += chunk) {
@@ -182,6 +183,7 @@ bool probe_all(const Session& session, BatchWriter& writer) {
   const auto choices = object_choices(session.tokenizer, session.work.facts);
   const auto& items = session.work.items;
   say_length_note(session.model, longest_wording(session));
+  if (!items.empty() && !writer.has(items.back())) session.model.prepare(*session.workers);
   for (std::size_t begin = 0; begin < items.size(); begin += kChunk) {
     if (session.stop.stop_requested()) return false;
     const auto some = std::span(items).subspan(begin, std::min(kChunk, items.size() - begin));

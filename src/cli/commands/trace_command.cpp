@@ -169,6 +169,7 @@ int run_trace(const Options& options, const std::stop_token& stop) {
   say_length_note(*model, length_of(record.prompt));
 
   const Stopwatch tracing;
+  model->prepare(*workers);
   const auto clean = run_clean(*model, record.prompt, record.options, stop);
   record.trace = clean.trace;
   check_answer(tokenizer, record.trace);

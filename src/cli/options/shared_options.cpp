@@ -136,7 +136,7 @@ void add_run_options(CLI::App& app, Options& options) {
   app.add_flag("--tf32", options.tf32, "Let a GPU round float32 products to TF32: faster, three digits")
       ->group(groups::kRunning);
   app.add_option_function<std::string>("--threads", whole_number("--threads", options.threads, 1, 4096),
-                                       "CPU threads [one a core; 1 for small models]")
+                                       "CPU threads [one for each core that may be used]")
       ->type_name("N")
       ->group(groups::kRunning);
 }
