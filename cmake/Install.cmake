@@ -12,7 +12,7 @@ install(DIRECTORY "${PROJECT_SOURCE_DIR}/scripts/python/rometrace" DESTINATION "
   PATTERN __pycache__ EXCLUDE)
 
 file(RELATIVE_PATH ROMETRACE_PYTHON_FROM_BIN "/${CMAKE_INSTALL_BINDIR}" "/${_python_dir}")
-foreach(ROMETRACE_MODULE IN ITEMS plot_trace plot_summary plot_severed plot_edit report)
+foreach(ROMETRACE_MODULE IN ITEMS plot_trace plot_summary plot_severed plot_neurons plot_edit report)
   string(REPLACE "_" "-" _command "rometrace-${ROMETRACE_MODULE}")
   configure_file("${PROJECT_SOURCE_DIR}/cmake/command.py.in" "${PROJECT_BINARY_DIR}/commands/${_command}" @ONLY)
   install(PROGRAMS "${PROJECT_BINARY_DIR}/commands/${_command}" DESTINATION "${CMAKE_INSTALL_BINDIR}")

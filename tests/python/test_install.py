@@ -68,7 +68,7 @@ def test_the_installed_scripts_draw_and_report_from_another_folder(prefix: Path,
         assert (folder / f"the {name}.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("name", ["plot-trace", "plot-summary", "plot-severed", "plot-edit", "report"])
+@pytest.mark.parametrize("name", ["plot-trace", "plot-summary", "plot-severed", "plot-neurons", "plot-edit", "report"])
 def test_the_installed_scripts_are_named_as_the_user_typed_them(prefix: Path, tmp_path: Path, name: str) -> None:
     link = tmp_path / f"rometrace-{name}"
     link.symlink_to(prefix / f"bin/rometrace-{name}")

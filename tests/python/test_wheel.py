@@ -254,7 +254,7 @@ def test_the_other_commands_draw_and_report_what_the_program_wrote(installed: En
     assert "results.jsonl" in page and 'id="block-0"' in page  # its name, and the facts' grids
 
 
-@pytest.mark.parametrize("name", ["rometrace-plot-trace", "rometrace-plot-summary", "rometrace-plot-severed", "rometrace-plot-edit",
+@pytest.mark.parametrize("name", ["rometrace-plot-trace", "rometrace-plot-summary", "rometrace-plot-severed", "rometrace-plot-neurons", "rometrace-plot-edit",
                                   "rometrace-report"])  # fmt: skip
 def test_errors_and_help_name_the_command_that_was_typed(installed: Environment, name: str, tmp_path: Path) -> None:
     assert installed.run(name, "--help").stdout.startswith(f"usage: {name} ")

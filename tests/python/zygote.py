@@ -32,7 +32,7 @@ TOOLS = ("tokenize", "resolve", "tensors", "moments", "randomstate", "logits")
 PROGRAMS = ("rometrace", *(f"rometrace_{tool}" for tool in TOOLS))
 """What the zygote can be."""
 
-SCRIPTS = ("plot_trace.py", "plot_summary.py", "plot_severed.py")
+SCRIPTS = ("plot_trace.py", "plot_summary.py", "plot_severed.py", "plot_neurons.py")
 """What drawing_zygote.py can be."""
 
 

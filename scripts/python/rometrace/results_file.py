@@ -189,16 +189,31 @@ def choose(records: Iterator[Line], where: str, fact_id: str | None, number: int
     return chosen
 
 
-def traced_record(line: Line) -> dict[str, Any]:
-    """The line's record, if it is a traced one."""
+def found_record(line: Line) -> dict[str, Any]:
+    """The line's record, if its fact was traced."""
     record = line.value
     if record.get("status") in ("skipped", "failed"):
         reason = one_line(record.get("reason", "no reason given"), 200)
         raise UserError(f"{line.where} is the record of a {record['status']} fact ({reason}); there is nothing to draw")
+    return record
+
+
+def neuron_record(line: Line) -> dict[str, Any]:
+    """The line's record, if neurons were traced."""
+    record = found_record(line)
+    if not isinstance(record.get("neurons"), dict):
+        raise UserError(f'{line.where} has no "neurons"; trace it with rometrace --kinds neuron')
+    return record
+
+
+def traced_record(line: Line) -> dict[str, Any]:
+    """The line's record, if it is a traced one that has grids, or a knockout."""
+    record = found_record(line)
     grids, knockout = record.get("grids"), record.get("knockout")
     if not (isinstance(grids, dict) and grids) and not isinstance(knockout, dict):
         if isinstance(record.get("neurons"), dict):
-            raise UserError(f"{line.where} is a trace of neurons alone, expected at least one of {', '.join(KINDS)}")
+            hint = f"; {program_name('plot_neurons')} draws neurons"
+            raise UserError(f"{line.where} is a trace of neurons alone, expected at least one of {', '.join(KINDS)}{hint}")
         raise UserError(f'{line.where} has no "grids", expected at least one of {", ".join(KINDS)}')
     return record
 
