@@ -204,6 +204,46 @@ def make_change(most: float, facts: int, layers: int) -> dict[str, Any]:
     return {"facts": facts, "relative_change": change, "standard_error": [0.01] * layers} | bands
 
 
+def make_neuron_role(facts: int) -> dict[str, Any]:
+    """What `facts` facts' neurons have in common; the curve of random sets half that of the best."""
+
+    def curve(share: float) -> dict[str, Any]:
+        effects = [share * value for value in (0.01, 0.02, 0.08, 0.4)]
+        moved = {"standard_error": None, "normal_low": -0.02, "normal_high": 0.02, "bootstrap_low": -0.03}
+        lists = {name: [0.01] * 4 if by is None else [value + by for value in effects] for name, by in moved.items()}
+        return {"effect": effects} | lists | {"bootstrap_high": [value + 0.03 for value in effects]}
+
+    overlap = {"pairs": 3, "shared": 0.5, "share": 0.25, "chance": 0.0625}
+    best = {"layer": 2, "neuron": 5, "facts": 2, "share": 2 / facts, "promotes": " jazz"}
+    return {
+        "facts": facts,
+        "tokens": facts,
+        "told": 2,
+        "distinct": 5,
+        "best": [best | {"indirect_effect": make_estimate(0.1, 2)}],
+        "overlap": {
+            "same_relation": overlap,
+            "same_subject": {"pairs": 0, "shared": None, "share": None, "chance": None},
+            "neither": overlap | {"share": 0.125},
+        },
+        "neurons": [1, 2, 4, 32],
+        "sets": curve(1),
+        "controls": {"change": curve(0.75), "random": curve(0.5)},
+        "half": {"tokens": facts, "none": 1, "share": make_estimate(0.3, facts - 1), "median": 0.25},
+    }
+
+
+def make_neuron_summary(facts: int = 3) -> dict[str, Any]:
+    """A valid summary of neurons alone, at the last subject token."""
+    summary = make_summary(traced=facts)
+    absent = {"facts": 0, "tokens": 0, "told": 0, "distinct": 0, "best": []}
+    for group in (summary["overall"], *summary["by"]["relation"].values()):
+        group["kinds"] = {}
+        roles = {role: make_neuron_role(group["facts"]) if role == "last_subject" else absent for role in ROLES}
+        group["neurons"] = {"candidates": 32, "roles": roles}
+    return summary
+
+
 def make_whole_summary(traced: int = 3, layers: int = LAYERS, heads: int = 2, **run: Any) -> dict[str, Any]:
     """make_summary() with every kind; `run` over the run's settings."""
     summary = make_summary(traced, layers=layers)

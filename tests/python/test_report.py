@@ -22,9 +22,9 @@ from typing import Any, Callable, Iterator
 import pytest
 
 from rometrace import report
-from results_made import LAYERS, make_header, make_summary, make_traced, make_untraced, make_whole_summary, write_lines
+from results_made import LAYERS, make_header, make_neuron_summary, make_summary, make_traced, make_untraced, make_whole_summary, write_lines
 from conftest import REPOSITORY
-from records import HIGH, LOW, make_record, make_whole_record, with_counter
+from records import HIGH, LOW, make_neurons, make_record, make_whole_record, with_counter
 from waiting import PATIENCE
 
 SCRIPT = REPOSITORY / "scripts/report.py"
@@ -804,3 +804,92 @@ def test_positions_that_cannot_be_are_told_in_one_line(tmp_path: Path) -> None:
     results = write_lines(tmp_path / "results.jsonl", [record])
     done = run_script(results, "-o", tmp_path / "report.html", "--no-summary")
     assert_refused(done, "mlp has a row for position 4, expected positions from 0 to 3, each once")
+
+
+# --- Neurons ----------------------------------------------------------------------------------------------------
+
+
+def make_neuron_batch(**neurons: Any) -> list[dict[str, Any]]:
+    """Two facts with neurons alone."""
+    found = make_neurons(LAYERS) | neurons
+    return [make_header(kinds=["neuron"]), *(make_traced(number, grids={}, neurons=found) for number in (1, 2))]
+
+
+def test_neurons_of_a_fact_are_packed_as_they_stand() -> None:
+    record = make_traced(1, grids={}, neurons=make_neurons(LAYERS, by_layer=True))
+    data = zlib.decompress(report.pack(record, report.read_grids(record)))
+    found = json.loads(data[4 : 4 + int.from_bytes(data[:4], "little")])
+    assert found["grids"] == {} and found["neurons"]["candidates"] == 8 * LAYERS
+    first = record["neurons"]["effects"][0]
+    assert found["neurons"]["effects"][0] == {
+        "layer": first["layer"], "position": 1, "neuron": 3, "estimate": first["estimate"], "effect": first["indirect_effect"],
+        "error": 0.01, "norm": 2.0, "clean": 1.5, "corrupted": -0.25, "promotes": ["trumpet"], "suppresses": ["piano"],
+    }  # fmt: skip
+    (sets,) = found["neurons"]["sets"]
+    assert sets["sizes"] == [1, 2, 4, 8, 16, 32, 48] and sets["half"] == 12
+    wanted = [each["indirect_effect"] for each in record["neurons"]["sets"]]
+    assert sets["best"]["effects"] == pytest.approx(wanted, rel=1e-8)
+    assert sets["random"]["effects"][-1] == pytest.approx(0.1 * (HIGH - LOW))
+
+
+@pytest.mark.parametrize(
+    ("change", "phrase"),
+    [
+        (lambda n: n["controls"].pop(), "the sets of neurons at position 1 are not of the sizes of the others"),
+        (lambda n: n.update(positions=[9]), "neurons at positions [9] of 4 tokens"),
+        (lambda n: n.pop("effects"), "lacks the field 'effects'"),
+    ],
+)
+def test_neurons_that_do_not_fit_are_told_in_one_line(tmp_path: Path, change: Callable[[Any], Any], phrase: str) -> None:
+    lines = make_neuron_batch()
+    change(lines[1]["neurons"])
+    results = write_lines(tmp_path / "results.jsonl", lines)
+    assert_refused(run_script(results, "-o", tmp_path / "report.html", "--no-summary"), phrase)
+
+
+def test_a_fact_without_grids_shows_its_neurons_their_sets_and_a_table(tmp_path: Path, tab: Tab) -> None:
+    tab.show(write_page(tmp_path, make_neuron_batch(), "--no-summary").as_uri())
+    fact = open_fact(tab, 1)
+    assert fact.locator(".map .title").all_text_contents() == [
+        "Single neurons restored at “Davis*”",
+        "Sets of neurons restored at “Davis*”",
+    ]
+    assert fact.locator("[data-kind=neurons] circle").count() == fact.locator("[data-kind=neurons] .error").count() == 2
+    rows = fact.locator("table tbody tr")
+    assert rows.count() == 2
+    assert rows.first.locator("td").all_text_contents() == [
+        "5:3", "0.3125", "0.0100", "0.2500", "1.5000", "−0.2500", "2.0000", "“trumpet”", "“piano”",
+    ]  # fmt: skip
+    assert "12 of 48 neurons at “Davis*” bring back half of what all do." in fact.inner_text()
+    assert "half of all: 12" in fact.locator("[data-kind=sets] text").all_text_contents()
+    box = fact.locator("[data-kind=sets] svg.chart").bounding_box()
+    tab.page.mouse.move(box["x"] + box["width"] - 20, box["y"] + 80)
+    lines = tab.page.inner_text("#tip").split("\n")
+    assert lines[0] == "48 of 48 neurons, effect ± one standard error"
+    assert lines[1] == "the best by estimate: 0.5000 (0.4900 to 0.5100)"
+    fact.locator("[data-kind=neurons] circle").first.hover()
+    assert tab.page.inner_text("#tip").split("\n")[:2] == ["neuron 5:3", "indirect effect 0.3125"]
+
+
+def test_given_neurons_have_no_sets_and_facts_may_lack_a_half(tmp_path: Path, tab: Tab) -> None:
+    lines = make_neuron_batch(ranked_by="given")
+    for name in ("sets", "controls", "half"):
+        lines[1]["neurons"] = {key: value for key, value in lines[1]["neurons"].items() if key != name}
+    lines[2]["neurons"] = make_neurons(LAYERS)
+    lines[2]["neurons"]["half"][0]["neurons"] = None
+    tab.show(write_page(tmp_path, lines, "--no-summary").as_uri())
+    assert open_fact(tab, 1).locator(".map").count() == 1
+    fact = open_fact(tab, 2)
+    assert fact.locator(".map").count() == 2 and fact.locator(".level").count() == 0
+    assert "All neurons together at “Davis*” bring nothing back." in fact.inner_text()
+
+
+def test_what_facts_share_of_their_neurons_stands_among_the_averages(tmp_path: Path, tab: Tab) -> None:
+    (tmp_path / "shared.json").write_text(json.dumps(make_neuron_summary(facts=2) | {"status": {"traced": 2, "skipped": 0, "failed": 0}}))
+    page = tab.show(write_page(tmp_path, make_neuron_batch(), "--summary", tmp_path / "shared.json").as_uri())
+    assert page.locator("#lines .title").all_text_contents() == ["Neurons restored, last subject token, 2 facts"]
+    assert page.locator("#lines path.area").count() == 3
+    page.locator("#neurons summary").click()
+    assert page.locator("#neurons td").all_inner_texts() == ["2:5", "2", "100 %", "0.1000", "0.0700 to 0.1300", "“jazz”"]
+    assert "of one relation 25.0 % (by chance 6.3 %), of neither 12.5 %" in page.inner_text("#neurons")
+    assert page.locator("#peaks").is_hidden()

@@ -6,7 +6,8 @@
 The averages are those of `rometrace summary`, which is run unless --summary gives its output. The page holds every
 traced fact's grids: indirect effects as 16-bit multiples of 1/32767 of the grid's largest effect (zero stays zero),
 standard errors as 16-bit multiples of 1/65534 of the grid's largest error; all other numbers as they stand. Of the
-heads at a position and layer it holds the one with the largest effect.
+heads at a position and layer it holds the one with the largest effect; of neurons those that were run alone, and the
+sets of all layers together.
 
 Exit status: 0 written; 2 could not write (one line on stderr says why). Needs nothing but Python.
 """
@@ -291,9 +292,67 @@ def read_grids(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
             )
             grids[kind]["heads"] = best
         grids[kind] |= {"indirect_effect": effects, "standard_error": errors}
-    if not grids and "knockout" not in record:
+    if not grids and "knockout" not in record and "neurons" not in record:
         raise UserError(f"has no grid of {', '.join(KINDS)}")
     return grids
+
+
+def read_neurons(record: dict[str, Any]) -> dict[str, Any] | None:
+    """The record's neurons, checked: those that were run alone, and of each position the sets by size and the half."""
+    if "neurons" not in record:
+        return None
+    neurons = record["neurons"]
+    positions = [int(position) for position in neurons["positions"]]
+    if not all(0 <= position < len(record["tokens"]) for position in positions):
+        raise UserError(f"neurons at positions {positions} of {len(record['tokens'])} tokens")
+    return {
+        "layers": [int(layer) for layer in neurons["layers"]],
+        "ranked_by": printable(str(neurons["ranked_by"])),
+        "candidates": int(neurons["candidates"]),
+        "effects": [read_neuron(effect) for effect in neurons["effects"]],
+        "sets": [read_sets(neurons, position) for position in positions] if "sets" in neurons else [],
+    }
+
+
+def read_neuron(effect: dict[str, Any]) -> dict[str, Any]:
+    """A neuron that was run alone."""
+    names = {"estimate": "estimate", "effect": "indirect_effect", "error": "standard_error", "norm": "row_norm"}
+
+    def texts(name: str) -> list[str]:
+        return [token_text(token["token"], token["token_bytes"]) for token in effect[name]]
+
+    return {
+        **{name: int(effect[name]) for name in ("layer", "position", "neuron")},
+        **{name: number(effect[field]) for name, field in names.items()},
+        **{run: number(effect["value"][run]) for run in ("clean", "corrupted")},
+        **{name: texts(name) for name in ("promotes", "suppresses")},
+    }
+
+
+def read_sets(neurons: dict[str, Any], position: int) -> dict[str, Any]:
+    """The sets of all layers' neurons at a position: sizes, and the effects and errors of each order of them."""
+
+    def mine(name: str) -> list[dict[str, Any]]:
+        found = [each for each in neurons[name] if int(each["position"]) == position and "layer" not in each]
+        return sorted(found, key=lambda each: each.get("neurons") or 0)
+
+    controls = mine("controls")
+    runs = {"best": mine("sets")} | {o: [c for c in controls if c["order"] == o] for o in ("change", "random")}
+    sizes = [int(each["neurons"]) for each in runs["best"]]
+    if not sizes or any([int(each["neurons"]) for each in run] != sizes for run in runs.values()):
+        raise UserError(f"the sets of neurons at position {position} are not of the sizes of the others")
+    (half,) = mine("half")
+    fields = {"effects": "indirect_effect", "errors": "standard_error"}
+    return {
+        "position": position,
+        "sizes": sizes,
+        "candidates": int(half["candidates"]),
+        "half": None if half["neurons"] is None else int(half["neurons"]),
+        **{
+            order: {name: [number(each[field]) for each in run] for name, field in fields.items()}
+            for order, run in runs.items()
+        },
+    }
 
 
 def read_knockout(record: dict[str, Any]) -> dict[str, Any] | None:
@@ -343,6 +402,7 @@ def pack(record: dict[str, Any], grids: dict[str, dict[str, Any]]) -> bytes:
         "tokens": [token_text(*token) for token in zip(record["tokens"], record["token_bytes"], strict=True)],
         "subject_range": [int(position) for position in record["subject_range"]],
         "corrupted": corrupted_positions(record),
+        "neurons": read_neurons(record),
         "low_score": number(record.get("low_score")),
         "low_standard_error": number(record.get("low_standard_error")),
         "prediction": printable(str(record.get("prediction", ""))),

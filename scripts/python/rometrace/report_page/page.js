@@ -11,6 +11,7 @@ const KINDS = {
 };
 const GAPS = { mlp: "MLP", attn: "attention" };
 const CUTS = { before: "before the subject", subject: "the subject", after: "after the subject", last: "the last position" };
+const SETS = { best: "the best by estimate", change: "whose values change most", random: "random, mean of 10 orders" };
 let noising = false; // corrupted values were put into the clean run; effects are what the probability loses
 let approximate = false;
 const ROLES = {
@@ -340,7 +341,7 @@ function drawAverages(summary, group, band, share) {
   const layers = summary.model.layers;
   const present = Object.keys(KINDS).filter((kind) => kind in group.kinds);
   const kinds = present.filter((kind) => kind !== "head");
-  for (const id of ["rollups", "lines", "legend", "effects", "peaks"]) $(id).replaceChildren();
+  for (const id of ["rollups", "lines", "legend", "effects", "peaks", "neurons"]) $(id).replaceChildren();
   $("caveat").hidden = true;
   if (!group.facts) {
     $("rollups").append(make("p", {}, "No fact was traced."));
@@ -352,6 +353,7 @@ function drawAverages(summary, group, band, share) {
   if (present.includes("head")) drawHeads(group.kinds.head, layers);
   drawGaps(group.gaps ?? {}, layers, band);
   if (group.knockout) drawKnockout(group.knockout, layers, band);
+  if (group.neurons) drawSharedNeurons(group.neurons, band);
   fillEffects(group, present);
   fillPeaks(group, present, band);
 }
@@ -434,6 +436,40 @@ function drawHeads({ window, heads, roles }, layers) {
     describe,
     summary: `Largest ${show(high)}: head ${Math.floor(best / layers)}, layer ${best % layers}.`,
   }));
+}
+
+/** Of each role with neurons the mean curves of sets, and those that most facts tell of. */
+function drawSharedNeurons({ candidates, roles }, band) {
+  for (const [key, name] of Object.entries(ROLES)) {
+    const role = roles[key];
+    if (!role?.facts) continue;
+    if (role.sets?.effect) {
+      const curve = (averages) => ({ values: averages.effect, ...bandOf(averages, band) });
+      $("lines").append(setsChart({
+        kind: `neurons-${key}`,
+        title: `Neurons ${done()}, ${name.toLowerCase()}, ${count(role.facts, "fact")}`,
+        sizes: role.neurons,
+        candidates,
+        curves: { best: curve(role.sets), change: curve(role.controls.change), random: curve(role.controls.random) },
+      }));
+    }
+    $("neurons").append(sharedTable(name, role, band));
+  }
+}
+
+function sharedTable(name, { facts, best, overlap, half }, band) {
+  const rows = best.map((each) => [`${each.layer}:${each.neuron}`, String(each.facts), `${(100 * each.share).toFixed(0)} %`,
+    show(each.indirect_effect.mean), intervalText(each.indirect_effect[band]), each.promotes ? `“${each.promotes.trim() || each.promotes}”` : DASH]);
+  const table = make("table", { class: "numbers" }, headOf(["layer:neuron", "facts", "share", "mean effect in them", `95 % ${band}`, "promotes"]),
+    make("tbody", {}, ...rows.map((texts) => make("tr", {}, ...texts.map((text) => make("td", {}, text))))));
+  const percent = (value) => `${(100 * value).toFixed(1)} %`;
+  const pairs = Object.entries({ same_relation: "of one relation", same_subject: "of one subject", neither: "of neither" })
+    .filter(([sort]) => overlap?.[sort].share != null)
+    .map(([sort, text]) => `${text} ${percent(overlap[sort].share)} (by chance ${percent(overlap[sort].chance)})`);
+  const notes = [pairs.length ? `Two facts share of their neurons: ${pairs.join(", ")}.` : "",
+    half?.median != null ? `Half of what all do: ${percent(half.median)} of the neurons (median); none in ${half.none} of ${half.tokens}.` : ""];
+  return make("details", {}, make("summary", {}, `Neurons that most of ${count(facts, "fact")} tell of: ${name.toLowerCase()}`),
+    make("div", { class: "scroll" }, table), make("p", { class: "note" }, notes.filter(Boolean).join(" ")));
 }
 
 /** What severing takes from the states' effects. */
@@ -520,11 +556,13 @@ function rollUp(kind, group, layers, range, band) {
 
 /**
  * Lines by layer. series: [{style, name, values, lows, highs}], lows and highs null without a band, a value null for none;
- * heading(layer): first line of the tip.
+ * heading(layer): first line of the tip. What is not by layer gives `at`, the places (0 to 1) of its values, `marks`, the
+ * [place, text] below the axis, and `unit`, what the arrow keys move between; level: [place, value, text] of dashed lines.
  */
-function lineChart({ kind, title, series, layers, limits: [low, high], below: under, heading }) {
+function lineChart({ kind, title, series, layers, limits: [low, high], below: under, heading, at, marks, unit = "layer", level }) {
   const [left, top, width, height] = [46, 26, third() - 72, 190];
-  const x = (layer) => left + (layers > 1 ? (layer * width) / (layers - 1) : width / 2);
+  const places = at ?? Array.from({ length: layers }, (_, layer) => (layers > 1 ? layer / (layers - 1) : 0.5));
+  const x = (layer) => left + places[layer] * width;
   const y = (value) => top + height * (1 - (clamp(value, low, high) - low) / (high - low || 1));
   const path = (values) => {
     const whole = values.map((value, layer) => [layer, value]).filter(([, value]) => value !== null);
@@ -537,15 +575,15 @@ function lineChart({ kind, title, series, layers, limits: [low, high], below: un
     tabindex: 0,
     role: "application",
     "aria-roledescription": "line chart",
-    "aria-label": `${title}. Arrow keys move from layer to layer.`,
+    "aria-label": `${title}. Arrow keys move from ${unit} to ${unit}.`,
   });
   chart.append(draw("text", { x: left, y: 14, class: "title" }, title));
   for (const value of axisMarks(low, high)) {
     chart.append(draw("path", { class: value === 0 ? "axis" : "zero", d: `M${left} ${y(value)}H${left + width}` }));
     chart.append(draw("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, String(value).replace("-", "−")));
   }
-  for (const layer of ticksOf(layers, third() < 420 ? 9 : 13)) {
-    chart.append(draw("text", { x: x(layer), y: top + height + 16, "text-anchor": "middle" }, String(layer)));
+  for (const [share, text] of marks ?? ticksOf(layers, third() < 420 ? 9 : 13).map((layer) => [places[layer], String(layer)])) {
+    chart.append(draw("text", { x: left + share * width, y: top + height + 16, "text-anchor": "middle" }, text));
   }
   chart.append(draw("text", { x: left + width / 2, y: top + height + 34, "text-anchor": "middle" }, under));
   for (const { style, lows, highs } of series) {
@@ -556,6 +594,12 @@ function lineChart({ kind, title, series, layers, limits: [low, high], below: un
   for (const { style, values } of series) {
     chart.append(draw("path", { class: style, d: path(values) }));
     if (layers === 1 && values[0] !== null) chart.append(draw("circle", { class: style, cx: x(0), cy: y(values[0]), r: 3 }));
+  }
+  if (level) {
+    const [share, value, text] = level;
+    const [px, onLeft] = [left + share * width, share > 0.5];
+    chart.append(draw("path", { class: "level", d: `M${left} ${y(value)}H${left + width}M${px} ${top}V${top + height}` }));
+    chart.append(draw("text", { x: px + (onLeft ? -5 : 5), y: top + 10, "text-anchor": onLeft ? "end" : "start" }, text));
   }
   const rule = draw("path", { class: "rule", visibility: "hidden" });
   chart.append(rule);
@@ -575,7 +619,8 @@ function lineChart({ kind, title, series, layers, limits: [low, high], below: un
   };
   chart.addEventListener("pointermove", (event) => {
     const box = chart.getBoundingClientRect();
-    layer = clamp(Math.round(((event.clientX - box.left - left) * (layers - 1)) / width), 0, layers - 1);
+    const away = places.map((share) => Math.abs(event.clientX - box.left - left - share * width));
+    layer = away.indexOf(Math.min(...away));
     reveal(event.clientX, event.clientY);
   });
   chart.addEventListener("pointerleave", hide);
@@ -589,6 +634,30 @@ function lineChart({ kind, title, series, layers, limits: [low, high], below: un
     $("live").textContent = reveal(box.left + x(layer), box.top + top);
   });
   return make("figure", { class: "map lines", "data-kind": kind }, chart);
+}
+
+/** Curves of sets of neurons by their size, on a logarithmic axis. curves: {best, change, random} of {values, lows, highs}. */
+function setsChart({ kind, title, sizes, candidates, curves, level, heading }) {
+  const share = (size) => (candidates > 1 ? Math.log(size) / Math.log(candidates) : 0.5);
+  const series = Object.entries(SETS).map(([order, name]) => ({ style: `sets-${order}`, name, ...curves[order] }));
+  const powers = sizes.filter((size) => Number.isInteger(Math.log2(size)));
+  const step = Math.ceil(powers.length / 8);
+  const figure = lineChart({
+    kind,
+    title,
+    series,
+    layers: sizes.length,
+    limits: endsOf(series),
+    below: `neurons together, of ${candidates.toLocaleString("en")}`,
+    heading: (i) => `${sizes[i].toLocaleString("en")} of ${count(candidates, "neuron")}${heading ? `, ${heading}` : ""}`,
+    at: sizes.map(share),
+    marks: powers.filter((_, i) => i % step === 0).map((size) => [share(size), String(size)]),
+    unit: "size",
+    level: level && [share(level.size), level.value, level.text],
+  });
+  const legend = make("ul", { class: "legend" }, ...series.map(({ style, name }) => legendEntry(style, name)));
+  figure.append(place(legend, { maxWidth: third() - 10 }));
+  return figure;
 }
 
 /** Round numbers from low to high, 0 among them. */
@@ -645,6 +714,7 @@ function fillPeaks(group, kinds, band) {
     return make("tr", {}, ...texts.map((text) => make("td", {}, text)));
   }));
   $("peaks").append(make("tbody", {}, ...rows));
+  $("peaks").closest("details").hidden = !rows.length;
 }
 
 // --- Table of facts ------------------------------------------------------------------------------------------------
@@ -882,8 +952,9 @@ class FactView {
     if (fact && fact.prediction.trim() !== of("answer")) add("the model's own answer", `${fact.prediction} (${show(fact.prediction_score)})`);
     if (of("status") === "traced" && !fact) add("grids", "left out of this page (--limit)");
     this.maps = make("div", { class: "maps" });
+    this.neurons = make("div");
     $("fact-title").textContent = `Record ${of("record")}`;
-    $("fact-body").replaceChildren(this.sentence(of, fact), description, this.maps);
+    $("fact-body").replaceChildren(this.sentence(of, fact), description, this.maps, this.neurons);
     $("fact").hidden = false;
     $("fact").dataset.record = of("record");
     if (fact) this.drawMaps();
@@ -929,6 +1000,91 @@ class FactView {
       const series = cutSeries(groups, ({ tokens }) => count(tokens, "token"), () => ({ lows: null, highs: null }));
       if (series.length) this.maps.append(knockoutChart(series, window, layers));
     }
+    this.neurons.replaceChildren();
+    if (fact.neurons) this.drawNeurons(fact.neurons);
+  }
+
+  token(position) {
+    return `“${this.fact.tokens[position]}${this.fact.corrupted.includes(position) ? "*" : ""}”`;
+  }
+
+  /** Neurons that were run alone, sets of them, and a table. */
+  drawNeurons({ effects, sets, ranked_by: ranking, candidates }) {
+    const positions = [...new Set([...sets.map(({ position }) => position), ...effects.map(({ position }) => position)])].sort((a, b) => a - b);
+    for (const position of positions) {
+      const mine = effects.filter((effect) => effect.position === position);
+      if (mine.length) this.maps.append(this.dotChart(mine, position));
+      const set = sets.find((each) => each.position === position);
+      if (!set) continue;
+      const curve = ({ effects: values, errors }) => {
+        const whole = !errors.includes(null);
+        return { values, lows: whole ? values.map((value, i) => value - errors[i]) : null, highs: whole ? values.map((value, i) => value + errors[i]) : null };
+      };
+      this.maps.append(setsChart({
+        kind: "sets",
+        title: `Sets of neurons ${done()} at ${this.token(position)}`,
+        sizes: set.sizes,
+        candidates: set.candidates,
+        curves: { best: curve(set.best), change: curve(set.change), random: curve(set.random) },
+        level: set.half && { size: set.half, value: set.best.effects.at(-1) / 2, text: `half of all: ${set.half.toLocaleString("en")}` },
+        heading: "effect ± one standard error",
+      }));
+    }
+    this.neurons.append(this.neuronTable(effects, positions.length > 1));
+    const chosen = ranking === "given" ? "" : `; the largest of ${candidates.toLocaleString("en")} by estimate (${ranking})`;
+    const told = sets.map(({ position, half, candidates: all }) => half === null
+      ? `All neurons together at ${this.token(position)} ${noising ? "take nothing away" : "bring nothing back"}.`
+      : `${half.toLocaleString("en")} of ${count(all, "neuron")} at ${this.token(position)} ${noising ? "take away" : "bring back"} half of what all do.`);
+    this.neurons.append(make("p", { class: "note" }, [`Effects on the probability, one neuron at a time${chosen}.`, ...told].join(" ")));
+  }
+
+  /** Effects of single neurons at their layers. */
+  dotChart(effects, position) {
+    const { layers } = this;
+    const [left, top, width, height] = [46, 26, third() - 72, 190];
+    const ends = effects.flatMap(({ effect, error }) => [effect - (error ?? 0), effect + (error ?? 0)]);
+    const [low, high] = [Math.min(0, ...ends), Math.max(0, ...ends)];
+    const y = (value) => top + height * (1 - (value - low) / (high - low || 1));
+    const title = `Single neurons ${done()} at ${this.token(position)}`;
+    const chart = draw("svg", { class: "chart", width: left + width + 16, height: top + height + 44, role: "img",
+      "aria-label": `${title}. The table below has the numbers.` });
+    chart.append(draw("text", { x: left, y: 14, class: "title" }, title));
+    for (const value of axisMarks(low, high)) {
+      chart.append(draw("path", { class: value === 0 ? "axis" : "zero", d: `M${left} ${y(value)}H${left + width}` }));
+      chart.append(draw("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, String(value).replace("-", "−")));
+    }
+    const x = (layer) => left + ((layer + 0.5) * width) / layers;
+    for (const layer of ticksOf(layers, third() < 420 ? 9 : 13)) {
+      chart.append(draw("text", { x: x(layer), y: top + height + 16, "text-anchor": "middle" }, String(layer)));
+    }
+    chart.append(draw("text", { x: left + width / 2, y: top + height + 34, "text-anchor": "middle" }, below("state", 1, this.model.split("/").at(-1))));
+    const [seen, of] = [new Map(), new Map()];
+    for (const { layer } of effects) of.set(layer, (of.get(layer) ?? 0) + 1);
+    for (const neuron of effects) {
+      const rank = seen.get(neuron.layer) ?? 0;
+      seen.set(neuron.layer, rank + 1);
+      const px = x(neuron.layer + 0.7 * ((rank + 0.5) / of.get(neuron.layer) - 0.5));
+      if (neuron.error !== null) chart.append(draw("path", { class: "error", d: `M${px} ${y(neuron.effect - neuron.error)}V${y(neuron.effect + neuron.error)}` }));
+      const dot = draw("circle", { class: "dot", cx: px, cy: y(neuron.effect), r: 3.5 });
+      dot.addEventListener("pointerenter", (event) => showTip(this.describeNeuron(neuron), event.clientX, event.clientY));
+      dot.addEventListener("pointerleave", hideTip);
+      chart.append(dot);
+    }
+    return make("figure", { class: "map lines", "data-kind": "neurons" }, chart);
+  }
+
+  describeNeuron({ layer, neuron, effect, error, promotes }) {
+    return [`neuron ${layer}:${neuron}`, `${noising ? "probability lost" : "indirect effect"} ${show(effect)}`, `standard error ${show(error)}`,
+      ...(promotes.length ? [`promotes ${promotes.map((token) => `“${token}”`).join(" ")}`] : [])].join("\n");
+  }
+
+  neuronTable(effects, several) {
+    const names = ["layer:neuron", ...(several ? ["at"] : []), "effect", "standard error", "estimate", "clean", "corrupted", "size of row", "promotes", "suppresses"];
+    const words = (tokens) => tokens.slice(0, 3).map((token) => `“${token}”`).join(" ") || DASH;
+    const rows = effects.map((each) => [`${each.layer}:${each.neuron}`, ...(several ? [this.token(each.position)] : []), show(each.effect), show(each.error),
+      show(each.estimate), show(each.clean), show(each.corrupted), show(each.norm), words(each.promotes), words(each.suppresses)]);
+    return make("div", { class: "scroll" }, make("table", { class: "numbers" }, headOf(names),
+      make("tbody", {}, ...rows.map((texts) => make("tr", {}, ...texts.map((text) => make("td", {}, text)))))));
   }
 
   describe(kind, grid, row, layer) {
