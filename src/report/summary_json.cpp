@@ -113,6 +113,50 @@ Json json_of(const ReadingSummary& reading) {
   return json;
 }
 
+Json json_of(const NeuronOverlap& overlap) {
+  return {{"pairs", overlap.pairs},
+          {"shared", rometrace::json_of(overlap.shared)},
+          {"share", rometrace::json_of(overlap.share)},
+          {"chance", rometrace::json_of(overlap.chance)}};
+}
+
+Json json_of(const NeuronCurve& curve) {
+  Json json = {{"effect", json_of(curve.effect)}};
+  add_error_bars(json, curve, 0);
+  return json;
+}
+
+Json json_of(const NeuronRoleSummary& role, bool given) {
+  Json json = {{"facts", role.facts}, {"tokens", role.tokens}, {"told", role.told}, {"distinct", role.distinct}};
+  json["best"] = Json::array();
+  for (const auto& best : role.best) {
+    Json neuron = {{"layer", best.layer}, {"neuron", best.neuron}, {"facts", best.facts}, {"share", best.share}};
+    neuron["indirect_effect"] = json_of(best.effect);
+    neuron["promotes"] = to_valid_utf8(best.promotes);
+    json["best"].push_back(std::move(neuron));
+  }
+  if (given) return json;
+  json["overlap"] = {{"same_relation", json_of(role.same_relation)},
+                     {"same_subject", json_of(role.same_subject)},
+                     {"neither", json_of(role.neither)}};
+  json["neurons"] = role.sizes.empty() ? Json(nullptr) : Json(role.sizes);
+  json["sets"] = json_of(role.sets);
+  json["controls"] = {{"change", json_of(role.change)}, {"random", json_of(role.random)}};
+  json["half"] = {{"tokens", role.half.tokens},
+                  {"none", role.half.none},
+                  {"share", json_of(role.half.share)},
+                  {"median", rometrace::json_of(role.half.median)}};
+  return json;
+}
+
+Json json_of(const NeuronSummary& neurons) {
+  auto roles = Json::object();
+  for (const auto role : kRoles) {
+    roles[std::string(to_string(role))] = json_of(neurons.roles[static_cast<std::size_t>(role)], neurons.given);
+  }
+  return {{"candidates", neurons.candidates}, {"roles", std::move(roles)}};
+}
+
 Json json_of(const GroupSummary& group) {
   auto kinds = Json::object();
   for (const auto& kind : group.kinds) kinds[kind.kind] = json_of(kind);
@@ -123,6 +167,7 @@ Json json_of(const GroupSummary& group) {
                {"kinds", std::move(kinds)}};
   for (const auto& gap : group.gaps) json["gaps"][gap.severed] = json_of(gap);
   if (group.knockout) json["knockout"] = json_of(*group.knockout);
+  if (group.neurons) json["neurons"] = json_of(*group.neurons);
   for (const auto& measure : group.measures) json["measures"][to_valid_utf8(measure.measure)] = json_of(measure);
   for (const auto& target : group.other_targets) json["other_targets"].push_back(json_of(target));
   return json;

@@ -51,8 +51,11 @@ class SummaryText {
     for (const auto& kind : summary_.overall.kinds) text += table(kind) + "\n";
     if (!summary_.overall.gaps.empty()) text += gaps() + "\n";
     if (summary_.overall.knockout) text += knockout(*summary_.overall.knockout) + "\n";
+    if (summary_.overall.neurons) text += neurons(*summary_.overall.neurons);
     if (!summary_.overall.measures.empty() || !summary_.overall.other_targets.empty()) text += readings() + "\n";
     if (!summary_.relations.empty()) text += relations() + "\n";
+    if (!summary_.relations.empty() && summary_.overall.neurons)
+      text += relations_of_neurons(*summary_.overall.neurons);
     for (const auto& kind : summary_.overall.kinds) {
       if (!is_severed(kind)) text += finding(kind);
     }
@@ -171,6 +174,124 @@ class SummaryText {
                                   const std::string& bounds, const std::string& layer) {
     return trimmed("  " + left(std::string(name), 21) + right(facts, 7) + right(change, 9) + "  " + left(bounds, 18) +
                    right(layer, 6));
+  }
+
+  // --- Neurons
+
+  static std::string name_of(const SharedNeuron& neuron) {
+    return std::to_string(neuron.layer) + ":" + std::to_string(neuron.neuron);
+  }
+
+  /// For each role with neurons those that most facts tell of, what two facts share, and the mean effects of sets.
+  std::string neurons(const NeuronSummary& neurons) const {
+    std::string text;
+    for (const auto role : kRoles) {
+      const auto& found = neurons.roles[static_cast<std::size_t>(role)];
+      if (found.facts == 0) continue;
+      text += heading("neurons") + ": " + std::string(words_for(role)) + ", " + std::to_string(found.facts) +
+              " facts, those that most tell of\n" + best_neurons(found);
+      if (!neurons.given) text += overlaps(found) + sets(found, neurons.candidates);
+      text += "\n";
+    }
+    return text;
+  }
+
+  std::string best_neurons(const NeuronRoleSummary& role) const {
+    constexpr std::size_t kMost = 8;
+    auto text = neuron_row("layer:neuron", "facts", "share %", "effect %", "95 % interval", "promotes");
+    for (std::size_t i = 0; i < std::min(kMost, role.best.size()); ++i) {
+      const auto& best = role.best[i];
+      constexpr int kTokenColumns = 14;
+      const DisplayStyle quoted{.unicode = style_.unicode, .quoted = true};
+      text += neuron_row(name_of(best), std::to_string(best.facts), whole_percent(best.share),
+                         percent(*best.effect.mean), interval(interval_of(best.effect)),
+                         best.promotes.empty() ? "" : display_head(best.promotes, kTokenColumns, quoted).text);
+    }
+    return text;
+  }
+
+  static std::string neuron_row(const std::string& name, const std::string& facts, const std::string& share,
+                                const std::string& effect, const std::string& bounds, const std::string& token) {
+    return trimmed("  " + left(name, 13) + right(facts, 7) + right(share, 9) + right(effect, 10) + "  " +
+                   left(bounds, 18) + token);
+  }
+
+  static std::string whole_percent(double share) { return std::to_string(static_cast<int>(100 * share + 0.5)); }
+
+  std::string overlaps(const NeuronRoleSummary& role) const {
+    std::string text;
+    const auto add = [&](const std::string& name, const NeuronOverlap& overlap) {
+      if (!overlap.share) return;
+      text += (text.empty() ? "" : ", ") + name + kNoBreak + percent(*overlap.share) + kNoBreak + "%";
+    };
+    add("of one relation", role.same_relation);
+    add("of one subject", role.same_subject);
+    add("of neither", role.neither);
+    if (text.empty()) return "";
+    const auto& any = role.neither.chance         ? role.neither.chance
+                      : role.same_relation.chance ? role.same_relation.chance
+                                                  : role.same_subject.chance;
+    return sentence("What two facts share of the neurons that they tell of (" + significant(role.told) +
+                    " each, mean): " + text + "; by chance " + percent(*any) + kNoBreak + "%.");
+  }
+
+  /// Every second size, and the last.
+  std::string sets(const NeuronRoleSummary& role, std::int64_t candidates) const {
+    if (role.sizes.empty()) return "";
+    auto text = set_row("together", "effect %", "95 % interval", "by change", "random");
+    const auto last = role.sizes.size() - 1;
+    for (std::size_t i = 0; i <= last; ++i) {
+      if (i % 2 != 0 && i != last) continue;
+      text += set_row(std::to_string(role.sizes[i]), percent(role.sets.effect[i]), interval(interval_at(role.sets, i)),
+                      percent(role.change.effect[i]), percent(role.random.effect[i]));
+    }
+    return text + halves(role.half, candidates);
+  }
+
+  static std::string set_row(const std::string& size, const std::string& effect, const std::string& bounds,
+                             const std::string& change, const std::string& random) {
+    return trimmed("  " + right(size, 13) + right(effect, 10) + "  " + left(bounds, 18) + right(change, 11) +
+                   right(random, 10));
+  }
+
+  std::string halves(const NeuronHalves& half, std::int64_t candidates) const {
+    const auto verb = is_noising() ? " take away" : " bring back";
+    if (!half.median) return sentence(std::string("All neurons together") + verb + " nothing in any of them.");
+    auto text = "Half of what all" + std::string(is_noising() ? " take away" : " bring back") + ": " +
+                percent(*half.median) + kNoBreak + "% of " + std::to_string(candidates) + " neurons (median), mean " +
+                percent(*half.share.mean) + kNoBreak + "%";
+    auto bounds = interval(interval_of(half.share));
+    std::replace(bounds.begin(), bounds.end(), ' ', kNoBreak);
+    if (!bounds.empty()) text += " " + bounds;
+    if (half.none > 0) {
+      text +=
+          "; in " + std::to_string(half.none) + " of " + std::to_string(half.tokens) + " cases all" + verb + " nothing";
+    }
+    return sentence(text + ".");
+  }
+
+  /// One row a relation at the role that most facts have.
+  std::string relations_of_neurons(const NeuronSummary& overall) const {
+    const auto fewer = [](const NeuronRoleSummary& a, const NeuronRoleSummary& b) { return a.facts < b.facts; };
+    const auto place = std::max_element(overall.roles.begin(), overall.roles.end(), fewer) - overall.roles.begin();
+    constexpr int kNameColumns = 20;
+    auto text = heading("neurons by relation") + ": " +
+                std::string(words_for(kRoles[static_cast<std::size_t>(place)])) + ", what pairs share in %\n";
+    text += trimmed("  " + left("", kNameColumns) + right("facts", 7) + right("within", 9) + right("others", 9) +
+                    right("half %", 9) + "  most told of");
+    for (const auto& [name, group] : summary_.relations) {
+      if (!group.neurons) continue;
+      const auto& role = group.neurons->roles[static_cast<std::size_t>(place)];
+      if (role.facts == 0) continue;
+      const auto share_of = [](const NeuronOverlap& overlap) { return overlap.share ? percent(*overlap.share) : "-"; };
+      auto best = role.best.empty() ? std::string() : name_of(role.best.front());
+      if (!best.empty()) best += " (" + whole_percent(role.best.front().share) + " %)";
+      text += trimmed("  " + left(display_head(name, kNameColumns, {.unicode = style_.unicode}).text, kNameColumns) +
+                      right(std::to_string(role.facts), 7) + right(share_of(role.same_relation), 9) +
+                      right(share_of(role.neither), 9) + right(role.half.median ? percent(*role.half.median) : "-", 9) +
+                      "  " + best);
+    }
+    return text + "\n";
   }
 
   /// What was read beside the answer's probability, in its own unit; other targets in percent.

@@ -10,6 +10,8 @@
 #include "rometrace/text/input_file.hpp"
 #include "summary/coverage.hpp"
 #include "summary/estimates.hpp"
+#include "summary/json_path.hpp"
+#include "summary/neuron_sums.hpp"
 #include "summary/reading_sums.hpp"
 #include "summary/role_rows.hpp"
 #include "summary/traced_fact.hpp"
@@ -228,14 +230,23 @@ std::size_t cells_of(const TracedFact& fact) {
   for (const auto& reading : fact.readings) {
     for (const auto& grid : reading.grids) cells += grid.cells();
   }
+  if (fact.neurons) cells += static_cast<std::int64_t>(3 * fact.neurons->sizes.size());  // the best and two controls
   return static_cast<std::size_t>(cells);
 }
 
+std::optional<std::string> relation_of_fact(const SummaryLine& line) {
+  const auto* relation = value_at(line.json, "fact.relation");
+  return relation != nullptr && relation->is_string() ? std::optional(relation->get<std::string>()) : std::nullopt;
+}
+
+/// Of its group.
 std::string relation_name(const SummaryLine& line) {
-  const auto fact = line.json.find("fact");
-  if (fact == line.json.end() || !fact->is_object()) return "(none)";
-  const auto relation = fact->find("relation");
-  return relation != fact->end() && relation->is_string() ? relation->get<std::string>() : "(none)";
+  return relation_of_fact(line).value_or("(none)");
+}
+
+std::optional<std::string> subject_text(const SummaryLine& line) {
+  const auto* subject = value_at(line.json, "subject");
+  return subject != nullptr && subject->is_string() ? std::optional(subject->get<std::string>()) : std::nullopt;
 }
 
 std::string text_of(const SummaryLine& line, const char* name, const std::string& missing) {
@@ -248,7 +259,7 @@ std::string text_of(const SummaryLine& line, const char* name, const std::string
 /// Sums over the facts of one group.
 class Summary::Group {
  public:
-  explicit Group(std::size_t replicates) : replicates_(replicates), scores_(3, replicates) {}
+  explicit Group(std::size_t replicates) : replicates_(replicates), scores_(3, replicates), neurons_(replicates) {}
 
   void add(const TracedFact& fact, std::span<const std::uint8_t> weights) {
     scores_.add(1, std::array{fact.high, fact.low, fact.high - fact.low}, weights);
@@ -260,13 +271,17 @@ class Summary::Group {
     }
     add_gaps(fact, weights);
     readings_.add(fact, replicates_, weights);
+    neurons_.add(fact, weights);
     if (!fact.knockout_window) return;
     if (!knockout_) knockout_.emplace(*fact.knockout_window);
     knockout_->add(fact, replicates_, weights);
   }
 
-  GroupSummary result() {
+  /// `neurons`: what is known of which neurons its facts tell of.
+  GroupSummary result(std::optional<NeuronSummary> neurons) {
     GroupSummary summary;
+    if (neurons) neurons_.give(*neurons);
+    summary.neurons = std::move(neurons);
     summary.facts = scores_.facts();
     summary.high_score = estimate(scores_, 0);
     summary.low_score = estimate(scores_, 1);
@@ -300,6 +315,7 @@ class Summary::Group {
   std::array<std::optional<GapSums>, kSevered.size()> gaps_;
   std::optional<KnockoutSums> knockout_;
   ReadingSums readings_;
+  NeuronCurves neurons_;
 };
 
 const KindSummary* GroupSummary::find(std::string_view kind) const {
@@ -315,6 +331,7 @@ Summary::Summary(const SummaryConfig& config)
                 std::to_string(kMost) + ", 0 for no bootstrap");
   }
   coverage_ = std::make_unique<Coverage>();
+  neurons_ = std::make_unique<NeuronSets>(static_cast<std::size_t>(config.replicates));
   overall_ = std::make_unique<Group>(static_cast<std::size_t>(config.replicates));
 }
 
@@ -364,6 +381,7 @@ void Summary::add_traced(const SummaryLine& line) {
   ++counts_.traced;
   const auto weights = weights_.draw();
   overall_->add(fact, weights);
+  neurons_->add(fact, relation_of_fact(line), relation_name(line), subject_text(line), weights);
   if (config_.by_relation) {
     relation_of(line, cells_of(fact)).add(fact, weights);
   }
@@ -411,8 +429,10 @@ SummaryResult Summary::result() {
   }
   result.selections = coverage_->selections();
   for (auto& warning : coverage_->warnings()) result.warnings.push_back(std::move(warning));
-  result.overall = overall_->result();
-  for (const auto& [name, group] : relations_) result.relations.emplace_back(name, group->result());
+  result.overall = overall_->result(neurons_->result(std::nullopt));
+  for (const auto& [name, group] : relations_) {
+    result.relations.emplace_back(name, group->result(neurons_->result(name)));
+  }
   return result;
 }
 

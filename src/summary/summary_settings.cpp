@@ -94,6 +94,7 @@ void SummarySettings::check_windows(const SummaryLine& line) {
   if (neurons != nullptr) {
     kinds.push_back("neuron");
     if (const auto* rule = value_at(*neurons, "ranked_by")) agree("neurons.ranked_by", *rule, line.where);
+    if (const auto* layers = value_at(*neurons, "layers")) agree("layers of neurons", *layers, line.where);
   }
   agree("kinds", sorted(std::move(kinds)), line.where);
 }
@@ -143,6 +144,11 @@ nlohmann::ordered_json SummarySettings::run() const {
   for (const auto* name :
        {"kinds", "window", "head_window", "knockout_window", "target", "all", "special_tokens", "only", "foil"}) {
     run[name] = shared(name);
+  }
+  if (seen_.count("neurons.ranked_by") != 0) {
+    run["neurons"] = {{"ranked_by", shared("neurons.ranked_by")},
+                      {"layers", shared("layers of neurons")},
+                      {"top", shared("neurons.top")}};
   }
   return run;
 }

@@ -146,10 +146,8 @@ TracedFact traced_fact(const SummaryLine& line) {
   check_readings(line, fact);
   fact.readings = line.readings;
   read_knockout(line, fact);
-  if (line.grids.empty() && !fact.knockout_window) {
-    if (!line.json.contains("neurons")) refuse(line, "no grids");
-    throw Error(line.where + ": neurons alone, and averages are of grids; expected other kinds beside neuron");
-  }
+  fact.neurons = traced_neurons(line, fact.tokens, fact.layers);
+  if (line.grids.empty() && !fact.knockout_window && !fact.neurons) refuse(line, "no grids");
   return fact;
 }
 
@@ -162,7 +160,8 @@ bool all_numbers(const TracedFact& fact) {
          std::all_of(fact.grids.begin(), fact.grids.end(),
                      [&](const auto& grid) { return are_numbers(grid.scores); }) &&
          std::all_of(fact.knockouts.begin(), fact.knockouts.end(),
-                     [&](const auto& knockout) { return are_numbers(knockout.changes); });
+                     [&](const auto& knockout) { return are_numbers(knockout.changes); }) &&
+         (!fact.neurons || all_numbers(*fact.neurons));
 }
 
 }  // namespace rometrace

@@ -11,6 +11,7 @@
 
 #include "rometrace/summary/summary_reader.hpp"
 #include "rometrace/text/subject.hpp"
+#include "summary/traced_neurons.hpp"
 
 namespace rometrace {
 
@@ -32,6 +33,7 @@ struct TracedFact {
   std::span<const SummaryReading> readings;     ///< the line's
   std::optional<std::int64_t> knockout_window;  ///< none: no knockout
   std::vector<KnockoutChanges> knockouts;
+  std::optional<TracedNeurons> neurons;
 
   const SummaryGrid* find(std::string_view kind) const {
     const auto found = std::find_if(grids.begin(), grids.end(), [&](const auto& grid) { return grid.kind == kind; });

@@ -12,6 +12,8 @@
 #include <vector>
 
 #include "rometrace/summary/cluster_means.hpp"
+#include "rometrace/summary/estimate.hpp"
+#include "rometrace/summary/neuron_summary.hpp"
 #include "rometrace/summary/roles.hpp"
 #include "rometrace/summary/selection_summary.hpp"
 #include "rometrace/summary/summary_reader.hpp"
@@ -20,25 +22,12 @@
 namespace rometrace {
 
 class Coverage;
+class NeuronSets;
 
 struct SummaryConfig {
   bool by_relation = false;        ///< averages of each relation too
   std::int64_t replicates = 1000;  ///< B of the bootstrap; 0 for none
   std::uint32_t seed = 1;          ///< of the bootstrap
-};
-
-/// A mean over facts. What too few facts leave open is missing: the mean without a fact, the rest with less than two.
-struct Estimate {
-  std::int64_t facts = 0;
-  std::optional<double> mean;
-  std::optional<double> standard_error;
-  std::optional<Bounds> normal;     ///< 95 %
-  std::optional<Bounds> bootstrap;  ///< 95 %
-};
-
-/// Errors and 95 % intervals of a list of means; empty with less than two facts.
-struct ErrorBars {
-  std::vector<double> standard_error, normal_low, normal_high, bootstrap_low, bootstrap_high;
 };
 
 /// Where a role's average effect is largest.
@@ -132,6 +121,7 @@ struct GroupSummary {
   std::vector<KindSummary> kinds;
   std::vector<GapSummary> gaps;             ///< mlp, attn, as far as they were severed
   std::optional<KnockoutSummary> knockout;  ///< where there was one
+  std::optional<NeuronSummary> neurons;     ///< where there were any
   std::vector<ReadingSummary> measures, other_targets;
 
   const KindSummary* find(std::string_view kind) const;  ///< null if there is none
@@ -153,7 +143,7 @@ struct SummaryResult {
 };
 
 /// Averages over the facts of results files, in one pass. Memory grows with the relations (where asked for), and by a
-/// bit a fact, not with the lines.
+/// bit a fact, not with the lines; with neurons by those that are told of, and a byte a replicate, for each fact.
 class Summary {
  public:
   /// Throws Error for a negative or a huge number of replicates.
@@ -184,6 +174,7 @@ class Summary {
   std::unique_ptr<Group> overall_;
   std::map<std::string, std::unique_ptr<Group>> relations_;
   std::unique_ptr<Coverage> coverage_;
+  std::unique_ptr<NeuronSets> neurons_;
   SummaryResult counts_;  // all but the averages
   std::int64_t not_a_number_ = 0;
   std::string first_not_a_number_;
