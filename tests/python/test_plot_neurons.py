@@ -13,8 +13,15 @@ import pytest
 
 from conftest import REPOSITORY
 from records import HIGH, LOW, make_neuron_record, make_record, make_skipped_record, with_counter
-from results_made import make_header, make_traced, write_lines
-from rometrace.plot_neurons import PlotError, make_figure, make_layer_figure, read_picture
+from results_made import make_header, make_neuron_summary, make_summary, make_traced, write_lines
+from rometrace.plot_neurons import (
+    PlotError,
+    make_figure,
+    make_layer_figure,
+    make_summary_figure,
+    read_picture,
+    read_summary_picture,
+)
 from zygote import RUNNER
 
 SCRIPT = REPOSITORY / "scripts/plot_neurons.py"
@@ -221,3 +228,57 @@ def test_a_trace_of_neurons_alone_is_pointed_here(tmp_path: Path) -> None:
     data = json.dumps(make_neuron_record()).encode()
     done = RUNNER.run(command, input=data, env=dict(os.environ), cwd=tmp_path, timeout=120)
     assert done.returncode == 2 and done.stderr.decode().endswith("; plot_neurons.py draws neurons\n")
+
+
+# --- Of a summary -----------------------------------------------------------------------------------------------
+
+
+def test_a_summary_has_a_row_for_each_role_with_neurons(tmp_path: Path) -> None:
+    figure = make_summary_figure(read_summary_picture(make_neuron_summary(), None, "bootstrap"))
+    shared, sets, pairs = figure.axes
+    assert shared.get_title() == "Last subject token: all facts (3)"
+    assert [label.get_text() for label in shared.get_yticklabels()] == ["2:5 “jazz”"]
+    assert [bar.get_width() for bar in shared.patches] == [pytest.approx(200 / 3)]
+    assert texts_of(shared) == ["+0.1"]
+    assert [bar.get_height() for bar in pairs.patches] == [25, 12.5]
+    assert [label.get_text() for label in pairs.get_xticklabels()] == ["one relation", "neither"]
+    assert [list(line.get_ydata()) for line in pairs.get_lines()] == [[6.25, 6.25]] * 2
+    lines = lines_of(sets)
+    assert list(lines["the best by estimate"].get_xdata()) == [1, 2, 4, 32]
+    assert list(lines["the best by estimate"].get_ydata()) == [0.01, 0.02, 0.08, 0.4]
+    assert list(lines["random, mean of 10 orders"].get_ydata()) == [0.005, 0.01, 0.04, 0.2]
+    assert texts_of(sets) == ["half, median: 8"]
+    edges = sets.collections[0].get_paths()[0].vertices[:, 1]
+    assert min(edges) == pytest.approx(0.01 - 0.03) and max(edges) == pytest.approx(0.43)
+    assert plot(tmp_path, make_neuron_summary(), "-o", "a.png").returncode == 0
+
+
+def test_bands_and_groups_of_a_summary_are_chosen(tmp_path: Path) -> None:
+    normal = make_summary_figure(read_summary_picture(make_neuron_summary(), None, "normal")).axes[1]
+    assert max(normal.collections[0].get_paths()[0].vertices[:, 1]) == pytest.approx(0.42)
+    none = make_summary_figure(read_summary_picture(make_neuron_summary(), None, "none")).axes[1]
+    assert max(none.collections[0].get_paths()[0].vertices[:, 1]) == pytest.approx(0.4)
+    done = plot(tmp_path, make_neuron_summary(), "--group", "relation=P30", "--band", "normal", "-o", "a.png")
+    assert done.returncode == 0, done.stderr
+    picture = read_summary_picture(make_neuron_summary(), "relation=P30", "bootstrap")
+    assert make_summary_figure(picture).axes[0].get_title() == "Last subject token: relation=P30 (2)"
+
+
+@pytest.mark.parametrize(
+    "found, arguments, phrase",
+    [
+        (make_summary(), [], "the summary has no neurons"),
+        (make_neuron_summary(), ["--record", "1"], "is a summary; --id, --record and --by-layer are for traces"),
+        (make_neuron_summary(), ["--group", "relation=x"], 'no group "relation=x"'),
+        (make_neuron_record(), ["--group", "relation=x"], "--group and --band are for a summary"),
+    ],
+)
+def test_what_does_not_go_with_a_summary_is_told(tmp_path: Path, found: Any, arguments: list[str], phrase: str) -> None:
+    assert_refused(plot(tmp_path, found, *arguments, "-o", "out.png"), phrase)
+
+
+def test_a_summary_of_neurons_alone_is_pointed_here(tmp_path: Path) -> None:
+    command = [sys.executable, str(REPOSITORY / "scripts/plot_summary.py"), "-o", "out.png"]
+    data = json.dumps(make_neuron_summary()).encode()
+    done = RUNNER.run(command, input=data, env=dict(os.environ), cwd=tmp_path, timeout=120)
+    assert done.returncode == 2 and done.stderr.decode().endswith("; plot_neurons.py draws neurons\n"), done.stderr

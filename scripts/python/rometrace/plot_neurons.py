@@ -1,9 +1,11 @@
-"""Draws traces of neurons: their effects by layer, and how few of them bring the answer back.
+"""Draws neurons of traces, and of their summary: effects by layer, and how few of them bring the answer back.
 
     rometrace --prompt "Miles Davis plays the" --subject "Miles Davis" --kinds neuron |
         scripts/plot_neurons.py -o miles.png
     scripts/plot_neurons.py results.jsonl --id plays_instrument/miles-davis -o miles.pdf
     scripts/plot_neurons.py results.jsonl --record 3 --by-layer -o layers.png
+    rometrace summary results.jsonl --by relation -o summary.json
+    scripts/plot_neurons.py summary.json --group relation=made_by -o made.png
 
 A row for each position. Left: the neurons that were run alone, at their layers, with a standard error to either side;
 the best have their name, layer:neuron, and the first token that they promote. Right: the effect of the k best neurons
@@ -11,15 +13,19 @@ patched together, against k on a logarithmic axis, with a band of one standard e
 the change of the values and at random; dashed: half the effect of all, and the least k that reaches it. --by-layer
 draws the sets of each layer apart, which --sets layer has traced.
 
+Of a summary a row for each token role: the neurons that most facts tell of, at their layers; the mean curves of sets
+with their 95 % intervals; what two facts share of their neurons, beside what chance gives.
+
 Exit status: 0 drawn; 2 could not draw (one line on stderr says why). Needs matplotlib.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from dataclasses import dataclass, field, replace
-from typing import Any, Iterable, Sequence
+from typing import Any, BinaryIO, Iterable, Iterator, Sequence
 
 from rometrace.plotting import (
     PlotError,
@@ -31,26 +37,38 @@ from rometrace.plotting import (
     settings,
 )
 from rometrace.results_file import (
+    Line,
     Parser,
     UserError,
     choose,
     corrupted_positions,
     finish,
     is_noising,
+    lines_of,
     model_name,
     neuron_record,
     positive,
+    printable,
     program_name,
-    read_lines,
     remarks_on,
     run_of,
     shorten,
     token_text,
 )
+from rometrace.summary_file import (
+    BANDS,
+    ROLES,
+    find_group,
+    is_summary,
+    parse_summary,
+    read_layers,
+    remarks_on_summary,
+)
 
 LONGEST_LABEL = 24  # characters
 NAMED = 5  # neurons with a label
 LAYERS_IN_A_ROW = 4
+BARS = 12  # neurons of a summary
 DOTS = "#1b7837"
 CURVES = {
     "best": ("the best by estimate", "#1b7837", "solid", 1.8),
@@ -58,6 +76,8 @@ CURVES = {
     "random": ("random, mean of 10 orders", "#8c8c8c", (0, (1, 1.2)), 1.3),
 }
 """Name, colour, dashes and width of a curve's line; the dashes tell in grey."""
+PAIRS = {"same_relation": "one relation", "same_subject": "one subject", "neither": "neither"}
+"""What two facts have in common."""
 
 
 @dataclass(frozen=True)
@@ -213,6 +233,111 @@ def label_of(text: str, token_bytes: str) -> str:
     return shorten(token_text(text, token_bytes), LONGEST_LABEL)
 
 
+# --- Of a summary -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A neuron that several facts tell of."""
+
+    name: str
+    """With the first token that it promotes."""
+    share: float
+    """Of the facts."""
+    effect: float
+    """Mean over these."""
+
+
+@dataclass(frozen=True)
+class RoleOfNeurons:
+    """What facts' neurons at tokens of a role have in common."""
+
+    name: str
+    facts: int
+    best: list[Shared]
+    sets: Sets | None
+    """half is the median, in neurons."""
+    overlaps: dict[str, tuple[float, float]]
+    """By what pairs have in common (PAIRS): what they share, and what they would by chance."""
+
+
+@dataclass(frozen=True)
+class SummaryPicture:
+    """What is drawn of a summary."""
+
+    group: str
+    model: str
+    noising: bool
+    roles: list[RoleOfNeurons]
+    remarks: list[str]
+
+
+def read_summary_picture(summary: dict[str, Any], name: str | None, band: str) -> SummaryPicture:
+    """Takes from a summary what is drawn."""
+    try:
+        group = find_group(summary, name)
+        if "neurons" not in group:
+            raise PlotError("the summary has no neurons; it is of facts that were traced without --kinds neuron")
+        neurons = group["neurons"]
+        roles = [
+            read_summary_role(text, neurons["roles"][role], int(neurons["candidates"]), band)
+            for role, text in ROLES.items()
+            if neurons["roles"][role]["facts"]
+        ]
+        if not roles:
+            raise PlotError("the summary has neurons of no fact; there is nothing to draw")
+        return SummaryPicture(
+            group="all facts" if name is None else printable(name),
+            model=model_name(summary["model"], LONGEST_LABEL),
+            noising=is_noising(run_of(summary)),
+            roles=roles,
+            remarks=remarks_on_summary(summary),
+        )
+    except KeyError as error:
+        raise PlotError(f"the summary lacks the field {error}; was it written by rometrace?") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise PlotError(f"the summary has a field of another type than expected ({error})") from None
+
+
+def read_summary_role(name: str, role: dict[str, Any], candidates: int, band: str) -> RoleOfNeurons:
+    best = [
+        Shared(named(each), float(each["share"]), float(each["indirect_effect"]["mean"])) for each in role["best"]
+    ]
+    sets = None
+    if role.get("neurons"):
+        sizes = [int(size) for size in role["neurons"]]
+        runs = {"best": role["sets"], "change": role["controls"]["change"], "random": role["controls"]["random"]}
+        median = role["half"]["median"]
+        sets = Sets(
+            curves=[read_mean_curve(order, run, sizes, band) for order, run in runs.items()],
+            candidates=candidates,
+            half=None if median is None else max(1, round(float(median) * candidates)),
+        )
+    found = {pairs: (role.get("overlap") or {}).get(pairs) or {} for pairs in PAIRS}
+    overlaps = {
+        pairs: (float(overlap["share"]), float(overlap["chance"]))
+        for pairs, overlap in found.items()
+        if overlap.get("share") is not None
+    }
+    return RoleOfNeurons(name, int(role["facts"]), best, sets, overlaps)
+
+
+def named(neuron: dict[str, Any]) -> str:
+    """ "3:117 “jazz”"."""
+    text = str(neuron["promotes"])
+    token = f" “{shorten(printable(text.strip() or text), 12)}”" if text else ""
+    return f"{neuron['layer']}:{neuron['neuron']}{token}"
+
+
+def read_mean_curve(order: str, run: dict[str, Any], sizes: list[int], band: str) -> Curve:
+    """Of one order of sets, with the ends of its band."""
+    effects = read_layers(f"the curve {order}", run["effect"], len(sizes))
+    low, high = (None if band == "none" else run[f"{band}_{end}"] for end in ("low", "high"))
+    if low is None or high is None:
+        low = high = effects
+    return Curve(order, sizes, effects, list(map(float, low)), list(map(float, high)))
+
+
 # --- Drawing ----------------------------------------------------------------------------------------------------
 
 
@@ -232,6 +357,7 @@ def draw_dots(axes: Any, picture: Picture, place: Place) -> None:
     axes.set_xlim(-0.6, picture.layers - 0.4)
     axes.set_xticks(list(layer_ticks(picture.layers)), [str(layer) for layer in layer_ticks(picture.layers)])
     axes.margins(y=0.12)
+    axes.yaxis.set_major_formatter("{x:.4g}")
     done = "corrupted" if picture.noising else "restored"
     axes.set_title(f"Single neurons {done} at “{place.token}”", fontsize=10, parse_math=False)
     axes.set_xlabel(f"layer within {picture.model}", fontsize=9, parse_math=False)
@@ -271,6 +397,12 @@ def name_best(axes: Any, picture: Picture, dots: Sequence[Dot], places: Sequence
 
 def draw_sets(axes: Any, sets: Sets, noising: bool, small: bool = False) -> None:
     """Curves of sets with the half."""
+    draw_curves(axes, sets, small)
+    draw_half(axes, sets, noising, small)
+
+
+def draw_curves(axes: Any, sets: Sets, small: bool = False) -> None:
+    """Effects by size, on a logarithmic axis."""
     axes.axhline(0, color="#999999", linewidth=0.6, zorder=0)
     for curve in sets.curves:
         name, colour, dashes, width = CURVES[curve.order]
@@ -278,13 +410,13 @@ def draw_sets(axes: Any, sets: Sets, noising: bool, small: bool = False) -> None
         axes.fill_between(curve.sizes, curve.low, curve.high, color=colour, alpha=0.16, linewidth=0)
         look = {"color": colour, "linestyle": dashes, "linewidth": width, "marker": marker, "markersize": 3}
         axes.plot(curve.sizes, curve.effects, label=name, **look)
+    axes.yaxis.set_major_formatter("{x:.4g}")
     axes.set_xscale("log", base=2)
     axes.set_xlim(0.9, 1.1 * max(2, sets.candidates))
     sizes = [size for size in sets.curves[0].sizes if size & (size - 1) == 0]
     step = -(-len(sizes) // (5 if small else 8))
     axes.set_xticks(sizes[::step], [str(size) for size in sizes[::step]])
     axes.minorticks_off()
-    draw_half(axes, sets, noising, small)
 
 
 def draw_half(axes: Any, sets: Sets, noising: bool, small: bool) -> None:
@@ -379,13 +511,87 @@ def tidy(axes: Any) -> None:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.tick_params(labelsize=8, length=2)
-    axes.yaxis.set_major_formatter("{x:.4g}")
 
 
 def head(figure: Any, picture: Picture) -> None:
     """What a reader must know of how it was made."""
     if picture.remarks:
         figure.suptitle("\n".join(picture.remarks), fontsize=9, parse_math=False)
+
+
+def make_summary_figure(picture: SummaryPicture) -> Any:
+    """A row for each role: which neurons, how few, and what facts share."""
+    from matplotlib.figure import Figure
+
+    rows = picture.roles
+    columns = 3 if any(role.sets for role in rows) else 1
+    height = 3.0 * len(rows) + 0.2 * (columns > 1) + 0.18 * len(picture.remarks)
+    figure = Figure(figsize=(4.8 + 4.0 * (columns - 1), height), layout="constrained")
+    grid = figure.add_gridspec(len(rows), columns, width_ratios=(4.8, 4.8, 2.4)[:columns])
+    for number, role in enumerate(rows):
+        axes = [figure.add_subplot(grid[number, column]) for column in range(columns)]
+        draw_shared(axes[0], picture, role)
+        if columns == 3:
+            draw_mean_sets(axes[1], picture, role)
+            draw_overlaps(axes[2], role)
+            if number == 0:
+                handles, names = axes[1].get_legend_handles_labels()
+                where = {"loc": "outside lower center", "ncols": 3, "frameon": False}
+                figure.legend(handles, names, fontsize=7.5, handlelength=3, **where)
+        for each in axes:
+            tidy(each)
+    if picture.remarks:
+        figure.suptitle("\n".join(picture.remarks), fontsize=9, parse_math=False)
+    return figure
+
+
+def draw_shared(axes: Any, picture: SummaryPicture, role: RoleOfNeurons) -> None:
+    """The neurons that most facts tell of, a bar each, with their mean effect in these facts."""
+    best = role.best[:BARS]
+    axes.barh(range(len(best)), [100 * each.share for each in best], height=0.7, color=DOTS)
+    for place, each in enumerate(best):
+        axes.annotate(
+            f"{each.effect:+.2g}", (100 * each.share, place), xytext=(3, 0), textcoords="offset points", fontsize=7,
+            va="center",
+        )  # fmt: skip
+    axes.set_yticks(range(len(best)), [each.name for each in best], parse_math=False)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 115 * max((each.share for each in best), default=1))
+    axes.set_title(f"{role.name}: {picture.group} ({role.facts})", fontsize=10, parse_math=False)
+    axes.set_xlabel(f"% of facts tell of it (mean effect in them), {picture.model}", fontsize=9, parse_math=False)
+
+
+def draw_mean_sets(axes: Any, picture: SummaryPicture, role: RoleOfNeurons) -> None:
+    """Mean curves, and the median of the facts' halves."""
+    if role.sets is None:
+        axes.set_axis_off()
+        return
+    draw_curves(axes, role.sets)
+    if role.sets.half is not None:
+        axes.axvline(role.sets.half, color="#d55e00", linewidth=0.9, linestyle=(0, (3, 2)))
+        left = role.sets.half > role.sets.candidates**0.5
+        axes.annotate(
+            f"half, median: {role.sets.half}", (role.sets.half, 0.97), xycoords=("data", "axes fraction"), va="top",
+            xytext=(-4 if left else 4, 0), ha="right" if left else "left", textcoords="offset points", fontsize=8,
+            color="#a34700",
+        )  # fmt: skip
+    done = "corrupted" if picture.noising else "restored"
+    axes.set_title(f"Sets of neurons {done}, mean over facts", fontsize=10)
+    axes.set_xlabel(f"neurons together, of {role.sets.candidates}", fontsize=9)
+    axes.set_ylabel("probability lost" if picture.noising else "change of the probability", fontsize=9)
+
+
+def draw_overlaps(axes: Any, role: RoleOfNeurons) -> None:
+    """What two facts share, a bar each, and a line where chance would be."""
+    if not role.overlaps:
+        axes.set_axis_off()
+        return
+    for place, (share, chance) in enumerate(role.overlaps.values()):
+        axes.bar(place, 100 * share, width=0.6, color=DOTS)
+        axes.plot([place - 0.4, place + 0.4], [100 * chance] * 2, color="#d55e00", linewidth=1.2)
+    axes.set_xticks(range(len(role.overlaps)), [PAIRS[pairs] for pairs in role.overlaps], rotation=20)
+    axes.set_title("Shared by two facts of", fontsize=10)
+    axes.set_ylabel("of their neurons, % (line: chance)", fontsize=9)
 
 
 # --- The program ------------------------------------------------------------------------------------------------
@@ -420,11 +626,34 @@ def note(message: str) -> None:
     print(f"{program_name()}: {message}", file=sys.stderr)
 
 
-def draw_trace(arguments: argparse.Namespace) -> None:
-    """Draws the chosen record."""
-    source = arguments.input
-    records = (line for line in read_lines(source, note) if line.place)
-    line = choose(records, "standard input" if source == "-" else source, arguments.id, arguments.record)
+def draw_input(arguments: argparse.Namespace) -> None:
+    """Draws what the input holds: a summary, or the chosen trace."""
+    source: str = arguments.input
+    if source == "-" and sys.stdin.isatty():
+        raise PlotError("no input: give a file, or pipe rometrace into this program")
+    where = "standard input" if source == "-" else source
+    try:
+        with io.BytesIO(sys.stdin.buffer.read()) if source == "-" else open(source, "rb") as stream:
+            if is_summary(stream):
+                draw_summary(parse_summary(where, stream.read()), where, arguments)
+            else:
+                draw_trace(stream, where, arguments)
+    except OSError as error:
+        raise PlotError(
+            f"{source}: cannot be read ({error.strerror}); expected what rometrace or rometrace summary wrote"
+        ) from None
+
+
+def draw_trace(stream: BinaryIO, where: str, arguments: argparse.Namespace) -> None:
+    """Draws the record that --id or --record names, or the only one."""
+    if arguments.group is not None or arguments.band is not None:
+        raise PlotError(f"{where} holds traces; --group and --band are for a summary")
+
+    def records() -> Iterator[Line]:
+        return (line for line in lines_of(where, stream, note, lambda data: None) if line.place)
+
+    otherwise = ", or draw what they share: pipe rometrace summary into this program"
+    line = choose(records(), where, arguments.id, arguments.record, otherwise)
     picture = read_picture(neuron_record(line))
     if arguments.by_layer and not any(place.by_layer for place in picture.places):
         raise UserError(f"{line.where} has no sets of single layers; trace them with rometrace --sets layer")
@@ -433,10 +662,31 @@ def draw_trace(arguments: argparse.Namespace) -> None:
         save(make(shown(picture, showable)), arguments.output, arguments.dpi)
 
 
+def draw_summary(summary: dict[str, Any], where: str, arguments: argparse.Namespace) -> None:
+    """Draws what facts have in common."""
+    if arguments.id is not None or arguments.record is not None or arguments.by_layer:
+        raise PlotError(f"{where} is a summary; --id, --record and --by-layer are for traces")
+    picture = read_summary_picture(summary, arguments.group, arguments.band or BANDS[0])
+    names = [each.name for role in picture.roles for each in role.best]
+    with settings([picture.group, picture.model, *picture.remarks, *names]) as showable:
+        picture = replace(
+            picture,
+            group=showable(picture.group),
+            model=showable(picture.model),
+            remarks=[showable(remark) for remark in picture.remarks],
+            roles=[
+                replace(role, best=[replace(each, name=showable(each.name)) for each in role.best])
+                for role in picture.roles
+            ],
+        )
+        save(make_summary_figure(picture), arguments.output, arguments.dpi)
+
+
 def parse_arguments() -> argparse.Namespace:
-    parser = Parser(prog=program_name(), description="Draws the neurons of traces that rometrace wrote.")
+    about = "Draws the neurons of traces, or of a summary, that rometrace wrote."
+    parser = Parser(prog=program_name(), description=about)
     parser.add_argument(
-        "input", nargs="?", default="-", help="file with one record, or a batch's results (default: standard input)"
+        "input", nargs="?", default="-", help="one record, a batch's results, or a summary (default: standard input)"
     )
     add_output(parser)
     choice = parser.add_mutually_exclusive_group()
@@ -447,13 +697,15 @@ def parse_arguments() -> argparse.Namespace:
         help="draw the fact of this number in its facts file (its place in the input if it has none)",
     )
     parser.add_argument("--by-layer", action="store_true", help="draw the sets of each layer (of --sets layer)")
+    parser.add_argument("--group", metavar="BY=VALUE", help="of a summary: draw a group, such as relation=made_by")
+    parser.add_argument("--band", choices=BANDS, help="of a summary: the intervals that are drawn (default: bootstrap)")
     return parser.parse_args()
 
 
 def draw(arguments: argparse.Namespace) -> int:
     """Draws what is asked for; gives the exit status."""
     check_output(arguments.output)
-    draw_trace(arguments)
+    draw_input(arguments)
     return 0
 
 

@@ -33,8 +33,6 @@ from rometrace.plotting import (
     width_of,
 )
 from rometrace.results_file import (
-    SCHEMA_KEY,
-    SUMMARY_SCHEMA,
     Line,
     Parser,
     choose,
@@ -54,7 +52,17 @@ from rometrace.results_file import (
     token_text,
     traced_record,
 )
-from rometrace.summary_file import BANDS, CAVEAT, ROLES, Role, find_group, parse_summary, read_role, remarks_on_summary
+from rometrace.summary_file import (
+    BANDS,
+    CAVEAT,
+    ROLES,
+    Role,
+    find_group,
+    is_summary,
+    parse_summary,
+    read_role,
+    remarks_on_summary,
+)
 
 DEFAULT_ROLE = "last_subject"
 HOW = "trace it with rometrace --kinds state --sever mlp,attn"
@@ -97,13 +105,6 @@ def read_input(arguments: argparse.Namespace) -> Picture:
         raise PlotError(
             f"{source}: cannot be read ({error.strerror}); expected what rometrace or rometrace summary wrote"
         ) from None
-
-
-def is_summary(stream: BinaryIO) -> bool:
-    """Whether the stream, which is left at its beginning, says that it is a summary."""
-    found = SCHEMA_KEY.search(stream.read(4096))
-    stream.seek(0)
-    return found is not None and found[1].decode(errors="replace") == SUMMARY_SCHEMA
 
 
 def chosen_trace(stream: BinaryIO, where: str, arguments: argparse.Namespace) -> dict[str, Any]:

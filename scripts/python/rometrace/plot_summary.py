@@ -152,6 +152,9 @@ def read_panels(
     missing = [kind for kind in chosen if kind not in present]
     if "head" in (kinds or ()) or (not chosen and "head" in present):
         raise PlotError("heads have no place in this figure; --figure heads draws them")
+    if not present and "neurons" in averages:
+        hint = f"{program_name('plot_neurons')} draws neurons"
+        raise PlotError(f"the summary is of neurons alone, expected at least one of {', '.join(NAMES)}; {hint}")
     if missing or not chosen:
         raise PlotError(
             f"the summary has no {', '.join(missing) or 'known kind'}, only {', '.join(map(one_line, present))}"

@@ -6,9 +6,10 @@ import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rometrace.results_file import (
+    SCHEMA_KEY,
     SUMMARY_SCHEMA,
     TRACE_SCHEMA,
     UserError,
@@ -46,6 +47,13 @@ class Role:
     low: list[float] | None
     high: list[float] | None
     """[L], ends of the interval; None without one."""
+
+
+def is_summary(stream: BinaryIO) -> bool:
+    """Whether the stream, which is left at its beginning, says that it is a summary."""
+    found = SCHEMA_KEY.search(stream.read(4096))
+    stream.seek(0)
+    return found is not None and found[1].decode(errors="replace") == SUMMARY_SCHEMA
 
 
 def read_summary(source: str) -> dict[str, Any]:
