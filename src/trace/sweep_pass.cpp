@@ -62,7 +62,8 @@ class Pass {
     for (std::int64_t layer = 0; layer < shape_.L; ++layer) {
       for (const auto index : plan_.before[static_cast<std::size_t>(layer)]) admit_before(layer, index);
       block_ = model_.block(layer);
-      block_rows_ = rows_of_a_block();
+      const auto all_rows = segments_.back().row + shape_.rows(segments_.back());
+      block_rows_ = rows_of_a_block(all_rows);
       fill_runs(layer);
       remember_for_admission(layer);
       take_through(layer);
@@ -100,18 +101,19 @@ class Pass {
     after_block_();
   }
 
-  // Rows that go through a product together. On a CPU products run at their full rate from 512 on, and memory for what
-  // is in between grows with them; where workers share a layer its rows are cut smaller, down to what costs little of
-  // the rate, so that none waits for long for another. Few sizes: oneDNN keeps a program for each.
-  std::int64_t rows_of_a_block() const {
-    constexpr std::int64_t kOnCpu = 1024, kLeast = 64, kElsewhere = 8192, kBlocksEach = 2;
+  // Rows that go through a product together, of `rows` that there are. On a CPU products run at their full rate from
+  // 512 on, and memory for what is in between grows with them. Where workers share them they are cut evenly into as
+  // many blocks as there are workers, or twice as many where these are still large, so that none is waited for.
+  std::int64_t rows_of_a_block(std::int64_t rows) const {
+    constexpr std::int64_t kOnCpu = 1024, kLeast = 64, kElsewhere = 8192, kWorthSeveral = 128;
     if (asked_block_rows_ > 0) return asked_block_rows_;
     if (!model_.device().is_cpu()) return kElsewhere;
-    auto size = kOnCpu;
-    const auto wanted = workers_ == nullptr ? 1 : kBlocksEach * workers_->count();
-    const auto rows = segments_.back().row + shape_.rows(segments_.back());
-    while (size > kLeast && wanted > 1 && rows < wanted * size) size /= 2;
-    return size;
+    const std::int64_t workers = workers_ == nullptr ? 1 : workers_->count();
+    if (workers == 1) return kOnCpu;
+    const std::int64_t wanted = rows >= 2 * workers * kWorthSeveral ? 2 : 1;
+    const auto each = std::max(wanted, (rows + workers * kOnCpu - 1) / (workers * kOnCpu));
+    const auto blocks = std::clamp<std::int64_t>(rows / kLeast, 1, workers * each);
+    return (rows + blocks - 1) / blocks;
   }
 
   // Takes all rows through the layer. Blocks of the base run come first where patches are held at its outputs.
@@ -200,8 +202,14 @@ class Pass {
     for (const auto site : plan_.held) base_layer_.outputs[site] = at::empty_like(base);
   }
 
+  // The base run's rows, which are alone as it takes its keys from where they are kept for all, and then the patched
+  // runs', cut as evenly as segments allow.
   std::vector<Rows> blocks() const {
     std::vector<Rows> blocks;
+    const auto base_rows = shape_.rows(segments_[0]);
+    const auto patched_rows = segments_.back().row + shape_.rows(segments_.back()) - base_rows;
+    const auto cut = std::max<std::int64_t>(1, (patched_rows + block_rows_ - 1) / block_rows_);
+    std::int64_t last = -1;  // the cut that the last block is of
     for (std::size_t i = 0; i < segments_.size(); ++i) {
       const auto& segment = segments_[i];
       const auto rows = shape_.rows(segment), of_segment = segment.draws();
@@ -209,10 +217,11 @@ class Pass {
         return other.first_fact == segment.first_fact && other.facts == segment.facts &&
                other.draws_of_a_fact == segment.draws_of_a_fact;
       };
-      // The base run is alone: it takes its keys from where they are kept for all.
-      const bool joins = i > 1 && blocks.back().draws == of_segment &&
-                         of_same_runs(segments_[blocks.back().begin_segment]) &&
-                         blocks.back().rows + rows <= block_rows_;
+      const auto middle = segment.row - base_rows + rows / 2;
+      const auto mine = i == 0 ? -1 : middle * cut / std::max<std::int64_t>(1, patched_rows);
+      const bool joins = i > 1 && mine == last && blocks.back().draws == of_segment &&
+                         of_same_runs(segments_[blocks.back().begin_segment]);
+      last = mine;
       if (joins) {
         blocks.back().rows += rows;
         blocks.back().end_segment = i + 1;
@@ -633,7 +642,7 @@ class Pass {
     const auto index = indices(rows).view({-1, shape_.K});
     const auto width = 1 + readings.size();
     std::vector<double> values(static_cast<std::size_t>(index.size(0)) * width);
-    const auto at_once = std::max<std::int64_t>(1, rows_of_a_block() / shape_.K);
+    const auto at_once = std::max<std::int64_t>(1, rows_of_a_block(index.numel()) / shape_.K);
     share(workers_, (index.size(0) + at_once - 1) / at_once, [&](std::int64_t piece) {
       const auto begin = piece * at_once;
       const auto some = index.slice(0, begin, begin + at_once);

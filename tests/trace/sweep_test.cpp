@@ -259,7 +259,7 @@ class Example {
       options.precision = 0.02;
       options.most_samples = 3 * options.samples - 1;
     }
-    if (chance(0.4)) ask_for_neurons();
+    if (chance(0.25)) ask_for_neurons();
     const auto rows = options.samples * (T + prompt.answer_tokens() - 1 - prompt.first_corrupted());
     memory_rows = 2 * rows * (chance(0.5) ? 1 : whole(1, 30));
   }
@@ -307,11 +307,11 @@ class Example {
   void ask_for_neurons() {
     if (chance(0.3)) options.kinds.clear();
     auto& neurons = options.neurons.emplace();
-    neurons.positions.which = static_cast<PositionRule::Which>(whole(0, 3));
+    neurons.positions.which = pick(std::vector{PositionRule::Which::kSubjectLast, PositionRule::Which::kLast});
     const auto begin = whole(0, model_.layers - 1);
     if (chance(0.5)) neurons.layers = LayerRange{begin, whole(begin + 1, model_.layers)};
     neurons.top = whole(1, 10);
-    neurons.sets_by_layer = chance(0.3);
+    neurons.sets_by_layer = chance(0.15);
     // Without noise all estimates are 0 but for rounding, and which are the best depends on how draws are grouped.
     if (options.corruption.sigma == 0 || chance(0.3)) neurons.given = {{begin, 0}, {model_.layers - 1, 1}};
     if (chance(0.3)) {  // all are told of: of equal ones any may be the best
