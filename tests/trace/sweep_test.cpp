@@ -179,6 +179,7 @@ class Example {
   Example(unsigned seed, const testing::GoldenModel& golden) : engine_(seed), path_(golden.folder) {
     const auto config = read_config(path_ / "config.json");
     model_.layers = config.layers;
+    model_.inner = config.mlp_width;
     model_.vocab = config.vocab_size;
     model_.positions = std::min<std::int64_t>(10, config.max_positions);
     draw(seed);
@@ -313,7 +314,7 @@ class Example {
     neurons.top = whole(1, 10);
     neurons.sets_by_layer = chance(0.15);
     // Without noise all estimates are 0 but for rounding, and which are the best depends on how draws are grouped.
-    if (options.corruption.sigma == 0 || chance(0.3)) neurons.given = {{begin, 0}, {model_.layers - 1, 1}};
+    if (options.corruption.sigma == 0 || chance(0.3)) neurons.given = {{begin, 0}, {model_.layers - 1, model_.inner - 1}};
     if (chance(0.3)) {  // all are told of: of equal ones any may be the best
       neurons.ranking.which = NeuronRule::Which::kNone;
       neurons.positions.which = PositionRule::Which::kSubjectLast;
