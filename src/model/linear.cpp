@@ -173,11 +173,14 @@ class Linear::Weights {
     return bias.defined() ? y.add_(bias) : y;
   }
 
-  // dy W^T, of a packed weight.
+  // Whether pages of a file are behind it, which backwards let go again.
+  bool releases() const { return source_.release != nullptr; }
+
+  // dy W^T.
   at::Tensor backward(const at::Tensor& dy, std::size_t part) const {
-    std::call_once(transposing_, [this] { transpose(); });
+    if (packed_) std::call_once(transposing_, [this] { transpose(); });
     if (transposes_[part].defined()) return packed_product(dy.contiguous(), transposes_[part], {}, {});
-    auto dx = at::matmul(dy, read().at(part).weight.t());
+    auto dx = at::matmul(dy, (packed_ ? read().at(part) : parts_.at(part)).weight.t());
     if (source_.release) source_.release();
     return dx;
   }
@@ -223,9 +226,10 @@ struct Kept : torch::CustomClassHolder {
   std::shared_ptr<const Weights> weights;
 };
 
-// A packed product with its backward, which libtorch's own operator lacks.
+// A product with its backward, which libtorch's own operator lacks where it is packed; where not, that would leave the
+// pages of a file in memory that it has read.
 template <typename Weights>
-struct PackedProduct : torch::autograd::Function<PackedProduct<Weights>> {
+struct DifferentiatedProduct : torch::autograd::Function<DifferentiatedProduct<Weights>> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
                             const std::shared_ptr<const Weights>& weights, std::size_t part) {
     context->saved_data["weights"] = c10::IValue::make_capsule(c10::make_intrusive<Kept<Weights>>(weights));
@@ -265,7 +269,8 @@ void Linear::prepare() const {
 
 at::Tensor Linear::product(const at::Tensor& x, std::size_t part) const {
   const auto converted = weights_->convert(x);
-  if (packed() && is_differentiated(x)) return PackedProduct<Weights>::apply(converted, weights_, part);
+  if (is_differentiated(x) && (packed() || weights_->releases()))
+    return DifferentiatedProduct<Weights>::apply(converted, weights_, part);
   return weights_->forward(converted, part);
 }
 

@@ -99,7 +99,7 @@ class GradientRuns {
       if (site == Site::kEmbedding) corruption.apply(value);
       recorder(site, layer, value);
     });
-    return at::exp(answer_log_probability(model_, clean_, hidden));
+    return at::exp(answer_log_probability(model_, clean_, hidden, stop_));
   }
 
   // The effects of putting outputs of corrupted runs into `run`.

@@ -189,7 +189,7 @@ class NeuronSums {
       };
       x = model_.block(layer)->forward(std::move(x), tap, {});
     }
-    finite(answer_log_probability(model_, clean_, model_.leave(x)));
+    finite(answer_log_probability(model_, clean_, model_.leave(x), stop_));
     runs.neurons = record.recording().neurons.to(at::kDouble);
     for (auto layer = layers_.begin; layer < layers_.end; ++layer)
       add_values(layer, runs.neurons[layer - layers_.begin]);

@@ -52,7 +52,9 @@ class TapedAnswer {
   at::Tensor derivative_;  // by what the last layer gives
 };
 
-/// The same logarithm without a backward, of what Decoder::forward() gives: [S, R, E] -> [S] in double.
-at::Tensor answer_log_probability(const Decoder& model, const CleanRun& clean, const at::Tensor& hidden);
+/// The same logarithm without a backward, of what Decoder::forward() gives: [S, R, E] -> [S] in double. Throws
+/// Interrupted.
+at::Tensor answer_log_probability(const Decoder& model, const CleanRun& clean, const at::Tensor& hidden,
+                                  const std::stop_token& stop);
 
 }  // namespace rometrace
