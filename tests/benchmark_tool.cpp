@@ -23,6 +23,7 @@
 #include "rometrace/trace/plain.hpp"
 #include "rometrace/trace/sweep.hpp"
 #include "rometrace/work/workers.hpp"
+#include "trace/neuron_values.hpp"
 
 namespace {
 
@@ -104,7 +105,13 @@ class Server {
     TracePrompt prompt{"", "", request.at("token_ids"), {range[0], range[1]}};
     if (request.contains("target")) prompt.target = {request.at("target").get<std::int32_t>()};
     TraceOptions options;
-    options.kinds = kinds_of(request.at("kinds"));
+    const bool neurons = request.at("kinds") == json::array({"neuron"});
+    if (neurons) {
+      options.kinds.clear();
+      options.neurons.emplace().positions = PositionRule::parse(request.value("positions", "subject-last"));
+    } else {
+      options.kinds = kinds_of(request.at("kinds"));
+    }
     options.window = request.at("window");
     options.head_window = request.value("head_window", options.head_window);
     options.knockout_window = request.value("knockout_window", options.knockout_window);
@@ -124,8 +131,15 @@ class Server {
     } else {
       sweep = trace_sweep(*model_, prompt, options, clean, control);
     }
-    const double seconds = now() - start;
-    json scores;
+    double seconds = now() - start;
+    double ranking = 0;  // the same again, to be taken off
+    if (neurons) {
+      const double again = now();
+      neuron_values(*model_, prompt, options, clean, control);
+      ranking = now() - again;
+      seconds -= ranking;
+    }
+    json scores = json::object();
     for (const auto& grid : sweep.trace.grids) {
       scores[std::string(to_string(grid.kind))] = rows_of(grid, sweep.trace.layers);
     }
@@ -136,6 +150,7 @@ class Server {
               {"attention", sweep.work.attention},
               {"mlp", sweep.work.mlp},
               {"answers", sweep.work.answers}}},
+            {"ranking_seconds", ranking},
             {"passes", sweep.passes},
             {"answer_id", sweep.trace.answer_id()},
             {"low_score", sweep.trace.low_score},

@@ -625,7 +625,8 @@ JOINED = (
     Variant((*ALL_KINDS, *SEVERED, "knockout", "head"), "subject-last"),
 )
 # ALONE comes first, and the parts of a joined variant before it.
-VARIANTS = tuple(dict.fromkeys(variant for joined in JOINED for variant in (*joined.parts(), joined)))
+NEURONS = Variant(("neuron",), "subject-last")
+VARIANTS = (*dict.fromkeys(variant for joined in JOINED for variant in (*joined.parts(), joined)), NEURONS)
 
 
 @dataclass(frozen=True)
@@ -793,7 +794,8 @@ def methods_caption(arguments: argparse.Namespace) -> list[str]:
     return [
         "Medians over rounds in which all rows of a prompt, warm, run in turn in one process "
         f"(rounds: {rounds}). {settings_caption(arguments)}, heads' window {HEAD_WINDOW}, knockout's window "
-        f"{KNOCKOUT_WINDOW}. subject-last: patches at the last token of the subject only.",
+        f"{KNOCKOUT_WINDOW}. subject-last: patches at the last token of the subject only. neuron: the 20 neurons that the "
+        "gradient ranks first, the sets with their controls, and the search for half; without the ranking's seconds.",
         "",
         "The operations are those of the products that the token-layers go through, by rometrace's own count, and of "
         "the head; the seconds hold attention's sums and the clean run as well. The states' rate is that of all states "
