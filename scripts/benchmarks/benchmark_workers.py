@@ -129,7 +129,7 @@ def traces(shape: str, arguments: argparse.Namespace) -> Iterator[Callable[[str]
         for name, folder in (("old", arguments.old), ("new", arguments.new)):
             workers[name] = stack.enter_context(Worker(f"{name} rometrace_benchmark", [folder / "rometrace_benchmark"]))
             workers[name].ask(
-                "load", folder=str(checkpoint.folder), dtype="float32", device="cpu", threads=arguments.threads
+                "load", folder=str(checkpoint.folder), dtype="float32", device="cpu", threads=arguments.threads or available_cores()
             )
 
         def run(name: str) -> Run:
@@ -142,11 +142,13 @@ def traces(shape: str, arguments: argparse.Namespace) -> Iterator[Callable[[str]
         yield run
 
 
-def command_run(program: Path, words: list[str], threads: int) -> Run:
+def command_run(program: Path, words: list[str], threads: int | None) -> Run:
     """The program once, its output in a file that is read and goes."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "results.jsonl"
-        command = [str(program), *words, "--threads", str(threads), "--quiet", "-o", str(output)]
+        command = [str(program), *words, "--quiet", "-o", str(output)]
+        if threads is not None:
+            command += ["--threads", str(threads)]
         before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
         run_once(command)
         wall, after = time.monotonic() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -218,7 +220,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=rows_of, default=list(ROWS), help=f"some of {','.join(ROWS)} (default: all)")
     parser.add_argument("--rounds", type=count_of, default=5)
     parser.add_argument("--busy", type=int, default=0, metavar="N", help="processes that compute beside (default: 0)")
-    parser.add_argument("--threads", type=count_of, default=available_cores(), help="of both (default: cores)")
+    parser.add_argument("--threads", type=count_of, help="of both (default: what each chooses; of gpt2's rows, cores)")
     parser.add_argument("--tokenizer", type=Path, help="folder with GPT-2's vocab.json and merges.txt, for probe")
     parser.add_argument(
         "--facts", type=Path, default=REPOSITORY / "share/rometrace/facts.json", help="that are probed (default: the demo's)"
@@ -247,7 +249,7 @@ def main() -> int:
         say(str(error))
         return 2
     print(f"- Machine: {cpu_model()}, {available_cores()} cores; load before the run {load:.1f}")
-    print(f"- Beside: {arguments.busy} processes that compute; threads {arguments.threads}; rounds {arguments.rounds}")
+    print(f"- Beside: {arguments.busy} processes that compute; threads {arguments.threads or 'as each chooses'}; rounds {arguments.rounds}")
     print()
     columns = ("row", "old s", "new s", "old CPU s", "new CPU s", "old / new", "bar", "difference")
     print(*table_head(columns), *(table_row(cells(row, arguments.busy)) for row in rows), sep="\n")
