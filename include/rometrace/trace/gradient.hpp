@@ -16,11 +16,11 @@ namespace rometrace {
 ///
 /// For kState, kMlp, kAttn and kHead; no measures, other targets or precision.
 /// The backward goes a layer at a time downwards, so that layers may be streamed, and the weights are not copied. Where
-/// layers are held and control.memory holds the graphs of all draws in all layers, these are kept; else only what enters
-/// each layer is, and each is run a second time on the way down. Draws are taken together as far as that memory goes, at
-/// least one. A caller's NoGradGuard does not matter. `clean` is the run of the same model, prompt and options. Progress
-/// counts draws. Throws Error for what is not supported, and if noise takes the output beyond numbers; Interrupted when
-/// a stop is requested (looked at several times a layer, downwards too).
+/// layers are held and control.memory holds the graphs of all draws in all layers, these are kept; else only what
+/// enters each layer is, and each is run a second time on the way down. Draws are taken together as far as that memory
+/// goes, at least one. A caller's NoGradGuard does not matter. `clean` is the run of the same model, prompt and
+/// options. Progress counts draws. Throws Error for what is not supported, and if noise takes the output beyond
+/// numbers; Interrupted when a stop is requested (looked at several times a layer, downwards too).
 Trace trace_gradient(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options,
                      const CleanRun& clean, const RunControl& control = {});
 
