@@ -135,7 +135,7 @@ def traces(shape: str, arguments: argparse.Namespace) -> Iterator[Callable[[str]
         def run(name: str) -> Run:
             begin = time.monotonic()
             answer = workers[name].ask("trace", **PROMPTS["A"].request(), kinds=["state"], engine="sweep")
-            return Run(time.monotonic() - begin, None, list(numbers_in(answer.get("grids", answer))))
+            return Run(time.monotonic() - begin, None, list(numbers_in(answer["scores"])))
 
         for name in workers:
             run(name)  # packs

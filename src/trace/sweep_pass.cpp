@@ -42,7 +42,8 @@ class Pass {
         shape_(input.shape),
         plan_(input.plan),
         asked_block_rows_(input.block_rows),
-        workers_(input.workers),
+        workers_(Workers::is_shared() ? nullptr
+                                      : input.workers),  // within a piece of theirs there is nobody to share with
         after_block_(input.after_block),
         work_(work),
         segments_({shape_.base_run()}),
