@@ -45,7 +45,7 @@ void handle_bus_error(int signal, siginfo_t* info, void*) {
 
 void bound_ready_products() {
   constexpr const char* kName = "ONEDNN_PRIMITIVE_CACHE_CAPACITY";
-  if (std::getenv("DNNL_PRIMITIVE_CACHE_CAPACITY") == nullptr) ::setenv(kName, "128", /*replace=*/0);
+  if (std::getenv("DNNL_PRIMITIVE_CACHE_CAPACITY") == nullptr) ::setenv(kName, "256", /*replace=*/0);
 }
 
 void watch_mapped_files() {
