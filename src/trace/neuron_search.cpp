@@ -25,9 +25,6 @@ constexpr std::uint32_t kRandomSeeds = 1000;  // added to the seed of the noise
 
 constexpr std::int64_t kTokens = 5;  // that are told of a neuron, each way
 
-// How many neurons are run for each one that is told of.
-constexpr std::int64_t kTried = 1;
-
 // An effect of so little of the probability is rounding, and there is no half of it.
 constexpr double kNothing = 1e-6;
 
@@ -119,7 +116,7 @@ std::int64_t NeuronSearch::first_runs(const NeuronOptions& options, const Decode
   const auto sets_of = [](std::int64_t candidates) {
     return std::ssize(sizes_up_to(candidates)) * (2 + NeuronControl::kRandomOrders);
   };
-  const auto single = options.ranking.which == NeuronRule::Which::kNone ? all : std::min(all, kTried * options.top);
+  const auto single = options.ranking.which == NeuronRule::Which::kNone ? all : std::min(all, options.top);
   return single + sets_of(all) + (options.sets_by_layer ? layers * sets_of(config.mlp_width) : 0);
 }
 
@@ -151,7 +148,7 @@ void NeuronSearch::ask_for_given() {
 void NeuronSearch::ask_for_best() {
   const auto F = model_.config().mlp_width, layers = layers_.end - layers_.begin;
   const auto order = largest_first(values_.estimates.abs().flatten());
-  const auto tried = std::min(order.size(0), kTried * asked_.top);
+  const auto tried = std::min(order.size(0), asked_.top);
   for (const auto place : list_of(order.slice(0, 0, tried))) {
     ask_for_one(positions_[static_cast<std::size_t>(place / (layers * F))],
                 {layers_.begin + place / F % layers, place % F});
