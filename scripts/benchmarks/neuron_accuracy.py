@@ -8,8 +8,9 @@ Runs every neuron at the last subject token exactly, once for each ranking, whos
 what follows "--" goes to all runs. Beside the rankings stands the order by the size of the change between the value's
 two means. Of each fact: Spearman's rank correlation of the estimates with the exact effects (of the change with their
 sizes), and how many of the 20 neurons of the largest exact |effect| are among the 20 and the 50 that the ranking puts
-first by size. Means over facts stand with 95 % bootstrap intervals. The last column is how many of the ranking's first
-hold 18 of those 20 in the mean over facts, and that over 20.
+first by size; then how many of the ranking's first hold 18 of those 20 in the mean over facts, and that over 20. The
+last column is the effect of 64 neurons together, in percent of probability: the first by the signed estimate, or by the
+change. Means over facts stand with 95 % bootstrap intervals.
 
 The table goes to stdout as Markdown, progress to stderr. Exit status: 0 measured; 2 could not run; 130 interrupted.
 Needs a release build, or --rometrace.
@@ -53,8 +54,9 @@ CHANGE = "size of the change"
 BEST = 20
 LOOKED_AT = (20, 50)
 ENOUGH = 0.9
-EVERY = 1_000_000_000
-"""More neurons than any model has."""
+TOGETHER = 64
+EVERY = 2**20
+"""The most that --top takes."""
 RESAMPLES = 2000
 
 
@@ -69,6 +71,10 @@ class Neurons:
     estimate: list[float]
     change: list[float]
     """|clean - corrupted| of the means."""
+    together: float
+    """The effect of TOGETHER neurons, the first by the estimate; of all where there are fewer."""
+    by_change: float
+    """Likewise by the change, mean over draws of its size."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,8 @@ class Row:
     """By how many of the ranking are looked at: how many of the truly best are there."""
     needed: int
     """How many of the ranking's first hold ENOUGH of the truly best in the mean over facts."""
+    together: Mean
+    """The effect of the TOGETHER first."""
 
 
 def best_first(values: Sequence[float]) -> list[int]:
@@ -139,7 +147,7 @@ def needed_for(facts: Sequence[Agreement], share: float) -> int:
     return next(place + 1 for n, place in enumerate(places, 1) if n >= wanted - 1e-9)
 
 
-def row_of(ranking: str, facts: Sequence[Agreement]) -> Row:
+def row_of(ranking: str, facts: Sequence[Agreement], together: Sequence[float]) -> Row:
     """Over all facts."""
     correlations = [fact.correlation for fact in facts if fact.correlation is not None]
     return Row(
@@ -149,6 +157,7 @@ def row_of(ranking: str, facts: Sequence[Agreement]) -> Row:
         correlation=mean_of(correlations) if correlations else None,
         among={first: mean_of([fact.among(first) for fact in facts]) for first in LOOKED_AT},
         needed=needed_for(facts, ENOUGH),
+        together=mean_of(together),
     )
 
 
@@ -160,11 +169,12 @@ def measure(by_ranking: dict[str, dict[str, Neurons]]) -> list[Row]:
     for ranking, facts in by_ranking.items():
         if facts.keys() != first.keys():
             raise UserError(f"{ranking} traced {len(facts)} facts and another ranking {len(first)}; were any stopped?")
-    rows = [
-        row_of(ranking, [agreement(fact.exact, fact.estimate) for fact in facts.values()])
-        for ranking, facts in by_ranking.items()
-    ]
-    return rows + [row_of(CHANGE, [agreement(fact.exact, fact.change, of_sizes=True) for fact in first.values()])]
+    rows = []
+    for ranking, facts in by_ranking.items():
+        agreements = [agreement(fact.exact, fact.estimate) for fact in facts.values()]
+        rows.append(row_of(ranking, agreements, [fact.together for fact in facts.values()]))
+    agreements = [agreement(fact.exact, fact.change, of_sizes=True) for fact in first.values()]
+    return [*rows, row_of(CHANGE, agreements, [fact.by_change for fact in first.values()])]
 
 
 # --- Reading ----------------------------------------------------------------------------------------------------
@@ -184,7 +194,15 @@ def neurons_of(where: str, record: dict[str, Any]) -> Neurons:
         exact=[one["indirect_effect"] for one in effects],
         estimate=[one["estimate"] for one in effects],
         change=[abs(one["value"]["clean"] - one["value"]["corrupted"]) for one in effects],
+        together=effect_together(told["sets"]),
+        by_change=effect_together([one for one in told["controls"] if one["order"] == "change"]),
     )
+
+
+def effect_together(sets: list[dict[str, Any]]) -> float:
+    """Of TOGETHER neurons, of sets of all layers."""
+    by_size = {one["neurons"]: one["indirect_effect"] for one in sets if "layer" not in one}
+    return by_size.get(TOGETHER, by_size[max(by_size)])
 
 
 def traced_neurons(lines: Iterator[Line]) -> dict[str, Neurons]:
@@ -230,16 +248,22 @@ def cell(value: Mean | None, digits: int) -> str:
     return "–" if value is None else f"{value.mean:.{digits}f} ({value.low:.{digits}f} to {value.high:.{digits}f})"
 
 
+def percent(value: Mean) -> Mean:
+    return Mean(100 * value.mean, 100 * value.low, 100 * value.high)
+
+
 def table(rows: Sequence[Row]) -> Iterator[str]:
     """The Markdown lines."""
     among = [f"of the {BEST} best, among its {first}" for first in LOOKED_AT]
-    columns = ["ranked by", "facts", "neurons", "rank correlation", *among, f"needed for {100 * ENOUGH:.0f} %"]
+    columns = ["ranked by", "facts", "neurons", "rank correlation", *among]
+    columns += [f"needed for {100 * ENOUGH:.0f} %", f"its {TOGETHER} together, %"]
     yield "| " + " | ".join(columns) + " |"
     yield "|---" + "|---:" * (len(columns) - 1) + "|"
     for row in rows:
         found = [cell(row.among[first], 1) for first in LOOKED_AT]
         needed = f"{row.needed} ({row.needed / BEST:.1f} x)"
         cells = [row.ranking, str(row.facts), str(row.neurons), cell(row.correlation, 2), *found, needed]
+        cells.append(cell(percent(row.together), 1))
         yield "| " + " | ".join(cells) + " |"
 
 

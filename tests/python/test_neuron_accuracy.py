@@ -32,7 +32,11 @@ def make_neurons(exact: Sequence[float], estimate: Sequence[float | None], **cha
         for n in range(len(exact))
     ]
     effects.sort(key=lambda one: -abs(one["indirect_effect"]))
-    return {"candidates": len(exact), "effects": effects} | changes
+    sets = [{"position": 1, "neurons": n, "indirect_effect": n / 100} for n in (1, 64, 128)]
+    few = [one | {"indirect_effect": one["neurons"] / 1000} for one in sets if one["neurons"] < 64]
+    controls = [{"order": order} | one for order, some in (("random", sets), ("change", few)) for one in some]
+    controls.append({"order": "change", "layer": 0} | sets[1])
+    return {"candidates": len(exact), "effects": effects, "sets": sets, "controls": controls} | changes
 
 
 def read(path: Path, *lines: dict[str, Any]) -> dict[str, Neurons]:
@@ -43,7 +47,7 @@ def test_neurons_are_read_in_their_order(tmp_path: Path) -> None:
     exact, estimate = [0.1, -0.4, 0.2, 0.3], [0.2, -0.3, 0.1, 0.4]
     traced = make_traced(1) | {"neurons": make_neurons(exact, estimate)}
     (found,) = read(tmp_path / "a.jsonl", make_header(), traced, make_untraced(2, "skipped", "prediction")).values()
-    assert found == Neurons(exact, estimate, [0, 1, 2, 3])
+    assert found == Neurons(exact, estimate, [0, 1, 2, 3], 0.64, 0.001)
 
 
 def test_records_that_do_not_tell_all_are_refused(tmp_path: Path) -> None:
@@ -85,8 +89,8 @@ def test_the_table_has_a_row_for_each_ranking_and_one_for_the_change() -> None:
     facts = {}
     for name in "abc":
         exact = [draw.gauss(0, 1) for _ in range(200)]
-        facts[name] = Neurons(exact, [value + draw.gauss(0, 0.1) for value in exact], [draw.random() for _ in exact])
-    perfect = {name: Neurons(fact.exact, fact.exact, fact.change) for name, fact in facts.items()}
+        facts[name] = Neurons(exact, [value + draw.gauss(0, 0.1) for value in exact], [draw.random() for _ in exact], 0.25, 0.125)
+    perfect = {name: Neurons(fact.exact, fact.exact, fact.change, 0.5, 0.125) for name, fact in facts.items()}
     rows = measure({"gradient": facts, "integrated:8": perfect})
     assert [(row.ranking, row.facts, row.neurons) for row in rows] == [
         ("gradient", 3, 200),
@@ -97,11 +101,13 @@ def test_the_table_has_a_row_for_each_ranking_and_one_for_the_change() -> None:
     assert 0.9 < gradient.correlation.low <= gradient.correlation.mean <= gradient.correlation.high < 1
     assert abs(change.correlation.mean) < 0.2
     assert 0 <= change.among[20].mean < 10 <= gradient.among[20].mean < 20
+    assert [row.together.mean for row in rows] == [0.25, 0.5, 0.125]
     assert 18 < gradient.needed < change.needed <= 200
     lines = list(table(rows))
     assert lines[0].count("|") == lines[1].count("|") == lines[3].count("|")
     assert lines[3] == (
-        "| integrated:8 | 3 | 200 | 1.00 (1.00 to 1.00) | 20.0 (20.0 to 20.0) | 20.0 (20.0 to 20.0) | 18 (0.9 x) |"
+        "| integrated:8 | 3 | 200 | 1.00 (1.00 to 1.00) | 20.0 (20.0 to 20.0) | 20.0 (20.0 to 20.0) | 18 (0.9 x) "
+        "| 50.0 (50.0 to 50.0) |"
     )
 
 
@@ -116,7 +122,7 @@ def test_intervals_are_those_of_drawing_facts_again() -> None:
 
 
 def test_results_of_different_facts_are_refused() -> None:
-    one = {"a": Neurons([1.0, 2.0], [1.0, 2.0], [1.0, 2.0])}
+    one = {"a": Neurons([1.0, 2.0], [1.0, 2.0], [1.0, 2.0], 0.5, 0.5)}
     with pytest.raises(UserError, match="traced 0 facts and another ranking 1"):
         measure({"gradient": one, "integrated:8": {}})
     with pytest.raises(UserError, match="no fact was traced"):
@@ -128,3 +134,17 @@ def test_a_ranking_that_estimates_nothing_is_refused() -> None:
     done = subprocess.run(command, capture_output=True, encoding="utf-8")
     assert done.returncode == 2
     assert "'none' estimates nothing" in done.stderr
+
+
+def test_every_neuron_is_run_and_compared(repository: Path, bin_dir: Path, tmp_path: Path) -> None:
+    figures = tmp_path / "accuracy.json"
+    command = [SCRIPT, repository / "share/rometrace/demo", repository / "share/rometrace/facts.json", "--sample", "2"]
+    command += ["--samples", "2", "--rometrace", bin_dir / "rometrace", "--json", figures, "--", "--layers", "3-3"]
+    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, encoding="utf-8", timeout=300)
+    assert done.returncode == 0, done.stderr
+    written = json.loads(figures.read_text(encoding="utf-8"))
+    assert [row["ranking"] for row in written["rows"]] == ["gradient", "integrated:8", "size of the change"]
+    for row, line in zip(written["rows"], done.stdout.splitlines()[2:], strict=True):
+        assert line.startswith(f"| {row['ranking']} |")
+        assert row["neurons"] == 512
+    assert written["rows"][0]["correlation"]["mean"] > 0.9
