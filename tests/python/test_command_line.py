@@ -285,7 +285,7 @@ def test_special_tokens_are_text_unless_asked_for(rometrace):
         (("--prompt", "", "--subject", "Miles"), ["--prompt", "empty"]),
         (("--prompt", "Miles " * 200, "--subject", "Miles"), ["tokens", "64"]),
         ((*QUICK, "--frobnicate"), ["--frobnicate"]),
-        ((*MILES, "--kinds", "state,foo"), ["foo", "state, mlp, attn, head or knockout"]),
+        ((*MILES, "--kinds", "state,foo"), ["foo", "state, mlp, attn, head, neuron or knockout"]),
         ((*QUICK, "--window", "0"), ["--window"]),
         ((*MILES, "--samples", "0"), ["--samples"]),
         ((*MILES, "--samples", "many"), ["--samples", "many"]),
