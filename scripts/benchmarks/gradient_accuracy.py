@@ -16,10 +16,8 @@ Needs a release build, or --rometrace.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
-import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass, field
@@ -28,7 +26,15 @@ from typing import Any, Iterable, Iterator, Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "python"))
 
-from rometrace.places import find_program  # noqa: E402
+from accuracy_batches import (  # noqa: E402
+    add_batch_options,
+    batch_command,
+    parse_with_options,
+    rank_correlation,
+    run_batch,
+    traced,
+    write_figures,
+)
 from rometrace.results_file import (  # noqa: E402
     KINDS,
     Line,
@@ -43,8 +49,6 @@ from rometrace.results_file import (  # noqa: E402
     positions_of,
     positive,
     read_grid,
-    read_lines,
-    replacing,
 )
 
 PROGRAM = "gradient_accuracy.py"
@@ -67,11 +71,7 @@ class Cells:
 
     @property
     def correlation(self) -> float | None:
-        """Spearman's, from -1 to 1; None where either side's effects are all alike."""
-        try:
-            return statistics.correlation(ranks(self.exact), ranks(self.approximate))
-        except statistics.StatisticsError:
-            return None
+        return rank_correlation(self.exact, self.approximate)
 
     @property
     def same_strongest(self) -> bool | None:
@@ -102,21 +102,6 @@ class Accuracy:
 
 def strongest(effects: Sequence[float], candidates: Iterable[int]) -> int:
     return max(candidates, key=lambda cell: effects[cell])
-
-
-def ranks(values: Sequence[float]) -> list[float]:
-    """From 1; equal values share the mean of their ranks."""
-    order = sorted(range(len(values)), key=lambda i: values[i])
-    result = [0.0] * len(values)
-    begin = 0
-    while begin < len(order):
-        end = begin
-        while end < len(order) and values[order[end]] == values[order[begin]]:
-            end += 1
-        for i in order[begin:end]:
-            result[i] = (begin + 1 + end) / 2
-        begin = end
-    return result
 
 
 def quartiles(values: Sequence[float]) -> list[float]:
@@ -170,13 +155,11 @@ def cells_of(where: str, kind: str, exact: dict[str, Any], approximate: dict[str
 
 def traced_records(lines: Iterable[Line]) -> dict[str, dict[str, Any]]:
     """The traced records of a batch by what names their fact."""
-    records = {}
-    for line in lines:
-        if line.place and line.status == "traced":
-            record = line.value
-            fact = {name: value for name, value in line.fact.items() if name != "order"}
-            records[json.dumps([fact, record["prompt"]], sort_keys=True)] = record
-    return records
+    return traced(lines, whole_record)
+
+
+def whole_record(line: Line) -> dict[str, Any]:
+    return line.value
 
 
 def compare(exact: dict[str, dict[str, Any]], approximate: dict[str, dict[str, Any]]) -> list[Accuracy]:
@@ -199,24 +182,8 @@ def compare(exact: dict[str, dict[str, Any]], approximate: dict[str, dict[str, A
 
 def command_of(arguments: argparse.Namespace, engine: str) -> list[str]:
     """The command that traces the facts by `engine`."""
-    command = [arguments.rometrace or str(find_program()), "--model", arguments.model, "--facts", arguments.facts]
-    command += ["--kinds", arguments.kinds, "--engine", engine]
-    for name in ("sample", "window", "samples"):
-        if (value := getattr(arguments, name)) is not None:
-            command += [f"--{name}", str(value)]
-    return command + arguments.options
-
-
-def run(command: Sequence[str], output: Path) -> dict[str, dict[str, Any]]:
-    """The traced records of a batch."""
-    try:
-        done = subprocess.run([*command, "-o", str(output), "-q"], capture_output=True, check=False)
-    except OSError as error:
-        raise UserError(f"{command[0]} cannot be run ({error.strerror}); build it, or give --rometrace") from None
-    if done.returncode not in (0, 1):
-        lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
-        raise UserError(f"rometrace failed with exit status {done.returncode} ({one_line(lines[-1], 300)})")
-    return traced_records(read_lines(str(output), lambda message: None))
+    words = ("--kinds", arguments.kinds, "--engine", engine)
+    return batch_command(arguments, *words, named=("sample", "window", "samples"))
 
 
 def seconds_of(records: Iterable[dict[str, Any]]) -> float:
@@ -252,8 +219,7 @@ def table(rows: Sequence[Accuracy]) -> Iterator[str]:
 
 def write_json(output: Path, commands: dict[str, list[str]], seconds: dict[str, float], rows: list[Accuracy]) -> None:
     figures = {"schema": SCHEMA, "commands": commands, "seconds": seconds, "kinds": [asdict(row) for row in rows]}
-    with replacing(output) as part:
-        part.write_text(json.dumps(figures, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    write_figures(output, figures)
 
 
 def kinds_list(text: str) -> str:
@@ -269,20 +235,10 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__.partition("\n\n")[0],
         epilog="what follows -- is handed to rometrace, both times",
     )
-    parser.add_argument("model", help="folder or name of a model")
-    parser.add_argument("facts", help="facts file")
+    add_batch_options(parser)
     parser.add_argument("--kinds", type=kinds_list, default=",".join(APPROXIMATED), help="(default: %(default)s)")
-    parser.add_argument("--sample", type=positive, help="draw as many of the facts (default: all)")
     parser.add_argument("--window", type=positive, help="layers patched together, for mlp and attn")
-    parser.add_argument("--samples", type=positive, help="noise draws")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    parser.add_argument("--rometrace", metavar="PATH", help="executable (default: the one that was built here)")
-    own, options = sys.argv[1:], []
-    if "--" in own:
-        own, options = own[: own.index("--")], own[own.index("--") + 1 :]
-    arguments = parser.parse_args(own)
-    arguments.options = options
-    return arguments
+    return parse_with_options(parser)
 
 
 def work(arguments: argparse.Namespace) -> int:
@@ -295,7 +251,8 @@ def work(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         for engine, command in commands.items():
             progress.note(f"tracing by {engine} …")
-            records[engine] = run(command, Path(folder) / f"{engine}.jsonl")
+            output = Path(folder) / f"{engine}.jsonl"
+            records[engine] = run_batch(command, output, whole_record, lambda message: None)
     rows = compare(records["sweep"], records["gradient"])
     seconds = {engine: seconds_of(records[engine].values()) for engine in ENGINES}
     print("\n".join(table(rows)))

@@ -19,21 +19,26 @@ Needs a release build, or --rometrace.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterator, Sequence
+from typing import Any, Iterator, Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "python"))
 
-from gradient_accuracy import ranks  # noqa: E402
-from rometrace.places import find_program  # noqa: E402
+from accuracy_batches import (  # noqa: E402
+    add_batch_options,
+    batch_command,
+    parse_with_options,
+    rank_correlation,
+    run_batch,
+    traced,
+    write_figures,
+)
 from rometrace.results_file import (  # noqa: E402
     Line,
     Parser,
@@ -41,10 +46,6 @@ from rometrace.results_file import (  # noqa: E402
     UserError,
     check_folder_of,
     finish,
-    one_line,
-    positive,
-    read_lines,
-    replacing,
 )
 
 PROGRAM = "neuron_accuracy.py"
@@ -125,12 +126,9 @@ def best_first(values: Sequence[float]) -> list[int]:
 def agreement(exact: Sequence[float], estimate: Sequence[float], of_sizes: bool = False) -> Agreement:
     """Of estimates with exact effects; `of_sizes`: with their sizes, where the estimate has no sign."""
     compared = [abs(value) for value in exact] if of_sizes else exact
-    try:
-        correlation = statistics.correlation(ranks(compared), ranks(estimate))
-    except statistics.StatisticsError:
-        correlation = None
     place = {neuron: place for place, neuron in enumerate(best_first(estimate))}
-    return Agreement(correlation, sorted(place[neuron] for neuron in best_first(exact)[:BEST]), len(exact))
+    places = [place[neuron] for neuron in best_first(exact)[:BEST]]
+    return Agreement(rank_correlation(compared, estimate), sorted(places), len(exact))
 
 
 def mean_of(values: Sequence[float]) -> Mean:
@@ -180,9 +178,9 @@ def measure(by_ranking: dict[str, dict[str, Neurons]]) -> list[Row]:
 # --- Reading ----------------------------------------------------------------------------------------------------
 
 
-def neurons_of(where: str, record: dict[str, Any]) -> Neurons:
+def neurons_of(line: Line) -> Neurons:
     """Every neuron of a record."""
-    told = record.get("neurons")
+    where, told = line.where, line.value.get("neurons")
     if not isinstance(told, dict):
         raise UserError(f"{where} has no neurons, expected those of --kinds neuron")
     effects = sorted(told["effects"], key=lambda one: (one["position"], one["layer"], one["neuron"]))
@@ -207,13 +205,7 @@ def effect_together(sets: list[dict[str, Any]]) -> float:
 
 def traced_neurons(lines: Iterator[Line]) -> dict[str, Neurons]:
     """Of the traced records, by what names their fact."""
-    facts = {}
-    for line in lines:
-        if line.place and line.status == "traced":
-            fact = {name: value for name, value in line.fact.items() if name != "order"}
-            record = line.value
-            facts[json.dumps([fact, record["prompt"]], sort_keys=True)] = neurons_of(line.where, record)
-    return facts
+    return traced(lines, neurons_of)
 
 
 # --- Running ----------------------------------------------------------------------------------------------------
@@ -221,24 +213,7 @@ def traced_neurons(lines: Iterator[Line]) -> dict[str, Neurons]:
 
 def command_of(arguments: argparse.Namespace, ranking: str) -> list[str]:
     """The command that runs every neuron."""
-    command = [arguments.rometrace or str(find_program()), "--model", arguments.model, "--facts", arguments.facts]
-    command += ["--kinds", "neuron", "--rank-by", ranking, "--top", str(EVERY)]
-    for name in ("sample", "samples"):
-        if (value := getattr(arguments, name)) is not None:
-            command += [f"--{name}", str(value)]
-    return command + arguments.options
-
-
-def run(command: Sequence[str], output: Path, note: Callable[[str], None]) -> dict[str, Neurons]:
-    """The neurons of a batch."""
-    try:
-        done = subprocess.run([*command, "-o", str(output), "-q"], capture_output=True, check=False)
-    except OSError as error:
-        raise UserError(f"{command[0]} cannot be run ({error.strerror}); build it, or give --rometrace") from None
-    if done.returncode not in (0, 1):
-        lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
-        raise UserError(f"rometrace failed with exit status {done.returncode} ({one_line(lines[-1], 300)})")
-    return traced_neurons(read_lines(str(output), note))
+    return batch_command(arguments, "--kinds", "neuron", "--rank-by", ranking, "--top", str(EVERY))
 
 
 # --- Writing ----------------------------------------------------------------------------------------------------
@@ -269,8 +244,7 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
 
 def write_json(output: Path, commands: dict[str, list[str]], rows: list[Row]) -> None:
     figures = {"schema": SCHEMA, "commands": commands, "best": BEST, "rows": [asdict(row) for row in rows]}
-    with replacing(output) as part:
-        part.write_text(json.dumps(figures, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    write_figures(output, figures)
 
 
 def rankings_list(text: str) -> list[str]:
@@ -287,20 +261,10 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__.partition("\n\n")[0],
         epilog="what follows -- is handed to rometrace, every time",
     )
-    parser.add_argument("model", help="folder or name of a model")
-    parser.add_argument("facts", help="facts file")
+    add_batch_options(parser)
     default = ",".join(RANKINGS)
     parser.add_argument("--rankings", type=rankings_list, default=list(RANKINGS), help=f"(default: {default})")
-    parser.add_argument("--sample", type=positive, help="draw as many of the facts (default: all)")
-    parser.add_argument("--samples", type=positive, help="noise draws")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    parser.add_argument("--rometrace", metavar="PATH", help="executable (default: the one that was built here)")
-    own, options = sys.argv[1:], []
-    if "--" in own:
-        own, options = own[: own.index("--")], own[own.index("--") + 1 :]
-    arguments = parser.parse_args(own)
-    arguments.options = options
-    return arguments
+    return parse_with_options(parser)
 
 
 def work(arguments: argparse.Namespace) -> int:
@@ -314,7 +278,7 @@ def work(arguments: argparse.Namespace) -> int:
         for number, (ranking, command) in enumerate(commands.items()):
             progress.note(f"every neuron, ranked by {ranking} …")
             output = Path(folder) / f"{number}.jsonl"
-            found[ranking] = run(command, output, progress.note)
+            found[ranking] = run_batch(command, output, neurons_of, progress.note)
             output.unlink()
     rows = measure(found)
     print("\n".join(table(rows)))

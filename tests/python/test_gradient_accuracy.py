@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import accuracy_batches
 import gradient_accuracy
 import pytest
 from records import LOW, make_head_grid
@@ -28,7 +29,7 @@ def with_effects(record: dict[str, Any], kind: str, effects: list[Any]) -> dict[
 
 
 def test_ranks_are_shared_by_equal_values():
-    assert gradient_accuracy.ranks([0.3, 0.1, 0.3, 0.2]) == [3.5, 1, 3.5, 2]
+    assert accuracy_batches.ranks([0.3, 0.1, 0.3, 0.2]) == [3.5, 1, 3.5, 2]
 
 
 def test_cells_are_those_from_the_subject_on():

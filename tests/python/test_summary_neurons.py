@@ -13,27 +13,12 @@ import pytest
 from batches import FACTS
 from conftest import Rometrace
 from records import make_neuron_record
+from summaries import REPLICATES, SEED, Summarise, summarise  # noqa: F401
 from test_summary import ROLES, check_list, close, poisson_weights, random_lines, ratio, role_of, write
 
 Line = dict[str, Any]
-Summarise = Callable[..., dict[str, Any]]
-SEED, REPLICATES = 3, 40
 LAYERS, WIDTH = 3, 5
 SIZES = [1, 2, 4, 8, LAYERS * WIDTH]
-
-
-@pytest.fixture
-def summarise(rometrace: Rometrace, validate: Callable[[dict[str, Any]], None]) -> Summarise:
-    """summarise(files and options) gives the JSON that is written to a pipe, held against its schema."""
-
-    def run(*arguments: Any) -> dict[str, Any]:
-        done = rometrace("summary", *arguments, "--seed", SEED, "--bootstrap", REPLICATES)
-        assert done.returncode == 0, done.stderr
-        found = json.loads(done.stdout)
-        validate(found)
-        return found
-
-    return run
 
 
 def neuron_lines(facts: int, seed: int) -> list[Line]:
@@ -251,8 +236,6 @@ def test_an_effect_that_is_no_number_fails_its_fact(summarise: Summarise, tmp_pa
     lines[2]["neurons"]["sets"][0]["indirect_effect"] = None
     found = summarise(write(tmp_path / "results.jsonl", lines))
     assert found["status"] == {"traced": 1, "skipped": 0, "failed": 2}
-
-
 
 
 @pytest.mark.parametrize(

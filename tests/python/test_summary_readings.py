@@ -12,26 +12,11 @@ import pytest
 
 from batches import FACTS
 from conftest import Rometrace
+from summaries import REPLICATES, SEED, Summarise, summarise  # noqa: F401
 from test_summary import ROLES, check_estimate, check_list, close, poisson_weights, random_lines, ratio, role_of, whole_lines, write
 
 Line = dict[str, Any]
-Summarise = Callable[..., dict[str, Any]]
 MEASURES = ("log_probability", "logit", "logit_difference", "normalised", "rank", "kl")
-SEED, REPLICATES = 3, 40
-
-
-@pytest.fixture
-def summarise(rometrace: Rometrace, validate: Callable[[dict[str, Any]], None]) -> Summarise:
-    """summarise(files and options) gives the JSON that is written to a pipe, held against its schema."""
-
-    def run(*arguments: Any) -> dict[str, Any]:
-        done = rometrace("summary", *arguments, "--seed", SEED, "--bootstrap", REPLICATES)
-        assert done.returncode == 0, done.stderr
-        found = json.loads(done.stdout)
-        validate(found)
-        return found
-
-    return run
 
 
 def rows_of(line: Line, kind: str, values: list[Any]) -> dict[int, np.ndarray]:
