@@ -463,9 +463,7 @@ class Decoder::Loader {
   // The weight of the norm of a layer's MLP outputs, [D], or undefined.
   at::Tensor mlp_norm_weight(std::int64_t layer) const {
     if (!config_.output_norms) return {};
-    const auto name = prefix_ + names_.layers + std::to_string(layer) + "." + names_.mlp_norm + ".weight";
-    const auto weight = vector(name, {config_.width});
-    return config_.norm.type == Norm::Type::kRmsOffset ? weight + 1 : weight;
+    return norm_weight(prefix_ + names_.layers + std::to_string(layer) + "." + names_.mlp_norm, config_.width);
   }
 
   // Token embeddings [T, E], on the CPU: a few rows of a table that is left in the file.
@@ -525,13 +523,17 @@ class Decoder::Loader {
     return reader_.get(name, shape, stream_dtype_);
   }
 
+  // What a norm multiplies by, [width], or undefined.
+  at::Tensor norm_weight(const std::string& name, std::int64_t width) const {
+    if (!config_.norm.affine) return {};
+    const auto weight = vector(name + ".weight", {width});
+    return config_.norm.type == Norm::Type::kRmsOffset ? weight + 1 : weight;
+  }
+
   std::shared_ptr<const NormLayer> norm(const std::string& name, std::int64_t width) const {
-    at::Tensor weight, bias;
-    if (config_.norm.affine) {
-      weight = vector(name + ".weight", {width});
-      if (config_.norm.type == Norm::Type::kLayerNorm) bias = vector(name + ".bias", {width});
-      if (config_.norm.type == Norm::Type::kRmsOffset) weight = weight + 1;
-    }
+    auto weight = norm_weight(name, width);
+    at::Tensor bias;
+    if (config_.norm.affine && config_.norm.type == Norm::Type::kLayerNorm) bias = vector(name + ".bias", {width});
     return std::make_shared<const NormLayer>(config_.norm, std::move(weight), std::move(bias));
   }
 
@@ -771,7 +773,7 @@ std::shared_ptr<const Block> Decoder::block(std::int64_t layer) const {
 }
 
 void Decoder::prepare(Workers& workers) const {
-  if (streamed() || !device().is_cpu()) return;
+  if (!serves_several()) return;
   workers.share(config_.layers + 1, [&](std::int64_t piece) {
     if (options_.stop.stop_requested()) throw Interrupted();
     piece < config_.layers ? block(piece)->prepare() : head_->prepare();

@@ -138,8 +138,9 @@ class BatchChunk {
   bool run(const BatchSink& sink) {
     for (std::size_t i = 0; i < items_.size(); ++i) read(items_[i], jobs_[i]);
     try {
-      share_groups(groups_to_say(), [this](const auto& group) { say_answers(group); });
-      share_groups(clean_groups(), [this](const auto& group) { run_clean_of(group); });
+      auto* const workers = model_.serves_several() ? control_.workers : nullptr;
+      share_groups(workers, groups_to_say(), [this](const auto& group) { say_answers(group); });
+      share_groups(workers, clean_groups(), [this](const auto& group) { run_clean_of(group); });
     } catch (const Interrupted&) {
       tell(sink);
       return false;
@@ -154,14 +155,7 @@ class BatchChunk {
     };
     const auto all = groups();
     try {
-      if (goes_side_by_side(all)) {
-        share_groups(all, trace_and_tell);
-      } else {
-        for (const auto& group : all) {
-          if (control_.stop.stop_requested()) return false;
-          trace_and_tell(group);
-        }
-      }
+      share_groups(go_side_by_side(all) ? control_.workers : nullptr, all, trace_and_tell);
     } catch (const Interrupted&) {  // before a group, or as weights are read for one
       return false;
     }
@@ -169,21 +163,20 @@ class BatchChunk {
   }
 
  private:
-  // Groups of facts side by side, each by a worker of its own. Not where layers are streamed, which have one reader.
+  // Groups of facts side by side, each by one of the workers; without them one after the other.
   template <typename Work>
-  void share_groups(const std::vector<std::vector<std::size_t>>& groups, const Work& work) {
-    const auto one = [&](std::int64_t i) {
+  void share_groups(Workers* workers, const std::vector<std::vector<std::size_t>>& groups, const Work& work) {
+    share(workers, std::ssize(groups), [&](std::int64_t i) {
       if (control_.stop.stop_requested()) throw Interrupted();
       work(groups[static_cast<std::size_t>(i)]);
-    };
-    share(model_.streamed() || !model_.device().is_cpu() ? nullptr : control_.workers, std::ssize(groups), one);
+    });
   }
 
   // Whether whole groups are shared out, or the rows of one after the other. Groups are where there is one for each
   // worker, none takes so long that the last one would be waited for, and the memory for rows holds as many at once.
-  bool goes_side_by_side(const std::vector<std::vector<std::size_t>>& groups) const {
+  bool go_side_by_side(const std::vector<std::vector<std::size_t>>& groups) const {
     constexpr double kMostFlops = 1e12;  // of a group: some ten seconds of a core
-    if (control_.workers == nullptr || model_.streamed() || !model_.device().is_cpu()) return false;
+    if (control_.workers == nullptr || !model_.serves_several()) return false;
     if (options_.engine != Engine::kSweep) return true;
     const auto workers = control_.workers->count();
     if (std::ssize(groups) < workers) return false;

@@ -145,13 +145,14 @@ class ProbeChunk {
   std::vector<ProbeResult> run(const std::function<void(std::int64_t wordings)>& done) {
     const auto shorter = [](const Row& a, const Row& b) { return a.token_ids.size() < b.token_ids.size(); };
     std::stable_sort(rows_.begin(), rows_.end(), shorter);
+    auto* const workers = study_.model.serves_several() ? study_.control.workers : nullptr;
+    const auto tokens = batch_tokens(workers);
     std::vector<std::span<const Row>> batches;
     for (std::size_t begin = 0; begin < rows_.size(); begin += batches.back().size()) {
-      batches.push_back(std::span(rows_).subspan(begin, end_of_batch(begin) - begin));
+      batches.push_back(std::span(rows_).subspan(begin, end_of_batch(begin, tokens) - begin));
     }
     std::mutex telling;
-    const bool shared = !study_.model.streamed() && study_.model.device().is_cpu();  // streamed layers have one reader
-    share(shared ? study_.control.workers : nullptr, std::ssize(batches), [&](std::int64_t i) {
+    share(workers, std::ssize(batches), [&](std::int64_t i) {
       const auto& batch = batches[static_cast<std::size_t>(i)];
       run_batch(batch);
       const std::scoped_lock lock(telling);
@@ -243,19 +244,20 @@ class ProbeChunk {
                 std::to_string(vocabulary) + "; the tokeniser does not belong to this model");
   }
 
-  // Where workers share the batches, small enough that they end together, and large enough for a product's full rate.
-  std::int64_t batch_tokens() const {
+  // Of a batch, at most. Where workers share them, small enough that they end together, and large enough for a
+  // product's full rate.
+  std::int64_t batch_tokens(const Workers* workers) const {
     constexpr std::int64_t kLeast = 256, kBatchesEach = 4;
     const auto asked = study_.options.batch_tokens;
-    if (study_.control.workers == nullptr || study_.control.workers->count() == 1) return asked;
+    if (workers == nullptr || workers->count() == 1) return asked;
     std::int64_t tokens = 0;
     for (const auto& row : rows_) tokens += std::ssize(row.token_ids);
-    return std::min(asked, std::max(kLeast, tokens / (kBatchesEach * study_.control.workers->count())));
+    return std::min(asked, std::max(kLeast, tokens / (kBatchesEach * workers->count())));
   }
 
-  std::size_t end_of_batch(std::size_t begin) const {
+  std::size_t end_of_batch(std::size_t begin, std::int64_t tokens) const {
     const auto T = rows_[begin].token_ids.size();
-    const auto most = std::max<std::size_t>(1, static_cast<std::size_t>(batch_tokens()) / T);
+    const auto most = std::max<std::size_t>(1, static_cast<std::size_t>(tokens) / T);
     auto end = begin + 1;
     while (end < rows_.size() && end - begin < most && rows_[end].token_ids.size() == T) ++end;
     return end;

@@ -139,10 +139,6 @@ std::vector<Site> severed_sites(const std::vector<Kind>& kinds) {
   return sites;
 }
 
-Cell cell_of_neurons(std::size_t index, Patch patch) {
-  return {Cell::kNeurons, index, std::move(patch)};
-}
-
 std::vector<Cell> cells_of(const TracePrompt& prompt, const TraceOptions& options, const DecoderConfig& config) {
   const auto L = config.layers, last = static_cast<std::int64_t>(prompt.token_ids.size()) - 1;
   std::vector<Cell> cells;

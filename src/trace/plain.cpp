@@ -117,9 +117,7 @@ Trace trace_plain(const Decoder& model, const TracePrompt& prompt, const TraceOp
   std::optional<NeuronSearch> neurons;
   std::vector<Patch> of_neurons;
   if (options.neurons) {
-    auto quiet = control;
-    quiet.progress = {};
-    neurons.emplace(model, prompt, options, clean, quiet);
+    neurons.emplace(model, prompt, options, clean, control);
     of_neurons = neurons->next(0);
   }
   TraceTally tally(cells.size() + of_neurons.size(), clean.trace.measured.size());

@@ -147,14 +147,8 @@ std::vector<std::vector<std::size_t>> passes_of(const std::vector<PatchCells>& p
 void add_cells(std::vector<Patch> patches, std::int64_t fact, std::vector<Cell>& cells) {
   for (std::size_t run = 0; run < patches.size(); ++run) {
     patches[run].fact = fact;
-    cells.push_back(cell_of_neurons(run, std::move(patches[run])));
+    cells.push_back({Cell::kNeurons, run, std::move(patches[run])});
   }
-}
-
-// Without a progress of its own.
-RunControl quiet(RunControl control) {
-  control.progress = {};
-  return control;
 }
 
 // What all steps of a sweep have in common.
@@ -317,9 +311,8 @@ std::int64_t facts_per_sweep(const Decoder& model, const TracePrompt& prompt, co
   if (model.streamed()) {
     return facts_with(model.device().is_cpu() ? kStreamedRows : kStreamedRowsElsewhere, kMostStreamed);
   }
-  constexpr std::int64_t kOnCpu = 1024, kElsewhere = 8192;  // whoever shares them, so that groups stay the same
-  const auto block_rows = control.block_rows > 0 ? control.block_rows : model.device().is_cpu() ? kOnCpu : kElsewhere;
-  return facts_with(block_rows, kMost);
+  // Whoever shares them, so that groups stay the same.
+  return facts_with(control.block_rows > 0 ? control.block_rows : full_block_rows(model.device()), kMost);
 }
 
 SweepKey sweep_key(const TracePrompt& prompt, const TraceOptions& options) {
@@ -354,8 +347,7 @@ SharedSweep trace_sweeps(const Decoder& model, std::span<const SweepFact> facts,
   std::vector<std::unique_ptr<NeuronSearch>> searches;  // of each fact, where neurons are traced
   auto cells = cells_of(first, options, config);
   for (std::size_t j = 0; options.neurons && j < facts.size(); ++j) {
-    searches.push_back(
-        std::make_unique<NeuronSearch>(model, *facts[j].prompt, options, *facts[j].clean, quiet(control)));
+    searches.push_back(std::make_unique<NeuronSearch>(model, *facts[j].prompt, options, *facts[j].clean, control));
     add_cells(searches.back()->next(0), static_cast<std::int64_t>(j), cells);
   }
   const auto patches = patches_of(cells);

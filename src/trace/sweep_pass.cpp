@@ -102,17 +102,16 @@ class Pass {
     after_block_();
   }
 
-  // Rows that go through a product together, of `rows` that there are. On a CPU products run at their full rate from
-  // 512 on, and memory for what is in between grows with them. Where workers share them they are cut evenly into as
-  // many blocks as there are workers, or twice as many where these are still large, so that none is waited for.
+  // Rows that go through a product together, of `rows` that there are. Where workers share them they are cut evenly
+  // into as many blocks as there are workers, or twice as many where these are still large, so that none is waited for.
   std::int64_t rows_of_a_block(std::int64_t rows) const {
-    constexpr std::int64_t kOnCpu = 1024, kLeast = 64, kElsewhere = 8192, kWorthSeveral = 128;
+    constexpr std::int64_t kLeast = 64, kWorthSeveral = 128;
     if (asked_block_rows_ > 0) return asked_block_rows_;
-    if (!model_.device().is_cpu()) return kElsewhere;
-    const std::int64_t workers = workers_ == nullptr ? 1 : workers_->count();
-    if (workers == 1) return kOnCpu;
+    const auto full = full_block_rows(model_.device());
+    const std::int64_t workers = workers_ == nullptr || !model_.device().is_cpu() ? 1 : workers_->count();
+    if (workers == 1) return full;
     const std::int64_t wanted = rows >= 2 * workers * kWorthSeveral ? 2 : 1;
-    const auto each = std::max(wanted, (rows + workers * kOnCpu - 1) / (workers * kOnCpu));
+    const auto each = std::max(wanted, (rows + workers * full - 1) / (workers * full));
     const auto blocks = std::clamp<std::int64_t>(rows / kLeast, 1, workers * each);
     return (rows + blocks - 1) / blocks;
   }
@@ -695,6 +694,11 @@ OtherRuns::OtherRuns(const std::vector<const Recording*>& facts) {
   neuron_positions = facts.front()->neuron_positions;
   if (!facts.front()->neurons.defined()) return;
   neurons = side_by_side(facts, [](const Recording& run) { return run.neurons; });
+}
+
+std::int64_t full_block_rows(at::Device device) {
+  constexpr std::int64_t kOnCpu = 1024, kElsewhere = 8192;
+  return device.is_cpu() ? kOnCpu : kElsewhere;
 }
 
 std::vector<RunValues> run_pass(const Decoder& model, const PassInput& input, TokenLayers& work) {

@@ -45,6 +45,10 @@ struct PassInput {
   const std::function<void()>& after_block;  ///< called often, by one at a time, with the work done so far in `work`
 };
 
+/// Rows that go through a product together where a thread has them to itself, at most. On a CPU products run at their
+/// full rate from 512 on, and memory for what is in between grows with them.
+std::int64_t full_block_rows(at::Device device);
+
 /// What is read of the base run, then of each patch's run.
 std::vector<RunValues> run_pass(const Decoder& model, const PassInput& input, TokenLayers& work);
 

@@ -246,6 +246,8 @@ class Decoder {
   at::Tensor direct_logits(std::int64_t layer, const at::Tensor& rows) const;
 
   bool streamed() const { return stream_ != nullptr; }  ///< whether layers are read each time that they are used
+  /// Whether several threads may each run it: on a CPU, with layers that are held (streamed ones have one reader).
+  bool serves_several() const { return !streamed() && device().is_cpu(); }
   /// Bytes of weights in memory, at most: matrices, what reading one takes for a moment, embeddings of positions.
   std::int64_t held_bytes() const;
   std::int64_t all_bytes() const;  ///< likewise, if none were streamed

@@ -84,9 +84,6 @@ struct Cell {
   Patch patch;
 };
 
-/// The run of neurons number `index`, as a cell.
-Cell cell_of_neurons(std::size_t index, Patch patch);
-
 /// All cells that have to be run, in the order of the grids: those before the first corrupted position are what the
 /// base run is there, as no noise reaches them. Throws Error if a listed position is not in the prompt.
 std::vector<Cell> cells_of(const TracePrompt& prompt, const TraceOptions& options, const DecoderConfig& config);
