@@ -219,6 +219,7 @@ RunRecord run_record(const Options& options, const Decoder& model) {
   record.threads = at::get_num_threads();
   record.engine = to_string(options.engine);
   record.noise_rule = to_string(options.noise);
+  record.tf32 = options.tf32;
   return record;
 }
 

@@ -57,28 +57,19 @@ Json to_json(const BatchRecord& batch) {
   Json json = {{"schema", "rometrace/batch/1"}, {"rometrace", kVersion}, {"command", trace ? "trace" : "probe"}};
   json["model"] = to_json(batch.model);
   if (trace) {
-    run["tf32"] = batch.tf32;
+    run["tf32"] = batch.run.tf32;
     if (options.trace.precision) {
       run["precision"] = {{"asked", *options.trace.precision}, {"most_samples", options.trace.most_samples}};
     }
     json["run"] = std::move(run);
-    json["kinds"] = Json::array();
-    for (const auto kind : options.trace.kinds) json["kinds"].push_back(to_string(kind));
-    if (options.trace.neurons) json["kinds"].push_back("neuron");
-    json["window"] = options.trace.window;
-    json["head_window"] = options.trace.head_window;
-    json["knockout_window"] = options.trace.knockout_window;
-    json["positions"] = to_string(options.trace.positions);
-    if (options.trace.neurons) json["neurons"] = settings_json(*options.trace.neurons);
-    json["measures"] = Json::array();
-    for (const auto measure : options.trace.measures) json["measures"].push_back(to_string(measure));
+    add_settings(json, options.trace);
     json["target"] = to_string(options.follow);
     json["answer"] = to_string(options.answer);
     json["foil"] = options.foil ? Json(*options.foil) : Json(nullptr);
     json["all"] = options.on_other_answer == OnOtherAnswer::kTrace;
     json["only"] = batch.known_by ? Json{{"known_by", rule_json(batch.known_by)}} : Json(nullptr);
   } else {
-    json["run"] = {{"device", run["device"]}, {"dtype", run["dtype"]}, {"tf32", batch.tf32}};
+    json["run"] = {{"device", run["device"]}, {"dtype", run["dtype"]}, {"tf32", batch.run.tf32}};
     json["known_by"] = rule_json(batch.known_by);
   }
   json["special_tokens"] = options.special_tokens == SpecialTokens::kParse;

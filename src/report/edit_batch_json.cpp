@@ -80,10 +80,10 @@ Json to_json(const EditBatchRecord& batch) {
     json["run"].erase("threads");
     json["run"].erase("seconds");
     json["run"]["device"] = kind;
-    json["run"]["tf32"] = batch.tf32;
+    json["run"]["tf32"] = batch.run.tf32;
     json["window"] = batch.tracing->window;
   } else {
-    json["run"] = {{"device", kind}, {"dtype", batch.run.dtype}, {"tf32", batch.tf32}};
+    json["run"] = {{"device", kind}, {"dtype", batch.run.dtype}, {"tf32", batch.run.tf32}};
   }
   auto hyperparameters = settings.hyperparameters;
   // Of the layers at hand, and of numbers that depend on threads.

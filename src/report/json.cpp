@@ -146,8 +146,17 @@ Json measured_grids(const Trace& trace, std::size_t reading, const char* values)
   return grids;
 }
 
+void add_foil(Json& json, const TraceRecord& record) {
+  const auto& foil = record.prompt.foil;
+  if (!foil || *foil < 0) return;
+  json["foil"] = to_valid_utf8(record.texts.foil.value());
+  json["foil_bytes"] = hex(record.texts.foil.value());
+  json["foil_id"] = *foil;
+}
+
 // 0 at the corrupted run's value, 1 at the clean run's.
-Json normalised_json(const Trace& trace) {
+Json normalised_json(const TraceRecord& record) {
+  const auto& trace = record.trace;
   std::optional<std::size_t> difference;
   for (std::size_t i = 0; i < trace.measured.size(); ++i) {
     if (trace.measured[i].reading.measure == Measure::kLogitDifference) difference = i;
@@ -162,11 +171,10 @@ Json normalised_json(const Trace& trace) {
     grids[std::string(to_string(grid.kind))] = {{"values", nested(values, grid, trace.layers, normalised)},
                                                 {"standard_error", nullptr}};
   }
-  return {{"of", to_string(difference ? Measure::kLogitDifference : Measure::kProbability)},
-          {"high", 1.0},
-          {"low", 0.0},
-          {"low_standard_error", nullptr},
-          {"grids", std::move(grids)}};
+  Json json = {{"of", to_string(difference ? Measure::kLogitDifference : Measure::kProbability)}};
+  if (difference) add_foil(json, record);
+  json.update({{"high", 1.0}, {"low", 0.0}, {"low_standard_error", nullptr}, {"grids", std::move(grids)}});
+  return json;
 }
 
 void add_measures(Json& json, const TraceRecord& record) {
@@ -189,10 +197,7 @@ void add_measures(Json& json, const TraceRecord& record) {
     }
     if (std::find(asked.begin(), asked.end(), reading.measure) == asked.end()) continue;  // kNormalised needs it
     Json measure = Json::object();
-    if (reading.measure == Measure::kLogitDifference && record.prompt.foil) {
-      const auto& foil = record.texts.foil.value();
-      measure = {{"foil", to_valid_utf8(foil)}, {"foil_bytes", hex(foil)}, {"foil_id", *record.prompt.foil}};
-    }
+    if (reading.measure == Measure::kLogitDifference) add_foil(measure, record);
     measure["high"] = number(high);
     measure["low"] = number(low);
     measure["low_standard_error"] = number(error);
@@ -201,7 +206,7 @@ void add_measures(Json& json, const TraceRecord& record) {
   }
   const auto normalised = to_string(Measure::kNormalised);
   if (std::find(asked.begin(), asked.end(), Measure::kNormalised) != asked.end()) {
-    measures[std::string(normalised)] = normalised_json(trace);
+    measures[std::string(normalised)] = normalised_json(record);
   }
   if (!measures.empty()) json["measures"] = std::move(measures);
   if (!targets.empty()) json["other_targets"] = std::move(targets);
@@ -222,6 +227,19 @@ void add_effects(Json& json, const TraceRecord& record) {
   }
   add_measures(json, record);
   if (trace.neurons) json["neurons"] = neurons_json(record);
+}
+
+Json settings_of_prompt(const TraceRecord& record) {
+  const auto& asked = record.asked.value();
+  Json json = Json::object();
+  add_settings(json, record.options);
+  json["samples"] = record.options.samples;
+  json["targets"] = Json::array();
+  for (const auto& target : asked.targets) json["targets"].push_back(to_valid_utf8(target));
+  json["answer"] = to_string(asked.answer);
+  json["foil"] = text_or_null(asked.foil);
+  json["special_tokens"] = asked.special_tokens;
+  return json;
 }
 
 }  // namespace
@@ -255,6 +273,19 @@ Json to_json(const RunRecord& run, const TraceOptions& options) {
           {"seconds", number(run.seconds)}};
 }
 
+void add_settings(Json& json, const TraceOptions& options) {
+  json["kinds"] = Json::array();
+  for (const auto kind : options.kinds) json["kinds"].push_back(to_string(kind));
+  if (options.neurons) json["kinds"].push_back("neuron");
+  json["window"] = options.window;
+  json["head_window"] = options.head_window;
+  json["knockout_window"] = options.knockout_window;
+  json["positions"] = to_string(options.positions);
+  if (options.neurons) json["neurons"] = settings_json(*options.neurons);
+  json["measures"] = Json::array();
+  for (const auto measure : options.measures) json["measures"].push_back(to_string(measure));
+}
+
 Json to_json(const FactReference& fact) {
   return {{"record", fact.record},
           {"order", fact.order},
@@ -282,6 +313,8 @@ Json to_json(const TraceRecord& record) {
         {"reached", status == Status::kTraced ? number(record.trace.largest_error) : Json(nullptr)},
         {"most_samples", record.options.most_samples}};
   }
+  if (record.run.tf32) json["run"]["tf32"] = true;
+  if (record.asked) json["settings"] = settings_of_prompt(record);
   if (status == Status::kFailed) {
     if (!record.prompt.prompt.empty()) json["prompt"] = to_valid_utf8(record.prompt.prompt);
     if (!record.prompt.subject.empty()) json["subject"] = to_valid_utf8(record.prompt.subject);

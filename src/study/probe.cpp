@@ -450,6 +450,20 @@ std::string reason_not_known(const ProbeResult& result, const KnownRule& rule) {
          counted(wordings, "wording") + asked;
 }
 
+std::int64_t probe_chunk(const Decoder& model, std::span<const Fact* const> facts) {
+  constexpr double kWork = 2e12;     // floating-point operations, 10 to 20 seconds of two cores
+  constexpr double kOfWording = 20;  // for each parameter: two of each of some ten tokens
+  constexpr std::int64_t kLeast = 64, kMost = ProbeOptions().chunk_facts;
+  std::int64_t wordings = 0;
+  for (const auto* fact : facts) wordings += std::ssize(fact->wordings);
+  if (wordings == 0) return kLeast;
+  const double each = static_cast<double>(wordings) / static_cast<double>(facts.size());
+  if (model.streamed()) return kMost;  // a chunk reads all layers
+  return static_cast<std::int64_t>(
+      std::clamp(kWork / (kOfWording * static_cast<double>(model.parameter_count()) * each),
+                 static_cast<double>(kLeast), static_cast<double>(kMost)));
+}
+
 void probe_facts(const Decoder& model, const Tokenizer& tokenizer, const ObjectChoices& choices,
                  std::span<const Fact* const> facts, const ProbeOptions& options, const RunControl& control,
                  const ProbeSink& sink) {

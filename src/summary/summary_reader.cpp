@@ -1,14 +1,8 @@
 #include "rometrace/summary/summary_reader.hpp"
 
-#include <poll.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
-#include <cstring>
 #include <limits>
-#include <system_error>
 #include <utility>
 
 #include "text/json_tree.hpp"
@@ -311,10 +305,6 @@ SummaryLine::Type type_of(const SummaryLine& line) {
               "rometrace/batch/1, as rometrace --facts and rometrace edit --each write them");
 }
 
-bool is_empty_line(std::string_view text) {
-  return text.find_first_not_of(" \t\r") == std::string_view::npos;
-}
-
 }  // namespace
 
 SummaryLine parse_summary_line(std::string_view text, std::string_view where) {
@@ -331,80 +321,21 @@ SummaryLine parse_summary_line(std::string_view text, std::string_view where) {
   return line;
 }
 
-SummaryReader::SummaryReader(const std::string& name, std::stop_token stop) : stop_(std::move(stop)) {
-  if (name == "-") {
-    descriptor_ = STDIN_FILENO;
-    label_ = "standard input";
-  } else {
-    file_ = InputFile::open(name, FileKind::kReadable);
-    descriptor_ = file_->descriptor();
-    label_ = file_->label();
-  }
-}
+SummaryReader::SummaryReader(const std::string& name, std::stop_token stop) : lines_(name, std::move(stop)) {}
 
 bool SummaryReader::next(SummaryLine& line) {
-  while (const auto text = next_text()) {
-    if (is_empty_line(*text)) continue;
+  while (const auto text = lines_.next()) {
+    if (is_blank(*text)) continue;
     try {
-      line = parse_summary_line(*text, label_ + ", line " + std::to_string(number_));
+      line = parse_summary_line(*text, lines_.where());
       return true;
     } catch (const DamagedLine&) {
-      if (next_text()) throw;
+      if (lines_.next()) throw;
       torn_ = true;
       return false;
     }
   }
   return false;
-}
-
-std::optional<std::string_view> SummaryReader::next_text() {
-  while (true) {
-    const auto end = buffer_.find('\n', scanned_);
-    if (end != std::string::npos) {
-      const auto text = std::string_view(buffer_).substr(begin_, end - begin_);
-      begin_ = scanned_ = end + 1;
-      ++number_;
-      return text;
-    }
-    scanned_ = buffer_.size();
-    if (!read_more()) break;
-  }
-  if (begin_ == buffer_.size()) return std::nullopt;
-  ++number_;
-  return std::string_view(buffer_).substr(std::exchange(begin_, buffer_.size()));
-}
-
-bool SummaryReader::read_more() {
-  constexpr std::size_t kStep = 1U << 18U;
-  constexpr std::size_t kLongestLine = 1U << 28U;
-  if (stop_.stop_requested()) throw Interrupted();
-  if (ended_) return false;
-  buffer_.erase(0, begin_);
-  scanned_ -= std::exchange(begin_, 0);
-  if (buffer_.size() > kLongestLine) {
-    throw Error(label_ + ", line " + std::to_string(number_ + 1) +
-                ": longer than 256 MiB; expected results of rometrace");
-  }
-  const auto before = buffer_.size();
-  buffer_.resize(before + kStep);
-  ssize_t count = -1;
-  while (count < 0) {
-    // In a read() that waits for a pipe's writer a request to stop would not be seen.
-    constexpr int kMilliseconds = 100;
-    pollfd ready{descriptor_, POLLIN, 0};
-    if (::poll(&ready, 1, kMilliseconds) <= 0) {
-      if (stop_.stop_requested()) throw Interrupted();
-      continue;
-    }
-    count = ::read(descriptor_, buffer_.data() + before, kStep);
-    if (count < 0 && errno != EINTR && errno != EAGAIN) {
-      throw Error(label_ + ": cannot be read: " + std::generic_category().message(errno));
-    }
-  }
-  buffer_.resize(before + static_cast<std::size_t>(count));
-  bytes_read_ += static_cast<std::uint64_t>(count);
-  ended_ = count == 0;
-  return !ended_;
 }
 
 }  // namespace rometrace

@@ -196,6 +196,20 @@ TEST_CASE("a fact's result does not depend on its neighbours, chunks and batches
   compare(probe(*model, facts, {.batch_tokens = 12, .chunk_facts = 3}));
 }
 
+TEST_CASE("facts of few wordings are probed more together, but not fewer than 64, nor more than a chunk") {
+  const auto model = Decoder::load(kDemo);
+  const auto chunk_of = [&](std::size_t wordings) {
+    auto facts = some_facts();
+    for (auto& fact : facts) fact.wordings.assign(wordings, fact.wordings.front());
+    return probe_chunk(*model, pointers(facts));
+  };
+  CHECK(chunk_of(1) == ProbeOptions().chunk_facts);
+  CHECK(chunk_of(100'000) == 64);
+  const auto some = chunk_of(400);  // 20 operations of each parameter for each, 2e12 together
+  CHECK(some == static_cast<std::int64_t>(2e12 / (20.0 * 400 * static_cast<double>(model->parameter_count()))));
+  CHECK(probe_chunk(*model, {}) == 64);
+}
+
 TEST_CASE("candidates are the relation's objects in all facts added, each counted by its first token") {
   const auto model = Decoder::load(kDemo);
   auto facts = some_facts();

@@ -20,7 +20,6 @@ struct BatchRecord {
   What what = What::kTrace;
   ModelRecord model;
   RunRecord run;                      ///< but for threads and seconds
-  bool tf32 = false;                  ///< GPU: float32 products rounded to TF32
   BatchOptions options;               ///< of kTrace; of kProbe only `special_tokens`
   std::optional<KnownRule> known_by;  ///< kTrace: --only known; kProbe: always
   std::span<const FactsSource> sources;

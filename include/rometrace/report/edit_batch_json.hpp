@@ -23,9 +23,8 @@ struct EditBatchRecord {
   Edit settings;
   /// The layers of each edit of a fact; empty: one edit, where a trace of the fact peaks.
   std::vector<std::vector<std::int64_t>> layers;
-  bool force = false;  ///< edits that a guard refuses were made all the same
-  RunRecord run;       ///< but for threads and seconds
-  bool tf32 = false;
+  bool force = false;                   ///< edits that a guard refuses were made all the same
+  RunRecord run;                        ///< but for threads and seconds
   std::optional<TraceOptions> tracing;  ///< of the curve beside a sweep over layers
   std::span<const FactsSource> sources;
   Selection selection;

@@ -4,9 +4,11 @@
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "rometrace/model/model_record.hpp"
 #include "rometrace/report/token_texts.hpp"
+#include "rometrace/study/answer_rule.hpp"
 #include "rometrace/study/verdict.hpp"
 #include "rometrace/text/counter_prompt.hpp"
 #include "rometrace/trace/trace.hpp"
@@ -27,8 +29,17 @@ struct RunRecord {
   int threads = 1;
   std::string engine = "plain";
   std::string noise_rule = "s3";   ///< in one spelling
+  bool tf32 = false;               ///< GPU: float32 products rounded to TF32
   std::optional<TextRecord> text;  ///< whose tokens set the corruption's moments
   double seconds = 0;              ///< the trace alone: no loading, no writing
+};
+
+/// What was asked of a single prompt, beside TraceOptions. Of a batch's facts the header says it.
+struct AskedFor {
+  AnswerRule answer;                 ///< where no target was given
+  std::vector<std::string> targets;  ///< as given
+  std::optional<std::string> foil;   ///< as given
+  bool special_tokens = false;       ///< parsed in the prompt
 };
 
 /// All that a result records.
@@ -39,6 +50,7 @@ struct TraceRecord {
   TracePrompt prompt;                 ///< failed: as far as it is known, empty text where it is not
   std::optional<CounterPrompt> counter;
   TraceOptions options;
+  std::optional<AskedFor> asked;  ///< of a single prompt
   std::int64_t asked_tokens = 1;  ///< of the answer; it has fewer where the model ends its text
   TokenTexts texts;
   ModelRecord model;
@@ -56,5 +68,8 @@ nlohmann::ordered_json to_json(const TraceRecord& record);
 /// Parts that other records share, beside `model`: `run` with the options that set its numbers, `fact`.
 nlohmann::ordered_json to_json(const RunRecord& run, const TraceOptions& options);
 nlohmann::ordered_json to_json(const FactReference& fact);
+
+/// Puts what `options` ask for into `json`, as members: kinds, windows, positions, neurons, measures.
+void add_settings(nlohmann::ordered_json& json, const TraceOptions& options);
 
 }  // namespace rometrace

@@ -126,6 +126,11 @@ struct ProbeOptions {
 /// Is given the results one by one, in the order of the facts; `index` counts from 0.
 using ProbeSink = std::function<void(std::size_t index, ProbeResult&& result)>;
 
+/// How many of the facts probe_facts() should be given together: 64, and more where their wordings are few for the
+/// model's products and done in some seconds, as results wait for the last one. It depends on the model and the facts'
+/// wordings alone.
+std::int64_t probe_chunk(const Decoder& model, std::span<const Fact* const> facts);
+
 /// Probes the facts, `options.chunk_facts` at a time; the wordings of a chunk that have the same number of tokens share
 /// forward passes. A fact's result does not depend on the others but for rounding. What is wrong with a fact (no
 /// object, a wording that can't be tokenised or is too long, a probability that is not a number) is in its result. Of

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "rometrace/error.hpp"
-#include "rometrace/text/input_file.hpp"
+#include "rometrace/results/line_reader.hpp"
 
 namespace rometrace {
 
@@ -77,25 +77,13 @@ class SummaryReader {
   /// more than 256 MiB), Interrupted.
   bool next(SummaryLine& line);
 
-  bool torn() const { return torn_; }                       ///< once next() has given false
-  const std::string& label() const { return label_; }       ///< the file, as messages show it
-  std::uint64_t bytes_read() const { return bytes_read_; }  ///< of size(), where that is known
-  std::uint64_t size() const { return file_ && file_->is_regular() ? file_->size() : 0; }
+  bool torn() const { return torn_; }                               ///< once next() has given false
+  const std::string& label() const { return lines_.label(); }       ///< the file, as messages show it
+  std::uint64_t bytes_read() const { return lines_.bytes_read(); }  ///< of size(), where that is known
+  std::uint64_t size() const { return lines_.size(); }
 
  private:
-  bool read_more();
-  std::optional<std::string_view> next_text();
-
-  std::optional<InputFile> file_;  ///< none: standard input
-  int descriptor_ = -1;
-  std::string label_;
-  std::stop_token stop_;
-  std::string buffer_;
-  std::size_t begin_ = 0;    ///< of the next line in buffer_
-  std::size_t scanned_ = 0;  ///< no line end between begin_ and here
-  std::int64_t number_ = 0;  ///< lines taken so far
-  std::uint64_t bytes_read_ = 0;
-  bool ended_ = false;  ///< the file has nothing more to read
+  LineReader lines_;
   bool torn_ = false;
 };
 

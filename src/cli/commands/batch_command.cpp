@@ -66,12 +66,17 @@ struct Session {
 
 // Nothing if a stop came first.
 std::optional<std::vector<ProbeResult>> probe_some(const Session& session, const ObjectChoices& choices,
-                                                   std::span<const Fact* const> facts) {
+                                                   std::span<const Fact* const> facts, const Progress& progress = {}) {
   ProbeOptions options;
   options.special = session.record.options.special_tokens;
   RunControl control;
   control.stop = session.stop;
   control.workers = session.workers;
+  if (progress) {  // told of wordings, tells of facts
+    control.progress = [&](std::int64_t done, std::int64_t total) {
+      progress(done * std::ssize(facts), std::max<std::int64_t>(1, total));
+    };
+  }
   try {
     return probe_facts(session.model, session.tokenizer, choices, facts, options, control);
   } catch (const Interrupted&) {
@@ -179,21 +184,25 @@ Status status_of(const ProbeResult& result) {
 }
 
 bool probe_all(const Session& session, BatchWriter& writer) {
-  constexpr std::size_t kChunk = 64;
   const auto choices = object_choices(session.tokenizer, session.work.facts);
   const auto& items = session.work.items;
   say_length_note(session.model, longest_wording(session));
   if (!items.empty() && !writer.has(items.back())) session.model.prepare(*session.workers);
-  for (std::size_t begin = 0; begin < items.size(); begin += kChunk) {
+  std::vector<const Fact*> all;
+  for (const auto& item : items) {
+    if (const auto* fact = std::get_if<Fact>(item.record)) all.push_back(fact);
+  }
+  const auto chunk = static_cast<std::size_t>(probe_chunk(session.model, all));
+  for (std::size_t begin = 0; begin < items.size(); begin += chunk) {
     if (session.stop.stop_requested()) return false;
-    const auto some = std::span(items).subspan(begin, std::min(kChunk, items.size() - begin));
+    const auto some = std::span(items).subspan(begin, std::min(chunk, items.size() - begin));
     if (writer.has(some.back())) continue;
     const Stopwatch time;
     std::vector<const Fact*> facts;
     for (const auto& item : some) {
       if (const auto* fact = std::get_if<Fact>(item.record)) facts.push_back(fact);
     }
-    auto results = probe_some(session, choices, facts);
+    auto results = probe_some(session, choices, facts, writer.progress().callback());
     if (!results) return false;
     std::size_t next = 0;
     for (const auto& item : some) {

@@ -117,7 +117,6 @@ BatchRecord batch_record(const Options& options, ModelRecord recorded, const Dec
   record.what = facts.probe ? BatchRecord::What::kProbe : BatchRecord::What::kTrace;
   record.model = std::move(recorded);
   record.run = run_record(options, model);
-  record.tf32 = options.tf32;
   record.options = batch_options(options);
   if (facts.probe || facts.only_known) record.known_by = facts.known_by;
   record.sources = work.facts.sources;

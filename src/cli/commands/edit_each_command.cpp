@@ -121,7 +121,6 @@ class Editor {
     record.layers = sets_;
     record.force = options.force;
     record.run = run_;
-    record.tf32 = options.run.tf32;
     if (tracer_) record.tracing = tracer_->options();
     record.sources = work.facts.sources;
     record.selection = options.selection;

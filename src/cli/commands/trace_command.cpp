@@ -156,6 +156,7 @@ int run_trace(const Options& options, const std::stop_token& stop) {
   record.run = run_record(options, *model);
   record.run.threads = workers->count();
   record.options = trace_options(options);
+  record.asked = AskedFor{options.answer, options.targets, options.foil, options.special_tokens};
   auto choice = read_corruption(options, *model, tokenizer);
   record.options.corruption = std::move(choice.corruption);
   record.run.text = std::move(choice.text);
