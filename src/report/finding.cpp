@@ -17,7 +17,6 @@ namespace rometrace {
 
 namespace {
 
-constexpr int kTextColumns = 100;  // longer lines are hard to read
 
 std::string digits_of(double value, std::chars_format format, int precision) {
   std::array<char, 512> digits{};  // room for any double without an exponent

@@ -10,6 +10,9 @@
 
 namespace rometrace {
 
+/// Sentences are wrapped to this where a terminal is wider: longer lines are hard to read.
+inline constexpr int kTextColumns = 100;
+
 /// What the trace found, in sentences, each wrapped to `columns`: total effect; for each grid its strongest cell; then
 /// a table of what was read beside the answer's probability. For states the last token is left out where others are
 /// listed: its state decides the answer in the late layers by construction.

@@ -134,9 +134,9 @@ Json knockout_json(const CausalGrid& grid, const Trace& trace) {
 }
 
 // The grids of one reading, but for knockouts.
-Json measured_grids(const Trace& trace, std::size_t reading, const char* values) {
+Json measured_grids(const Trace& trace, std::span<const CausalGrid> all, std::size_t reading, const char* values) {
   Json grids = Json::object();
-  for (const auto& grid : trace.grids) {
+  for (const auto& grid : all) {
     if (grid.kind == Kind::kKnockout) continue;
     const auto& measured = grid.measured[reading];
     grids[std::string(to_string(grid.kind))] = {
@@ -155,7 +155,7 @@ void add_foil(Json& json, const TraceRecord& record) {
 }
 
 // 0 at the corrupted run's value, 1 at the clean run's.
-Json normalised_json(const TraceRecord& record) {
+Json normalised_json(const TraceRecord& record, std::span<const CausalGrid> all) {
   const auto& trace = record.trace;
   std::optional<std::size_t> difference;
   for (std::size_t i = 0; i < trace.measured.size(); ++i) {
@@ -164,7 +164,7 @@ Json normalised_json(const TraceRecord& record) {
   const double high = difference ? trace.measured[*difference].high : trace.high_score;
   const double low = difference ? trace.measured[*difference].low : trace.low_score;
   Json grids = Json::object();
-  for (const auto& grid : trace.grids) {
+  for (const auto& grid : all) {
     if (grid.kind == Kind::kKnockout) continue;
     const auto& values = difference ? grid.measured[*difference].values : grid.scores;
     const auto normalised = [&](double value) { return (value - low) / (high - low); };
@@ -192,7 +192,7 @@ void add_measures(Json& json, const TraceRecord& record) {
                          {"high_score", number(high)},
                          {"low_score", number(low)},
                          {"low_standard_error", number(error)},
-                         {"grids", measured_grids(trace, i, "scores")}});
+                         {"grids", measured_grids(trace, trace.grids, i, "scores")}});
       continue;
     }
     if (std::find(asked.begin(), asked.end(), reading.measure) == asked.end()) continue;  // kNormalised needs it
@@ -201,15 +201,52 @@ void add_measures(Json& json, const TraceRecord& record) {
     measure["high"] = number(high);
     measure["low"] = number(low);
     measure["low_standard_error"] = number(error);
-    measure["grids"] = measured_grids(trace, i, "values");
+    measure["grids"] = measured_grids(trace, trace.grids, i, "values");
     measures[std::string(to_string(reading.measure))] = std::move(measure);
   }
   const auto normalised = to_string(Measure::kNormalised);
   if (std::find(asked.begin(), asked.end(), Measure::kNormalised) != asked.end()) {
-    measures[std::string(normalised)] = normalised_json(record);
+    measures[std::string(normalised)] = normalised_json(record, trace.grids);
   }
   if (!measures.empty()) json["measures"] = std::move(measures);
   if (!targets.empty()) json["other_targets"] = std::move(targets);
+}
+
+// What the readings have of the other direction's grids.
+void add_measured_noising(Json& json, const TraceRecord& record) {
+  const auto& trace = record.trace;
+  const auto& asked = record.options.measures;
+  Json measures = Json::object(), targets = Json::array();
+  for (std::size_t i = 0; i < trace.measured.size(); ++i) {
+    const auto& reading = trace.measured[i].reading;
+    if (reading.target > 0) {
+      targets.push_back({{"target_ids", {record.prompt.other_targets[reading.target - 1]}},
+                         {"grids", measured_grids(trace, trace.noising, i, "scores")}});
+    } else if (std::find(asked.begin(), asked.end(), reading.measure) != asked.end()) {
+      measures[std::string(to_string(reading.measure))] = {
+          {"grids", measured_grids(trace, trace.noising, i, "values")}};
+    }
+  }
+  if (std::find(asked.begin(), asked.end(), Measure::kNormalised) != asked.end()) {
+    measures[std::string(to_string(Measure::kNormalised))] = {
+        {"grids", normalised_json(record, trace.noising)["grids"]}};
+  }
+  if (!measures.empty()) json["measures"] = std::move(measures);
+  if (!targets.empty()) json["other_targets"] = std::move(targets);
+}
+
+Json noising_json(const TraceRecord& record) {
+  const auto& trace = record.trace;
+  Json json = {{"grids", Json::object()}};
+  for (std::size_t i = 0; i < trace.noising.size(); ++i) {
+    const auto& grid = trace.noising[i];
+    auto of_grid = grid_json(grid, trace, Direction::kNoising);
+    of_grid["interaction"] = nested(trace.interaction[i].values, grid, trace.layers);
+    of_grid["interaction_standard_error"] = nested(trace.interaction[i].standard_error, grid, trace.layers);
+    json["grids"][std::string(to_string(grid.kind))] = std::move(of_grid);
+  }
+  add_measured_noising(json, record);
+  return json;
 }
 
 void add_effects(Json& json, const TraceRecord& record) {
@@ -226,6 +263,7 @@ void add_effects(Json& json, const TraceRecord& record) {
     }
   }
   add_measures(json, record);
+  if (!trace.noising.empty()) json["noising"] = noising_json(record);
   if (trace.neurons) json["neurons"] = neurons_json(record);
 }
 

@@ -275,7 +275,7 @@ class RecordReader {
     run.seconds = fields.number("seconds");
     run.tf32 = fields.flag("tf32", false);
     options.direction = fields.choice("direction", fields.text_or("direction", "denoising"),
-                                      std::array{Direction::kDenoising, Direction::kNoising});
+                                      std::array{Direction::kDenoising, Direction::kNoising, Direction::kBoth});
     options.samples = fields.whole("samples");
     record_.trace.samples = options.samples;
     if (fields.find("precision") != nullptr) {
@@ -382,8 +382,9 @@ class RecordReader {
     for (const auto& [name, value] : grids.json().items()) {
       const auto kind = grids.choice(name.c_str(), name, kGridKinds);
       record_.options.kinds.push_back(kind);
-      trace.grids.push_back(grid_of(kind, grids.object(name.c_str())));
+      trace.grids.push_back(grid_of(kind, grids.object(name.c_str()), fields_));
     }
+    if (fields_.find("noising") != nullptr) read_noising(fields_.object("noising"));
     if (fields_.find("knockout") != nullptr) read_knockout(fields_.object("knockout"));
     if (fields_.find("neurons") != nullptr) read_neurons(fields_.object("neurons"));
     if (!record_.options.precision) {
@@ -410,7 +411,7 @@ class RecordReader {
         prompt.foil = fields.id("foil_id");
         record_.texts.foil = fields.bytes("foil_bytes");
       }
-      if (const auto normalised = find_measure(Measure::kNormalised);
+      if (const auto normalised = find_measure(fields_, Measure::kNormalised);
           normalised && normalised->text("of") == to_string(Measure::kLogitDifference) && !prompt.foil) {
         prompt.foil = -1;  // of files that do not say which
         record_.texts.foil = "";
@@ -426,7 +427,7 @@ class RecordReader {
       }
     }
     for (const auto& reading : readings_of(prompt, options)) {
-      const auto fields = fields_of(reading);
+      const auto fields = fields_of(fields_, reading);
       const char* high = reading.target > 0 ? "high_score" : "high";
       const char* low = reading.target > 0 ? "low_score" : "low";
       record_.trace.measured.push_back(
@@ -434,22 +435,25 @@ class RecordReader {
     }
   }
 
-  std::optional<Fields> find_measure(Measure measure) const {
-    if (fields_.find("measures") == nullptr) return std::nullopt;
-    const auto measures = fields_.object("measures");
+  /// Of the record, or of what it has of noising.
+  static std::optional<Fields> find_measure(const Fields& fields, Measure measure) {
+    if (fields.find("measures") == nullptr) return std::nullopt;
+    const auto measures = fields.object("measures");
     const std::string name(to_string(measure));
     if (measures.find(name.c_str()) == nullptr) return std::nullopt;
     return measures.object(name.c_str());
   }
 
   /// A logit difference that stands there as a normalised one alone is read as that, between 0 and 1.
-  Fields fields_of(const Reading& reading) const {
-    if (reading.target > 0) return fields_.item("other_targets", reading.target - 1);
-    if (const auto own = find_measure(reading.measure)) return *own;
-    return find_measure(Measure::kNormalised).value();
+  static Fields fields_of(const Fields& fields, const Reading& reading) {
+    if (reading.target > 0) return fields.item("other_targets", reading.target - 1);
+    if (const auto own = find_measure(fields, reading.measure)) return *own;
+    if (const auto normalised = find_measure(fields, Measure::kNormalised)) return *normalised;
+    fields.of("measures").fail("lacks " + std::string(to_string(reading.measure)));
   }
 
-  CausalGrid grid_of(Kind kind, const Fields& fields) {
+  /// `readings` has what was measured of the grid.
+  CausalGrid grid_of(Kind kind, const Fields& fields, const Fields& readings) {
     auto& options = record_.options;
     CausalGrid grid;
     grid.kind = kind;
@@ -472,13 +476,28 @@ class RecordReader {
     grid.standard_error = fields.numbers("standard_error", cells);
     const std::string name(to_string(kind));
     for (const auto& measured : record_.trace.measured) {
-      const auto reading = fields_of(measured.reading).object("grids").object(name.c_str());
+      const auto reading = fields_of(readings, measured.reading).object("grids").object(name.c_str());
       const char* values = measured.reading.target > 0 ? "scores" : "values";
       grid.measured.push_back({reading.numbers(values, cells), reading.find("standard_error") == nullptr
                                                                    ? std::vector<double>(cells, kNone)
                                                                    : reading.numbers("standard_error", cells)});
     }
     return grid;
+  }
+
+  void read_noising(const Fields& fields) {
+    auto& trace = record_.trace;
+    const auto grids = fields.object("grids");
+    for (const auto& grid : trace.grids) {
+      const std::string name(to_string(grid.kind));
+      const auto of_grid = grids.object(name.c_str());
+      trace.noising.push_back(grid_of(grid.kind, of_grid, fields));
+      if (trace.noising.back().positions != grid.positions || trace.noising.back().heads != grid.heads) {
+        of_grid.fail("has other positions or heads than when denoising");
+      }
+      trace.interaction.push_back({of_grid.numbers("interaction", grid.scores.size()),
+                                   of_grid.numbers("interaction_standard_error", grid.scores.size())});
+    }
   }
 
   void check_positions(const Fields& fields, const std::vector<std::int64_t>& positions) const {

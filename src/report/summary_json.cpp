@@ -72,6 +72,21 @@ Json json_of(const GapSummary& gap) {
   return {{"roles", std::move(roles)}};
 }
 
+Json json_of(const InteractionSummary& interaction) {
+  auto roles = Json::object();
+  for (const auto role : kRoles) {
+    const auto& effects = interaction.roles[static_cast<std::size_t>(role)];
+    Json json = {{"facts", effects.facts}, {"tokens", effects.tokens}};
+    json["interaction"] = json_of(effects.aie, interaction.heads);
+    add_error_bars(json, effects, interaction.heads);
+    roles[std::string(to_string(role))] = std::move(json);
+  }
+  Json json = {{"window", interaction.window}};
+  if (interaction.heads > 0) json["heads"] = interaction.heads;
+  json["roles"] = std::move(roles);
+  return json;
+}
+
 Json json_of(const KnockoutSummary& knockout) {
   auto groups = Json::object();
   for (std::size_t i = 0; i < kKnockoutGroups.size(); ++i) {
@@ -166,6 +181,8 @@ Json json_of(const GroupSummary& group) {
                {"total_effect", json_of(group.total_effect)},
                {"kinds", std::move(kinds)}};
   for (const auto& gap : group.gaps) json["gaps"][gap.severed] = json_of(gap);
+  for (const auto& kind : group.noising) json["noising"][kind.kind] = json_of(kind);
+  for (const auto& kind : group.interactions) json["interactions"][kind.kind] = json_of(kind);
   if (group.knockout) json["knockout"] = json_of(*group.knockout);
   if (group.neurons) json["neurons"] = json_of(*group.neurons);
   for (const auto& measure : group.measures) json["measures"][to_valid_utf8(measure.measure)] = json_of(measure);

@@ -48,8 +48,10 @@ class SummaryText {
     if (!summary_.warnings.empty()) text += "\n";
     if (summary_.overall.facts == 0) return text + sentence("No fact was traced, so there is nothing to average.");
     text += totals() + "\n";
-    for (const auto& kind : summary_.overall.kinds) text += table(kind) + "\n";
+    for (const auto& kind : summary_.overall.kinds) text += table(kind, is_noising()) + "\n";
     if (!summary_.overall.gaps.empty()) text += gaps() + "\n";
+    for (const auto& kind : summary_.overall.noising) text += table(kind, /*corrupted=*/true) + "\n";
+    for (const auto& kind : summary_.overall.interactions) text += interaction(kind) + "\n";
     if (summary_.overall.knockout) text += knockout(*summary_.overall.knockout) + "\n";
     if (summary_.overall.neurons) text += neurons(*summary_.overall.neurons);
     if (!summary_.overall.measures.empty() || !summary_.overall.other_targets.empty()) text += readings() + "\n";
@@ -94,7 +96,10 @@ class SummaryText {
       text = "model " + text_of(summary_.model["name"]) + (edits.empty() ? "" : " (" + edits + ")") + ", ";
     }
     return sentence(text + corruption() + ", " + draws() + ", seed " + text_of(run["seed"]) + ", " +
-                    text_of(run["dtype"]) + (is_noising() ? ", noising (corrupted values in the clean run)" : "") +
+                    text_of(run["dtype"]) +
+                    (is_noising()                          ? ", noising (corrupted values in the clean run)"
+                     : summary_.run["direction"] == "both" ? ", both directions"
+                                                           : "") +
                     (run["approximate"] == true ? ", by gradients: an approximation" : ""));
   }
 
@@ -128,14 +133,36 @@ class SummaryText {
     return trimmed("  " + left(name, 22) + right(percent(*estimate.mean), 7) + "  " + interval(interval_of(estimate)));
   }
 
-  std::string table(const KindSummary& kind) const {
+  std::string table(const KindSummary& kind, bool corrupted) const {
     auto text = heading(shown(kind.kind)) + ": " + std::string(words_for_kind(kind.kind)) +
-                (is_noising() ? " corrupted" : " restored") + layers_of(kind.window) + "\n";
+                (corrupted ? " corrupted" : " restored") + layers_of(kind.window) + "\n";
     text += row("", "facts", "AIE %", "95 % interval", kind.heads > 0 ? "layer.head" : "peak layer", "replicates");
     for (const auto role : kRoles) {
       text += effect_row(std::string(words_for(role)), kind.roles[static_cast<std::size_t>(role)], kind.heads);
     }
     return text;
+  }
+
+  /// Of each role the layer whose interaction is furthest from 0.
+  std::string interaction(const InteractionSummary& kind) const {
+    auto text =
+        heading(shown(kind.kind) + ", interaction") + ": what corrupting takes away, less what restoring brings back\n";
+    text += knockout_row("", "facts", "points", "95 % interval", kind.heads > 0 ? "layer.head" : "layer");
+    for (const auto role : kRoles) {
+      const auto& effects = kind.roles[static_cast<std::size_t>(role)];
+      if (effects.aie.empty()) {
+        text += knockout_row(words_for(role), "0", "", "", "");
+        continue;
+      }
+      const auto weaker = [](double a, double b) { return std::abs(a) < std::abs(b); };
+      const auto strongest = std::max_element(effects.aie.begin(), effects.aie.end(), weaker);
+      const auto place = strongest - effects.aie.begin(), columns = std::max<std::int64_t>(1, kind.heads);
+      text += knockout_row(
+          words_for(role), std::to_string(effects.facts), percent(*strongest),
+          interval(interval_at(effects, static_cast<std::size_t>(place))),
+          std::to_string(place / columns) + (kind.heads > 0 ? "." + std::to_string(place % columns) : std::string()));
+    }
+    return text + sentence("Above 0 it is of no use alone, below 0 others do the same (arXiv 2606.27510).");
   }
 
   std::string gaps() const {

@@ -10,6 +10,7 @@
 #include <system_error>
 #include <vector>
 
+#include "report/directions.hpp"
 #include "report/display_text.hpp"
 #include "report/edits_text.hpp"
 #include "report/finding.hpp"
@@ -123,6 +124,43 @@ class HeatMaps {
     }
     if (const auto edits = edits_text(to_json(record_.model)); !edits.empty()) text += " The model is " + edits + ".";
     return wrap(text, style_.columns);
+  }
+
+  /// How much more a cell does in company, of a kind with a number for each token and layer.
+  std::string interaction(std::size_t which) const {
+    const auto& grid = trace_.noising[which];
+    const auto& values = trace_.interaction[which].values;
+    double largest = 0;
+    for (const double value : values) largest = std::isfinite(value) ? std::max(largest, std::abs(value)) : largest;
+    const std::string name = std::string(words_of(grid.kind)) + ", interaction";
+    const auto head = wrap(name + ": what corrupting " + std::string(what(grid.kind)) + where(grid) +
+                               " takes away, less what restoring it brings back",
+                           style_.columns);
+    std::string result =
+        style_.color ? kBold + head.substr(0, name.size()) + kResetColor + head.substr(name.size()) : head;
+    for (std::size_t row = 0; row < grid.rows(); ++row) {
+      const auto position = static_cast<std::size_t>(grid.positions[row]);
+      const auto label = display_head(record_.texts.prompt[position], layout_.label, label_style());
+      result += spaces(layout_.label - label.columns) + label.text + (is_corrupted(position) ? "* " : "  ");
+      std::string cells, color;
+      for (std::int64_t layer = 0; layer < trace_.layers; layer += layout_.group) {
+        const auto count = std::min(layout_.group, trace_.layers - layer);
+        const auto group =
+            layers_of(values, row).subspan(static_cast<std::size_t>(layer), static_cast<std::size_t>(count));
+        double value = group.front();
+        for (const double each : group) value = !(std::abs(each) <= std::abs(value)) ? each : value;
+        append_signed(cells, color, value, largest);
+      }
+      if (!style_.color) cells.erase(cells.find_last_not_of(' ') + 1);
+      result += cells + (color.empty() ? "" : kResetColor) + "\n";
+    }
+    const std::string hues = style_.color              ? "; green is above 0, red below"
+                             : layout_.holds_numbers() ? ""
+                                                       : "; + is above 0, - below";
+    const int indent = style_.columns >= 2 * layout_.map_begin() + kNarrowestText ? layout_.map_begin() : 0;
+    return result + axis() +
+           wrapped("largest " + in_unit(largest) + hues + "; above 0 it is of no use alone, below 0 others do the same",
+                   indent);
   }
 
   std::string panel(const CausalGrid& grid) const {
@@ -282,6 +320,25 @@ class HeatMaps {
     return result + (color.empty() ? "" : kResetColor) + "\n";
   }
 
+  /// As append_cell(): green above 0, red below; without colour and room for numbers their sign, from a tenth of the
+  /// largest on.
+  void append_signed(std::string& line, std::string& color, double value, double largest) const {
+    const double share = largest > 0 && std::isfinite(value) ? std::abs(value) / largest : 0;
+    if (style_.color) {
+      const std::string wanted = std::isfinite(value)
+                                     ? cell_color(value < 0 ? Kind::kAttn : Kind::kMlp, share, style_.true_color)
+                                     : kResetColor;
+      line += wanted == color ? "" : wanted;
+      color = wanted;
+    }
+    constexpr double kShown = 0.1;
+    const std::string sign = share < kShown ? "." : value < 0 ? "-" : "+";
+    line += aligned(!std::isfinite(value)     ? "?"
+                    : layout_.holds_numbers() ? signed_percent(value)
+                    : style_.color            ? " "
+                                              : sign);
+  }
+
   /// `color` is the one in use, or empty; it is written only where it changes.
   void append_cell(std::string& line, std::string& color, double value, const Panel& panel) const {
     if (style_.color) {
@@ -417,6 +474,20 @@ std::string time_left(std::int64_t done, std::int64_t total, double seconds) {
   return left < kLongestLeft ? ", " + clock_time(left) + " left" : "";
 }
 
+// The maps of either direction, then what they hide from each other.
+std::string render_both(const TraceRecord& record, const TerminalStyle& style) {
+  const auto denoised = in_direction(record, Direction::kDenoising), noised = in_direction(record, Direction::kNoising);
+  const HeatMaps of_denoised(denoised, style), of_noised(noised, style), of_both(record, style);
+  std::string result = of_denoised.introduction() + "\n";
+  for (const auto& grid : denoised.trace.grids) result += of_denoised.panel(grid) + "\n";
+  result += of_noised.introduction() + "\n";
+  for (const auto& grid : noised.trace.grids) result += of_noised.panel(grid) + "\n";
+  for (std::size_t i = 0; i < record.trace.noising.size(); ++i) {
+    if (record.trace.noising[i].kind != Kind::kHead) result += of_both.interaction(i) + "\n";
+  }
+  return result + render_findings(denoised, style) + render_interactions(record, style);
+}
+
 }  // namespace
 
 std::string render_heat_maps(const TraceRecord& record, const TerminalStyle& style) {
@@ -424,6 +495,7 @@ std::string render_heat_maps(const TraceRecord& record, const TerminalStyle& sty
   assert(static_cast<std::int64_t>(record.texts.prompt.size()) == trace.tokens && trace.layers > 0);
   TerminalStyle usable = style;
   usable.columns = std::max(kNarrowestText, style.columns);
+  if (has_both_directions(record)) return render_both(record, usable);
   const HeatMaps maps(record, usable);
   const bool only_knockouts = std::all_of(trace.grids.begin(), trace.grids.end(),
                                           [](const CausalGrid& grid) { return grid.kind == Kind::kKnockout; });

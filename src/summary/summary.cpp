@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
 #include <list>
+#include <map>
 #include <span>
 
 #include "rometrace/error.hpp"
@@ -50,6 +52,15 @@ SummaryGrid gap_of(const SummaryGrid& state, const SummaryGrid& severed, const T
     j += there <= here ? 1 : 0;
   }
   return gap;
+}
+
+/// What corrupting takes away, less what restoring brings back.
+SummaryGrid interaction_of(const SummaryGrid& denoised, const SummaryGrid& noised, const TracedFact& fact) {
+  auto interaction = denoised;
+  for (std::size_t i = 0; i < interaction.scores.size(); ++i) {
+    interaction.scores[i] = (fact.high - noised.scores[i]) - (denoised.scores[i] - fact.low);
+  }
+  return interaction;
 }
 
 /// `heads` as in SummaryGrid.
@@ -160,32 +171,34 @@ class KindSums {
   std::array<std::optional<RoleSums>, kRoles.size()> roles_;
 };
 
-/// Sums of the gaps that severing one path makes.
+/// Sums of differences of effects: what severing a path takes away, or a kind's interactions.
 class GapSums {
  public:
+  explicit GapSums(std::int64_t heads = 0) : heads_(heads) {}
+
   void add(const TracedFact& fact, const SummaryGrid& gap, std::size_t replicates,
            std::span<const std::uint8_t> weights) {
     for_each_role(gap, fact, [&](std::size_t role, std::int64_t row, std::int64_t rows) {
       auto& sums = roles_[role];
-      if (!sums) sums.emplace(static_cast<std::size_t>(gap.layers), replicates);
+      if (!sums) sums.emplace(static_cast<std::size_t>(gap.cells()), replicates);
       const auto gaps = rows_of(gap, row, rows);
-      sums_.assign(static_cast<std::size_t>(gap.layers), 0);
+      sums_.assign(static_cast<std::size_t>(gap.cells()), 0);
       for (std::size_t i = 0; i < gaps.size(); ++i) sums_[i % sums_.size()] += gaps[i];
       sums->add(static_cast<double>(rows), sums_, weights);
     });
   }
 
-  GapSummary result(std::string_view severed) {
-    GapSummary summary;
-    summary.severed = severed;
+  std::array<EffectSummary, kRoles.size()> result() {
+    std::array<EffectSummary, kRoles.size()> roles;
     for (std::size_t i = 0; i < kRoles.size(); ++i) {
-      if (roles_[i]) summary.roles[i] = effect_summary(*roles_[i], 0);
+      if (roles_[i]) roles[i] = effect_summary(*roles_[i], heads_);
     }
-    return summary;
+    return roles;
   }
 
  private:
-  std::array<std::optional<ClusterMeans>, kRoles.size()> roles_;  // [L]
+  std::int64_t heads_;
+  std::array<std::optional<ClusterMeans>, kRoles.size()> roles_;  // [L], or [L H]
   std::vector<double> sums_;
 };
 
@@ -224,6 +237,7 @@ std::ptrdiff_t place_of(std::string_view kind) {
 std::size_t cells_of(const TracedFact& fact) {
   std::int64_t cells = fact.knockout_window ? fact.layers : 0;
   for (const auto& grid : fact.grids) cells += grid.cells();
+  for (const auto& grid : fact.noising_grids) cells += 2 * grid.cells();  // and the interaction
   for (const auto path : kSevered) {
     if (fact.find("state_" + std::string(path) + "_severed") != nullptr) cells += fact.layers;
   }
@@ -263,13 +277,9 @@ class Summary::Group {
 
   void add(const TracedFact& fact, std::span<const std::uint8_t> weights) {
     scores_.add(1, std::array{fact.high, fact.low, fact.high - fact.low}, weights);
-    for (const auto& grid : fact.grids) {
-      if (grid.rows == 0) continue;
-      auto sums = std::find_if(kinds_.begin(), kinds_.end(), [&](const auto& k) { return k.kind() == grid.kind; });
-      if (sums == kinds_.end()) sums = kinds_.emplace(kinds_.end(), grid, replicates_);
-      sums->add(fact, grid, weights);
-    }
+    add_kinds(kinds_, fact, fact.grids, weights);
     add_gaps(fact, weights);
+    add_noising(fact, weights);
     readings_.add(fact, replicates_, weights);
     neurons_.add(fact, weights);
     if (!fact.knockout_window) return;
@@ -286,11 +296,15 @@ class Summary::Group {
     summary.high_score = estimate(scores_, 0);
     summary.low_score = estimate(scores_, 1);
     summary.total_effect = estimate(scores_, 2);
-    for (auto& sums : kinds_) summary.kinds.push_back(sums.result());
-    std::stable_sort(summary.kinds.begin(), summary.kinds.end(),
-                     [](const auto& a, const auto& b) { return place_of(a.kind) < place_of(b.kind); });
+    summary.kinds = results_of(kinds_);
     for (std::size_t i = 0; i < kSevered.size(); ++i) {
-      if (gaps_[i]) summary.gaps.push_back(gaps_[i]->result(kSevered[i]));
+      if (gaps_[i]) summary.gaps.push_back({std::string(kSevered[i]), gaps_[i]->result()});
+    }
+    summary.noising = results_of(noising_);
+    for (const auto& kind : summary.noising) {
+      auto roles = interactions_.at(kind.kind).result();
+      for (auto& role : roles) role.peak.reset();  // what is furthest from 0 may be below it
+      summary.interactions.push_back({kind.kind, kind.window, kind.heads, std::move(roles)});
     }
     if (knockout_) summary.knockout = knockout_->result();
     readings_.give(summary);
@@ -298,6 +312,36 @@ class Summary::Group {
   }
 
  private:
+  void add_kinds(std::list<KindSums>& kinds, const TracedFact& fact, std::span<const SummaryGrid> grids,
+                 std::span<const std::uint8_t> weights) const {
+    for (const auto& grid : grids) {
+      if (grid.rows == 0) continue;
+      auto sums = std::find_if(kinds.begin(), kinds.end(), [&](const auto& k) { return k.kind() == grid.kind; });
+      if (sums == kinds.end()) sums = kinds.emplace(kinds.end(), grid, replicates_);
+      sums->add(fact, grid, weights);
+    }
+  }
+
+  static std::vector<KindSummary> results_of(std::list<KindSums>& kinds) {
+    std::vector<KindSummary> results;
+    for (auto& sums : kinds) results.push_back(sums.result());
+    std::stable_sort(results.begin(), results.end(),
+                     [](const auto& a, const auto& b) { return place_of(a.kind) < place_of(b.kind); });
+    return results;
+  }
+
+  void add_noising(const TracedFact& fact, std::span<const std::uint8_t> weights) {
+    if (fact.noising_grids.empty()) return;
+    auto noised = fact;
+    noised.noising = true;
+    add_kinds(noising_, noised, fact.noising_grids, weights);
+    for (const auto& grid : fact.noising_grids) {
+      if (grid.rows == 0) continue;
+      auto& sums = interactions_.try_emplace(grid.kind, grid.heads).first->second;
+      sums.add(fact, interaction_of(*fact.find(grid.kind), grid, fact), replicates_, weights);
+    }
+  }
+
   void add_gaps(const TracedFact& fact, std::span<const std::uint8_t> weights) {
     const auto* state = fact.find("state");
     if (state == nullptr) return;
@@ -313,6 +357,8 @@ class Summary::Group {
   ClusterMeans scores_;  // high, low, total effect
   std::list<KindSums> kinds_;
   std::array<std::optional<GapSums>, kSevered.size()> gaps_;
+  std::list<KindSums> noising_;
+  std::map<std::string, GapSums, std::less<>> interactions_;
   std::optional<KnockoutSums> knockout_;
   ReadingSums readings_;
   NeuronCurves neurons_;

@@ -69,7 +69,8 @@ class LineBuilder {
   bool end_object() {
     if (in_grid() && depth_ == in_grid_depth()) end_grid();
     --depth_;
-    if (mode_ == Mode::kGrid && shift_ > 0 && depth_ == kInReading) mode_ = Mode::kReadings;
+    if (mode_ == Mode::kGrid && shift_ == 2 && depth_ == kInReading) mode_ = Mode::kReadings;
+    if (mode_ == Mode::kGrid && shift_ == 1 && depth_ == kInNoising) mode_ = Mode::kSkip;
     return close();
   }
 
@@ -85,6 +86,8 @@ class LineBuilder {
       tree_.name(name);
     } else if (mode_ == Mode::kReadings) {
       begin_reading_member(name);
+    } else if (mode_ == Mode::kNoising) {
+      if (depth_ == kInNoising && name == "grids") begin_grids(line_.noising, 1);
     } else if (mode_ == Mode::kGrid && depth_ == in_grid_depth() - 1) {
       grids_->emplace_back().kind = std::move(name);
       field_ = Field::kOther;
@@ -101,7 +104,7 @@ class LineBuilder {
   }
 
  private:
-  enum class Mode { kBuild, kSkip, kGrid, kReadings };
+  enum class Mode { kBuild, kSkip, kGrid, kReadings, kNoising };
   enum class Field { kScores, kWindow, kHeads, kPositions, kOther };
   enum class ReadingField { kHigh, kLow, kTarget, kOf, kOther };
 
@@ -109,8 +112,10 @@ class LineBuilder {
 
   // Depths: {"grids": {"mlp": {"scores": [[0.1, ...], ...]}}}, and of readings
   // {"measures": {"rank": {"high": 1, "grids": {"mlp": {"values": [[1, ...], ...]}}}},
-  //  "other_targets": [{"high_score": 0.1, "grids": {"mlp": {"scores": [[0.1, ...], ...]}}}]}
+  //  "other_targets": [{"high_score": 0.1, "grids": {"mlp": {"scores": [[0.1, ...], ...]}}}]},
+  // and of the other direction {"noising": {"grids": {"mlp": {"scores": [[0.1, ...], ...]}}}}.
   static constexpr int kInReading = 3;
+  static constexpr int kInNoising = 2;
   int in_grid_depth() const { return 3 + shift_; }
   int in_row_depth() const { return 5 + shift_; }
 
@@ -126,6 +131,8 @@ class LineBuilder {
     } else if (name == "measures" || name == "other_targets") {
       mode_ = Mode::kReadings;
       named_ = name == "measures";
+    } else if (name == "noising") {
+      mode_ = Mode::kNoising;
     } else if (is_passed_over(name)) {
       mode_ = Mode::kSkip;
     }

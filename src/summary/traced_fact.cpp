@@ -53,8 +53,8 @@ bool is_noising(const SummaryLine& line) {
   const auto run = line.json.find("run");
   if (run == line.json.end() || !run->is_object() || !run->contains("direction")) return false;
   const auto& direction = run->at("direction");
-  if (direction != "denoising" && direction != "noising") {
-    refuse(line, R"("direction" is neither "denoising" nor "noising")");
+  if (direction != "denoising" && direction != "noising" && direction != "both") {
+    refuse(line, R"("direction" is neither "denoising" nor "noising" nor "both")");
   }
   return direction == "noising";
 }
@@ -78,6 +78,19 @@ void check_grid(const SummaryLine& line, const SummaryGrid& grid, const TracedFa
   if (rows > 0 && positions->back() >= fact.tokens) {
     refuse(line, "the grid " + name + " has position " + std::to_string(positions->back()) + " of " +
                      std::to_string(fact.tokens) + " tokens");
+  }
+}
+
+void check_noising(const SummaryLine& line, const TracedFact& fact) {
+  for (const auto& grid : line.noising) {
+    const auto* main = fact.find(grid.kind);
+    if (main == nullptr || grid.rows != main->rows || grid.layers != main->layers || grid.heads != main->heads ||
+        grid.positions != main->positions) {
+      refuse(line, "the grid " + in_quotes(grid.kind) + " of \"noising\" is not of the rows and layers of the line's");
+    }
+  }
+  if (!line.noising.empty() && line.noising.size() != line.grids.size()) {
+    refuse(line, "\"noising\" has not the grids of the line");
   }
 }
 
@@ -143,6 +156,8 @@ TracedFact traced_fact(const SummaryLine& line) {
   fact.noising = is_noising(line);
   fact.grids = line.grids;
   for (const auto& grid : line.grids) check_grid(line, grid, fact);
+  check_noising(line, fact);
+  fact.noising_grids = line.noising;
   check_readings(line, fact);
   fact.readings = line.readings;
   read_knockout(line, fact);
@@ -158,6 +173,8 @@ bool all_numbers(const TracedFact& fact) {
   };
   return is_number(fact.high) && is_number(fact.low) &&
          std::all_of(fact.grids.begin(), fact.grids.end(),
+                     [&](const auto& grid) { return are_numbers(grid.scores); }) &&
+         std::all_of(fact.noising_grids.begin(), fact.noising_grids.end(),
                      [&](const auto& grid) { return are_numbers(grid.scores); }) &&
          std::all_of(fact.knockouts.begin(), fact.knockouts.end(),
                      [&](const auto& knockout) { return are_numbers(knockout.changes); }) &&

@@ -30,6 +30,7 @@ struct TracedFact {
   std::int64_t layers = 0;
   TokenRange subject;
   std::span<const SummaryGrid> grids;           ///< the line's
+  std::span<const SummaryGrid> noising_grids;   ///< the line's, of the other direction
   std::span<const SummaryReading> readings;     ///< the line's
   std::optional<std::int64_t> knockout_window;  ///< none: no knockout
   std::vector<KnockoutChanges> knockouts;

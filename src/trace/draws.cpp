@@ -25,6 +25,15 @@ Error fault_of(const TraceOptions& options) {
                        : "this corruption is too much for this model and dtype; choose another"));
 }
 
+// What the cells have where they are not run: the draws of the base run.
+void keep_base_draws(CausalGrid& grid, const TraceOptions& options, const Trace& trace) {
+  const bool clean_base = grid.kind == Kind::kKnockout || options.direction == Direction::kNoising;
+  const auto N = trace.low_draws.size();
+  grid.draws.resize(grid.scores.size() * N);
+  for (std::size_t i = 0; i < grid.draws.size(); ++i)
+    grid.draws[i] = clean_base ? trace.high_score : trace.low_draws[i % N];
+}
+
 }  // namespace
 
 Tally Tally::of(double value, std::int64_t draws) {
@@ -57,7 +66,8 @@ double Tally::standard_error() const {
   return std::sqrt(squares_ / (n - 1) / n);
 }
 
-void RunTally::add(std::span<const double> values, std::size_t of_draw) {
+void RunTally::add(std::span<const double> values, std::size_t of_draw, bool keep_draws) {
+  for (std::size_t i = 0; keep_draws && i < values.size(); i += of_draw) draws.push_back(values[i]);
   columns.resize(of_draw);
   std::vector<double> column(values.size() / of_draw);
   for (std::size_t c = 0; c < of_draw; ++c) {
@@ -67,7 +77,7 @@ void RunTally::add(std::span<const double> values, std::size_t of_draw) {
 }
 
 void TraceTally::add(RunTally& run, std::span<const double> values, const TraceOptions& options) {
-  run.add(values, columns_);
+  run.add(values, columns_, options.keep_draws);
   if (!fault_ && !std::isfinite(run.columns.front().mean())) fault_ = fault_of(options);
 }
 
@@ -105,6 +115,10 @@ Trace begun_trace(const TracePrompt& prompt, const TraceOptions& options, const 
     trace.measured[i].low_standard_error = low[i + 1].standard_error();
   }
   for (const Kind kind : options.kinds) trace.grids.push_back(empty_grid(kind, prompt, options, config, trace));
+  if (options.keep_draws) {
+    trace.low_draws = tally.corrupted().draws;
+    for (auto& grid : trace.grids) keep_base_draws(grid, options, trace);
+  }
   return trace;
 }
 
@@ -121,6 +135,10 @@ void put(const RunTally& run, const Cell& cell, Trace& trace) {
   const auto index = cell.index;
   grid.scores[index] = run.columns.front().mean();
   grid.standard_error[index] = run.columns.front().standard_error();
+  if (!grid.draws.empty()) {  // a run that has no chance in it is run once
+    const auto N = grid.draws.size() / grid.scores.size();
+    for (std::size_t n = 0; n < N; ++n) grid.draws[index * N + n] = run.draws[run.draws.size() == N ? n : 0];
+  }
   for (std::size_t i = 0; i < grid.measured.size(); ++i) {
     grid.measured[i].values[index] = run.columns[i + 1].mean();
     grid.measured[i].standard_error[index] = run.columns[i + 1].standard_error();

@@ -32,9 +32,10 @@ class Tally {
 /// One run's numbers: a tally for the answer's probability, then one for each reading.
 struct RunTally {
   std::vector<Tally> columns;
+  std::vector<double> draws;  ///< [N] of the answer's probability, where they are kept
 
   /// `values`: [draws, columns].
-  void add(std::span<const double> values, std::size_t columns);
+  void add(std::span<const double> values, std::size_t columns, bool keep_draws = false);
 };
 
 /// What is known of the runs of one prompt: the corrupted one, and those of the cells in their order.
@@ -80,7 +81,7 @@ Trace begun_trace(const TracePrompt& prompt, const TraceOptions& options, const 
 Trace trace_of_cells(const std::vector<Cell>& cells, const TracePrompt& prompt, const TraceOptions& options,
                      const DecoderConfig& config, const Trace& clean, const TraceTally& tally);
 
-/// Writes a run's numbers into the cell's grid.
+/// Writes a run's numbers into the cell's grid, whose draws have their size where they are kept.
 void put(const RunTally& run, const Cell& cell, Trace& trace);
 
 }  // namespace rometrace

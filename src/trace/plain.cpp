@@ -12,6 +12,7 @@
 
 #include "rometrace/error.hpp"
 #include "rometrace/trace/patch.hpp"
+#include "trace/both_directions.hpp"
 #include "trace/corruption.hpp"
 #include "trace/draws.hpp"
 #include "trace/neuron_search.hpp"
@@ -112,6 +113,16 @@ class PlainRuns {
 
 Trace trace_plain(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options, const CleanRun& clean,
                   const RunControl& control) {
+  if (options.direction == Direction::kBoth) {
+    const auto run = [&](Direction direction) {
+      auto half = control;
+      half.progress = half_of(control.progress, direction == Direction::kNoising);
+      return trace_plain(model, prompt, in_direction(options, direction), clean, half);
+    };
+    auto trace = run(Direction::kDenoising);
+    if (has_direction(options)) join_directions(trace, run(Direction::kNoising));
+    return trace;
+  }
   const at::NoGradGuard no_grad;
   const auto cells = cells_of(prompt, options, model.config());
   std::optional<NeuronSearch> neurons;

@@ -16,6 +16,7 @@
 
 #include "rometrace/error.hpp"
 #include "rometrace/trace/patch.hpp"
+#include "trace/both_directions.hpp"
 #include "trace/corruption.hpp"
 #include "trace/draws.hpp"
 #include "trace/neuron_search.hpp"
@@ -113,6 +114,7 @@ Trace trace_of(const TraceTally& tally, const SweepFact& fact, const std::vector
   // The clean run's numbers have no error.
   RunTally clean = tally.corrupted();
   clean.columns.front() = Tally::of(trace.high_score, tally.draws());
+  clean.draws.assign(clean.draws.size(), trace.high_score);
   for (std::size_t i = 0; i < trace.measured.size(); ++i) {
     clean.columns[i + 1] = Tally::of(trace.measured[i].high, tally.draws());
   }
@@ -238,6 +240,31 @@ void finish(NeuronSearch& search, const SweepFact& fact, double base, std::int64
   }
 }
 
+// One direction after the other.
+SharedSweep trace_both(const Decoder& model, std::span<const SweepFact> facts, const TraceOptions& options,
+                       const RunControl& control) {
+  const auto run = [&](Direction direction) {
+    auto half = control;
+    half.progress = half_of(control.progress, direction == Direction::kNoising);
+    return trace_sweeps(model, facts, in_direction(options, direction), half);
+  };
+  auto denoised = run(Direction::kDenoising);
+  if (!has_direction(options)) return denoised;
+  auto noised = run(Direction::kNoising);
+  for (std::size_t j = 0; j < facts.size(); ++j) {
+    auto* trace = std::get_if<Trace>(&denoised.outcomes[j]);
+    if (trace == nullptr) continue;
+    if (auto* other = std::get_if<Trace>(&noised.outcomes[j])) {
+      join_directions(*trace, std::move(*other));
+    } else {
+      denoised.outcomes[j] = std::get<Error>(noised.outcomes[j]);
+    }
+  }
+  denoised.work += noised.work;
+  denoised.passes += noised.passes;
+  return denoised;
+}
+
 // What one fact of a sweep takes.
 struct FactSize {
   std::int64_t rows = 0;             // at the top
@@ -262,6 +289,15 @@ FactSize size_of(const Decoder& model, const TracePrompt& prompt, const TraceOpt
 }
 
 }  // namespace
+
+TokenLayers& TokenLayers::operator+=(const TokenLayers& more) {
+  keys_values += more.keys_values;
+  attention += more.attention;
+  mlp += more.mlp;
+  neurons += more.neurons;
+  answers += more.answers;
+  return *this;
+}
 
 double TokenLayers::flops(const DecoderConfig& config) const {
   const auto number = [](std::int64_t value) { return static_cast<double>(value); };
@@ -335,6 +371,7 @@ SweepKey sweep_key(const TracePrompt& prompt, const TraceOptions& options) {
 
 SharedSweep trace_sweeps(const Decoder& model, std::span<const SweepFact> facts, const TraceOptions& options,
                          const RunControl& control) {
+  if (options.direction == Direction::kBoth) return trace_both(model, facts, options, control);
   const at::NoGradGuard no_grad;
   TORCH_INTERNAL_ASSERT(!facts.empty(), "a sweep needs a fact");
   const auto& first = *facts.front().prompt;

@@ -5,7 +5,15 @@
 namespace rometrace {
 
 std::string_view to_string(Direction direction) {
-  return direction == Direction::kNoising ? "noising" : "denoising";
+  switch (direction) {
+    case Direction::kDenoising:
+      return "denoising";
+    case Direction::kNoising:
+      return "noising";
+    case Direction::kBoth:
+      return "both";
+  }
+  return "unknown";
 }
 
 std::string_view to_string(Kind kind) {

@@ -88,6 +88,14 @@ std::vector<std::pair<std::string, TraceRecord>> records() {
     record.options.measures = {Measure::kNormalised};
     record.options.direction = Direction::kNoising;
   });
+  add("both directions", [](TraceRecord& record) {
+    record.options.kinds = {Kind::kMlp, Kind::kKnockout, Kind::kHead};
+    record.options.direction = Direction::kBoth;
+    record.options.measures = {Measure::kKl, Measure::kNormalised};
+    record.prompt.foil = token(" piano");
+    record.prompt.target = {token(" trumpet")};
+    record.prompt.other_targets = {token(" guitar")};
+  });
   add("neurons", [](TraceRecord& record) {
     record.options.kinds = {};
     record.options.measures = {Measure::kKl};

@@ -75,6 +75,14 @@ struct GapSummary {
   std::array<EffectSummary, kRoles.size()> roles;
 };
 
+/// In facts of which both directions were traced, the effect when noising less that when denoising (arXiv 2606.27510).
+struct InteractionSummary {
+  std::string kind;
+  std::int64_t window = 0;
+  std::int64_t heads = 0;  ///< H of the kind "head"; 0 for the others
+  std::array<EffectSummary, kRoles.size()> roles;  ///< without peaks
+};
+
 /// Groups of positions whose attention is cut (arXiv 2304.14767).
 inline constexpr std::array<std::string_view, 4> kKnockoutGroups = {"subject", "before", "after", "last"};
 
@@ -120,6 +128,9 @@ struct GroupSummary {
   /// state, mlp, attn, head, state_mlp_severed, state_attn_severed; empty without a fact.
   std::vector<KindSummary> kinds;
   std::vector<GapSummary> gaps;             ///< mlp, attn, as far as they were severed
+  /// The kinds when noising, where both directions were traced, and their interactions.
+  std::vector<KindSummary> noising;
+  std::vector<InteractionSummary> interactions;
   std::optional<KnockoutSummary> knockout;  ///< where there was one
   std::optional<NeuronSummary> neurons;     ///< where there were any
   std::vector<ReadingSummary> measures, other_targets;

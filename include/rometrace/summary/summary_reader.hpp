@@ -51,6 +51,7 @@ struct SummaryLine {
   Type type = Type::kTrace;
   nlohmann::json json;  ///< all but grids, measures, other_targets, token_bytes and token_ids: most of a line
   std::vector<SummaryGrid> grids;        ///< in the order of the line; their other fields are not kept
+  std::vector<SummaryGrid> noising;      ///< those of the other direction, where both were traced; likewise
   std::vector<SummaryReading> readings;  ///< measures and other targets, in the order of the line
   std::string where;                     ///< "results.jsonl, line 3", for messages
 };

@@ -21,6 +21,8 @@ struct TokenLayers {
   std::int64_t neurons = 0;      ///< F -> D alone: sets of neurons where they begin
   std::int64_t answers = 0;      ///< rows of the head, E -> V; once, not for each layer
 
+  TokenLayers& operator+=(const TokenLayers& more);
+
   /// Floating-point operations of these products, two for each multiply-add.
   double flops(const DecoderConfig& config) const;
 };

@@ -21,8 +21,9 @@ class Workers;
 enum class Direction {
   kDenoising,  ///< clean values into the corrupted run: what suffices to bring the answer back
   kNoising,    ///< corrupted values into the clean run: what the answer needs
+  kBoth,       ///< the one and the other, with the same draws
 };
-std::string_view to_string(Direction direction);  ///< "denoising", "noising"
+std::string_view to_string(Direction direction);  ///< "denoising", "noising", "both"
 
 /// What is changed at a cell of a grid. "Patched" is restored or, when noising, corrupted.
 enum class Kind {
@@ -64,6 +65,7 @@ struct TraceOptions {
   /// Further `samples` draws until no standard error of a probability is above this, or `most_samples` are drawn.
   std::optional<double> precision;
   std::int64_t most_samples = 1000;
+  bool keep_draws = false;  ///< in CausalGrid::draws and Trace::low_draws
 
   std::int64_t window_of_kind(Kind kind) const;
 };
@@ -120,8 +122,17 @@ struct CausalGrid {
   std::vector<double> scores;           ///< probability of the answer, mean over draws
   std::vector<double> standard_error;   ///< of that mean, over draws (n - 1); NaN for a single draw
   std::vector<MeasuredGrid> measured;   ///< one for each of Trace::measured
+  std::vector<double> draws;            ///< [cells, N] what `scores` are means of, where it is kept
 
   std::size_t rows() const { return kind == Kind::kKnockout ? groups.size() : positions.size(); }
+};
+
+/// How much more a cell counts in company: its effect when noising less its effect when denoising (arXiv 2606.27510).
+/// With x what is patched and y all the rest, it is p(x, y) - p(corrupted x, y) - p(x, corrupted y) + p(corrupted x,
+/// corrupted y): above 0 where x is of no use without y, below 0 where either does alone.
+struct InteractionGrid {
+  std::vector<double> values;          ///< mean over draws, laid out as CausalGrid::scores
+  std::vector<double> standard_error;  ///< of that mean, draw by draw; NaN for a single draw
 };
 
 /// One reading of the clean and of the corrupted run.
@@ -146,6 +157,10 @@ struct Trace {
   std::int64_t samples = 0;              ///< draws that the means are over
   double largest_error = 0;              ///< the largest standard error of a score; NaN for a single draw
   std::vector<CausalGrid> grids;         ///< one for each kind asked for, in that order
+  /// With Direction::kBoth: `grids` are those of denoising, these of noising, but for knockouts, with the interactions.
+  std::vector<CausalGrid> noising;
+  std::vector<InteractionGrid> interaction;
+  std::vector<double> low_draws;         ///< [N] what `low_score` is the mean of, where it is kept
   std::optional<NeuronTrace> neurons;    ///< where they were asked for
 
   std::int32_t answer_id() const { return answer_ids.front(); }  ///< its first token

@@ -82,7 +82,9 @@ void MethodOptions::add_to(CLI::App& app, Options& options) {
   number("--knockout-window", options.knockout_window, "W", "Layers cut together, for knockout", 1, kMaxCount)
       ->default_str("9");
   value("--direction", direction_, "WAY",
-        "denoising: clean values into the corrupted run; noising: corrupted values into the clean run")
+        "denoising: clean values into the corrupted run; noising: corrupted values into the clean run; both: the two, "
+        "and "
+        "their difference")
       ->capture_default_str();
   value("--engine", engine_, "ENGINE",
         "sweep: all cells in one pass up the layers; plain: one run of the model a cell, as in the paper; gradient: a "
@@ -151,13 +153,14 @@ void MethodOptions::add_to(CLI::App& app, Options& options) {
 
 void MethodOptions::complete(Options& options) const {
   options.engine = chosen("--engine", engine_, {Engine::kSweep, Engine::kPlain, Engine::kGradient});
-  options.direction = chosen("--direction", direction_, {Direction::kDenoising, Direction::kNoising});
+  options.direction = chosen("--direction", direction_, {Direction::kDenoising, Direction::kNoising, Direction::kBoth});
   options.positions = named("--positions", [&] { return PositionRule::parse(positions_); });
   complete_kinds(options);
   complete_neurons(options);
   complete_corruption(options);
   complete_readings(options);
   if (options.engine == Engine::kGradient) refuse_for_gradient(options);
+  if (options.direction == Direction::kBoth) refuse_for_both(options);
 }
 
 void MethodOptions::complete_kinds(Options& options) const {
@@ -255,6 +258,15 @@ void MethodOptions::complete_readings(Options& options) const {
   const bool swaps = batch && options.method == CorruptionMethod::kTokens;
   if (has(options, Measure::kLogitDifference) && !options.foil && !swaps) {
     throw CLI::ValidationError("--measures", "logit_difference needs the other token; expected --foil beside it");
+  }
+}
+
+void MethodOptions::refuse_for_both(const Options& options) {
+  if (options.precision) {
+    throw CLI::ValidationError("--precision", "is of one direction; with --direction both expected --samples alone");
+  }
+  if (options.neurons) {
+    throw CLI::ValidationError("--kinds", "neuron is of one direction; expected --direction denoising or noising");
   }
 }
 

@@ -29,6 +29,7 @@ class MethodOptions {
   void complete_corruption(Options& options) const;
   void complete_readings(Options& options) const;
   void refuse_for_gradient(const Options& options) const;
+  static void refuse_for_both(const Options& options);
 
   CLI::App* app_ = nullptr;
   std::vector<std::string> kinds_ = {"state", "mlp", "attn"}, sever_, measures_;

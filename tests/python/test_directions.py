@@ -1,0 +1,133 @@
+"""`--direction both`: the two directions beside each other, and their interaction."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Callable
+
+import numpy as np
+import pytest
+
+from batches import FACTS, refused
+from conftest import Rometrace
+
+ONE = ("--prompt", "Miles Davis plays the", "--subject", "Miles Davis", "--samples", "3", "--window", "3", "-q")
+KINDS = ("--kinds", "state,mlp,head,knockout", "--sever", "mlp")
+Traced = Callable[..., dict[str, Any]]
+
+
+def array(values: Any) -> np.ndarray:
+    return np.array(values, dtype=float)
+
+
+@pytest.mark.parametrize("engine", ["sweep", "plain", "gradient"])
+def test_a_record_has_what_either_direction_has(engine: str, traced: Traced, validate: Callable[[dict[str, Any]], None]) -> None:
+    asked = (*ONE, "--engine", engine, *(() if engine == "gradient" else (*KINDS, "--measures", "kl,normalised", "--target", " trumpet", "--target", " guitar")))
+    both = traced(*asked, "--direction", "both")
+    validate(both)
+    denoised, noised = traced(*asked), traced(*asked, "--direction", "noising")
+    assert both["run"]["direction"] == "both"
+    for name in ("grids", "knockout", "measures", "other_targets", "high_score", "low_score"):
+        assert both.get(name) == denoised.get(name), name
+    for kind, grid in noised["grids"].items():
+        found = both["noising"]["grids"][kind]
+        assert {name: found[name] for name in grid} == grid
+        interaction = array(grid["indirect_effect"]) - array(denoised["grids"][kind]["indirect_effect"])
+        assert array(found["interaction"]) == pytest.approx(interaction, abs=1e-12)
+        assert (array(found["interaction_standard_error"]) >= 0).all()
+    if engine != "gradient":
+        assert both["noising"]["measures"]["kl"]["grids"] == noised["measures"]["kl"]["grids"]
+        assert both["noising"]["measures"]["normalised"]["grids"] == noised["measures"]["normalised"]["grids"]
+        assert both["noising"]["other_targets"][0]["grids"] == noised["other_targets"][0]["grids"]
+
+
+def test_a_summary_averages_both_and_the_interactions(
+    rometrace: Rometrace, tmp_path: Path, validate: Callable[[dict[str, Any]], None]
+) -> None:
+    summaries = {}
+    for direction in ("both", "denoising", "noising"):
+        path = tmp_path / f"{direction}.jsonl"
+        done = rometrace("--facts", FACTS, "--limit", "12", "--samples", "2", "--kinds", "state,head", "--direction", direction, "-q", "-o", path)
+        assert done.returncode == 0, done.stderr
+        summary = rometrace("summary", path, "--by", "relation")
+        assert summary.returncode == 0, summary.stderr
+        summaries[direction] = json.loads(summary.stdout)
+    both = summaries["both"]
+    validate(both)
+    for line in (tmp_path / "both.jsonl").read_text().splitlines():
+        validate(json.loads(line))
+    assert both["overall"]["kinds"] == summaries["denoising"]["overall"]["kinds"]
+    assert both["overall"]["noising"] == summaries["noising"]["overall"]["kinds"]
+    assert both["by"]["relation"].keys() == summaries["noising"]["by"]["relation"].keys()
+    for kind, interaction in both["overall"]["interactions"].items():
+        for role, values in interaction["roles"].items():
+            noised = both["overall"]["noising"][kind]["roles"][role]["aie"]
+            if noised is None:
+                assert values["interaction"] is None
+                continue
+            expected = array(noised) - array(both["overall"]["kinds"][kind]["roles"][role]["aie"])
+            assert array(values["interaction"]) == pytest.approx(expected, abs=1e-12)
+            low, high = array(values["bootstrap_low"]), array(values["bootstrap_high"])
+            assert (low <= array(values["interaction"]) + 1e-12).all() and (array(values["interaction"]) <= high + 1e-12).all()
+
+
+def test_a_summary_refuses_directions_together_and_noising_that_does_not_fit(rometrace: Rometrace, traced: Traced, tmp_path: Path) -> None:
+    paths = []
+    for direction in ("both", "denoising"):
+        paths.append(tmp_path / f"{direction}.jsonl")
+        done = rometrace("--facts", FACTS, "--limit", "2", "--samples", "2", "--kinds", "state", "--direction", direction, "-q", "-o", paths[-1])
+        assert done.returncode == 0, done.stderr
+    assert rometrace("summary", *paths).returncode == 2
+    record = traced(*ONE, "--direction", "both", "--kinds", "mlp")
+    record["noising"]["grids"]["mlp"]["scores"].pop()
+    broken = tmp_path / "broken.json"
+    broken.write_text(json.dumps(record))
+    refused(rometrace("summary", broken), 'the grid "mlp" of "noising" is not of the rows and layers')
+
+
+def test_a_terminal_shows_either_direction_and_where_they_differ(rometrace: Rometrace) -> None:
+    import os
+    import pty
+    import subprocess
+
+    from conftest import REPOSITORY
+
+    program = Path(os.environ.get("ROMETRACE_BIN_DIR", REPOSITORY / "build/release/bin")) / "rometrace"
+    for columns in (40, 80, 200):
+        leader, follower = pty.openpty()
+        environment = os.environ | {"COLUMNS": str(columns), "NO_COLOR": "1", "LC_ALL": "C.UTF-8"}
+        subprocess.run([program, *ONE, "--kinds", "state,mlp,head", "--direction", "both"], stdout=follower, env=environment, check=True,
+                       stderr=subprocess.DEVNULL, preexec_fn=lambda: __import__("fcntl").ioctl(follower, __import__("termios").TIOCSWINSZ,
+                                                                                              __import__("struct").pack("HHHH", 50, columns, 0, 0)))
+        os.close(follower)
+        text = b""
+        while True:
+            try:
+                chunk = os.read(leader, 65536)
+            except OSError:
+                break
+            text += chunk
+        lines = text.decode().replace("\r", "").splitlines()
+        assert max(map(len, lines)) <= columns
+        flat = " ".join(" ".join(lines).split())
+        assert "one thing is restored" in flat and "one thing is corrupted" in flat
+        for kind in ("state", "mlp", "head"):
+            assert f"Strongest interaction of {kind}:" in flat
+        assert flat.count(", interaction: what corrupting") == 2  # of heads there is a sentence
+
+
+def test_what_has_one_direction_is_refused(rometrace: Rometrace) -> None:
+    refused(rometrace(*ONE, "--direction", "both", "--kinds", "neuron"), "--kinds", "neuron is of one direction")
+    refused(rometrace(*ONE, "--direction", "both", "--precision", "0.1"), "--precision", "is of one direction")
+    refused(rometrace(*ONE, "--direction", "both", "--kinds", "knockout"), "--direction", "has no effect here")
+    refused(rometrace(*ONE, "--direction", "up"), "expected denoising, noising or both")
+
+
+def test_both_directions_are_repeated_and_taken_from_a_file(rometrace: Rometrace, traced: Traced, tmp_path: Path) -> None:
+    path = tmp_path / "both.json"
+    assert rometrace(*ONE, *KINDS, "--direction", "both", "-o", path).returncode == 0
+    report = traced("repeat", path, "-q")
+    assert report["equal"] == 1 and report["results"][0]["numbers"] > 500
+    again = traced("--from", path, "-q")
+    assert again["noising"] == json.loads(path.read_text())["noising"]
