@@ -17,6 +17,7 @@
 #include "cli/commands/fetch_command.hpp"
 #include "cli/commands/models_command.hpp"
 #include "cli/commands/moments_command.hpp"
+#include "cli/commands/repeat_command.hpp"
 #include "cli/commands/self_check_command.hpp"
 #include "cli/commands/trace_command.hpp"
 #include "cli/download.hpp"
@@ -69,6 +70,11 @@ int run(const EditOptions& options, const std::stop_token& stop) {
 int run(const MomentsOptions& options, const std::stop_token& stop) {
   spdlog::set_level(log_level(options.trace));
   return run_moments(options, stop);
+}
+
+int run(const RepeatOptions& options, const std::stop_token& stop) {
+  spdlog::set_level(log_level(options.run));
+  return run_repeat(options, stop);
 }
 
 int run(const FetchModelsOptions& options, const std::stop_token& stop) {

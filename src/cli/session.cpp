@@ -25,8 +25,11 @@
 #include "rometrace/text/input_file.hpp"
 #include "rometrace/text/json_file.hpp"
 #include "rometrace/trace/embedding_moments.hpp"
+#include "rometrace/trace/gradient.hpp"
 #include "rometrace/trace/patch.hpp"
+#include "rometrace/trace/plain.hpp"
 #include "rometrace/trace/sigma.hpp"
+#include "rometrace/trace/sweep.hpp"
 #include "text/packed_text.hpp"
 #include "text/size_text.hpp"
 
@@ -119,11 +122,12 @@ NamedFolder locate_model(const Options& options, const std::stop_token& stop) {
     const auto cached = find_complete_model(name, revision);
     return {name, cached ? *cached : download_model(name, revision, stop)};
   }
+  if (name == kDemoName) return {kDemoName, share_dir() / "demo"};
   if (!name.empty()) return {name, resolve_model(name, revision)};
   spdlog::info(
       "using the demo model that comes with rometrace (a toy that knows a thousand facts); "
       "--model chooses another");
-  return {"rometrace-demo", share_dir() / "demo"};
+  return {kDemoName, share_dir() / "demo"};
 }
 
 EditStack read_edits(const Options& options) {
@@ -198,6 +202,24 @@ std::int64_t memory_for_rows(const Options& options, const Decoder& model, std::
   const auto half = free_memory(model.device()) / 2;
   if (!model.device().is_cpu()) return half;
   return std::min(half, std::max(RunControl().memory, least));
+}
+
+Trace trace_prompt(const Options& options, const Decoder& model, const TracePrompt& prompt, const TraceOptions& asked,
+                   const CleanRun& clean, Workers& workers, const Progress& progress, const std::stop_token& stop) {
+  RunControl control;
+  control.progress = progress;
+  control.stop = stop;
+  control.workers = &workers;
+  if (options.memory) control.memory = std::max<std::int64_t>(1, *options.memory - model.held_bytes());
+  if (options.memory) memory_for_rows(options, model, 1);  // refuses one that holds no layers
+  if (options.engine == Engine::kGradient) return trace_gradient(model, prompt, asked, clean, control);
+  if (options.engine == Engine::kPlain) return trace_plain(model, prompt, asked, clean, control);
+  control.memory = memory_for_rows(options, model, least_memory(model, prompt, asked));
+  const auto sweep = trace_sweep(model, prompt, asked, clean, control);
+  spdlog::debug("{} over the layers; token-layers: {} keys and values, {} attention, {} MLP; {} answers; {:.4g} TFLOP",
+                sweep.passes == 1 ? "1 pass" : fmt::format("{} passes", sweep.passes), sweep.work.keys_values,
+                sweep.work.attention, sweep.work.mlp, sweep.work.answers, sweep.work.flops(model.config()) / 1e12);
+  return sweep.trace;
 }
 
 ModelRecord model_record(const std::string& name, const Decoder& model, const EditStack& edits) {

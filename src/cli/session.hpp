@@ -17,6 +17,7 @@
 #include "rometrace/model/decoder.hpp"
 #include "rometrace/report/json.hpp"
 #include "rometrace/text/tokenizer.hpp"
+#include "rometrace/trace/clean_run.hpp"
 #include "rometrace/trace/trace.hpp"
 #include "rometrace/work/workers.hpp"
 
@@ -27,6 +28,9 @@ struct NamedFolder {
   std::string name;  ///< as the user gave it
   std::filesystem::path folder;
 };
+
+/// What results call the model that comes with rometrace.
+inline constexpr const char* kDemoName = "rometrace-demo";
 
 /// `--model`, else ROMETRACE_MODEL, else the demo model (said on stderr); with `--download` it is fetched if it is not
 /// in the cache. Throws Error, Interrupted.
@@ -57,6 +61,11 @@ void say_length_note(const Decoder& model, std::int64_t tokens);
 /// Bytes for the rows of patched runs: what `--memory` leaves beside the weights that are held, else a default of what
 /// is free. Throws Error if that is less than `least`.
 std::int64_t memory_for_rows(const Options& options, const Decoder& model, std::int64_t least);
+
+/// Traces a prompt whose clean run is known, by the engine of the options and within their memory; `progress` may be
+/// empty. Says with -v what a sweep computed. Throws Error, Interrupted.
+Trace trace_prompt(const Options& options, const Decoder& model, const TracePrompt& prompt, const TraceOptions& asked,
+                   const CleanRun& clean, Workers& workers, const Progress& progress, const std::stop_token& stop);
 
 /// What results record of the model, without the fingerprint of its weights.
 ModelRecord model_record(const std::string& name, const Decoder& model, const EditStack& edits);

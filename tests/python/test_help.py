@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ("summary", "merge", "calibrate", "edit", "moments", "fetch", "models")
+COMMANDS = ("summary", "merge", "calibrate", "edit", "moments", "repeat", "fetch", "models")
 HELPS = ((), *((command,) for command in COMMANDS))
 HEADING = re.compile(r"^(\S.*) \((docs/\w+\.md)\):$")
 NAMES = re.compile(r"^  ((?:-\w, )?--[a-z0-9-]+|\w+(?:\.\.\.)?)(?: |$)")
@@ -76,10 +76,12 @@ def test_the_groups_of_the_main_command_are_these(help_of):
         "Corruption and noise",
         "Answers and measures",
         "Many facts, with --facts",
+        "Settings of a result",
         "Output",
         "Running",
     ]
     assert groups["What to trace"] == ["--prompt", "--subject", "--subject-at", "--facts", "--special-tokens"]
+    assert groups["Settings of a result"] == ["--from", "--id", "--print-command"]
     assert groups["Output"] == ["-o, --output", "--json", "-v, --verbose", "-q, --quiet"]
     assert groups["Neurons, with --kinds neuron"] == ["--layers", "--rank-by", "--top", "--sets", "--neurons"]
     assert "--window" in groups["Method: what is restored"]

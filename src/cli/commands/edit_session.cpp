@@ -97,7 +97,7 @@ const std::string& EditSession::weights_sha256() {
 }
 
 bool EditSession::is_demo() const {
-  return located_.name == "rometrace-demo";
+  return located_.name == kDemoName;
 }
 
 std::vector<std::int64_t> EditSession::layers_for(const EditTask* task) const {

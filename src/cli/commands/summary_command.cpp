@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "cli/exit_status.hpp"
+#include "cli/files/file_system.hpp"
 #include "cli/files/report_output.hpp"
 #include "cli/progress_bar.hpp"
 #include "rometrace/error.hpp"
@@ -31,11 +32,6 @@ namespace rometrace::cli {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-bool same_file(const std::string& a, const std::string& b) {
-  std::error_code ignored;
-  return a == b || (a != "-" && b != "-" && std::filesystem::equivalent(a, b, ignored));
-}
 
 void check_files(const std::vector<std::string>& files) {
   if (files.empty()) throw Error("no results file; name those that rometrace --facts wrote, or - for standard input");

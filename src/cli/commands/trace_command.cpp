@@ -24,9 +24,6 @@
 #include "rometrace/text/strip.hpp"
 #include "rometrace/text/subject.hpp"
 #include "rometrace/text/utf8.hpp"
-#include "rometrace/trace/gradient.hpp"
-#include "rometrace/trace/plain.hpp"
-#include "rometrace/trace/sweep.hpp"
 
 namespace rometrace::cli {
 namespace {
@@ -111,25 +108,6 @@ void read_question(const Tokenizer& tokenizer, const Options& options, TraceReco
   if (record.counter) prompt.counter_ids = record.counter->token_ids;
 }
 
-Trace trace_prompt(const Options& options, const Decoder& model, const TraceRecord& record, const CleanRun& clean,
-                   Workers& workers, const std::stop_token& stop) {
-  ProgressBar bar(options.quiet ? ProgressBar::Wish::kNever : ProgressBar::Wish::kOnTerminal);
-  RunControl control;
-  control.progress = bar.callback();
-  control.stop = stop;
-  control.workers = &workers;
-  if (options.memory) control.memory = std::max<std::int64_t>(1, *options.memory - model.held_bytes());
-  if (options.memory) memory_for_rows(options, model, 1);  // refuses one that holds no layers
-  if (options.engine == Engine::kGradient) return trace_gradient(model, record.prompt, record.options, clean, control);
-  if (options.engine == Engine::kPlain) return trace_plain(model, record.prompt, record.options, clean, control);
-  control.memory = memory_for_rows(options, model, least_memory(model, record.prompt, record.options));
-  const auto sweep = trace_sweep(model, record.prompt, record.options, clean, control);
-  spdlog::debug("{} over the layers; token-layers: {} keys and values, {} attention, {} MLP; {} answers; {:.4g} TFLOP",
-                sweep.passes == 1 ? "1 pass" : fmt::format("{} passes", sweep.passes), sweep.work.keys_values,
-                sweep.work.attention, sweep.work.mlp, sweep.work.answers, sweep.work.flops(model.config()) / 1e12);
-  return sweep.trace;
-}
-
 // Skipped if the model's top answer is not the one expected.
 Verdict verdict_of(const Options& options, const TokenTexts& texts) {
   const auto& said = options.answer.which == AnswerRule::Which::kToken ? texts.prediction : texts.answer;
@@ -182,8 +160,10 @@ int run_trace(const Options& options, const std::stop_token& stop) {
   // Hashing gigabytes takes a while; it runs beside the trace, once the clean run has shown that the input is good.
   WeightsHash hash(*model, edits, stop);
   record.verdict = verdict_of(options, record.texts);
-  if (record.verdict.status == Status::kTraced)
-    record.trace = trace_prompt(options, *model, record, clean, *workers, stop);
+  if (record.verdict.status == Status::kTraced) {
+    ProgressBar bar(options.quiet ? ProgressBar::Wish::kNever : ProgressBar::Wish::kOnTerminal);
+    record.trace = trace_prompt(options, *model, record.prompt, record.options, clean, *workers, bar.callback(), stop);
+  }
   if (record.trace.neurons) record.texts = token_texts(record.trace, record.prompt, tokenizer);  // what these promote
   record.run.seconds = tracing.seconds();
   record.model.weights_sha256 = hash.get();

@@ -41,6 +41,11 @@ std::string shown(const fs::path& path) {
   return display(path.native()).text;
 }
 
+bool same_file(const std::string& a, const std::string& b) {
+  std::error_code ignored;
+  return a == b || (a != "-" && b != "-" && fs::equivalent(a, b, ignored));
+}
+
 fs::path folder_of(const fs::path& path) {
   return path.has_parent_path() ? path.parent_path() : fs::path(".");
 }

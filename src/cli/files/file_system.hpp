@@ -15,6 +15,9 @@ inline constexpr mode_t kNewFileMode = 0666;  ///< the kernel takes the umask of
 /// The path as messages show it.
 std::string shown(const std::filesystem::path& path);
 
+/// Whether both names lead to one file; "-", a standard stream, is only itself.
+bool same_file(const std::string& a, const std::string& b);
+
 /// The folder that holds `path`.
 std::filesystem::path folder_of(const std::filesystem::path& path);
 

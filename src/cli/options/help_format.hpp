@@ -18,6 +18,7 @@ inline constexpr const char* kNeurons = "Neurons, with --kinds neuron (docs/neur
 inline constexpr const char* kCorruption = "Corruption and noise (docs/noise.md)";
 inline constexpr const char* kAnswers = "Answers and measures (docs/method.md)";
 inline constexpr const char* kFacts = "Many facts, with --facts (docs/study.md)";
+inline constexpr const char* kRecorded = "Settings of a result (docs/results.md)";
 inline constexpr const char* kAverages = "Averages (docs/study.md)";
 inline constexpr const char* kFactors = "Noise to try (docs/noise.md)";
 inline constexpr const char* kFact = "What to edit (docs/editing.md)";

@@ -153,16 +153,22 @@ constexpr Use kCalibrateUses[] = {
 }
 
 template <typename Uses>
-void refuse_idle(const CLI::App& app, const Options& options, const Uses& uses) {
+std::set<std::string> refuse_idle(const CLI::App& app, const Options& options, const Uses& uses,
+                                  const std::set<std::string>& may_be_idle = {}) {
+  std::set<std::string> idle;
   for (const auto& use : uses) {
-    if (app.get_option(use.name)->count() > 0 && !use.works(options)) refuse(use.name, use.expected);
+    if (app.get_option(use.name)->count() == 0 || use.works(options)) continue;
+    if (!may_be_idle.contains(use.name)) refuse(use.name, use.expected);
+    idle.insert(use.name);
   }
+  return idle;
 }
 
 }  // namespace
 
-void refuse_idle_options(const CLI::App& app, const Options& options) {
-  refuse_idle(app, options, kUses);
+std::set<std::string> refuse_idle_options(const CLI::App& app, const Options& options,
+                                          const std::set<std::string>& recorded) {
+  return refuse_idle(app, options, kUses, recorded);
 }
 
 void refuse_idle_calibrate_options(const CLI::App& command, const Options& options) {

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <set>
+#include <string>
+
 #include "cli/options/options.hpp"
 
 namespace CLI {
@@ -9,9 +12,11 @@ class App;
 namespace rometrace::cli {
 
 /// Refuses each option that is given and could change nothing where it stands, whatever its value: who gave it expects
-/// something else. What only a model, a file or the environment can tell is left to those who know it. Throws
-/// CLI::ValidationError naming the option and what it is for.
-void refuse_idle_options(const CLI::App& app, const Options& options);
+/// something else. What only a model, a file or the environment can tell is left to those who know it. Those of
+/// `recorded`, which a record added, may be idle; they are returned. Throws CLI::ValidationError naming the option and
+/// what it is for.
+std::set<std::string> refuse_idle_options(const CLI::App& app, const Options& options,
+                                          const std::set<std::string>& recorded = {});
 
 /// The same of `rometrace calibrate`.
 void refuse_idle_calibrate_options(const CLI::App& command, const Options& options);

@@ -16,6 +16,8 @@
 #include "cli/options/method_options.hpp"
 #include "cli/options/moments_options.hpp"
 #include "cli/options/option_values.hpp"
+#include "cli/options/recorded_settings.hpp"
+#include "cli/options/repeat_options.hpp"
 #include "cli/options/shared_options.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
@@ -26,10 +28,9 @@ namespace {
 
 /// The command line, last word first as CLI11 wants it. "--name=" becomes "--name" and an empty word: CLI11 would take
 /// the next word for the value.
-std::vector<std::string> reversed_words(int argc, char** argv) {
+std::vector<std::string> reversed_words(const std::vector<std::string>& given) {
   std::vector<std::string> words;
-  for (int i = 1; i < argc; ++i) {
-    std::string word = argv[i];
+  for (auto word : given) {
     const bool empty_value = word.starts_with("--") && word.size() > 3 && word.find('=') == word.size() - 1;
     if (empty_value) word.pop_back();
     words.push_back(std::move(word));
@@ -146,6 +147,23 @@ CLI::App* add_models(CLI::App& app, ModelsOptions& options) {
   return command;
 }
 
+/// The command line that --from and the options beside it stand for.
+std::string command_line(const std::vector<std::string>& words, const CompletedLine& completed,
+                         const std::set<std::string>& idle) {
+  std::string line = "rometrace";
+  for (const auto& word : completed.recorded) {
+    if (!idle.contains(word.substr(0, word.find('=')))) line += " " + quoted_for_shell(word);
+  }
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    if (words[i] == "--print-command") continue;
+    const bool of_record = words[i] == "--from" || words[i] == "--id";
+    if (of_record) ++i;  // its value
+    if (of_record || words[i].starts_with("--from=") || words[i].starts_with("--id=")) continue;
+    line += " " + quoted_for_shell(words[i]);
+  }
+  return line;
+}
+
 /// Refuses what a self-check would leave aside.
 void check_self_check(const CLI::App& app, const Options& options) {
   const std::set<std::string> used = {"--self-check",  "--model",   "--revision", "--download", "--edit",
@@ -238,6 +256,18 @@ Command parse_options(int argc, char** argv) {
           ->capture_default_str());
   of_batch(value("--only", only, "known: trace only what is known by --known-by")->type_name("WHAT"))->excludes(probe);
 
+  std::string from, id;
+  bool print_command = false;
+  auto* from_option = value("--from", from, "Take what is not given here from this file's trace, or batch of --facts")
+                          ->type_name("FILE")
+                          ->group(groups::kRecorded);
+  value("--id", id, "Which of its traces: that of this fact")
+      ->type_name("ID")
+      ->group(groups::kRecorded)
+      ->needs(from_option);
+  app.add_flag("--print-command", print_command, "Say the command line that --from stands for, and do nothing")
+      ->group(groups::kRecorded)
+      ->needs(from_option);
   add_output_options(app, options.output, options.json);
   auto* verbose = app.add_flag("-v,--verbose", options.verbose, "Say more on stderr")->group(groups::kOutput);
   app.add_flag("-q,--quiet", options.quiet, "Say nothing on stderr but errors")
@@ -278,13 +308,19 @@ Command parse_options(int argc, char** argv) {
   auto* edit_command = add_edit(app, edit);
   MomentsOptions moments;
   auto* moments_command = add_moments(app, moments);
+  RepeatOptions repeat;
+  auto* repeat_command = add_repeat(app, repeat);
   FetchModelsOptions fetch;
   auto* fetch_command = add_fetch(app, fetch);
   ModelsOptions models;
   auto* models_command = add_models(app, models);
 
   try {
-    app.parse(reversed_words(argc, argv));
+    const std::vector<std::string> given(argv + std::min(1, argc), argv + argc);
+    const auto completed = complete_from_record(given);
+    auto words = completed ? completed->recorded : std::vector<std::string>();
+    words.insert(words.end(), given.begin(), given.end());
+    app.parse(reversed_words(words));
     if (*summary_command) {
       refuse_idle_summary_options(*summary_command, summary);
       summary.bootstrap_given = summary_command->get_option("--bootstrap")->count() > 0;
@@ -295,6 +331,10 @@ Command parse_options(int argc, char** argv) {
     if (*edit_command) {
       check_edit(app, *edit_command, edit);
       return edit;
+    }
+    if (*repeat_command) {
+      repeat.device_given = repeat_command->get_option("--device")->count() > 0;
+      return repeat;
     }
     if (*fetch_command) return fetch;
     if (*models_command) return models;
@@ -318,7 +358,11 @@ Command parse_options(int argc, char** argv) {
     if (*self_check) {
       check_self_check(app, options);
     } else {
-      refuse_idle_options(app, options);
+      const auto idle = refuse_idle_options(app, options, completed ? completed->names : std::set<std::string>());
+      if (print_command) {
+        std::cout << command_line(given, completed.value(), idle) << '\n';
+        return 0;
+      }
     }
   } catch (const CLI::Success& success) {
     return app.exit(success);

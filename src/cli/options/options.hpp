@@ -45,7 +45,7 @@ struct Options {
   std::optional<std::string> revision;     ///< of a model given by name; none: "main"
   bool download = false;                   ///< fetch a model that is not in the cache
   std::vector<std::string> edits;          ///< edit files that are applied to it, in this order
-  std::vector<Kind> kinds;               ///< none: neurons alone
+  std::vector<Kind> kinds;                 ///< none: neurons alone
   std::optional<NeuronOptions> neurons;
   PositionRule positions;
   std::int64_t window = 10;
@@ -129,10 +129,20 @@ struct MomentsOptions {
   std::optional<std::int64_t> tokens;
 };
 
+/// The command line of `rometrace repeat`.
+struct RepeatOptions {
+  Options run;                      ///< model, running, output; what was asked is the file's
+  std::string file;                 ///< "-" is standard input
+  std::vector<std::string> ids;     ///< none: all
+  std::vector<std::string> facts;   ///< files whose fingerprints are compared
+  std::optional<double> tolerance;  ///< none: by the dtype
+  bool device_given = false;        ///< else the file's
+};
+
 /// What to do, or the exit status if the command line has been dealt with (--help, --version, an error: one line
 /// printed).
 using Command = std::variant<Options, SummaryOptions, MergeOptions, CalibrateOptions, EditOptions, MomentsOptions,
-                             FetchModelsOptions, ModelsOptions, int>;
+                             RepeatOptions, FetchModelsOptions, ModelsOptions, int>;
 Command parse_options(int argc, char** argv);
 
 }  // namespace rometrace::cli

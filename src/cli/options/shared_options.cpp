@@ -115,7 +115,7 @@ void read_shard(const std::string& text, std::optional<Shard>& shard, std::strin
   source = found.source;
 }
 
-void add_run_options(CLI::App& app, Options& options) {
+void add_machine_options(CLI::App& app, Options& options) {
   app.add_option_function<std::string>(
          "--memory", [&options](const std::string& text) { options.memory = parse_size("--memory", text); },
          "What weights and restored runs may take together (300M, 20G): runs that do not fit are left for another "
@@ -127,6 +127,14 @@ void add_run_options(CLI::App& app, Options& options) {
       ->type_name("DEVICE")
       ->capture_default_str()
       ->group(groups::kRunning);
+  app.add_option_function<std::string>("--threads", whole_number("--threads", options.threads, 1, 4096),
+                                       "CPU threads [one for each core that may be used]")
+      ->type_name("N")
+      ->group(groups::kRunning);
+}
+
+void add_run_options(CLI::App& app, Options& options) {
+  add_machine_options(app, options);
   app.add_option(
          "--dtype", options.dtype,
          "Of the matrix products: float32, float64, bfloat16, or float16 (GPU). The rest stays in float32 or float64")
@@ -134,10 +142,6 @@ void add_run_options(CLI::App& app, Options& options) {
       ->capture_default_str()
       ->group(groups::kRunning);
   app.add_flag("--tf32", options.tf32, "Let a GPU round float32 products to TF32: faster, three digits")
-      ->group(groups::kRunning);
-  app.add_option_function<std::string>("--threads", whole_number("--threads", options.threads, 1, 4096),
-                                       "CPU threads [one for each core that may be used]")
-      ->type_name("N")
       ->group(groups::kRunning);
 }
 

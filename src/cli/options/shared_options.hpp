@@ -34,7 +34,10 @@ void read_shard(const std::string& text, std::optional<Shard>& shard, std::strin
 /// -o and --json, of a result that is one JSON or a text for people.
 void add_output_options(CLI::App& app, std::optional<std::string>& output, bool& json);
 
-/// --memory, --device, --dtype, --tf32, --threads.
+/// --memory, --device, --threads.
+void add_machine_options(CLI::App& app, Options& options);
+
+/// The same, --dtype and --tf32.
 void add_run_options(CLI::App& app, Options& options);
 
 /// Refuses values of add_run_options() that do not go together. Throws CLI::ParseError.
