@@ -21,6 +21,11 @@ def array(values: Any) -> np.ndarray:
     return np.array(values, dtype=float)
 
 
+def assert_close(found: Any, expected: Any) -> None:
+    """Within the rounding of float32: other rows share the products."""
+    assert array(found) == pytest.approx(array(expected), rel=1e-4, abs=1e-5)
+
+
 @pytest.mark.parametrize("engine", ["sweep", "plain", "gradient"])
 def test_a_record_has_what_either_direction_has(engine: str, traced: Traced, validate: Callable[[dict[str, Any]], None]) -> None:
     asked = (*ONE, "--engine", engine, *(() if engine == "gradient" else (*KINDS, "--measures", "kl,normalised", "--target", " trumpet", "--target", " guitar")))
@@ -28,18 +33,22 @@ def test_a_record_has_what_either_direction_has(engine: str, traced: Traced, val
     validate(both)
     denoised, noised = traced(*asked), traced(*asked, "--direction", "noising")
     assert both["run"]["direction"] == "both"
-    for name in ("grids", "knockout", "measures", "other_targets", "high_score", "low_score"):
+    for name in ("grids", "knockout", "measures", "other_targets", "high_score", "low_score"):  # the same sweep
         assert both.get(name) == denoised.get(name), name
     for kind, grid in noised["grids"].items():
         found = both["noising"]["grids"][kind]
-        assert {name: found[name] for name in grid} == grid
+        assert (found["window"], found["positions"]) == (grid["window"], grid["positions"])
+        for name in ("scores", "indirect_effect", "standard_error"):
+            assert_close(found[name], grid[name])
         interaction = array(grid["indirect_effect"]) - array(denoised["grids"][kind]["indirect_effect"])
-        assert array(found["interaction"]) == pytest.approx(interaction, abs=1e-12)
+        assert array(found["interaction"]) == pytest.approx(interaction, abs=1e-6)
         assert (array(found["interaction_standard_error"]) >= 0).all()
     if engine != "gradient":
-        assert both["noising"]["measures"]["kl"]["grids"] == noised["measures"]["kl"]["grids"]
-        assert both["noising"]["measures"]["normalised"]["grids"] == noised["measures"]["normalised"]["grids"]
-        assert both["noising"]["other_targets"][0]["grids"] == noised["other_targets"][0]["grids"]
+        for name in ("kl", "normalised"):
+            for kind, grid in noised["measures"][name]["grids"].items():
+                assert_close(both["noising"]["measures"][name]["grids"][kind]["values"], grid["values"])
+        for kind, grid in noised["other_targets"][0]["grids"].items():
+            assert_close(both["noising"]["other_targets"][0]["grids"][kind]["scores"], grid["scores"])
 
 
 def test_a_summary_averages_both_and_the_interactions(
