@@ -10,10 +10,10 @@
 #include <span>
 #include <utility>
 
-#include "model/little_endian.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/model/weight_file.hpp"
 #include "rometrace/text/input_file.hpp"
+#include "text/little_endian.hpp"
 
 // An array's bytes, from NumPy's description of the format: "\x93NUMPY", two bytes of version, the length of the header
 // (2 bytes, 4 from version 2 on), the header, which is a Python literal like

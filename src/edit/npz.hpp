@@ -8,8 +8,8 @@
 #include <string_view>
 #include <vector>
 
-#include "model/mapping.hpp"
 #include "model/zip.hpp"
+#include "text/mapping.hpp"
 
 namespace rometrace {
 

@@ -4,10 +4,10 @@
 #include <map>
 #include <utility>
 
-#include "model/little_endian.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
 #include "text/as_text.hpp"
+#include "text/little_endian.hpp"
 
 // The opcodes are those of Python's module pickletools, which describes each. A pickle is a program for a machine with
 // a stack, marks in it, and a memo of numbered values.

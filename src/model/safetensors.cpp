@@ -7,13 +7,13 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "model/little_endian.hpp"
-#include "model/mapping.hpp"
 #include "model/safetensors_header.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
 #include "rometrace/text/json_file.hpp"
 #include "text/as_text.hpp"
+#include "text/little_endian.hpp"
+#include "text/mapping.hpp"
 #include "text/packed_text.hpp"
 
 // The layout, from the description of the format: 8 bytes little-endian length n of the header; n bytes of JSON,

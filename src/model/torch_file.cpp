@@ -6,8 +6,6 @@
 #include <string_view>
 #include <utility>
 
-#include "model/little_endian.hpp"
-#include "model/mapping.hpp"
 #include "model/pickle.hpp"
 #include "model/state_dict.hpp"
 #include "model/torch_tensors.hpp"
@@ -15,6 +13,8 @@
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
 #include "text/as_text.hpp"
+#include "text/little_endian.hpp"
+#include "text/mapping.hpp"
 #include "text/packed_text.hpp"
 
 namespace rometrace {

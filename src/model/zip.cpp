@@ -10,10 +10,10 @@
 #include <string_view>
 #include <utility>
 
-#include "model/little_endian.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
 #include "text/as_text.hpp"
+#include "text/little_endian.hpp"
 
 // The layout, from the back: the end record (22 bytes and a comment) says where the central directory is; where the
 // file is written as zip64, a locator (20 bytes) before it leads to a larger end record. The directory has a record of

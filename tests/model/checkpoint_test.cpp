@@ -15,8 +15,8 @@
 #include "absent_files.hpp"
 #include "checks.hpp"
 #include "files.hpp"
-#include "model/mapping.hpp"
 #include "rometrace/error.hpp"
+#include "text/mapping.hpp"
 
 namespace rometrace::checkpoint_test {
 namespace {

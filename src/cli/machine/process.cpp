@@ -11,7 +11,7 @@
 
 #include "cli/exit_status.hpp"
 #include "cli/progress_bar.hpp"
-#include "model/mapping.hpp"
+#include "text/mapping.hpp"
 
 namespace rometrace::cli {
 namespace {
