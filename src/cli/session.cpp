@@ -30,6 +30,7 @@
 #include "rometrace/trace/plain.hpp"
 #include "rometrace/trace/sigma.hpp"
 #include "rometrace/trace/sweep.hpp"
+#include "text/gguf_header.hpp"
 #include "text/packed_text.hpp"
 #include "text/size_text.hpp"
 
@@ -104,14 +105,16 @@ TextTokens read_text(const Options& options, const Tokenizer& tokenizer) {
 }  // namespace
 
 NamedFolder locate_model(const Options& options, const std::stop_token& stop) {
-  if (options.model && options.model->empty()) throw Error("--model is empty; expected a folder or a model's name");
+  if (options.model && options.model->empty())
+    throw Error("--model is empty; expected a folder, a GGUF file or a model's name");
   const char* setting = std::getenv("ROMETRACE_MODEL");
   const std::string name = options.model ? *options.model : setting != nullptr ? setting : "";
   std::error_code ignored;
-  if (name.empty() || std::filesystem::is_directory(name, ignored)) {
+  const bool is_folder = std::filesystem::is_directory(name, ignored);
+  if (name.empty() || is_folder || is_model_file(name)) {
     const auto refuse = [&](const std::string& option, const std::string& lacks) {
-      throw Error(option + ": " +
-                  (name.empty() ? "no model is named" : one_line(name) + " is a folder, which " + lacks) +
+      const auto* what = is_folder ? " is a folder, which " : " is a file, which ";
+      throw Error(option + ": " + (name.empty() ? "no model is named" : one_line(name) + what + lacks) +
                   "; expected the name of a model beside it");
     };
     if (options.revision) refuse("--revision " + one_line(*options.revision), "has no other revision");

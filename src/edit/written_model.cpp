@@ -26,6 +26,7 @@
 #include "rometrace/model/matrix_change.hpp"
 #include "rometrace/model/safetensors.hpp"
 #include "rometrace/text/input_file.hpp"
+#include "text/gguf_header.hpp"
 
 namespace rometrace {
 namespace {
@@ -322,6 +323,11 @@ WrittenModel write_edited_model(const fs::path& model, const EditStack& edits, c
                                 const std::stop_token& stop) {
   const auto target = without_slash(given);
   if (edits.empty()) throw Error("no edits to be written; expected --edit beside it");
+  if (is_model_file(model)) {
+    throw Error(label_of(model) +
+                ": is a GGUF file, whose numbers of few bits would undo an edit, and none is written; " +
+                "expected a model's folder; the edit itself works beside the file (--edit)");
+  }
   check_target(model, target);
   const auto config = read_config(model / "config.json");
   const auto changes = edits.changes();

@@ -10,6 +10,7 @@
 #include "hub/settings.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
+#include "text/gguf_header.hpp"
 
 namespace rometrace {
 namespace {
@@ -28,11 +29,6 @@ std::string how_to_get(const std::vector<std::string>& names, const std::string&
 bool is_folder(const fs::path& path) {
   std::error_code ignored;
   return fs::is_directory(path, ignored);
-}
-
-bool is_file(const fs::path& path) {
-  std::error_code ignored;
-  return fs::is_regular_file(path, ignored);
 }
 
 /// The commit that a revision stands for in one repository's folder: what refs/REVISION says, else itself.
@@ -82,12 +78,12 @@ fs::path find_in_cache(const std::string& name, const std::string& revision) {
               how_to_get(names, revision));
 }
 
-/// Nothing if it is no path of a folder. Throws Error for a file.
-std::optional<fs::path> given_folder(std::string_view model) {
+/// Nothing if it is no path of a folder or of a file, which may be a GGUF file. Throws Error for one that is missing.
+std::optional<fs::path> given_path(std::string_view model) {
   if (model.empty() || model.find('\0') != std::string_view::npos) return std::nullopt;
-  if (is_folder(model)) return model;
-  if (!is_file(model)) return std::nullopt;
-  throw Error(one_line(model) + ": is a file; expected the folder of a model, with config.json in it");
+  if (is_folder(model) || is_model_file(model)) return model;
+  if (!model.ends_with(".gguf")) return std::nullopt;
+  throw Error(one_line(model) + ": no such file; expected a GGUF file, a model's folder or its name");
 }
 
 void check_name(std::string_view model) {
@@ -99,7 +95,7 @@ void check_name(std::string_view model) {
 }  // namespace
 
 std::optional<fs::path> find_complete_model(std::string_view model, std::string_view revision) {
-  if (const auto folder = given_folder(model)) return folder;
+  if (const auto path = given_path(model)) return path;
   check_name(model);
   check_revision(revision);
   for (const std::string& name : names_in_cache(std::string(model))) {
@@ -112,7 +108,7 @@ std::optional<fs::path> find_complete_model(std::string_view model, std::string_
 }
 
 fs::path resolve_model(std::string_view model, std::string_view revision) {
-  if (const auto folder = given_folder(model)) return *folder;
+  if (const auto path = given_path(model)) return *path;
   check_name(model);
   check_revision(revision);
   return find_in_cache(std::string(model), std::string(revision));

@@ -21,11 +21,14 @@
 #include <utility>
 
 #include "hub/weight_files.hpp"
+#include "model/gguf.hpp"
+#include "model/gguf_types.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/model/safetensors.hpp"
 #include "rometrace/model/torch_file.hpp"
 #include "rometrace/text/digest.hpp"
 #include "rometrace/text/input_file.hpp"
+#include "text/gguf_header.hpp"
 
 namespace rometrace {
 namespace {
@@ -107,14 +110,14 @@ std::string find_shard(const fs::path& folder) {
               " or the index of their parts");
 }
 
-/// The type of a file's floating-point tensors; nothing for the others.
+/// The type of a file's floating-point tensors, float32 of those in blocks; nothing for the others.
 std::optional<at::ScalarType> floating_type(std::string_view dtype) {
   static constexpr std::array<std::pair<std::string_view, at::ScalarType>, 4> kTypes{
       {{"F32", at::kFloat}, {"F16", at::kHalf}, {"BF16", at::kBFloat16}, {"F64", at::kDouble}}};
   for (const auto& [name, type] : kTypes) {
     if (dtype == name) return type;
   }
-  return std::nullopt;
+  return gguf_block_type(dtype) == nullptr ? std::nullopt : std::optional(at::kFloat);
 }
 
 bool is_aligned(std::span<const std::byte> bytes, std::size_t alignment) {
@@ -157,6 +160,33 @@ at::Tensor convert_in_steps(const WeightFile& file, const TensorView& source, at
   return result;
 }
 
+/// The same of one that is kept in blocks.
+at::Tensor convert_blocks(const WeightFile& file, const TensorView& source, const GgufType& blocks, at::ScalarType type,
+                          const std::stop_token& stop) {
+  at::Tensor result = at::empty(source.shape, at::TensorOptions().dtype(type));
+  at::Tensor flat = result.view({-1});
+  const auto count = result.numel() / blocks.numbers, step = kConversionStep / blocks.numbers;
+  at::Tensor numbers =
+      type == at::kFloat ? at::Tensor() : at::empty({std::min(count, step) * blocks.numbers}, at::kFloat);
+  for (std::int64_t begin = 0; begin < count; begin += step) {
+    const auto some = std::min(step, count - begin);
+    const auto bytes = source.bytes.subspan(static_cast<std::size_t>(begin) * blocks.bytes,
+                                            static_cast<std::size_t>(some) * blocks.bytes);
+    const auto target = flat.narrow(0, begin * blocks.numbers, some * blocks.numbers);
+    auto* made = (numbers.defined() ? numbers : target).mutable_data_ptr<float>();
+    constexpr std::int64_t kGrain = std::int64_t{1} << 15;  // numbers that are worth another thread
+    at::parallel_for(0, some, kGrain / blocks.numbers, [&](std::int64_t first, std::int64_t last) {
+      for (auto i = first; i < last; ++i) {
+        blocks.read(bytes.data() + static_cast<std::size_t>(i) * blocks.bytes, made + i * blocks.numbers);
+      }
+    });
+    if (numbers.defined()) target.copy_(numbers.narrow(0, 0, target.numel()));
+    file.release(bytes);
+    if (begin + some < count) stop_if_asked(stop);
+  }
+  return result;
+}
+
 /// A row-major copy, as `type`, of a tensor whose elements have another order in the file: a transposed one, say.
 at::Tensor convert_strided(const WeightFile& file, const TensorView& source, at::ScalarType source_type,
                            at::ScalarType type) {
@@ -172,6 +202,14 @@ at::Tensor convert_strided(const WeightFile& file, const TensorView& source, at:
   return result;
 }
 
+/// A row-major copy of any of them.
+at::Tensor convert(const WeightFile& file, const TensorView& source, at::ScalarType type, const std::stop_token& stop) {
+  if (const auto* blocks = gguf_block_type(source.dtype)) return convert_blocks(file, source, *blocks, type, stop);
+  const auto source_type = *floating_type(source.dtype);
+  return source.strides.empty() ? convert_in_steps(file, source, source_type, type, stop)
+                                : convert_strided(file, source, source_type, type);
+}
+
 /// Whether the tensor has more elements than its bytes hold, so that it could be larger than any file.
 bool repeats_elements(const TensorView& source, at::ScalarType type) {
   std::uint64_t count = 1;  // fits: whoever read the file has seen to it
@@ -181,13 +219,12 @@ bool repeats_elements(const TensorView& source, at::ScalarType type) {
 
 at::Tensor read(const std::shared_ptr<const WeightFile>& file, const TensorView& source, at::ScalarType dtype,
                 const std::stop_token& stop) {
-  const auto type = *floating_type(source.dtype);
+  const bool as_it_lies = source.strides.empty() && gguf_block_type(source.dtype) == nullptr;
   file->check_whole();
-  if (source.strides.empty() && type == dtype && is_aligned(source.bytes, c10::elementSize(dtype))) {
+  if (as_it_lies && floating_type(source.dtype) == dtype && is_aligned(source.bytes, c10::elementSize(dtype))) {
     return view_of(file, source, dtype);
   }
-  auto converted = source.strides.empty() ? convert_in_steps(*file, source, type, dtype, stop)
-                                          : convert_strided(*file, source, type, dtype);
+  auto converted = convert(*file, source, dtype, stop);
   file->check_whole();  // it may have been cut meanwhile, within a page
   return converted;
 }
@@ -265,7 +302,8 @@ void add_to(const at::Tensor& some, std::int64_t first, const Overlay& overlay) 
 
 using Overlays = std::vector<std::shared_ptr<const Overlay>>;
 
-/// Gives the rows of a matrix some at a time, in the file's dtype and in memory of their own: `take(rows, first)`.
+/// Gives the rows of a matrix some at a time, in the file's dtype (float32 for blocks) and in memory of their own:
+/// `take(rows, first)`.
 template <typename Take>
 void for_some_rows(const std::shared_ptr<const WeightFile>& file, const TensorView& source, std::int64_t begin,
                    std::int64_t end, const std::stop_token& stop, Take take) {
@@ -273,9 +311,7 @@ void for_some_rows(const std::shared_ptr<const WeightFile>& file, const TensorVi
   const auto step = std::max<std::int64_t>(1, kConversionStep / std::max<std::int64_t>(1, source.shape.at(1)));
   for (auto first = begin; first < end; first += step) {
     const auto rows = rows_of(source, first, std::min(first + step, end));
-    take(rows.strides.empty() ? convert_in_steps(*file, rows, type, type, stop)
-                              : convert_strided(*file, rows, type, type),
-         first);
+    take(convert(*file, rows, type, stop), first);
   }
 }
 
@@ -300,8 +336,10 @@ struct Checkpoint::Impl {
     Overlays overlays = {};
   };
 
-  void add(const fs::path& path, const Layout& layout) {
-    const auto file = std::make_shared<const WeightFile>(layout.open(path));
+  void add(const fs::path& path, const Layout& layout) { add(std::make_shared<const WeightFile>(layout.open(path))); }
+
+  void add(const std::shared_ptr<const WeightFile>& file) {
+    const auto& path = file->path();
     for (const TensorView& tensor : file->tensors()) {
       const auto [place, is_new] = places.emplace(tensor.name, Place{file, &tensor, {}});
       if (!is_new) {
@@ -330,7 +368,8 @@ struct Checkpoint::Impl {
       throw Error(where + " has shape " + shape_text(place.tensor->shape) + "; expected " + shape_text(shape));
     }
     if (!floating_type(place.tensor->dtype)) {
-      throw Error(where + " is of dtype " + place.tensor->dtype + "; expected F32, F16, BF16 or F64");
+      throw Error(where + " is of dtype " + place.tensor->dtype + "; expected " +
+                  (is_gguf ? gguf_type_names() : "F32, F16, BF16 or F64"));
     }
     if (!place.tensor->strides.empty() && repeats_elements(*place.tensor, *floating_type(place.tensor->dtype))) {
       throw Error(where + " has more elements than its bytes hold; expected each to have its own");
@@ -380,27 +419,33 @@ struct Checkpoint::Impl {
   std::map<std::string, std::string, std::less<>> absent;  // tensors of the index that are in no shard: their shards
   std::vector<fs::path> files;
   std::stop_token stop;
-  bool is_safetensors = true;
+  bool is_safetensors = true, is_gguf = false;
 };
 
-Checkpoint Checkpoint::open(const fs::path& folder, std::stop_token stop) {
+Checkpoint Checkpoint::open(const fs::path& model, std::stop_token stop) {
   auto impl = std::make_shared<Impl>();
   impl->stop = std::move(stop);
+  if (is_model_file(model)) {
+    impl->is_safetensors = false;
+    impl->is_gguf = true;
+    for (const auto& file : GgufFile::open_all(model)) impl->add(file);
+    return Checkpoint(std::move(impl));
+  }
   // The order in which transformers looks for them.
   for (const Layout& layout : {kSafetensors, kTorch}) {
     impl->is_safetensors = layout.open == kSafetensors.open;
-    if (has_entry(folder, layout.single_file)) {
-      impl->add(folder / layout.single_file, layout);
+    if (has_entry(model, layout.single_file)) {
+      impl->add(model / layout.single_file, layout);
       impl->unwrap();
       return Checkpoint(std::move(impl));
     }
-    if (has_entry(folder, layout.index_file)) {
-      impl->add_shards(folder / layout.index_file, layout);
+    if (has_entry(model, layout.index_file)) {
+      impl->add_shards(model / layout.index_file, layout);
       impl->unwrap();
       return Checkpoint(std::move(impl));
     }
   }
-  refuse_folder_without_weights(folder);
+  refuse_folder_without_weights(model);
 }
 
 Checkpoint::Checkpoint(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}
@@ -490,7 +535,8 @@ Checkpoint Checkpoint::with_change(std::string_view name, at::Tensor rows, at::T
 std::vector<std::string> Checkpoint::sha256(std::string_view name, const std::vector<std::int64_t>& shape) const {
   const auto& [file, source, overlays] = impl_->find(name, shape);
   TORCH_INTERNAL_ASSERT(shape.size() == 2, "not a matrix");
-  const auto head = source->dtype + " " + shape_text(shape) + "\n";
+  const auto dtype = gguf_block_type(source->dtype) == nullptr ? source->dtype : "F32";
+  const auto head = dtype + " " + shape_text(shape) + "\n";
   std::vector<Sha256> hashes(overlays.size() + 1);
   for (auto& hash : hashes) hash.update(std::as_bytes(std::span(head)));
   const auto add = [](Sha256& hash, const at::Tensor& some) {

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "model/config_fields.hpp"
+#include "model/gguf_config.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
 #include "rometrace/text/json_file.hpp"
@@ -821,6 +822,10 @@ DecoderConfig parse_config(std::string_view text, const std::string& where) {
 
 DecoderConfig read_config(const std::filesystem::path& config_json) {
   return parse_config(read_text_file(config_json), label_of(config_json));
+}
+
+DecoderConfig config_of_model(const std::filesystem::path& model) {
+  return is_model_file(model) ? read_gguf_config(model) : read_config(model / "config.json");
 }
 
 }  // namespace rometrace

@@ -291,7 +291,7 @@ class Decoder::Loader {
  public:
   Loader(const DecoderConfig& config, std::shared_ptr<const Checkpoint> checkpoint, const LoadOptions& options)
       : config_(config),
-        names_(tensor_names(config.family)),
+        names_(tensor_names(config)),
         checkpoint_(std::move(checkpoint)),
         options_(options),
         reader_{checkpoint_, names_.transposed, options_},
@@ -331,17 +331,19 @@ class Decoder::Loader {
   // called when all parts have been made.
   void check_all_used() const {
     constexpr std::array<std::string_view, 3> kBuffers = {".bias", ".masked_bias", ".inv_freq"};
+    const bool is_gguf = config_.layout == TensorLayout::kLlamaCpp;
     const auto layers = prefix_ + names_.layers;
     for (const auto& name : checkpoint_->names()) {
-      if (!name.starts_with(layers) || used_.contains(name)) continue;
+      if (used_.contains(name) || (!is_gguf && !name.starts_with(layers))) continue;
       const auto is_buffer = [&](std::string_view ending) {  // causal masks and angles, which are computed
         return name.ends_with(std::string(ending)) &&
                (ending != ".bias" || name.ends_with("attn.bias") || name.ends_with("attention.bias"));
       };
       if (std::any_of(kBuffers.begin(), kBuffers.end(), is_buffer)) continue;
-      throw Error(label_of(checkpoint_->files().front()) + ": holds tensor " + in_quotes(name) +
-                  ", for which config.json has no use (" + std::string(to_string(config_.family)) + ", " +
-                  std::to_string(config_.layers) + " layers); do they belong to one model?");
+      throw Error(label_of(checkpoint_->files().front()) + ": holds tensor " + in_quotes(name) + ", for which " +
+                  (is_gguf ? "its architecture" : "config.json") + " has no use (" +
+                  std::string(to_string(config_.family)) + ", " + std::to_string(config_.layers) +
+                  " layers); do they belong to one model?");
     }
     checked_ = true;
     used_.clear();
@@ -483,8 +485,10 @@ class Decoder::Loader {
     const auto frequencies = rotary_frequencies(rotary);
     const auto largest_angle = frequencies.abs().amax().item<float>() * static_cast<float>(config_.longest_prompt());
     if (std::isfinite(largest_angle) && std::isfinite(static_cast<float>(rotary.magnitude))) return frequencies;
+    const auto& file = checkpoint_->files().front();
+    const bool is_gguf = config_.layout == TensorLayout::kLlamaCpp;
     throw Error(
-        label_of(checkpoint_->files().front().parent_path() / "config.json") +
+        label_of(is_gguf ? file : file.parent_path() / "config.json") +
         ": its rotary positions turn by angles that are not finite; expected other values of rope_theta, factor "
         "and the other fields of rope_scaling or rope_parameters");
   }
@@ -511,6 +515,10 @@ class Decoder::Loader {
     }
     checkpoint_->check(embedding_, table_shape());
     checkpoint_->check(head_, table_shape());
+    used_.insert({embedding_, head_});
+    if (!config_.rotary.empty() && config_.rotary.front().scaling == Rotary::Scaling::kEach) {
+      used_.insert("rope_freqs.weight");
+    }
   }
 
   void use(const std::string& name) const {
@@ -577,23 +585,38 @@ class Decoder::Loader {
             one.bias.defined() ? at::cat({one.bias, other.bias}) : at::Tensor()};
   }
 
+  // Columns of heads whose numbers stand in pairs, (0, d/2), (1, d/2 + 1), ..: in the order 0 to d - 1.
+  static Linear::Part with_halves_apart(const Linear::Part& part, std::int64_t heads) {
+    const auto ordered = [heads](const at::Tensor& rows) {
+      return rows.unflatten(0, {heads, -1, 2}).transpose(1, 2).flatten(0, 2);
+    };
+    return {ordered(part.weight.t()).t(), part.bias.defined() ? ordered(part.bias) : at::Tensor()};
+  }
+
   std::shared_ptr<const Linear> attention_inputs(const std::string& at) const {
     const auto D = config_.width, A = config_.mixed_width(), K = config_.keys_values_width();
     const bool bias = config_.query_bias;
+    const std::vector<Matrix> three = {
+        {at + names_.queries, D, A, bias}, {at + names_.keys, D, K / 2, bias}, {at + names_.values, D, K / 2, bias}};
     using Inputs = TensorNames::Inputs;
     switch (names_.inputs) {
       case Inputs::kApart:
-        return linear({{at + names_.queries, D, A, bias},
-                       {at + names_.keys, D, K / 2, bias},
-                       {at + names_.values, D, K / 2, bias}},
-                      2, [](const std::vector<Linear::Part>& all) {
-                        return std::vector{all[0], side_by_side(all[1], all[2])};
-                      });
+        return linear(three, 2, [](const std::vector<Linear::Part>& all) {
+          return std::vector{all[0], side_by_side(all[1], all[2])};
+        });
       case Inputs::kSideBySide:
         return linear({{at + names_.queries, D, A + K, bias}}, 2, [A](const std::vector<Linear::Part>& all) {
           const auto& [weight, whole_bias] = all.front();
-          return std::vector<Linear::Part>{{weight.slice(1, 0, A), whole_bias.slice(0, 0, A)},
-                                           {weight.slice(1, A), whole_bias.slice(0, A)}};
+          const auto bias_of = [&whole = whole_bias](std::int64_t begin, std::optional<std::int64_t> end) {
+            return whole.defined() ? whole.slice(0, begin, end) : at::Tensor();
+          };
+          return std::vector<Linear::Part>{{weight.slice(1, 0, A), bias_of(0, A)},
+                                           {weight.slice(1, A), bias_of(A, std::nullopt)}};
+        });
+      case Inputs::kPairs:
+        return linear(three, 2, [heads = config_.heads, kv_heads = config_.kv_heads](const auto& all) {
+          return std::vector{with_halves_apart(all[0], heads),
+                             side_by_side(with_halves_apart(all[1], kv_heads), all[2])};
         });
       case Inputs::kHeadByHead:
         return linear(
@@ -642,10 +665,10 @@ class Decoder::Loader {
 
 // ---- The whole ----
 
-std::shared_ptr<const Decoder> Decoder::load(const std::filesystem::path& folder, const LoadOptions& options) {
+std::shared_ptr<const Decoder> Decoder::load(const std::filesystem::path& model, const LoadOptions& options) {
   refuse_unless_it_multiplies(options);
-  auto config = read_config(folder / "config.json");
-  auto opened = Checkpoint::open(folder, options.stop);
+  auto config = config_of_model(model);
+  auto opened = Checkpoint::open(model, options.stop);
   if (!options.changes.empty()) opened = changed(std::move(opened), config, options.changes);
   auto checkpoint = std::make_shared<const Checkpoint>(std::move(opened));
   return std::shared_ptr<const Decoder>(new Decoder(std::move(config), std::move(checkpoint), options));
@@ -661,8 +684,8 @@ Decoder::Decoder(DecoderConfig config, std::shared_ptr<const Checkpoint> checkpo
       enter_(loader_->enter()),
       leave_(loader_->leave()) {
   for (std::int64_t layer = 0; layer < config_.layers; ++layer) blocks_.push_back(loader_->block(layer));
-  loader_->check_all_used();
   final_norm_ = loader_->final_norm();
+  loader_->check_all_used();
   if (options_.memory && all_bytes() > *options_.memory) {
     blocks_.clear();  // they have been checked
     stream_layers();

@@ -9,6 +9,7 @@
 #include <ATen/ops/pow.h>
 #include <ATen/ops/sin.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/where.h>
 
 #include <algorithm>
@@ -60,6 +61,7 @@ at::Tensor rotary_frequencies(const Rotary& rotary) {
   const auto frequencies = 1 / at::pow(rotary.theta, arange(rotary.width, 2) / rotary.width);
   if (rotary.scaling == Rotary::Scaling::kLinear) return frequencies / rotary.factor;
   if (rotary.scaling == Rotary::Scaling::kLlama3) return llama3_scaled(rotary, frequencies);
+  if (rotary.scaling == Rotary::Scaling::kEach) return frequencies / at::tensor(rotary.divisors);
   return frequencies;
 }
 

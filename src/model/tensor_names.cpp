@@ -127,9 +127,35 @@ TensorNames gemma3() {
   return names;
 }
 
-}  // namespace
+// GGUF files name tensors alike in all families.
+TensorNames llama_cpp(Family family) {
+  using Inputs = TensorNames::Inputs;
+  const bool fused = family == Family::kGpt2 || family == Family::kGptNeoX;
+  TensorNames names;
+  names.prefixes = {""};
+  names.heads = {"output"};
+  names.embedding = "token_embd";
+  if (family == Family::kGpt2) names.positions = "position_embd";
+  names.final_norm = "output_norm";
+  names.layers = "blk.";
+  names.inputs = fused ? Inputs::kSideBySide : family == Family::kLlama ? Inputs::kPairs : Inputs::kApart;
+  names.queries = fused ? "attn_qkv" : "attn_q";
+  names.keys = "attn_k";
+  names.values = "attn_v";
+  names.projection = "attn_output";
+  names.query_norm = "attn_q_norm";
+  names.key_norm = "attn_k_norm";
+  names.norm_1 = "attn_norm";
+  names.norm_2 = "ffn_norm";
+  names.attn_norm = "post_attention_norm";
+  names.mlp_norm = "post_ffw_norm";
+  names.mlp_gate = "ffn_gate";
+  names.mlp_in = "ffn_up";
+  names.mlp_out = "ffn_down";
+  return names;
+}
 
-TensorNames tensor_names(Family family) {
+TensorNames transformers(Family family) {
   switch (family) {
     case Family::kGpt2:
       return gpt2();
@@ -153,6 +179,12 @@ TensorNames tensor_names(Family family) {
       return gemma3();
   }
   return {};
+}
+
+}  // namespace
+
+TensorNames tensor_names(const DecoderConfig& config) {
+  return config.layout == TensorLayout::kLlamaCpp ? llama_cpp(config.family) : transformers(config.family);
 }
 
 std::string prefix_in(const TensorNames& names, std::span<const std::string> all) {

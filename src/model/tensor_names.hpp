@@ -15,6 +15,7 @@ struct TensorNames {
     kApart,       ///< three matrices
     kSideBySide,  ///< one: queries, then keys, then values (GPT-2)
     kHeadByHead,  ///< one: query, key and value of the first head, then of the next (GPT-NeoX)
+    kPairs,       ///< three matrices; of each head's query and key the halves that turn together are neighbours (GGUF)
   };
 
   std::vector<std::string> prefixes;  ///< of all names but the head's: whichever the file has
@@ -31,7 +32,8 @@ struct TensorNames {
   std::string mlp_gate, mlp_in, mlp_out;
 };
 
-TensorNames tensor_names(Family family);
+/// Those of the file that `config` was read with.
+TensorNames tensor_names(const DecoderConfig& config);
 
 /// Those of the prefixes that the layers of a checkpoint with these names have; the first one where none has any.
 std::string prefix_in(const TensorNames& names, std::span<const std::string> all);

@@ -31,9 +31,13 @@ std::unique_ptr<const Backend> make_byte_level_bpe(const BpeVocabulary& vocabula
 /// For one of BpeRules::Alphabet::kCharacters.
 std::unique_ptr<const Backend> make_character_bpe(const BpeVocabulary& vocabulary, const std::string& where);
 
-/// `tokenizer_json`: one that lies beside the model and says what goes before a prompt; may be absent. Throws Error.
-std::unique_ptr<const Backend> make_sentencepiece_model(const std::filesystem::path& file,
+/// Of a serialised model. `where` opens the messages. `tokenizer_json`: one that lies beside the model and says what
+/// goes before a prompt; may be absent. Throws Error.
+std::unique_ptr<const Backend> make_sentencepiece_model(const std::string& model, const std::string& where,
                                                         const TokenizerConfig& config,
-                                                        const std::filesystem::path& tokenizer_json);
+                                                        const std::filesystem::path& tokenizer_json = {});
+
+/// Of a GGUF file, whose keys say it. Throws Error.
+std::unique_ptr<const Backend> make_gguf_tokenizer(const std::filesystem::path& file);
 
 }  // namespace rometrace

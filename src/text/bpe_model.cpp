@@ -1,7 +1,6 @@
 #include "rometrace/text/bpe_model.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <cstddef>
 #include <limits>
 #include <numeric>
@@ -13,6 +12,7 @@
 #include "rometrace/error.hpp"
 #include "rometrace/text/utf8.hpp"
 #include "text/bpe_tokens.hpp"
+#include "text/piece_writer.hpp"
 
 namespace rometrace {
 namespace {
@@ -82,61 +82,12 @@ class PlainBpe {
   std::vector<std::ptrdiff_t> first_;  // where a left token's begin in it
 };
 
-// ---------------------------------------------------------------------------------------------------------------------
-// The protobuf wire format, as far as a SentencePiece model needs it (sentencepiece_model.proto)
-
-class ProtoWriter {
- public:
-  void number(unsigned field, std::uint64_t value) {
-    tag(field, kVarint);
-    varint(value);
-  }
-
-  void real(unsigned field, float value) {
-    tag(field, kFixed32);
-    auto bits = std::bit_cast<std::uint32_t>(value);
-    for (int i = 0; i < 4; ++i, bits >>= 8) bytes_ += static_cast<char>(bits & 0xFF);
-  }
-
-  void bytes(unsigned field, std::string_view value) {
-    tag(field, kLengthDelimited);
-    varint(value.size());
-    bytes_ += value;
-  }
-
-  void message(unsigned field, const ProtoWriter& value) { bytes(field, value.bytes_); }
-
-  std::string take() && { return std::move(bytes_); }
-
- private:
-  enum WireType : std::uint64_t { kVarint = 0, kLengthDelimited = 2, kFixed32 = 5 };
-
-  void tag(unsigned field, WireType type) { varint((std::uint64_t{field} << 3) | type); }
-
-  void varint(std::uint64_t value) {
-    for (; value >= 0x80; value >>= 7) bytes_ += static_cast<char>((value & 0x7F) | 0x80);
-    bytes_ += static_cast<char>(value);
-  }
-
-  std::string bytes_;
-};
-
-enum class PieceType : std::uint64_t { kNormal = 1, kUnknown = 2, kControl = 3 };
-
-ProtoWriter piece(std::string_view text, float score, PieceType type) {
-  ProtoWriter piece;
-  piece.bytes(1, text);
-  piece.real(2, score);
-  piece.number(3, static_cast<std::uint64_t>(type));
-  return piece;
-}
-
 ProtoWriter piece_of(const BpeVocabulary& vocabulary, const PlainBpe& bpe, std::int32_t id) {
   const std::string& token = vocabulary.tokens[static_cast<std::size_t>(id)];
   if (is_one_character(token)) return piece(token, 0, PieceType::kNormal);
   if (const auto rank = bpe.last_rank(token, id)) return piece(token, -static_cast<float>(*rank), PieceType::kNormal);
-  // An id without a token of the vocabulary needs a name all the same; no token is likely to begin with U+0001.
-  return piece(token.empty() ? "\x01" + std::to_string(id) : token, 0, PieceType::kControl);
+  // An id without a token of the vocabulary needs a name all the same.
+  return piece(token.empty() ? nameless_piece(static_cast<std::size_t>(id)) : token, 0, PieceType::kControl);
 }
 
 }  // namespace

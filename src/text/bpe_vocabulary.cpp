@@ -365,6 +365,21 @@ std::optional<BpeVocabulary> read_tokenizer_json_if_bpe(const std::filesystem::p
   return read_parsed(root, label_of(tokenizer_json), config);
 }
 
+BpeVocabulary to_bpe_vocabulary(std::vector<std::string> tokens, const std::vector<std::string_view>& merges,
+                                const std::vector<AddedToken>& added, BpeRules rules, const std::string& where) {
+  BpeVocabulary vocabulary;
+  vocabulary.tokens = std::move(tokens);
+  vocabulary.rules = std::move(rules);
+  AddedReader reader(vocabulary);
+  for (const auto& token : added) reader.add(token, where);
+  check_tokens(vocabulary, where);
+  MergeReader merge_reader(vocabulary, "its tokens");
+  for (std::size_t i = 0; i < merges.size(); ++i) {
+    merge_reader.add(merges[i], [&] { return where + ", merge " + std::to_string(i); });
+  }
+  return vocabulary;
+}
+
 std::vector<std::int32_t> read_prefix_ids(const std::filesystem::path& tokenizer_json, std::size_t vocabulary_size) {
   const std::string label = label_of(tokenizer_json);
   const auto ids = prefix_of(parse_json_member(read_text_file(tokenizer_json), label, "post_processor"), label);

@@ -7,7 +7,6 @@
 
 #include "rometrace/error.hpp"
 #include "rometrace/text/aligned_text.hpp"
-#include "rometrace/text/json_file.hpp"
 #include "rometrace/text/sentencepiece_check.hpp"
 #include "rometrace/text/spaces.hpp"
 #include "rometrace/text/utf8.hpp"
@@ -32,11 +31,9 @@ std::optional<FirstSpace> first_space_of(const TokenizerConfig& config) {
 
 class SentencePieceModel final : public Backend {
  public:
-  SentencePieceModel(const std::filesystem::path& file, const TokenizerConfig& config,
+  SentencePieceModel(const std::string& model, const std::string& where, const TokenizerConfig& config,
                      const std::filesystem::path& tokenizer_json)
       : first_space_(first_space_of(config)), lower_case_(config.lower_case) {
-    const std::string model = read_text_file(file);
-    const std::string where = label_of(file);
     check_sentencepiece_model(model, where);
     load_sentencepiece(model_, model, where);
     if (first_space_) {
@@ -222,10 +219,10 @@ class SentencePieceModel final : public Backend {
 
 }  // namespace
 
-std::unique_ptr<const Backend> make_sentencepiece_model(const std::filesystem::path& file,
+std::unique_ptr<const Backend> make_sentencepiece_model(const std::string& model, const std::string& where,
                                                         const TokenizerConfig& config,
                                                         const std::filesystem::path& tokenizer_json) {
-  return std::make_unique<SentencePieceModel>(file, config, tokenizer_json);
+  return std::make_unique<SentencePieceModel>(model, where, config, tokenizer_json);
 }
 
 }  // namespace rometrace

@@ -9,8 +9,10 @@
 #include "rometrace/error.hpp"
 #include "rometrace/text/hex.hpp"
 #include "rometrace/text/input_file.hpp"
+#include "rometrace/text/json_file.hpp"
 #include "rometrace/text/utf8.hpp"
 #include "text/backend.hpp"
+#include "text/gguf_header.hpp"
 
 namespace rometrace {
 namespace {
@@ -31,10 +33,26 @@ std::optional<std::filesystem::path> sentencepiece_file_in(const std::filesystem
   return std::nullopt;
 }
 
+/// The first GGUF file of a folder; empty where it has none.
+std::filesystem::path gguf_file_in(const std::filesystem::path& folder) {
+  std::filesystem::path first;
+  std::error_code ignored;
+  for (std::filesystem::directory_iterator entry(folder, ignored), end; !ignored && entry != end;
+       entry.increment(ignored)) {
+    const bool is_gguf = entry->path().extension() == ".gguf";
+    if (is_gguf && (first.empty() || entry->path() < first)) first = entry->path();
+  }
+  return first;
+}
+
 [[noreturn]] void refuse_folder(const std::filesystem::path& folder) {
   const std::string where = label_of(folder);
   std::error_code ignored;
   if (!std::filesystem::is_directory(folder, ignored)) throw Error(where + ": no such folder; expected a model's");
+  if (const auto file = gguf_file_in(folder); !file.empty()) {
+    throw Error(where + ": has no tokeniser, but a GGUF file; expected " + label_of(file) +
+                " in place of its folder, or a folder in Hugging Face layout");
+  }
   const bool half = has(folder, "vocab.json") || has(folder, "merges.txt");
   throw Error(
       where + ": has " +
@@ -60,7 +78,9 @@ std::unique_ptr<const Backend> load_backend(const std::filesystem::path& folder)
   if (has(folder, "vocab.json") && has(folder, "merges.txt")) {
     return make_byte_level_bpe(read_vocab_and_merges(folder / "vocab.json", folder / "merges.txt", config), where);
   }
-  if (sentencepiece) return make_sentencepiece_model(*sentencepiece, config, tokenizer_json);
+  if (sentencepiece) {
+    return make_sentencepiece_model(read_text_file(*sentencepiece), label_of(*sentencepiece), config, tokenizer_json);
+  }
   refuse_folder(folder);
 }
 
@@ -75,8 +95,9 @@ Tokenizer::~Tokenizer() = default;
 Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 
-Tokenizer Tokenizer::load(const std::filesystem::path& folder) {
-  return Tokenizer(std::make_unique<const Impl>(Impl{load_backend(folder)}));
+Tokenizer Tokenizer::load(const std::filesystem::path& model) {
+  auto backend = is_model_file(model) ? make_gguf_tokenizer(model) : load_backend(model);
+  return Tokenizer(std::make_unique<const Impl>(Impl{std::move(backend)}));
 }
 
 std::vector<Token> Tokenizer::encode(std::string_view text, SpecialTokens special) const {

@@ -16,6 +16,9 @@
 #include "facts/fact_record.hpp"
 #include "facts/facts_reader.hpp"
 #include "files.hpp"
+#include "model/gguf.hpp"
+#include "model/gguf_config.hpp"
+#include "model/gguf_types.hpp"
 #include "model/safetensors_header.hpp"
 #include "model/torch_tensors.hpp"
 #include "rometrace/error.hpp"
@@ -25,6 +28,7 @@
 #include "rometrace/text/tokenizer.hpp"
 #include "sentencepiece_model.hpp"
 #include "text/as_text.hpp"
+#include "text/gguf_header.hpp"
 #include "text_streams.hpp"
 
 namespace rometrace::fuzzing {
@@ -143,6 +147,25 @@ void check_facts(const Facts& facts, Need need) {
   }
 }
 
+/// What `DecoderConfig` promises.
+void check_config(const DecoderConfig& read) {
+  for (const std::int64_t size : {read.vocab_size, read.max_positions, read.width, read.embedding_width, read.layers,
+                                  read.heads, read.kv_heads, read.head_width, read.mlp_width}) {
+    if (size < 1) break_contract("a size below 1");
+  }
+  if (read.heads % read.kv_heads != 0) break_contract("heads that do not share keys evenly");
+  if (static_cast<std::int64_t>(read.attention.size()) != read.layers) break_contract("not all layers described");
+  for (const auto& layer : read.attention) {
+    if (layer.window < 0) break_contract("a window below 0");
+    if (!read.rotary.empty() && layer.rotary >= read.rotary.size()) break_contract("positions that are not there");
+  }
+  for (const auto& rotary : read.rotary) {
+    const bool fits = rotary.width >= 2 && rotary.width % 2 == 0 && rotary.width <= read.head_width;
+    if (!fits) break_contract("more numbers turned than a head has");
+  }
+  if (read.rotary.empty() == (read.learned_positions == 0)) break_contract("not one kind of positions");
+}
+
 }  // namespace
 
 void safetensors(Bytes data) {
@@ -230,22 +253,24 @@ void edit_file(Bytes data) {
 void config(Bytes data) {
   allow_refusal([&] {
     const DecoderConfig read = parse_config(as_text(data), "config.json");
-    for (const std::int64_t size : {read.vocab_size, read.max_positions, read.width, read.embedding_width, read.layers,
-                                    read.heads, read.kv_heads, read.head_width, read.mlp_width}) {
-      if (size < 1) break_contract("a size below 1");
-    }
-    if (read.heads % read.kv_heads != 0) break_contract("heads that do not share keys evenly");
-    if (static_cast<std::int64_t>(read.attention.size()) != read.layers) break_contract("not all layers described");
-    for (const auto& layer : read.attention) {
-      if (layer.window < 0) break_contract("a window below 0");
-      if (!read.rotary.empty() && layer.rotary >= read.rotary.size()) break_contract("positions that are not there");
-    }
-    for (const auto& rotary : read.rotary) {
-      const bool fits = rotary.width >= 2 && rotary.width % 2 == 0 && rotary.width <= read.head_width;
-      if (!fits) break_contract("more numbers turned than a head has");
-    }
-    if (read.rotary.empty() == (read.learned_positions == 0)) break_contract("not one kind of positions");
+    check_config(read);
   });
+}
+
+void gguf(Bytes data) {
+  allow_refusal([&] {
+    const auto header = GgufHeader::read(data, "m.gguf");
+    const auto tensors = gguf_tensors(data, header);
+    check_tensors(tensors, data);
+    for (const auto& tensor : tensors) {
+      const auto* type = gguf_block_type(tensor.dtype);
+      if (type == nullptr || tensor.bytes.empty()) continue;
+      std::vector<float> numbers(static_cast<std::size_t>(type->numbers));
+      type->read(tensor.bytes.data() + tensor.bytes.size() - type->bytes, numbers.data());  // the last one
+    }
+    check_config(to_config(header, tensors));
+  });
+  allow_refusal([&] { use(Tokenizer::load(scratch_with({{"m.gguf", as_text(data)}}) / "m.gguf")); });
 }
 
 }  // namespace rometrace::fuzzing

@@ -24,13 +24,14 @@ void sentencepiece(std::span<const std::byte> data);
 void facts(std::span<const std::byte> data);  ///< JSON, JSON Lines and CSV are told by their content
 void config(std::span<const std::byte> data);
 void edit_file(std::span<const std::byte> data);
+void gguf(std::span<const std::byte> data);  ///< its tensors, its config and its tokeniser
 
 struct Target {
   const char* name;  ///< and the folder of its corpus
   void (*run)(std::span<const std::byte> data);
 };
 
-inline constexpr std::array<Target, 8> kTargets{{
+inline constexpr std::array<Target, 9> kTargets{{
     {"safetensors", safetensors},
     {"torch_file", torch_file},
     {"tokenizer", tokenizer},
@@ -39,6 +40,7 @@ inline constexpr std::array<Target, 8> kTargets{{
     {"facts", facts},
     {"config", config},
     {"edit_file", edit_file},
+    {"gguf", gguf},
 }};
 
 }  // namespace rometrace::fuzzing

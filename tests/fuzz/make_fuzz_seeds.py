@@ -11,7 +11,10 @@ import argparse
 import io
 import json
 import pathlib
+import tempfile
 
+import gguf
+import numpy
 import safetensors.torch
 import sentencepiece
 import tokenizers
@@ -183,6 +186,50 @@ def seeds_of_edit_file():
     yield "no_record", safetensors.torch.save({"h.0.mlp.c_proj.weight.u": torch.ones(1, 4)}, {"format": "pt"})
 
 
+def seeds_of_gguf():
+    """A model of each kind of tokeniser, with keys of its architecture, and tensors of many types."""
+    types = [kind for kind, (numbers, _) in gguf.GGML_QUANT_SIZES.items() if numbers > 1]
+    for architecture, kind in (("llama", "gpt2"), ("gemma3", "llama"), ("gpt2", "none")):
+        with tempfile.TemporaryDirectory() as folder:
+            file = pathlib.Path(folder) / "seed.gguf"
+            writer = gguf.GGUFWriter(file, architecture)
+            writer.add_context_length(16)
+            writer.add_embedding_length(8)
+            writer.add_block_count(1)
+            writer.add_feed_forward_length(8)
+            writer.add_head_count(2)
+            if architecture == "gpt2":
+                writer.add_layer_norm_eps(1e-5)
+            else:
+                writer.add_layer_norm_rms_eps(1e-6)
+                writer.add_sliding_window(4) if architecture == "gemma3" else writer.add_rope_freq_base(1e4)
+            bytes_of_text = [f"<0x{byte:02X}>" for byte in range(256)]
+            tokens = {"gpt2": ["a", "b", "ab", "Ġ", "<s>"], "llama": ["<unk>", "<s>", "▁", "a", "▁a", *bytes_of_text]}
+            if kind in tokens:
+                writer.add_tokenizer_model(kind)
+                writer.add_token_list(tokens[kind])
+                writer.add_bos_token_id(1)
+            if kind == "gpt2":
+                writer.add_tokenizer_pre("llama-bpe")
+                writer.add_token_types([1, 1, 1, 1, 3])
+                writer.add_token_merges(["a b"])
+            elif kind == "llama":
+                writer.add_token_types([2, 3, 1, 1, 1] + [6] * 256)
+                writer.add_token_scores([0.0] * 4 + [-1.0] * 257)
+            writer.add_tensor("token_embd.weight", numpy.ones((5, 8), numpy.float32))
+            if architecture == "llama":
+                writer.add_tensor("rope_freqs.weight", numpy.ones(2, numpy.float32))
+            if architecture == "gpt2":
+                for one in types:
+                    size = gguf.GGML_QUANT_SIZES[one][1]
+                    writer.add_tensor(one.name, numpy.ones((1, size), numpy.uint8), raw_dtype=one)
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
+            writer.close()
+            yield f"{architecture}_{kind}", file.read_bytes()
+
+
 TARGETS = {
     "safetensors": seeds_of_safetensors,
     "torch_file": seeds_of_torch_file,
@@ -192,6 +239,7 @@ TARGETS = {
     "facts": seeds_of_facts,
     "config": seeds_of_config,
     "edit_file": seeds_of_edit_file,
+    "gguf": seeds_of_gguf,
 }
 
 if __name__ == "__main__":

@@ -66,11 +66,12 @@ std::string refusal(const std::string& model, const std::string& revision = "mai
   return message;
 }
 
-TEST_CASE("a folder is used as it is") {
+TEST_CASE("a folder or a file is used as it is") {
   const TemporaryFolder folder;
   CHECK(resolve_model(folder.path().string()) == folder.path());
-  const auto file = folder.write("model.safetensors", "x");
-  CHECK(refusal(file.string()) == Contains("model.safetensors: is a file; expected the folder of a model"));
+  const auto file = folder.write("model.gguf", "x");
+  CHECK(resolve_model(file.string()) == file);
+  CHECK(refusal((folder.path() / "other.gguf").string()) == Contains("other.gguf: no such file; expected a GGUF file"));
 }
 
 TEST_CASE("the cache is where the environment says, the most particular variable first") {

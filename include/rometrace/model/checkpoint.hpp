@@ -15,8 +15,10 @@
 namespace rometrace {
 
 /// The named tensors of a model folder: model.safetensors, else model.safetensors.index.json with its shards, else
-/// pytorch_model.bin, else pytorch_model.bin.index.json with its shards (the order in which transformers looks).
-/// Immutable once opened; safe to use from several threads.
+/// pytorch_model.bin, else pytorch_model.bin.index.json with its shards (the order in which transformers looks). Or
+/// those of a GGUF file, or of several that are parts of one model; there a tensor may be kept in blocks, which are
+/// read as float32: that is its file's dtype in what is said below. Immutable once opened; safe to use from several
+/// threads.
 class Checkpoint {
  public:
   /// Opens and checks the files (see SafetensorsFile and TorchFile); reads no weights. Throws Error: no weights in the
@@ -24,7 +26,7 @@ class Checkpoint {
   /// the index naming a tensor that another shard holds, two files holding the same name.
   /// Names of PyTorch's wrappers (`module.`, `_orig_mod.`) are taken out of the tensors' names.
   /// `stop` is asked between the steps of long readings, which then throw Interrupted.
-  static Checkpoint open(const std::filesystem::path& folder, std::stop_token stop = {});
+  static Checkpoint open(const std::filesystem::path& model, std::stop_token stop = {});
 
   ~Checkpoint();
   Checkpoint(const Checkpoint&) = default;  // shares what has been opened
@@ -35,12 +37,13 @@ class Checkpoint {
 
   /// The tensor `name` as `dtype` on the CPU, row-major. Where the file holds that dtype (row-major and aligned) the
   /// result is a view of the mapped file: no copy, must not be written to, keeps the mapping alive. Otherwise (F16,
-  /// BF16, F32, F64 -> dtype) a converted copy is made, in steps of a million elements, each letting go of the file's
-  /// pages: the peak is the result and some megabytes. (A tensor whose elements have another order is copied in one
-  /// step; weights in PyTorch's old format are seldom aligned.) Values are rounded to nearest, as `at::Tensor::to`
+  /// BF16, F32, F64, blocks -> dtype) a converted copy is made, in steps of a million elements, each letting go of the
+  /// file's pages: the peak is the result and some megabytes. (A tensor whose elements have another order is copied in
+  /// one step; weights in PyTorch's old format are seldom aligned.) Values are rounded to nearest, as `at::Tensor::to`
   /// does.
-  /// Throws Error: no such tensor, shape other than `shape` (both are named), dtype not a floating-point one, more
-  /// elements than its bytes hold (as PyTorch's expand makes); InputLost: the file has become shorter; Interrupted.
+  /// Throws Error: no such tensor, shape other than `shape` (both are named), dtype not a floating-point one, or in
+  /// blocks of a type that is not read, more elements than its bytes hold (as PyTorch's expand makes); InputLost: the
+  /// file has become shorter; Interrupted.
   at::Tensor tensor(std::string_view name, const std::vector<std::int64_t>& shape, at::ScalarType dtype) const;
 
   /// Rows [begin, end) of its first dimension alone, likewise: the rest is not read.
@@ -86,7 +89,7 @@ class Checkpoint {
 
   std::vector<std::string> names() const;                   ///< sorted
   const std::vector<std::filesystem::path>& files() const;  ///< the weight files, sorted by name
-  bool is_safetensors() const;                              ///< or else PyTorch's files
+  bool is_safetensors() const;                              ///< or else PyTorch's files, or GGUF
 
  private:
   struct Impl;

@@ -44,6 +44,7 @@ struct Rotary {
     kLinear,  ///< all angles divided by `factor`
     kLlama3,  ///< those of long wavelengths divided by `factor`, others not, with a ramp between
     kYarn,    ///< the same idea by another ramp (arXiv 2309.00071)
+    kEach,    ///< each pair's divided by a number of its own
   };
   std::int64_t width = 0;  ///< numbers of a head that are turned, the first ones; even
   double theta = 10000;
@@ -55,6 +56,7 @@ struct Rotary {
   double beta_fast = 32, beta_slow = 1;          ///< likewise; kYarn
   bool whole_pairs = true;                       ///< the ramp begins and ends at a pair; kYarn ("truncate")
   double magnitude = 1;                          ///< of the turned numbers; kYarn ("attention_factor")
+  std::vector<float> divisors;                   ///< [width / 2], kEach
   bool ends = false;                             ///< these are the angles of texts of up to max_positions alone
 
   friend bool operator==(const Rotary&, const Rotary&) = default;
@@ -66,11 +68,18 @@ struct LayerAttention {
   std::size_t rotary = 0;   ///< in DecoderConfig::rotary
 };
 
+/// Who named a file's tensors and laid them out.
+enum class TensorLayout {
+  kTransformers,
+  kLlamaCpp,  ///< GGUF files: matrices are [out, in] in all families
+};
+
 /// A decoder, as its config.json describes it: what all families share, and their differences as data. The sizes are at
 /// least 1 and small enough that a tensor's bytes can be counted in 64 bits. The defaults are GPT-2's.
 struct DecoderConfig {
   Family family = Family::kGpt2;
   std::string architecture = "GPT2LMHeadModel";  ///< as written in the file; for the record
+  TensorLayout layout = TensorLayout::kTransformers;
 
   std::int64_t vocab_size = 50257;     ///< V
   std::int64_t max_positions = 1024;   ///< tokens of the longest text that the model is made for
@@ -133,5 +142,8 @@ DecoderConfig read_config(const std::filesystem::path& config_json);
 
 /// The same from the file's text; `where` opens the messages.
 DecoderConfig parse_config(std::string_view text, const std::string& where);
+
+/// That of a model, given as its folder with a config.json, or as a GGUF file, whose keys say the same.
+DecoderConfig config_of_model(const std::filesystem::path& model);
 
 }  // namespace rometrace

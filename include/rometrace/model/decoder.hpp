@@ -211,15 +211,16 @@ struct LoadOptions {
 /// one at a time where layers are streamed: others would have their layers read again and again.
 class Decoder {
  public:
-  /// Loads a folder in Hugging Face layout: config.json and weights as Checkpoint reads them, whose names and shapes
-  /// are checked, and the changes as changed() does; matrices are read when they are first used, on a GPU now. They may
-  /// be views of the mapped file; those that are packed (see Linear) are copied, and the file's pages then let go, so
-  /// that both are never held whole. Buffers such as attn.bias are ignored. Throws Error, also for a dtype that the
-  /// device cannot multiply in (float16 on a CPU, bfloat16 on an old one); Interrupted.
-  static std::shared_ptr<const Decoder> load(const std::filesystem::path& folder, const LoadOptions& options);
-  static std::shared_ptr<const Decoder> load(const std::filesystem::path& folder, at::ScalarType dtype = at::kFloat,
+  /// Loads a folder in Hugging Face layout, or a GGUF file: config as config_of_model() reads it and weights as
+  /// Checkpoint does, whose names and shapes are checked, and the changes as changed() does; matrices are read when
+  /// they are first used, on a GPU now. They may be views of the mapped file; those that are packed (see Linear) are
+  /// copied, and the file's pages then let go, so that both are never held whole. Buffers such as attn.bias are
+  /// ignored. Throws Error, also for a dtype that the device cannot multiply in (float16 on a CPU, bfloat16 on an old
+  /// one); Interrupted.
+  static std::shared_ptr<const Decoder> load(const std::filesystem::path& model, const LoadOptions& options);
+  static std::shared_ptr<const Decoder> load(const std::filesystem::path& model, at::ScalarType dtype = at::kFloat,
                                              at::Device device = at::kCPU, Products products = Products::kFast) {
-    return load(folder, LoadOptions{dtype, device, products, std::nullopt});
+    return load(model, LoadOptions{dtype, device, products, std::nullopt});
   }
   ~Decoder();
 

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "rometrace/text/added_tokens.hpp"
@@ -78,6 +79,11 @@ BpeVocabulary read_tokenizer_json(const std::filesystem::path& tokenizer_json, c
 /// The same, but nothing where the file names another model than BPE (Unigram, say).
 std::optional<BpeVocabulary> read_tokenizer_json_if_bpe(const std::filesystem::path& tokenizer_json,
                                                         const TokenizerConfig& config = {});
+
+/// The same of what another kind of file says of a byte-level vocabulary: tokens by id, merges "left right" in order of
+/// rank, added tokens. `where` opens the messages. Throws Error as the others do.
+BpeVocabulary to_bpe_vocabulary(std::vector<std::string> tokens, const std::vector<std::string_view>& merges,
+                                const std::vector<AddedToken>& added, BpeRules rules, const std::string& where);
 
 /// The ids that the post-processor of a tokenizer.json puts before a text; empty where there is none, or it adds none.
 /// Reads that part of the file alone. Throws Error: not JSON, a post-processor that is not understood, an id that is

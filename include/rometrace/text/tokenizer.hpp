@@ -41,9 +41,10 @@ class Tokenizer {
   /// Loads the tokeniser of a model folder: tokenizer.json (BPE, byte-level or converted from SentencePiece), as
   /// transformers 5 does; else vocab.json + merges.txt; else a SentencePiece model (tokenizer.model, spiece.model,
   /// sentencepiece.bpe.model), which also goes before a tokenizer.json that is not BPE. What tokenizer_config.json says
-  /// of the tokens is heeded or refused by name; where that file names no class, config.json's "model_type" does.
+  /// of the tokens is heeded or refused by name; where that file names no class, config.json's "model_type" does. Or
+  /// that of a GGUF file: byte-level BPE, whose splits the file names (tokenizer.ggml.pre), or SentencePiece's BPE.
   /// Throws Error.
-  static Tokenizer load(const std::filesystem::path& folder);
+  static Tokenizer load(const std::filesystem::path& model);
 
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;

@@ -43,8 +43,8 @@ std::int64_t parse_size(const std::string& name, const std::string& text) {
 
 void add_model_options(CLI::App& app, Options& options) {
   app.add_option("--model", options.model,
-                 "Model folder in Hugging Face layout, or a name in the local Hugging Face cache (gpt2-xl) [the "
-                 "demo model]")
+                 "Model folder in Hugging Face layout, a GGUF file, or a name in the local Hugging Face cache (gpt2-xl) "
+                 "[the demo model]")
       ->type_name("MODEL")
       ->group(groups::kModel);
   app.add_option("--revision", options.revision, "Branch, tag or commit of a model given by name [main]")
