@@ -126,7 +126,11 @@ NamedFolder locate_model(const Options& options, const std::stop_token& stop) {
     return {name, cached ? *cached : download_model(name, revision, stop)};
   }
   if (name == kDemoName) return {kDemoName, share_dir() / "demo"};
-  if (!name.empty()) return {name, resolve_model(name, revision)};
+  if (!name.empty()) {
+    const auto path = resolve_model(name, revision);
+    if (is_model_file(path)) config_of_model(path);  // its architecture is refused before its tokeniser is
+    return {name, path};
+  }
   spdlog::info(
       "using the demo model that comes with rometrace (a toy that knows a thousand facts); "
       "--model chooses another");

@@ -2,6 +2,7 @@
 
 #include <optional>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include "hub/cache_files.hpp"
@@ -78,12 +79,40 @@ fs::path find_in_cache(const std::string& name, const std::string& revision) {
               how_to_get(names, revision));
 }
 
-/// Nothing if it is no path of a folder or of a file, which may be a GGUF file. Throws Error for one that is missing.
+/// "ORG/NAME/FILE.gguf", taken apart behind the name; nothing for what is no such name.
+std::optional<std::pair<std::string, std::string>> file_of_repository(std::string_view model) {
+  const auto first = model.find('/');
+  const auto second = first == std::string_view::npos ? first : model.find('/', first + 1);
+  if (second == std::string_view::npos) return std::nullopt;
+  const auto repository = model.substr(0, second), file = model.substr(second + 1);
+  if (!is_repository_name(repository) || !is_inside(file)) return std::nullopt;
+  return std::pair{std::string(repository), std::string(file)};
+}
+
+/// A GGUF file in the cache. Throws Error if it is not there.
+fs::path find_file_in_cache(std::string_view model, const std::string& revision) {
+  check_revision(revision);
+  std::string looked;
+  if (const auto named = file_of_repository(model)) {
+    for (const auto& name : names_in_cache(named->first)) {
+      const auto repository = cache_folder() / folder_in_cache(name);
+      if (!is_folder(repository)) continue;
+      const auto snapshot = find_snapshot(repository, revision);
+      if (snapshot && is_model_file(*snapshot / named->second)) return *snapshot / named->second;
+    }
+    looked = ", nor of " + named->first + " in the cache";
+  }
+  throw Error(one_line(model) + ": no such file" + looked + "; expected a GGUF file, a model's folder or its name");
+}
+
+/// Nothing if it is no path of a folder or of a file, which may be a GGUF file.
 std::optional<fs::path> given_path(std::string_view model) {
   if (model.empty() || model.find('\0') != std::string_view::npos) return std::nullopt;
-  if (is_folder(model) || is_model_file(model)) return model;
-  if (!model.ends_with(".gguf")) return std::nullopt;
-  throw Error(one_line(model) + ": no such file; expected a GGUF file, a model's folder or its name");
+  return is_folder(model) || is_model_file(model) ? std::optional<fs::path>(model) : std::nullopt;
+}
+
+bool is_gguf_name(std::string_view model) {
+  return model.ends_with(".gguf") && model.find('\0') == std::string_view::npos;
 }
 
 void check_name(std::string_view model) {
@@ -96,6 +125,7 @@ void check_name(std::string_view model) {
 
 std::optional<fs::path> find_complete_model(std::string_view model, std::string_view revision) {
   if (const auto path = given_path(model)) return path;
+  if (is_gguf_name(model)) return find_file_in_cache(model, std::string(revision));
   check_name(model);
   check_revision(revision);
   for (const std::string& name : names_in_cache(std::string(model))) {
@@ -109,6 +139,7 @@ std::optional<fs::path> find_complete_model(std::string_view model, std::string_
 
 fs::path resolve_model(std::string_view model, std::string_view revision) {
   if (const auto path = given_path(model)) return *path;
+  if (is_gguf_name(model)) return find_file_in_cache(model, std::string(revision));
   check_name(model);
   check_revision(revision);
   return find_in_cache(std::string(model), std::string(revision));

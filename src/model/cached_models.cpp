@@ -16,6 +16,7 @@
 #include "rometrace/text/input_file.hpp"
 #include "rometrace/text/json_file.hpp"
 #include "rometrace/text/tokenizer.hpp"
+#include "text/gguf_header.hpp"
 
 namespace rometrace {
 namespace {
@@ -83,11 +84,38 @@ std::string family_of(const fs::path& snapshot) {
   }
 }
 
+/// The GGUF models of a snapshot: each a file, or the first of its parts.
+std::vector<fs::path> gguf_models_in(const fs::path& snapshot) {
+  std::vector<fs::path> models;
+  std::error_code error;
+  for (fs::recursive_directory_iterator entry(snapshot, error), end; !error && entry != end; entry.increment(error)) {
+    const auto& path = entry->path();
+    if (path.extension() != ".gguf" || !is_model_file(path)) continue;
+    try {
+      if (gguf_parts(path).front() == path) models.push_back(path);
+    } catch (const Error&) {  // part 3 of 2, say
+    }
+  }
+  std::sort(models.begin(), models.end());
+  return models;
+}
+
+std::uint64_t bytes_of_parts(const fs::path& file) {
+  std::uint64_t bytes = 0;
+  for (const auto& part : gguf_parts(file)) {
+    std::error_code missing;
+    const auto size = fs::file_size(part, missing);
+    if (!missing) bytes += size;
+  }
+  return bytes;
+}
+
 /// Tries all that a trace does before it reads the weights.
 void examine(CachedModel& model) {
   model.family = family_of(model.folder);
   try {
-    const auto config = read_config(model.folder / "config.json");
+    const auto config = config_of_model(model.folder);
+    if (model.family.empty()) model.family = to_string(config.family);
     model.layers = config.layers;
     model.width = config.width;
     LoadOptions checked_only;
@@ -121,6 +149,17 @@ std::vector<CachedModel> cached_models(const std::stop_token& stop,
       const auto [first, last] = references.equal_range(model.commit);
       for (auto reference = first; reference != last; ++reference) model.revisions.push_back(reference->second);
       std::sort(model.revisions.begin(), model.revisions.end());
+      const auto files =
+          fs::exists(snapshot / "config.json", ignored) ? std::vector<fs::path>() : gguf_models_in(snapshot);
+      for (const auto& file : files) {
+        auto of_file = model;
+        of_file.name += "/" + file.lexically_relative(snapshot).native();
+        of_file.folder = file;
+        of_file.bytes = bytes_of_parts(file);
+        examine(of_file);
+        models.push_back(std::move(of_file));
+      }
+      if (!files.empty()) continue;
       examine(model);
       models.push_back(std::move(model));
     }

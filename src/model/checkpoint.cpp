@@ -110,13 +110,19 @@ std::string find_shard(const fs::path& folder) {
               " or the index of their parts");
 }
 
-/// The type of a file's floating-point tensors, float32 of those in blocks; nothing for the others.
-std::optional<at::ScalarType> floating_type(std::string_view dtype) {
+/// The type of a file's floating-point tensors; nothing for the others.
+std::optional<at::ScalarType> plain_type(std::string_view dtype) {
   static constexpr std::array<std::pair<std::string_view, at::ScalarType>, 4> kTypes{
       {{"F32", at::kFloat}, {"F16", at::kHalf}, {"BF16", at::kBFloat16}, {"F64", at::kDouble}}};
   for (const auto& [name, type] : kTypes) {
     if (dtype == name) return type;
   }
+  return std::nullopt;
+}
+
+/// The same, and float32 of those in blocks.
+std::optional<at::ScalarType> floating_type(std::string_view dtype) {
+  if (const auto plain = plain_type(dtype)) return plain;
   return gguf_block_type(dtype) == nullptr ? std::nullopt : std::optional(at::kFloat);
 }
 
@@ -204,10 +210,10 @@ at::Tensor convert_strided(const WeightFile& file, const TensorView& source, at:
 
 /// A row-major copy of any of them.
 at::Tensor convert(const WeightFile& file, const TensorView& source, at::ScalarType type, const std::stop_token& stop) {
-  if (const auto* blocks = gguf_block_type(source.dtype)) return convert_blocks(file, source, *blocks, type, stop);
-  const auto source_type = *floating_type(source.dtype);
-  return source.strides.empty() ? convert_in_steps(file, source, source_type, type, stop)
-                                : convert_strided(file, source, source_type, type);
+  const auto plain = plain_type(source.dtype);
+  if (!plain) return convert_blocks(file, source, *gguf_block_type(source.dtype), type, stop);
+  return source.strides.empty() ? convert_in_steps(file, source, *plain, type, stop)
+                                : convert_strided(file, source, *plain, type);
 }
 
 /// Whether the tensor has more elements than its bytes hold, so that it could be larger than any file.
@@ -219,9 +225,9 @@ bool repeats_elements(const TensorView& source, at::ScalarType type) {
 
 at::Tensor read(const std::shared_ptr<const WeightFile>& file, const TensorView& source, at::ScalarType dtype,
                 const std::stop_token& stop) {
-  const bool as_it_lies = source.strides.empty() && gguf_block_type(source.dtype) == nullptr;
   file->check_whole();
-  if (as_it_lies && floating_type(source.dtype) == dtype && is_aligned(source.bytes, c10::elementSize(dtype))) {
+  const bool is_wanted = plain_type(source.dtype) == dtype;
+  if (source.strides.empty() && is_wanted && is_aligned(source.bytes, c10::elementSize(dtype))) {
     return view_of(file, source, dtype);
   }
   auto converted = convert(*file, source, dtype, stop);
@@ -535,7 +541,7 @@ Checkpoint Checkpoint::with_change(std::string_view name, at::Tensor rows, at::T
 std::vector<std::string> Checkpoint::sha256(std::string_view name, const std::vector<std::int64_t>& shape) const {
   const auto& [file, source, overlays] = impl_->find(name, shape);
   TORCH_INTERNAL_ASSERT(shape.size() == 2, "not a matrix");
-  const auto dtype = gguf_block_type(source->dtype) == nullptr ? source->dtype : "F32";
+  const auto dtype = plain_type(source->dtype) ? source->dtype : "F32";
   const auto head = dtype + " " + shape_text(shape) + "\n";
   std::vector<Sha256> hashes(overlays.size() + 1);
   for (auto& hash : hashes) hash.update(std::as_bytes(std::span(head)));

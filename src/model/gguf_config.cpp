@@ -191,6 +191,12 @@ json gptneox(Keys& keys, Tensors tensors) {
 }
 
 json llama(Keys& keys, Tensors tensors) {
+  const auto window = keys.find_size("attention.sliding_window").value_or(0);
+  if (window != 0) {
+    auto mistral = llama_like("mistral", keys, tensors);
+    mistral["sliding_window"] = window;
+    return mistral;
+  }
   auto config = llama_like("llama", keys, tensors);
   if (has(tensors, "blk.0.ffn_up.bias")) config["mlp_bias"] = true;
   return config;

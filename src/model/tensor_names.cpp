@@ -138,7 +138,9 @@ TensorNames llama_cpp(Family family) {
   if (family == Family::kGpt2) names.positions = "position_embd";
   names.final_norm = "output_norm";
   names.layers = "blk.";
-  names.inputs = fused ? Inputs::kSideBySide : family == Family::kLlama ? Inputs::kPairs : Inputs::kApart;
+  names.inputs = fused                                                    ? Inputs::kSideBySide
+                 : family == Family::kLlama || family == Family::kMistral ? Inputs::kPairs
+                                                                          : Inputs::kApart;
   names.queries = fused ? "attn_qkv" : "attn_q";
   names.keys = "attn_k";
   names.values = "attn_v";

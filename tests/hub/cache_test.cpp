@@ -94,6 +94,20 @@ TEST_CASE("the cache is where the environment says, the most particular variable
   }
 }
 
+TEST_CASE("a GGUF file of a repository is found by its name behind the repository's") {
+  const TemporaryFolder folder;
+  const Environment environment({{"HF_HUB_CACHE", folder.path().string()}});
+  const fs::path snapshot = "models--org--m-GGUF/snapshots/c0ffee";
+  folder.write("models--org--m-GGUF/refs/main", "c0ffee");
+  const auto file = folder.write(snapshot / "m-Q4.gguf", "x"), deeper = folder.write(snapshot / "Q8/m-Q8.gguf", "x");
+  CHECK(resolve_model("org/m-GGUF/m-Q4.gguf") == file);
+  CHECK(resolve_model("org/m-GGUF/Q8/m-Q8.gguf") == deeper);
+  CHECK(find_complete_model("org/m-GGUF/m-Q4.gguf", "c0ffee") == file);
+  CHECK(refusal("org/m-GGUF/other.gguf") == Contains("no such file, nor of org/m-GGUF in the cache; expected a GGUF"));
+  CHECK(refusal("org/m-GGUF/m-Q4.gguf", "v2") == Contains("no such file"));
+  CHECK(refusal("org/m-GGUF/../m-Q4.gguf") == Contains("org/m-GGUF/../m-Q4.gguf: no such file; expected"));
+}
+
 TEST_CASE("the home folder and variables are expanded in the cache's place") {
   const TemporaryFolder folder;
   const std::string base = folder.path().string();

@@ -187,6 +187,15 @@ def test_divisors_of_angles_are_llama_3s_scaling(traced: Traced, folder_of: Call
     assert_same_trace(traced, folder, file, *EVERYTHING, dtype="float32")  # the file has them in float32
 
 
+def test_a_window_that_the_file_says_is_mistrals(traced: Traced, folder_of: Callable[[str], Path]) -> None:
+    folder = folder_of("mistral")
+    window = json.loads((folder / "config.json").read_text())["sliding_window"]
+    file = write_gguf(folder, folder / "model.gguf", more=lambda writer: writer.add_sliding_window(window))
+    expected = traced("--model", folder, "--dtype", "float64", *EVERYTHING)
+    found = traced("--model", file, "--dtype", "float64", *EVERYTHING)
+    assert_close(floats_of(found), floats_of(expected), TOLERANCES["float64"])
+
+
 def test_parts_of_a_model_are_one(traced: Traced, rometrace: Any, folder_of: Callable[[str], Path]) -> None:
     folder = folder_of("llama_grouped")
     write_gguf(folder, folder / "m.gguf", split_max_tensors=5)
@@ -342,3 +351,34 @@ def test_what_is_no_model_is_named(rometrace: Any, packed_demo: Path, tmp_path: 
     assert folder.returncode == 2 and f"expected {packed_demo} in place of its folder" in folder.stderr
     revision = rometrace("--model", packed_demo, "--revision", "main", *MILES)
     assert revision.returncode == 2 and "is a file, which has no other revision" in revision.stderr
+
+
+def test_files_in_the_cache_are_listed_by_the_names_that_are_asked_for(
+    rometrace: Any, traced: Traced, validate: Any, packed_demo: Path, folder_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    repository = tmp_path / "hub/models--org--demo-GGUF"
+    snapshot = repository / "snapshots/c0ffee"
+    (snapshot / "parts").mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs/main").write_text("c0ffee")
+    shutil.copy(packed_demo, snapshot / "demo-Q8_0.gguf")
+    write_gguf(folder_of("llama_grouped"), snapshot / "parts/m.gguf", split_max_tensors=10)
+    write_tensors(snapshot / "mmproj.gguf", {"t": (np.zeros((1, 4), np.float32), None)})
+    cache = {"HF_HUB_CACHE": str(tmp_path / "hub")}
+    done = rometrace("models", "--json", **cache)
+    listed = json.loads(done.stdout)
+    validate(listed)
+    demo, other, parts = listed["models"]
+    assert (demo["name"], demo["family"], demo["layers"], demo["width"]) == (
+        "org/demo-GGUF/demo-Q8_0.gguf",
+        "gpt2",
+        8,
+        128,
+    )
+    assert demo["can_be_traced"] and demo["bytes"] == packed_demo.stat().st_size
+    assert demo["folder"] == str(snapshot / "demo-Q8_0.gguf") and demo["revisions"] == ["main"]
+    assert not other["can_be_traced"] and "mmproj.gguf: has no llama." in other["obstacle"]
+    assert parts["name"] == "org/demo-GGUF/parts/m-00001-of-00003.gguf" and parts["can_be_traced"]
+    assert parts["bytes"] == sum(file.stat().st_size for file in (snapshot / "parts").iterdir())
+    found = rometrace("--model", demo["name"], *MILES, "--kinds", "state", "--json", **cache)
+    assert json.loads(found.stdout)["answer"] == " trumpet", found.stderr

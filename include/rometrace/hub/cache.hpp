@@ -12,7 +12,7 @@ namespace rometrace {
 /// "NAME"), looked up as transformers does offline: the cache folder is HF_HUB_CACHE, else HUGGINGFACE_HUB_CACHE, else
 /// HF_HOME/hub, else XDG_CACHE_HOME/huggingface/hub, else ~/.cache/huggingface/hub ("~" and $NAME are expanded; a
 /// variable that is set to nothing counts as set); there models--ORG--NAME/refs/REVISION names the commit, or
-/// `revision` is the commit itself, and snapshots/COMMIT is the folder. Beyond transformers: the first models are found
+/// `revision` is the commit itself, and snapshots/COMMIT is the folder; "ORG/NAME/FILE.gguf" is a file there. Beyond transformers: the first models are found
 /// under both of their names ("gpt2-xl" and "openai-community/gpt2-xl"; gpt2, gpt2-medium, gpt2-large, distilgpt2
 /// likewise), the one asked for first, but a complete one before one that lacks something; and a reference may end in a
 /// newline. Throws Error: neither a path nor in the cache (says where it looked and the command that gets it), a GGUF

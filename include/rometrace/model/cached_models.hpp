@@ -10,15 +10,15 @@
 
 namespace rometrace {
 
-/// A snapshot in the local cache.
+/// A snapshot in the local cache, or a GGUF file of one that has no config.json.
 struct CachedModel {
-  std::string name;                    ///< "ORG/NAME" or "NAME"
-  std::string commit;                  ///< the snapshot's
-  std::vector<std::string> revisions;  ///< branches and tags that stand for it, sorted
-  std::filesystem::path folder;
+  std::string name;                     ///< "ORG/NAME" or "NAME", or "ORG/NAME/FILE.gguf": what is asked for
+  std::string commit;                   ///< the snapshot's
+  std::vector<std::string> revisions;   ///< branches and tags that stand for it, sorted
+  std::filesystem::path folder;         ///< or the file
   std::uint64_t bytes = 0;              ///< of its files; two snapshots of a model may share files
-  std::string family;                   ///< model_type of config.json; empty if that cannot be read
-  std::int64_t layers = 0, width = 0;   ///< 0 if config.json is not of a model that is known here
+  std::string family;                   ///< model_type of its config; empty if that cannot be read
+  std::int64_t layers = 0, width = 0;   ///< 0 if its config is not of a model that is known here
   std::optional<std::string> obstacle;  ///< why it cannot be traced, in one line; none: it can
 };
 
