@@ -14,6 +14,7 @@
 #include "cli/commands/batch_command.hpp"
 #include "cli/commands/calibrate_command.hpp"
 #include "cli/commands/edit_command.hpp"
+#include "cli/commands/export_command.hpp"
 #include "cli/commands/fetch_command.hpp"
 #include "cli/commands/models_command.hpp"
 #include "cli/commands/moments_command.hpp"
@@ -55,6 +56,11 @@ int run(const SummaryOptions& options, const std::stop_token& stop) {
 
 int run(const MergeOptions& options, const std::stop_token& stop) {
   return run_merge(options, stop);
+}
+
+int run(const ExportOptions& options, const std::stop_token& stop) {
+  spdlog::set_level(options.quiet ? spdlog::level::err : spdlog::level::info);
+  return run_export(options, stop);
 }
 
 int run(const CalibrateOptions& options, const std::stop_token& stop) {

@@ -11,6 +11,7 @@
 
 #include "cli/options/calibrate_options.hpp"
 #include "cli/options/edit_options.hpp"
+#include "cli/options/export_options.hpp"
 #include "cli/options/help_format.hpp"
 #include "cli/options/idle_options.hpp"
 #include "cli/options/method_options.hpp"
@@ -300,6 +301,8 @@ Command parse_options(int argc, char** argv) {
 
   SummaryOptions summary;
   auto* summary_command = add_summary(app, summary);
+  ExportOptions exported;
+  auto* export_command = add_export(app, exported);
   MergeOptions merge;
   auto* merge_command = add_merge(app, merge);
   CalibrateOptions calibrate;
@@ -328,6 +331,7 @@ Command parse_options(int argc, char** argv) {
       return summary;
     }
     if (*merge_command) return merge;
+    if (*export_command) return exported;
     if (*edit_command) {
       check_edit(app, *edit_command, edit);
       return edit;

@@ -6,6 +6,7 @@
 #include <variant>
 #include <vector>
 
+#include "cli/commands/export_command.hpp"
 #include "cli/commands/fetch_command.hpp"
 #include "cli/commands/merge_command.hpp"
 #include "cli/commands/models_command.hpp"
@@ -142,7 +143,7 @@ struct RepeatOptions {
 /// What to do, or the exit status if the command line has been dealt with (--help, --version, an error: one line
 /// printed).
 using Command = std::variant<Options, SummaryOptions, MergeOptions, CalibrateOptions, EditOptions, MomentsOptions,
-                             RepeatOptions, FetchModelsOptions, ModelsOptions, int>;
+                             RepeatOptions, FetchModelsOptions, ModelsOptions, ExportOptions, int>;
 Command parse_options(int argc, char** argv);
 
 }  // namespace rometrace::cli
