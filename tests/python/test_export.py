@@ -235,7 +235,7 @@ def test_other_files_are_refused_by_name(rometrace, tmp_path, text, words):
 
 def test_wrong_command_lines_get_one_line(rometrace, batch, tmp_path):
     refused(rometrace("export"), "files is required")
-    refused(rometrace("export", batch, "--format", "xlsx"), '--format: "xlsx"; expected csv')
+    refused(rometrace("export", batch, "--format", "xlsx"), '--format: "xlsx"; expected csv or npz')
     refused(rometrace("export", batch, "--what", "maps"), '--what: "maps"; expected cells, neurons or sets')
     refused(rometrace("export", tmp_path / "none.jsonl"), "none.jsonl")
     refused(rometrace("export", batch, batch), "the same file twice")

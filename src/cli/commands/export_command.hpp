@@ -16,12 +16,14 @@ struct ExportOptions {
   std::vector<std::string> files;  ///< results files; "-" is standard input
   Format format = Format::kCsv;
   TableOf what = TableOf::kCells;     ///< of kCsv
-  std::optional<std::string> output;  ///< kCsv: file; none or "-": stdout
+  std::optional<std::string> output;  ///< kCsv: file; none or "-": stdout. kNpz: folder
+  bool force = false;                 ///< kNpz: case files that are there may be replaced
   bool quiet = false;
 };
 
-/// Reads the files record by record and writes them in a format of other tools. What is in the output file is all of
-/// it; on stdout it is what came before an error. Returns the exit status (0). Throws Error, Interrupted.
+/// Reads the files record by record and writes them in a format of other tools. A table in a file is there complete or
+/// not at all; on stdout, and in a folder of case files, stays what came before an error, each case file whole. Returns
+/// the exit status. Throws Error, Interrupted where nothing was written.
 int run_export(const ExportOptions& options, const std::stop_token& stop);
 
 }  // namespace rometrace::cli

@@ -331,7 +331,10 @@ Command parse_options(int argc, char** argv) {
       return summary;
     }
     if (*merge_command) return merge;
-    if (*export_command) return exported;
+    if (*export_command) {
+      check_export(*export_command, exported);
+      return exported;
+    }
     if (*edit_command) {
       check_edit(app, *edit_command, edit);
       return edit;
