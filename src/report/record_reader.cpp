@@ -12,178 +12,18 @@
 #include <utility>
 #include <vector>
 
+#include "report/json_fields.hpp"
 #include "rometrace/error.hpp"
-#include "rometrace/text/hex.hpp"
 #include "rometrace/text/input_file.hpp"
 
 namespace rometrace {
 namespace {
 
 using Json = nlohmann::ordered_json;
+using Fields = JsonFields;
 
 constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
-constexpr std::int64_t kMostWhole = std::int64_t{1} << 53U;
 constexpr std::int64_t kMostLayers = 100'000, kMostHeads = 100'000;  // sizes that their product does not overflow
-
-/// An object of the record, with the way to it for messages: "run.noise".
-class Fields {
- public:
-  Fields(const Json& json, const std::string& where, std::string path = "")
-      : json_(json), where_(where), path_(std::move(path)) {
-    if (!json.is_object()) fail("is no object");
-  }
-
-  bool has(const char* name) const { return json_.contains(name); }
-
-  const Json& at(const char* name) const {
-    const auto found = json_.find(name);
-    if (found == json_.end()) of(name).fail("is missing");
-    return *found;
-  }
-
-  const Json* find(const char* name) const {
-    const auto found = json_.find(name);
-    return found == json_.end() || found->is_null() ? nullptr : &*found;
-  }
-
-  Fields object(const char* name) const { return {at(name), where_, path_of(name)}; }
-
-  std::string text(const char* name) const { return text(at(name), name); }
-  std::string text(const Json& value, const char* name) const {
-    if (!value.is_string()) of(name).fail("is no text");
-    return value.get<std::string>();
-  }
-  std::string text_or(const char* name, std::string otherwise) const {
-    const auto* value = find(name);
-    return value == nullptr ? std::move(otherwise) : text(*value, name);
-  }
-
-  bool flag(const char* name, bool otherwise) const {
-    const auto* value = find(name);
-    if (value == nullptr) return otherwise;
-    if (!value->is_boolean()) of(name).fail("is neither true nor false");
-    return value->get<bool>();
-  }
-
-  std::int64_t whole(const char* name) const { return whole(at(name), name); }
-  std::int64_t whole(const Json& value, const char* name) const {
-    if (!value.is_number_integer() || value < 0 || value > kMostWhole) of(name).fail("is no whole number from 0");
-    return value.get<std::int64_t>();
-  }
-  std::int64_t whole_up_to(std::int64_t most, const char* name) const {
-    const auto value = whole(name);
-    if (value > most) of(name).fail("is " + std::to_string(value) + ", more than " + std::to_string(most));
-    return value;
-  }
-  std::int64_t whole_or(const char* name, std::int64_t otherwise) const {
-    const auto* value = find(name);
-    return value == nullptr ? otherwise : whole(*value, name);
-  }
-
-  /// NaN for null and for what is not there.
-  double number(const char* name) const {
-    const auto* value = find(name);
-    return value == nullptr ? kNone : number(*value, name);
-  }
-  double number(const Json& value, const char* name) const {
-    if (value.is_null()) return kNone;
-    if (!value.is_number()) of(name).fail("is no number");
-    return value.get<double>();
-  }
-
-  std::vector<std::int64_t> wholes(const char* name) const {
-    std::vector<std::int64_t> values;
-    for (const auto& value : list(name)) values.push_back(whole(value, name));
-    return values;
-  }
-
-  std::vector<std::int32_t> ids(const char* name) const {
-    std::vector<std::int32_t> ids;
-    for (const auto value : wholes(name)) {
-      if (value > std::numeric_limits<std::int32_t>::max()) of(name).fail("has a token id that is too large");
-      ids.push_back(static_cast<std::int32_t>(value));
-    }
-    return ids;
-  }
-
-  std::int32_t id(const char* name) const {
-    const auto value = whole(name);
-    if (value > std::numeric_limits<std::int32_t>::max()) of(name).fail("is too large for a token id");
-    return static_cast<std::int32_t>(value);
-  }
-
-  /// "[begin, end]".
-  std::pair<std::int64_t, std::int64_t> range(const char* name) const {
-    const auto values = wholes(name);
-    if (values.size() != 2 || values[0] > values[1]) of(name).fail("is no pair of first and end");
-    return {values[0], values[1]};
-  }
-
-  const Json& list(const char* name) const {
-    const auto& value = at(name);
-    if (!value.is_array()) of(name).fail("is no list");
-    return value;
-  }
-
-  /// An object of a list.
-  Fields item(const char* name, std::size_t index) const {
-    const auto& items = list(name);
-    if (index >= items.size()) of(name).fail("has too few entries");
-    return {items[index], where_, path_of(name)};
-  }
-
-  /// Bytes in hexadecimal.
-  std::string bytes(const char* name) const { return bytes(at(name), name); }
-  std::string bytes(const Json& value, const char* name) const {
-    const auto found = unhex(text(value, name));
-    if (!found) of(name).fail("is no list of bytes in hexadecimal");
-    return *found;
-  }
-
-  /// All numbers of a table, row-major, whatever its depth; it must have `count`.
-  std::vector<double> numbers(const char* name, std::size_t count) const {
-    std::vector<double> values;
-    values.reserve(count);
-    collect(at(name), name, values);
-    if (values.size() != count) {
-      of(name).fail("has " + std::to_string(values.size()) + " numbers, and prompt and model ask for " +
-                    std::to_string(count));
-    }
-    return values;
-  }
-
-  template <typename Value, std::size_t count>
-  Value choice(const char* name, const std::string& word, const std::array<Value, count>& values) const {
-    const auto found =
-        std::find_if(values.begin(), values.end(), [&](const Value& value) { return to_string(value) == word; });
-    if (found == values.end()) of(name).fail("is " + in_quotes(word, 40) + ", which this version does not know");
-    return *found;
-  }
-
-  [[noreturn]] void fail(const std::string& what) const {
-    throw Error(where_ + ": " + (path_.empty() ? "the record" : path_) + " " + what +
-                "; expected a trace's record as rometrace writes it (docs/formats.md)");
-  }
-
-  Fields of(const char* name) const { return {kEmpty, where_, path_of(name)}; }
-  const Json& json() const { return json_; }
-  const std::string& where() const { return where_; }
-  std::string path_of(const std::string& name) const { return path_.empty() ? name : path_ + "." + name; }
-
- private:
-  static const Json kEmpty;
-
-  void collect(const Json& value, const char* name, std::vector<double>& values) const {
-    if (!value.is_array()) return values.push_back(number(value, name));
-    for (const auto& each : value) collect(each, name, values);
-  }
-
-  const Json& json_;
-  const std::string& where_;
-  std::string path_;
-};
-
-const Json Fields::kEmpty = Json::object();
 
 constexpr std::array kGridKinds = {
     Kind::kState, Kind::kMlp, Kind::kAttn, Kind::kStateMlpSevered, Kind::kStateAttnSevered, Kind::kHead};
@@ -193,7 +33,7 @@ constexpr std::array<std::string_view, 4> kGroups = {"subject", "before", "after
 
 class RecordReader {
  public:
-  RecordReader(const Json& json, const std::string& where) : fields_(json, where) {}
+  RecordReader(const Json& json, const std::string& where) : origin_{where}, fields_(json, origin_) {}
 
   TraceRecord read() {
     read_schema();
@@ -218,7 +58,7 @@ class RecordReader {
   void read_schema() const {
     const auto schema = fields_.text("schema");
     if (schema != "rometrace/trace/1") {
-      throw Error(fields_.where() + ": a record of the schema " + in_quotes(schema, 60) +
+      throw Error(origin_.where + ": a record of the schema " + in_quotes(schema, 60) +
                   "; expected rometrace/trace/1, as rometrace --prompt and --facts write it");
     }
   }
@@ -260,7 +100,7 @@ class RecordReader {
     model.weights_sha256 = fields.text("weights_sha256");
     if (fields.find("edits") == nullptr) return;
     for (const auto& edit : fields.list("edits")) {
-      const Fields mark(edit, fields.where(), fields.path_of("edits"));
+      const Fields mark(edit, fields.origin(), fields.path_of("edits"));
       model.edits.push_back({mark.text("sha256"), mark.text("method"), mark.wholes("layers"), mark.whole("requests")});
     }
   }
@@ -419,7 +259,7 @@ class RecordReader {
     }
     if (fields_.find("other_targets") != nullptr) {
       for (const auto& each : fields_.list("other_targets")) {
-        const Fields target(each, fields_.where(), "other_targets");
+        const Fields target(each, fields_.origin(), "other_targets");
         const auto ids = target.ids("target_ids");
         if (ids.size() != 1) target.of("target_ids").fail("is no single token");
         prompt.other_targets.push_back(ids.front());
@@ -551,7 +391,7 @@ class RecordReader {
     }
     neurons.candidates = fields.whole("candidates");
     for (const auto& effect : fields.list("effects")) {
-      neurons.effects.push_back(effect_of({effect, fields.where(), "neurons.effects"}));
+      neurons.effects.push_back(effect_of({effect, fields.origin(), "neurons.effects"}));
     }
     options.positions = {PositionRule::Which::kList, neurons.positions};
     options.layers = neurons.layers;
@@ -568,22 +408,22 @@ class RecordReader {
       return;
     }
     for (const auto& set : fields.list("sets")) {
-      neurons.sets.push_back(set_of({set, fields.where(), "neurons.sets"}));
+      neurons.sets.push_back(set_of({set, fields.origin(), "neurons.sets"}));
     }
     options.sets_by_layer = fields.find("sets_by_layer") != nullptr;
     if (options.sets_by_layer) {
       for (const auto& set : fields.list("sets_by_layer")) {
-        neurons.sets_by_layer.push_back(set_of({set, fields.where(), "neurons.sets_by_layer"}));
+        neurons.sets_by_layer.push_back(set_of({set, fields.origin(), "neurons.sets_by_layer"}));
       }
     }
     for (const auto& each : fields.list("controls")) {
-      const Fields control(each, fields.where(), "neurons.controls");
+      const Fields control(each, fields.origin(), "neurons.controls");
       const auto order = control.choice("order", control.text("order"),
                                         std::array{NeuronControl::Order::kChange, NeuronControl::Order::kRandom});
       neurons.controls.push_back({order, set_of(control)});
     }
     for (const auto& each : fields.list("half")) {
-      const Fields half(each, fields.where(), "neurons.half");
+      const Fields half(each, fields.origin(), "neurons.half");
       neurons.half.push_back({position_of(half), layer_of(half), half.whole("candidates"), std::nullopt});
       if (half.find("neurons") != nullptr) neurons.half.back().neurons = half.whole("neurons");
     }
@@ -620,7 +460,7 @@ class RecordReader {
   std::vector<TokenLogit> tokens_of(const Fields& fields, const char* name) {
     std::vector<TokenLogit> tokens;
     for (const auto& each : fields.list(name)) {
-      const Fields token(each, fields.where(), fields.path_of(name));
+      const Fields token(each, fields.origin(), fields.path_of(name));
       tokens.push_back({token.id("id"), token.number("logit")});
       if (const auto bytes = token.bytes("token_bytes"); !bytes.empty()) {
         record_.texts.of_neurons.emplace(tokens.back().id, bytes);
@@ -678,6 +518,7 @@ class RecordReader {
     }
   }
 
+  JsonOrigin origin_;
   Fields fields_;
   TraceRecord record_;
 };

@@ -11,35 +11,6 @@ namespace {
 
 using namespace testing;
 
-/// A line of neurons alone, at the last subject token (2): `neurons` of layer 0 with an effect each, and sets of 1, 2
-/// and all 8 with 0.1, 0.2 and 0.4 times the record.
-Json neuron_line(std::int64_t record, const std::string& relation, const std::string& subject,
-                 const std::vector<std::pair<std::int64_t, double>>& neurons, const Json& half) {
-  auto line = traced_line(record);
-  line["grids"] = Json::object();
-  line["fact"]["relation"] = relation;
-  line["subject"] = subject;
-  Json effects = Json::array(), sets = Json::array(), controls = Json::array();
-  for (const auto& [neuron, effect] : neurons) {
-    effects.push_back({{"layer", 0},
-                       {"position", 2},
-                       {"neuron", neuron},
-                       {"indirect_effect", effect},
-                       {"promotes", {{{"token", " t" + std::to_string(neuron)}}}}});
-  }
-  for (const auto& [size, effect] : {std::pair(1, 0.1), std::pair(2, 0.2), std::pair(8, 0.4)}) {
-    const double mine = effect * static_cast<double>(record);
-    sets.push_back({{"position", 2}, {"neurons", size}, {"indirect_effect", mine}});
-    controls.push_back({{"order", "change"}, {"position", 2}, {"neurons", size}, {"indirect_effect", mine / 2}});
-    controls.push_back({{"order", "random"}, {"position", 2}, {"neurons", size}, {"indirect_effect", mine / 4}});
-  }
-  line["neurons"] = {{"positions", {2}},        {"layers", {0, 2}},
-                     {"ranked_by", "gradient"}, {"candidates", 8},
-                     {"effects", effects},      {"sets", sets},
-                     {"controls", controls},    {"half", {{{"position", 2}, {"candidates", 8}, {"neurons", half}}}}};
-  return line;
-}
-
 /// Ada plays and writes, Bo plays, Cy writes; each fact tells of two neurons.
 SummaryResult example() {
   const TemporaryFolder folder;

@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace rometrace::testing {
@@ -83,6 +84,35 @@ inline Json whole_line(std::int64_t record, const std::vector<std::size_t>& posi
   const Json group = {{"positions", {begin}}, {"scores", {0.5625, 0.375}}, {"relative_change", {-0.25, -0.5}}};
   line["knockout"] = {{"window", 9}, {"groups", {{"subject", group}, {"last", group}}}};
   line["measures"] = {{"rank", {{"high", 1}, {"grids", {{"state", {{"values", state}}}}}}}};
+  return line;
+}
+
+/// A line of neurons alone, at the last subject token (2): `neurons` of layer 0 with an effect each, and sets of 1, 2
+/// and all 8 with 0.1, 0.2 and 0.4 times the record.
+inline Json neuron_line(std::int64_t record, const std::string& relation, const std::string& subject,
+                        const std::vector<std::pair<std::int64_t, double>>& neurons, const Json& half) {
+  auto line = traced_line(record);
+  line["grids"] = Json::object();
+  line["fact"]["relation"] = relation;
+  line["subject"] = subject;
+  Json effects = Json::array(), sets = Json::array(), controls = Json::array();
+  for (const auto& [neuron, effect] : neurons) {
+    effects.push_back({{"layer", 0},
+                       {"position", 2},
+                       {"neuron", neuron},
+                       {"indirect_effect", effect},
+                       {"promotes", {{{"token", " t" + std::to_string(neuron)}}}}});
+  }
+  for (const auto& [size, effect] : {std::pair(1, 0.1), std::pair(2, 0.2), std::pair(8, 0.4)}) {
+    const double mine = effect * static_cast<double>(record);
+    sets.push_back({{"position", 2}, {"neurons", size}, {"indirect_effect", mine}});
+    controls.push_back({{"order", "change"}, {"position", 2}, {"neurons", size}, {"indirect_effect", mine / 2}});
+    controls.push_back({{"order", "random"}, {"position", 2}, {"neurons", size}, {"indirect_effect", mine / 4}});
+  }
+  line["neurons"] = {{"positions", {2}},        {"layers", {0, 2}},
+                     {"ranked_by", "gradient"}, {"candidates", 8},
+                     {"effects", effects},      {"sets", sets},
+                     {"controls", controls},    {"half", {{{"position", 2}, {"candidates", 8}, {"neurons", half}}}}};
   return line;
 }
 
