@@ -20,6 +20,7 @@
 #include "cli/commands/moments_command.hpp"
 #include "cli/commands/repeat_command.hpp"
 #include "cli/commands/self_check_command.hpp"
+#include "cli/commands/show_command.hpp"
 #include "cli/commands/trace_command.hpp"
 #include "cli/download.hpp"
 #include "cli/exit_status.hpp"
@@ -56,6 +57,10 @@ int run(const SummaryOptions& options, const std::stop_token& stop) {
 
 int run(const MergeOptions& options, const std::stop_token& stop) {
   return run_merge(options, stop);
+}
+
+int run(const ShowOptions& options, const std::stop_token& stop) {
+  return run_show(options, stop);
 }
 
 int run(const ExportOptions& options, const std::stop_token& stop) {

@@ -123,17 +123,10 @@ class Findings {
     return of_cell(grid);
   }
 
-  static bool is_of_states(Kind kind) {
-    return kind == Kind::kState || kind == Kind::kStateMlpSevered || kind == Kind::kStateAttnSevered;
-  }
-
-  /// Whether the last token is left out: only where others are listed.
-  bool skips_last(const CausalGrid& grid) const {
-    return is_of_states(grid.kind) && !grid.positions.empty() && grid.positions.front() < trace_.tokens - 1;
-  }
+  bool skips_last(const CausalGrid& grid) const { return end_of_search(grid, trace_.tokens) < trace_.tokens; }
 
   std::optional<GridCell> strongest(const CausalGrid& grid) const {
-    return strongest_cell(grid, trace_.layers, noising_, skips_last(grid) ? trace_.tokens - 1 : trace_.tokens);
+    return strongest_cell(grid, trace_.layers, noising_, end_of_search(grid, trace_.tokens));
   }
 
   double effect_of(double score) const { return noising_ ? trace_.high_score - score : score - trace_.low_score; }
@@ -341,6 +334,12 @@ std::optional<GridCell> strongest_cell(const CausalGrid& grid, std::int64_t laye
     }
   }
   return best;
+}
+
+std::int64_t end_of_search(const CausalGrid& grid, std::int64_t tokens) {
+  const bool is_of_states =
+      grid.kind == Kind::kState || grid.kind == Kind::kStateMlpSevered || grid.kind == Kind::kStateAttnSevered;
+  return is_of_states && !grid.positions.empty() && grid.positions.front() < tokens - 1 ? tokens - 1 : tokens;
 }
 
 std::string effect_words(const TraceRecord& record, double effect) {

@@ -30,6 +30,10 @@ struct GridCell {
 /// nothing if no score there is a number.
 std::optional<GridCell> strongest_cell(const CausalGrid& grid, std::int64_t layers, bool lowest, std::int64_t end);
 
+/// The position before which the grid's strongest cell is looked for: of states the last of the prompt's `tokens`, where
+/// others are listed, since its state decides the answer in the late layers by construction.
+std::int64_t end_of_search(const CausalGrid& grid, std::int64_t tokens);
+
 /// What the kind is called in sentences: "mlp", "state with MLP severed".
 std::string_view words_of(Kind kind);
 

@@ -163,7 +163,8 @@ def test_neurons_and_their_sets_are_tables_of_their_own(exported, rometrace, tmp
 
 def test_texts_that_csv_must_quote_come_back(exported, bin_dir, tmp_path):
     facts = tmp_path / "facts.json"
-    fact = {"id": 'a,"b"\nc', "subject": "Miles Davis", "object": "trumpet", "relation": "x,y", "prompt": "{} plays the"}
+    fact = {"id": 'a,"b"\nc', "subject": "Miles Davis", "object": "trumpet", "relation": "x,y"}
+    fact["prompt"] = "{} plays the"
     facts.write_text(json.dumps([fact]))
     output = tmp_path / "results.jsonl"
     assert run(command(bin_dir / "rometrace", output, "--noise", "0.25", facts=facts)).returncode == 0

@@ -1,8 +1,8 @@
 """`rometrace export --format npz`: numpy.load reads it as it reads what the ROME authors' program leaves.
 
 Their experiments/causal_trace.py saves a dict of scores (a tensor), low_score (a Python float), high_score (a tensor of
-one value), input_ids (a tensor), input_tokens (strings), subject_range (a tuple), answer, window, correct_prediction, kind
-by numpy.savez; their notebook for averages reads these files by number.
+one value), input_ids (a tensor), input_tokens (strings), subject_range (a tuple), answer, window, correct_prediction and
+kind by numpy.savez; their notebook for averages reads these files by number.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def names_in(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shipped facts as the authors' known_1000.json has facts, with numbers; the last one's object is not the answer."""
+    """Shipped facts laid out as the authors' known_1000.json; the last one's object is not the answer."""
     shipped = json.loads((REPOSITORY / "share/rometrace/facts.json").read_text())
     facts: list[dict[str, Any]] = []
     for relation in ("plays_instrument", "lies_in_country", "lies_in_city", "written_by"):

@@ -20,6 +20,7 @@
 #include "cli/options/recorded_settings.hpp"
 #include "cli/options/repeat_options.hpp"
 #include "cli/options/shared_options.hpp"
+#include "cli/options/show_options.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
 #include "rometrace/version.hpp"
@@ -301,6 +302,8 @@ Command parse_options(int argc, char** argv) {
 
   SummaryOptions summary;
   auto* summary_command = add_summary(app, summary);
+  ShowOptions show;
+  auto* show_command = add_show(app, show);
   ExportOptions exported;
   auto* export_command = add_export(app, exported);
   MergeOptions merge;
@@ -331,6 +334,7 @@ Command parse_options(int argc, char** argv) {
       return summary;
     }
     if (*merge_command) return merge;
+    if (*show_command) return show;
     if (*export_command) {
       check_export(*export_command, exported);
       return exported;

@@ -10,6 +10,7 @@
 #include "cli/commands/fetch_command.hpp"
 #include "cli/commands/merge_command.hpp"
 #include "cli/commands/models_command.hpp"
+#include "cli/commands/show_command.hpp"
 #include "cli/commands/summary_command.hpp"
 #include "rometrace/edit/rome.hpp"
 #include "rometrace/facts/facts.hpp"
@@ -143,7 +144,7 @@ struct RepeatOptions {
 /// What to do, or the exit status if the command line has been dealt with (--help, --version, an error: one line
 /// printed).
 using Command = std::variant<Options, SummaryOptions, MergeOptions, CalibrateOptions, EditOptions, MomentsOptions,
-                             RepeatOptions, FetchModelsOptions, ModelsOptions, ExportOptions, int>;
+                             RepeatOptions, FetchModelsOptions, ModelsOptions, ExportOptions, ShowOptions, int>;
 Command parse_options(int argc, char** argv);
 
 }  // namespace rometrace::cli
