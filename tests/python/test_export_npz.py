@@ -1,8 +1,8 @@
 """`rometrace export --format npz`: numpy.load reads it as it reads what the ROME authors' program leaves.
 
 Their experiments/causal_trace.py saves a dict of scores (a tensor), low_score (a Python float), high_score (a tensor of
-one value), input_ids (a tensor), input_tokens (strings), subject_range (a tuple), answer, window, correct_prediction and
-kind by numpy.savez; their notebook for averages reads these files by number.
+one value), input_ids (a tensor), input_tokens (strings), subject_range (a tuple), answer, window, correct_prediction,
+and kind, by numpy.savez; their notebook for averages reads these files by number.
 """
 
 from __future__ import annotations
