@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "report/directions.hpp"
 #include "rometrace/summary/roles.hpp"
 #include "rometrace/text/utf8.hpp"
 
@@ -177,6 +178,10 @@ CsvTable::CsvTable(TableOf what, Write write) : what_(what), write_(std::move(wr
 
 void CsvTable::add(const TraceRecord& record, const std::string& file, std::int64_t line) {
   if (record.verdict.status != Status::kTraced) return;
+  if (has_both_directions(record)) {
+    add(in_direction(record, Direction::kDenoising), file, line);
+    return add(in_direction(record, Direction::kNoising), file, line);
+  }
   const auto place = place_of(record, file, line);
   if (what_ == TableOf::kCells) return add_cells(record, place);
   if (!record.trace.neurons) return;

@@ -140,3 +140,23 @@ def test_both_directions_are_repeated_and_taken_from_a_file(rometrace: Rometrace
     assert report["equal"] == 1 and report["results"][0]["numbers"] > 500
     again = traced("--from", path, "-q")
     assert again["noising"] == json.loads(path.read_text())["noising"]
+
+
+def test_a_table_has_the_lines_of_either_direction(rometrace: Rometrace, traced: Traced, tmp_path: Path) -> None:
+    import csv
+    import io
+
+    path = tmp_path / "both.json"
+    assert rometrace(*ONE, "--kinds", "mlp,knockout", "--direction", "both", "-o", path).returncode == 0
+    record = json.loads(path.read_text())
+    done = rometrace("export", path, "-q")
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    cells = sum(len(row) for row in record["grids"]["mlp"]["scores"])
+    groups = len(record["knockout"]["groups"]) * record["model"]["layers"]
+    counts = {(way, kind): sum(row["direction"] == way and row["kind"] == kind for row in rows)
+              for way in ("denoising", "noising", "both") for kind in ("mlp", "knockout")}
+    assert counts == {("denoising", "mlp"): cells, ("noising", "mlp"): cells, ("denoising", "knockout"): groups, ("noising", "knockout"): 0,
+                      ("both", "mlp"): 0, ("both", "knockout"): 0}
+    lost = [float(row["effect"]) for row in rows if row["direction"] == "noising"]
+    assert lost == pytest.approx([value for row in record["noising"]["grids"]["mlp"]["indirect_effect"] for value in row])

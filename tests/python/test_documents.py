@@ -126,7 +126,7 @@ def test_whole_commands_stand_in_blocks_where_they_are_run() -> None:
 def test_every_option_is_explained(rometrace) -> None:
     text = "\n".join(page.read_text(encoding="utf-8") for page in pages())
     silent = []
-    for command in ([], ["summary"], ["merge"], ["calibrate"], ["edit"], ["moments"], ["repeat"], ["fetch"], ["models"]):
+    for command in ([], ["summary"], ["merge"], ["calibrate"], ["edit"], ["moments"], ["repeat"], ["show"], ["export"], ["fetch"], ["models"]):
         options = re.findall(r"(?m)^ +(?:(-\w), ?)?(--[\w-]+)", rometrace(*command, "--help").stdout)
         assert options, command
         for short, name in options:

@@ -27,7 +27,8 @@ class CsvTable {
   /// `write` gets the table in pieces of some kilobytes, the names of the columns first.
   CsvTable(TableOf what, Write write);
 
-  /// Adds the lines of a record: of one that was skipped or failed, or has nothing of the kind, none. `file` and
+  /// Adds the lines of a record, of both directions those of either; of one that was skipped or failed, or has nothing
+  /// of the kind, none. `file` and
   /// `line`: where it stands.
   void add(const TraceRecord& record, const std::string& file, std::int64_t line);
 

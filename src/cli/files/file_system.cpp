@@ -83,11 +83,6 @@ std::string writing_advice(int error, const fs::path& path) {
   }
 }
 
-bool same_file(const std::string& a, const std::string& b) {
-  std::error_code ignored;
-  return a == b || (a != "-" && b != "-" && fs::equivalent(a, b, ignored));
-}
-
 std::optional<int> own_descriptor(const fs::path& path) {
   const std::string& name = path.native();
   if (name == "/dev/stdout") {

@@ -27,9 +27,6 @@ std::string system_message(int error);
 /// What `error` (errno) means for someone who writes `path` with -o, and what to do.
 std::string writing_advice(int error, const std::filesystem::path& path);
 
-/// Whether two names that the user gave lead to one file; "-", standard input or output, is a name alone.
-bool same_file(const std::string& a, const std::string& b);
-
 /// The number N of "/dev/stdout", "/dev/stderr", "/dev/fd/N" and "/proc/self/fd/N".
 std::optional<int> own_descriptor(const std::filesystem::path& path);
 
