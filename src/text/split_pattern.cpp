@@ -261,12 +261,24 @@ class Translator {
     }
     written_ += '[';
     if (take("^")) written_ += '^';
+    class_members(begin);
+    written_ += ']';
+  }
+
+  /// The members of a class that begins at `begin`, and its end.
+  void class_members(std::size_t begin) {
     if (peek() == ']') refuse(at_, "\"]\" at the front of a class");
     bool may_begin_range = false;  // the last member was one character
     for (bool first = true; peek() != ']'; first = false) {
       if (done()) refuse(begin, "a class without end");
       if (pattern_.substr(at_).starts_with("&&")) refuse(at_, "\"&&\" in a class");
-      if (peek() == '[') refuse(at_, "\"[\" in a class");
+      if (peek() == '[') {  // a class in a class gives its members, where it excludes none
+        const auto inner = at_++;
+        if (peek() == '^' || peek() == ':') refuse(inner, in_quotes(pattern_.substr(inner, 2)) + " in a class");
+        class_members(inner);
+        may_begin_range = false;
+        continue;
+      }
       if (peek() == '-') {
         range_or_hyphen(first, may_begin_range);
         may_begin_range = false;
@@ -275,7 +287,6 @@ class Translator {
       may_begin_range = member();
     }
     ++at_;
-    written_ += ']';
   }
 
   void range_or_hyphen(bool first, bool may_begin_range) {

@@ -29,6 +29,7 @@ NEMO = (
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+BLOOM = r" ?[^(\s|[.,!?…。，、।۔،])]+"
 WORDS = "It's THEY'LL we'vE 1234567 café naïve Ǆenan ǅ ʰ ٣٤ Ⅷ 川は町 नदी \n\n  \r\n\t x=1; //** _a  'S 'ſ K ﬁ ß".split(" ")
 
 
@@ -81,7 +82,7 @@ def assert_same_as_tokenizers(tool: Path, folder: Path, tokenizer: Tokenizer, te
     assert_same(tool, folder, texts, [encoding.ids for encoding in encodings], *options)
 
 
-@pytest.mark.parametrize("pattern", [LLAMA_3, QWEN_2, GPT_4, NEMO], ids=["llama 3", "qwen 2", "gpt-4", "nemo"])
+@pytest.mark.parametrize("pattern", [LLAMA_3, QWEN_2, GPT_4, NEMO, BLOOM], ids=["llama 3", "qwen 2", "gpt-4", "nemo", "bloom"])
 def test_split_patterns_cut_as_oniguruma_does(tool: Path, tmp_path: Path, pattern: str) -> None:
     tokenizer = train(tmp_path, isolated(pattern))
     assert_same_as_tokenizers(tool, tmp_path, tokenizer, random_texts(1, ["'s", "'LL", "'ſ"]) + python_sources(4))

@@ -77,6 +77,7 @@ TEST_CASE("a pattern is written for PCRE2 with the same matches") {
         R"((?i:'s|'ll)|[^\r\n\-]?(?:a|b){1,3}\.\x{0041})");
   CHECK(split_by({to_pcre2(R"(\S+)", "here")}, "a\u180Eb\u2003c") == Parts{"a\u180Eb", "\u2003", "c"});
   CHECK(split_by({to_pcre2(R"([^\S\n]+)", "here")}, "a \t\nb") == Parts{"a", " \t", "\nb"});
+  CHECK(to_pcre2("[^a[b-c|]d]", "here") == "[^ab-c|d]");
   CHECK(split_by({to_pcre2(R"(\P{L}+)", "here")}, "a12\u1C89") == Parts{"a", "12", "\u1C89"});
   CHECK(split_by({literal_pattern("a.b\\E*")}, "xa.b\\E*aab") == Parts{"x", "a.b\\E*", "aab"});
 }
@@ -98,7 +99,9 @@ TEST_CASE("what means something else in PCRE2 is refused by name and place") {
       {R"(\p{Han})", R"(byte 0: found "\p{Han}")"},
       {R"(\p{Mn})", R"(byte 0: found "\p{Mn}")"},
       {R"([a\P{L}])", R"(byte 2: found "\P{L}" in a class)"},
-      {"[a[b]]", "byte 2: found \"[\" in a class"},
+      {"[a[^b]]", "byte 2: found \"[^\" in a class"},
+      {"[a[[:alpha:]]]", "byte 3: found \"[:\" in a class"},
+      {"[a[b]", "byte 0: found a class without end"},
       {"[a&&b]", "byte 2: found \"&&\" in a class"},
       {R"([\s-a])", "byte 3: found \"-\" inside a class"},
       {"[]a]", "byte 1: found \"]\" at the front of a class"},
