@@ -72,7 +72,9 @@ MemitEdit edit_memit(const Decoder& model, std::span<const EditRequest> requests
     }
     const auto K = at::stack(keys);  // [n, F]
     const auto left = static_cast<double>(layers.size() - i);
-    LayerChange change{layers[i], adjusted(layers[i], K.t()).t().contiguous(), (wanted - at::stack(now)) / left};
+    // What a matrix gives is scaled on its way into the stream.
+    const auto missing = (wanted - at::stack(now)) / left / model.config().output_scale;
+    LayerChange change{layers[i], adjusted(layers[i], K.t()).t().contiguous(), missing};
     if (!at::isfinite(change.u).all().item<bool>() || !at::isfinite(change.r).all().item<bool>()) {
       throw Error("the change of layer " + std::to_string(layers[i]) +
                   " is not finite; are the model's weights sound?");

@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/clamp.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/stack.h>
@@ -53,13 +54,18 @@ std::vector<at::Tensor> RowBatch::lent(const std::vector<at::Tensor>& keys_value
   return of_groups;
 }
 
+at::Tensor RowBatch::key_positions(const Group& group) const {
+  const auto keys = at::arange(group.before + group.length, at::device(device_).dtype(at::kLong));
+  return at::tensor(group.firsts).to(device_).unsqueeze(1) + keys - group.before;
+}
+
 at::Tensor RowBatch::unseen(const Group& group, std::int64_t window) const {
   auto& known = group.unseen[window];
   if (known.defined()) return known;
   const auto on = at::device(device_).dtype(at::kLong);
   const auto first = at::tensor(group.firsts).to(device_).view({-1, 1, 1, 1});
   const auto query = at::arange(group.length, on).view({1, 1, -1, 1}) + first;  // positions
-  const auto key = at::arange(group.before + group.length, on).view({1, 1, 1, -1}) - group.before + first;
+  const auto key = key_positions(group).unsqueeze(1).unsqueeze(1);
   known = (key < 0).logical_or(key > query);
   if (window > 0) known = known.logical_or(key <= query - window);
   return known;
@@ -82,6 +88,10 @@ at::Tensor RowBatch::attend(const Attention& attention, const at::Tensor& querie
     };
     auto scores = at::matmul(q, of_queries(0).transpose(-1, -2)) * attention.scale();
     if (const auto cap = attention.softcap(); cap > 0) scores = at::tanh(scores / cap) * cap;
+    if (const auto biases = attention.biases(group.end(), q); biases.defined()) {
+      scores = scores +
+               biases.index_select(1, key_positions(group).clamp(0).flatten()).view({H, texts, 1, -1}).transpose(0, 1);
+    }
     scores = scores.masked_fill(unseen(group, attention.window()), -std::numeric_limits<double>::infinity());
     mixed.push_back(at::matmul(at::softmax(scores, -1), of_queries(1)).transpose(1, 2).reshape({rows, H * width}));
   }

@@ -47,8 +47,11 @@ class RowBatch {
     std::vector<std::size_t> texts;
     std::vector<std::int64_t> firsts;
     mutable std::map<std::int64_t, at::Tensor> unseen;  // by window: [texts, 1, length, before + length]
+
+    std::int64_t end() const { return before + length; }  // behind the last position of any
   };
 
+  at::Tensor key_positions(const Group& group) const;  // [texts, before + length]; below 0: no such key
   at::Tensor unseen(const Group& group, std::int64_t window) const;
 
   std::int64_t rows_ = 0;

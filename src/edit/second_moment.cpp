@@ -135,6 +135,7 @@ at::Tensor mix_texts(const Attention& attention, const TextBlock& block, const a
     all.scale = attention.scale();
     all.softcap = attention.softcap();
     all.window = attention.window();
+    all.biases = attention.biases(block.groups.back().length, queries);
     return attend(all);
   }
   auto mixed = at::empty_like(queries);

@@ -15,7 +15,7 @@ using nlohmann::json;
 
 // transformers' names (ACT2FN) of the functions that are computed here. The names of one function differ there in how
 // it is computed only: by less than float32 resolves.
-constexpr std::array<std::pair<std::string_view, Activation>, 13> kActivations{{
+constexpr std::array<std::pair<std::string_view, Activation>, 14> kActivations{{
     {"gelu_new", Activation::kGeluTanh},
     {"gelu_pytorch_tanh", Activation::kGeluTanh},
     {"gelu_python_tanh", Activation::kGeluTanh},
@@ -25,6 +25,7 @@ constexpr std::array<std::pair<std::string_view, Activation>, 13> kActivations{{
     {"gelu_python", Activation::kGeluErf},
     {"quick_gelu", Activation::kGeluQuick},
     {"relu", Activation::kRelu},
+    {"relu2", Activation::kReluSquared},
     {"silu", Activation::kSilu},
     {"swish", Activation::kSilu},
     {"tanh", Activation::kTanh},

@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/clamp.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/matmul.h>
@@ -10,8 +11,10 @@
 #include <ATen/ops/rsqrt.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/softmax.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/tanh.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -23,6 +26,7 @@
 #include <string_view>
 #include <utility>
 
+#include "model/alibi.hpp"
 #include "model/layer_stream.hpp"
 #include "model/rotary.hpp"
 #include "model/tensor_names.hpp"
@@ -57,6 +61,33 @@ std::int64_t matrix_numbers(const DecoderConfig& config) {
          (config.gated_mlp ? 2 : 1) * product(D, F, config.mlp_bias) + product(F, D, config.mlp_bias);
 }
 
+// What a norm of vectors so wide has.
+std::int64_t numbers_of_norm(const DecoderConfig& config, std::int64_t width) {
+  const auto& norm = config.norm;
+  return !norm.affine ? 0 : norm.type == Norm::Type::kLayerNorm && norm.bias ? 2 * width : width;
+}
+
+// Likewise the norms of a layer's stream and outputs.
+std::int64_t norm_numbers(const DecoderConfig& config) {
+  const auto norms = (!config.input_norms ? 0 : config.one_norm ? 1 : 2) + (config.output_norms ? 2 : 0);
+  return norms * numbers_of_norm(config, config.width);
+}
+
+std::int64_t head_norm_numbers(const DecoderConfig& config) {
+  const auto both = (config.heads + config.kv_heads) * config.head_width;
+  switch (config.head_norms) {
+    case HeadNorms::kNone:
+      return 0;
+    case HeadNorms::kShared:
+      return 2 * numbers_of_norm(config, config.head_width);
+    case HeadNorms::kOwn:
+      return both;
+    case HeadNorms::kTogether:
+      return numbers_of_norm(config, both);
+  }
+  return 0;
+}
+
 }  // namespace
 
 // ---- A layer's parts ----
@@ -65,7 +96,10 @@ NormLayer::NormLayer(Norm norm, at::Tensor weight, at::Tensor bias)
     : norm_(norm), weight_(std::move(weight)), bias_(std::move(bias)) {}
 
 at::Tensor NormLayer::forward(const at::Tensor& x) const {
-  if (norm_.type == Norm::Type::kLayerNorm) return at::layer_norm(x, {x.size(-1)}, weight_, bias_, norm_.epsilon);
+  if (norm_.type == Norm::Type::kLayerNorm) {
+    if (!weight_.defined() || weight_.dim() == 1) return at::layer_norm(x, {x.size(-1)}, weight_, bias_, norm_.epsilon);
+    return at::layer_norm(x, {x.size(-1)}, {}, {}, norm_.epsilon) * weight_;
+  }
   const auto normalised = x * at::rsqrt((x * x).mean(-1, /*keepdim=*/true) + norm_.epsilon);
   return weight_.defined() ? normalised * weight_ : normalised;
 }
@@ -76,29 +110,43 @@ Attention::Attention(const DecoderConfig& config, std::int64_t layer, Parts part
       head_width_(config.head_width),
       scale_(config.attention_scale),
       softcap_(config.attention_softcap),
+      clip_(config.query_key_value_clip),
       window_(config.attention.at(static_cast<std::size_t>(layer)).window),
+      norms_(config.head_norms),
+      alibi_(config.alibi),
       parts_(std::move(parts)) {
   if (config.scale_attn_by_inverse_layer_idx) scale_ /= static_cast<double>(layer + 1);
   if (turns()) rotary_ = config.rotary[config.attention[static_cast<std::size_t>(layer)].rotary];
 }
 
+at::Tensor Attention::biases(std::int64_t length, const at::Tensor& like) const {
+  if (!alibi_) return {};
+  return alibi_biases(*alibi_, heads_, length).to(like.device(), like.scalar_type()) * alibi_->scale;
+}
+
+at::Tensor Attention::product(const at::Tensor& x, std::size_t part) const {
+  const auto rows = parts_.inputs->product(x, part);
+  return clip_ > 0 ? at::clamp(rows, -clip_, clip_) : rows;
+}
+
 at::Tensor Attention::as_heads(const at::Tensor& rows, std::int64_t heads, const std::shared_ptr<const NormLayer>& norm,
                                const at::Tensor& positions) const {
-  auto by_head = rows.view({-1, heads, head_width_});
-  if (norm) by_head = norm->forward(by_head);
+  const bool together = norms_ == HeadNorms::kTogether;
+  auto by_head = (norm && together ? norm->forward(rows) : rows).view({-1, heads, head_width_});
+  if (norm && !together) by_head = norm->forward(by_head);
   if (turns())
     by_head = turned(by_head, cosines_and_sines(parts_.frequencies, positions, rotary_.magnitude), rotary_.interleaved);
   return by_head.reshape({-1, heads * head_width_});
 }
 
 at::Tensor Attention::queries(const at::Tensor& x, const at::Tensor& positions) const {
-  const auto rows = parts_.inputs->product(x, 0);
+  const auto rows = product(x, 0);
   if (!turns() && !parts_.query_norm) return rows;
   return as_heads(rows.to(x.scalar_type()), heads_, parts_.query_norm, positions);
 }
 
 at::Tensor Attention::keys_values(const at::Tensor& x, const at::Tensor& positions) const {
-  const auto rows = parts_.inputs->product(x, 1);
+  const auto rows = product(x, 1);
   if (!turns() && !parts_.key_norm) return rows;
   const auto both = rows.to(x.scalar_type()).unflatten(-1, {2, -1});
   return at::cat({as_heads(both.select(-2, 0).contiguous(), kv_heads_, parts_.key_norm, positions), both.select(-2, 1)},
@@ -130,18 +178,20 @@ at::Tensor Attention::mix_rows(const at::Tensor& queries, const at::Tensor& keys
   };
   const auto q = by_head(queries, heads_), k = of_queries(kv.select(1, 0)), v = of_queries(kv.select(1, 1));
   const bool windowed = window_ > 0 && window_ < T;
+  const auto biases = this->biases(T, q);
+  constexpr auto kUnseen = -std::numeric_limits<double>::infinity();
   std::optional<at::Tensor> seen;
-  if (mask.defined() || windowed || softcap_ > 0) {
+  if (mask.defined() || windowed || softcap_ > 0 || biases.defined()) {
     seen = (mask.defined() ? mask : at::ones({T, T}, at::device(queries.device()).dtype(at::kBool))).tril();
     if (windowed) seen = seen->triu(1 - window_);
   }
   at::Tensor mixed;  // [B, H, T, d]
   if (softcap_ > 0) {
-    const auto scores = capped(at::matmul(q, k.transpose(-1, -2)) * scale_, softcap_);
-    const auto weights =
-        at::softmax(scores.masked_fill(seen->logical_not(), -std::numeric_limits<double>::infinity()), -1);
-    mixed = at::matmul(weights, v);
+    auto scores = capped(at::matmul(q, k.transpose(-1, -2)) * scale_, softcap_);
+    if (biases.defined()) scores = scores + biases.unsqueeze(1);
+    mixed = at::matmul(at::softmax(scores.masked_fill(seen->logical_not(), kUnseen), -1), v);
   } else {
+    if (biases.defined()) seen = at::where(*seen, biases.unsqueeze(1), kUnseen).to(q.scalar_type());
     mixed = at::scaled_dot_product_attention(q, k, v, seen, /*dropout_p=*/0, /*is_causal=*/!seen, scale_);
     // Of scores that are no numbers libtorch's fused attention makes zeros, and a damaged model would look sound. What
     // is added is 0, or NaN where queries or keys are not finite or their products may not be.
@@ -176,28 +226,34 @@ void Mlp::prepare() const {
 }
 
 Block::Block(const DecoderConfig& config, std::int64_t layer, Parts parts)
-    : layer_(layer), order_(config.order), parts_(std::move(parts)) {}
+    : layer_(layer), order_(config.order), output_scale_(config.output_scale), parts_(std::move(parts)) {}
 
 at::Tensor Block::attn_input(const at::Tensor& x) const {
-  return order_ == BlockOrder::kPostNorm ? x : parts_.norm_1->forward(x);
+  return order_ == BlockOrder::kPostNorm || !parts_.norm_1 ? x : parts_.norm_1->forward(x);
+}
+
+// What a sub-layer adds, of its last matrix's product in the stream's dtype.
+at::Tensor Block::added(const at::Tensor& product, const std::shared_ptr<const NormLayer>& norm) const {
+  const auto output = norm ? norm->forward(product) : product;
+  return output_scale_ == 1 ? output : output * output_scale_;
 }
 
 at::Tensor Block::attn_output(const at::Tensor& mixed) const {
-  const auto output = parts_.attn->project(mixed);
-  return parts_.attn_norm ? parts_.attn_norm->forward(output.to(mixed.scalar_type())) : output;
+  const auto product = parts_.attn->project(mixed);
+  return changes_outputs(parts_.attn_norm) ? added(product.to(mixed.scalar_type()), parts_.attn_norm) : product;
 }
 
 at::Tensor Block::mlp_hidden(const at::Tensor& x) const {
-  return parts_.mlp->hidden(order_ == BlockOrder::kPostNorm ? x : parts_.norm_2->forward(x));
+  return parts_.mlp->hidden(order_ == BlockOrder::kPostNorm || !parts_.norm_2 ? x : parts_.norm_2->forward(x));
 }
 
 at::Tensor Block::mlp_output_of(const at::Tensor& product) const {
-  return parts_.mlp_norm ? parts_.mlp_norm->forward(product) : product;
+  return added(product, parts_.mlp_norm);
 }
 
 at::Tensor Block::mlp_output(const at::Tensor& x) const {
   const auto product = parts_.mlp->output(mlp_hidden(x));
-  return parts_.mlp_norm ? mlp_output_of(product.to(x.scalar_type())) : product;
+  return changes_outputs(parts_.mlp_norm) ? mlp_output_of(product.to(x.scalar_type())) : product;
 }
 
 at::Tensor Block::after_attn(const at::Tensor& x) const {
@@ -242,13 +298,15 @@ void Block::prepare() const {
 }
 
 at::Tensor Head::logits(const at::Tensor& hidden, std::size_t part) const {
-  return capped(slices_.at(part).linear()->product(hidden), softcap_);
+  const auto product = slices_.at(part).linear()->product(hidden);
+  return capped(scale_ == 1 ? product : product * scale_, softcap_);
 }
 
 at::Tensor Head::product(const at::Tensor& hidden, std::size_t part) const {
   const auto linear = slices_.at(part).linear();
   const auto nothing = at::zeros({1, hidden.size(-1)}, hidden.options());
-  return linear->product(hidden) - linear->product(nothing)[0];
+  const auto product = linear->product(hidden) - linear->product(nothing)[0];
+  return scale_ == 1 ? product : product * scale_;
 }
 
 // ---- Reading them from a checkpoint ----
@@ -351,25 +409,24 @@ class Decoder::Loader {
 
   std::shared_ptr<const Block> block(std::int64_t layer) const {
     const auto at = prefix_ + names_.layers + std::to_string(layer) + ".";
-    const auto norm_of_heads = [&](const std::string& name) {
-      return config_.query_key_norms ? norm(at + name, config_.head_width) : nullptr;
-    };
     Attention::Parts attention;
     attention.inputs = attention_inputs(at);
     attention.projection =
         linear({at + names_.projection}, config_.mixed_width(), config_.width, config_.projection_bias);
-    attention.query_norm = norm_of_heads(names_.query_norm);
-    attention.key_norm = norm_of_heads(names_.key_norm);
-    if (!frequencies_.empty()) {
-      attention.frequencies = frequencies_[config_.attention[static_cast<std::size_t>(layer)].rotary];
+    attention.query_norm = norm_of_heads(at + names_.query_norm, config_.heads);
+    attention.key_norm = norm_of_heads(at + names_.key_norm, config_.kv_heads);
+    if (const auto& of_layer = config_.attention[static_cast<std::size_t>(layer)];
+        of_layer.turns && !frequencies_.empty()) {
+      attention.frequencies = frequencies_[of_layer.rotary];
     }
 
     const auto D = config_.width, F = config_.mlp_width;
-    auto inputs = config_.gated_mlp ? linear({at + names_.mlp_gate, at + names_.mlp_in}, D, F, config_.mlp_bias)
-                                    : linear({at + names_.mlp_in}, D, F, config_.mlp_bias);
+    auto inputs = mlp_inputs(at);
     Block::Parts parts;
-    parts.norm_1 = norm(at + names_.norm_1, D);
-    parts.norm_2 = config_.one_norm ? parts.norm_1 : norm(at + names_.norm_2, D);
+    if (config_.input_norms) {
+      parts.norm_1 = norm(at + names_.norm_1, D);
+      parts.norm_2 = config_.one_norm ? parts.norm_1 : norm(at + names_.norm_2, D);
+    }
     if (config_.output_norms) {
       parts.attn_norm = norm(at + names_.attn_norm, D);
       parts.mlp_norm = norm(at + names_.mlp_norm, D);
@@ -391,6 +448,10 @@ class Decoder::Loader {
               made.reset();
               for (const auto& name : of_layer) checkpoint->release(name);
             }};
+  }
+
+  std::shared_ptr<const NormLayer> embedding_norm() const {
+    return config_.embedding_norm ? norm(prefix_ + names_.embedding_norm, config_.embedding_width) : nullptr;
   }
 
   std::shared_ptr<const NormLayer> final_norm() const {
@@ -441,7 +502,7 @@ class Decoder::Loader {
         slices.push_back({[linear = make(options_.products)] { return linear; }, end - begin});
       }
     }
-    return std::make_shared<const Head>(std::move(slices), config_.logit_softcap);
+    return std::make_shared<const Head>(std::move(slices), config_.logit_scale, config_.logit_softcap);
   }
 
   // Rows of the matrix that leads out of a layer's MLP, [neurons, D], on the CPU.
@@ -516,7 +577,8 @@ class Decoder::Loader {
     checkpoint_->check(embedding_, table_shape());
     checkpoint_->check(head_, table_shape());
     used_.insert({embedding_, head_});
-    if (!config_.rotary.empty() && config_.rotary.front().scaling == Rotary::Scaling::kEach) {
+    const bool of_pairs = !config_.rotary.empty() && config_.rotary.front().scaling == Rotary::Scaling::kEach;
+    if (of_pairs && config_.layout == TensorLayout::kLlamaCpp) {
       used_.insert("rope_freqs.weight");
     }
   }
@@ -535,14 +597,39 @@ class Decoder::Loader {
   at::Tensor norm_weight(const std::string& name, std::int64_t width) const {
     if (!config_.norm.affine) return {};
     const auto weight = vector(name + ".weight", {width});
-    return config_.norm.type == Norm::Type::kRmsOffset ? weight + 1 : weight;
+    return config_.norm.offset ? weight + 1 : weight;
   }
 
   std::shared_ptr<const NormLayer> norm(const std::string& name, std::int64_t width) const {
     auto weight = norm_weight(name, width);
     at::Tensor bias;
-    if (config_.norm.affine && config_.norm.type == Norm::Type::kLayerNorm) bias = vector(name + ".bias", {width});
+    if (config_.norm.affine && config_.norm.type == Norm::Type::kLayerNorm && config_.norm.bias) {
+      bias = vector(name + ".bias", {width});
+    }
     return std::make_shared<const NormLayer>(config_.norm, std::move(weight), std::move(bias));
+  }
+
+  // Of queries, or of keys.
+  std::shared_ptr<const NormLayer> norm_of_heads(const std::string& name, std::int64_t heads) const {
+    const auto d = config_.head_width;
+    switch (config_.head_norms) {
+      case HeadNorms::kNone:
+        return nullptr;
+      case HeadNorms::kShared:
+        return norm(name, d);
+      case HeadNorms::kTogether:
+        return norm(name, heads * d);
+      case HeadNorms::kOwn:
+        break;
+    }
+    if (!names_.head_norms_apart) {
+      return std::make_shared<const NormLayer>(config_.norm, vector(name + ".weight", {heads, d}), at::Tensor());
+    }
+    std::vector<at::Tensor> weights;
+    for (std::int64_t head = 0; head < heads; ++head) {
+      weights.push_back(vector(name + "." + std::to_string(head) + ".weight", {d}));
+    }
+    return std::make_shared<const NormLayer>(config_.norm, at::stack(weights), at::Tensor());
   }
 
   // A product with matrices that are read when it is first used; `parts` makes of what is read what is multiplied.
@@ -593,6 +680,22 @@ class Decoder::Loader {
     return {ordered(part.weight.t()).t(), part.bias.defined() ? ordered(part.bias) : at::Tensor()};
   }
 
+  // The first columns, and the others.
+  static std::vector<Linear::Part> cut_at(std::int64_t column, const Linear::Part& whole) {
+    const auto& [weight, bias] = whole;
+    return {{weight.slice(1, 0, column), bias.defined() ? bias.slice(0, 0, column) : bias},
+            {weight.slice(1, column), bias.defined() ? bias.slice(0, column) : bias}};
+  }
+
+  // What an MLP begins with: one matrix, or gate and up, which the file may have as one.
+  std::shared_ptr<const Linear> mlp_inputs(const std::string& at) const {
+    const auto D = config_.width, F = config_.mlp_width;
+    if (!config_.gated_mlp) return linear({at + names_.mlp_in}, D, F, config_.mlp_bias);
+    if (!names_.mlp_gate.empty()) return linear({at + names_.mlp_gate, at + names_.mlp_in}, D, F, config_.mlp_bias);
+    return linear({{at + names_.mlp_in, D, 2 * F, config_.mlp_bias}}, 2,
+                  [F](const std::vector<Linear::Part>& all) { return cut_at(F, all.front()); });
+  }
+
   std::shared_ptr<const Linear> attention_inputs(const std::string& at) const {
     const auto D = config_.width, A = config_.mixed_width(), K = config_.keys_values_width();
     const bool bias = config_.query_bias;
@@ -605,14 +708,8 @@ class Decoder::Loader {
           return std::vector{all[0], side_by_side(all[1], all[2])};
         });
       case Inputs::kSideBySide:
-        return linear({{at + names_.queries, D, A + K, bias}}, 2, [A](const std::vector<Linear::Part>& all) {
-          const auto& [weight, whole_bias] = all.front();
-          const auto bias_of = [&whole = whole_bias](std::int64_t begin, std::optional<std::int64_t> end) {
-            return whole.defined() ? whole.slice(0, begin, end) : at::Tensor();
-          };
-          return std::vector<Linear::Part>{{weight.slice(1, 0, A), bias_of(0, A)},
-                                           {weight.slice(1, A), bias_of(A, std::nullopt)}};
-        });
+        return linear({{at + names_.queries, D, A + K, bias}}, 2,
+                      [A](const std::vector<Linear::Part>& all) { return cut_at(A, all.front()); });
       case Inputs::kPairs:
         return linear(three, 2, [heads = config_.heads, kv_heads = config_.kv_heads](const auto& all) {
           return std::vector{with_halves_apart(all[0], heads),
@@ -620,14 +717,18 @@ class Decoder::Loader {
         });
       case Inputs::kHeadByHead:
         return linear(
-            {{at + names_.queries, D, A + K, bias}}, 2, [heads = config_.heads](const std::vector<Linear::Part>& all) {
-              const auto of = [&](const at::Tensor& rows, std::int64_t i) {  // rows [3 A, ...]
-                return rows.unflatten(0, {heads, 3, -1}).select(1, i).flatten(0, 1);
+            {{at + names_.queries, D, A + K, bias}}, 2,
+            [pairs = config_.kv_heads,
+             queries = config_.heads / config_.kv_heads](const std::vector<Linear::Part>& all) {
+              const auto of = [&](const at::Tensor& rows, std::int64_t begin, std::int64_t end) {
+                return rows.unflatten(0, {pairs, queries + 2, -1}).slice(1, begin, end).flatten(0, 2);
               };
               std::vector<Linear::Part> apart;
-              for (std::int64_t i = 0; i < 3; ++i) {
+              for (const auto& [begin, end] :
+                   {std::pair{std::int64_t{0}, queries}, {queries, queries + 1}, {queries + 1, queries + 2}}) {
                 const auto& [weight, whole_bias] = all.front();
-                apart.push_back({of(weight.t(), i).t(), whole_bias.defined() ? of(whole_bias, i) : at::Tensor()});
+                apart.push_back(
+                    {of(weight.t(), begin, end).t(), whole_bias.defined() ? of(whole_bias, begin, end) : at::Tensor()});
               }
               return std::vector{apart[0], side_by_side(apart[1], apart[2])};
             });
@@ -684,6 +785,7 @@ Decoder::Decoder(DecoderConfig config, std::shared_ptr<const Checkpoint> checkpo
       enter_(loader_->enter()),
       leave_(loader_->leave()) {
   for (std::int64_t layer = 0; layer < config_.layers; ++layer) blocks_.push_back(loader_->block(layer));
+  embedding_norm_ = loader_->embedding_norm();
   final_norm_ = loader_->final_norm();
   loader_->check_all_used();
   if (options_.memory && all_bytes() > *options_.memory) {
@@ -713,6 +815,7 @@ Decoder::Decoder(const Decoder& other, std::shared_ptr<const Checkpoint> checkpo
       leave_(other.leave_),
       head_(other.head_),
       blocks_(other.blocks_),
+      embedding_norm_(other.embedding_norm_),
       final_norm_(other.final_norm_) {
   options_.changes.insert(options_.changes.end(), changes.begin(), changes.end());
   if (other.streamed()) stream_layers();
@@ -746,7 +849,7 @@ at::Tensor Decoder::mlp_output_rows(std::int64_t layer, std::span<const std::int
 
 at::Tensor Decoder::direct_logits(std::int64_t layer, const at::Tensor& rows) const {
   const auto weight = loader_->mlp_norm_weight(layer);
-  const auto x = weight.defined() ? rows * weight : rows;
+  const auto x = (weight.defined() ? rows * weight : rows) * config_.output_scale;
   const auto hidden = leave_ ? leave_->product(x).to(x.scalar_type()) : x;
   std::vector<at::Tensor> slices;
   for (std::size_t part = 0; part < head_->parts(); ++part) slices.push_back(head_->product(hidden, part));
@@ -783,12 +886,11 @@ std::int64_t Decoder::token_bytes() const {
 
 std::int64_t Decoder::parameter_count() const {
   const auto D = config_.width, E = config_.embedding_width;
-  const auto norm = !config_.norm.affine ? 0 : config_.norm.type == Norm::Type::kLayerNorm ? 2 * D : D;
-  const auto norms = (config_.one_norm ? 1 : 2) + (config_.output_norms ? 2 : 0);
-  const auto layer = matrix_numbers(config_) + norms * norm + (config_.query_key_norms ? 2 * config_.head_width : 0);
+  const auto layer = matrix_numbers(config_) + norm_numbers(config_) + head_norm_numbers(config_);
   return (tied_ ? 1 : 2) * config_.vocab_size * E + (config_.head_bias ? config_.vocab_size : 0) +
          config_.learned_positions * D + (E == D ? 0 : 2 * E * D) + config_.layers * layer +
-         (config_.final_norm ? norm : 0);
+         (config_.embedding_norm ? numbers_of_norm(config_, E) : 0) +
+         (config_.final_norm ? numbers_of_norm(config_, D) : 0);
 }
 
 std::shared_ptr<const Block> Decoder::block(std::int64_t layer) const {
@@ -816,7 +918,9 @@ at::Tensor Decoder::embed(std::span<const std::int32_t> token_ids) const {
 }
 
 at::Tensor Decoder::enter(const at::Tensor& embeddings, std::int64_t first) const {
-  const auto x = enter_ ? enter_->product(embeddings).to(embeddings.scalar_type()) : embeddings;
+  auto entering = embedding_norm_ ? embedding_norm_->forward(embeddings) : embeddings;
+  if (config_.entry_scale != 1) entering = entering * config_.entry_scale;
+  const auto x = enter_ ? enter_->product(entering).to(embeddings.scalar_type()) : entering;
   return positions_.defined() ? x + positions_.slice(0, first, first + x.size(-2)) : x;
 }
 

@@ -350,7 +350,7 @@ DecoderConfig to_config(const GgufHeader& header, Tensors tensors) {
   auto config = parse_config(values.dump(-1, ' ', false, json::error_handler_t::replace),
                              header.where() + " (its keys as a config.json)");
   config.layout = TensorLayout::kLlamaCpp;
-  if (config.norm.type == Norm::Type::kRmsOffset) config.norm.type = Norm::Type::kRms;  // the file has 1 + weight
+  config.norm.offset = false;  // the file has 1 + weight
   if (const auto* divisors = find(tensors, "rope_freqs.weight"); divisors != nullptr && name == "llama") {
     auto& rotary = config.rotary.front();
     if (rotary.scaling != Rotary::Scaling::kNone) {

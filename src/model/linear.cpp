@@ -79,6 +79,7 @@ struct Fused {
 std::optional<Fused> fused(Activation activation) {
   switch (activation) {
     case Activation::kGeluTanh:
+    case Activation::kGeluTanhRounded:  // by less than float32 resolves
       return Fused{"gelu", "tanh"};
     case Activation::kGeluErf:
       return Fused{"gelu", "none"};
@@ -99,12 +100,16 @@ at::Tensor activate(const at::Tensor& x, Activation activation) {
   switch (activation) {
     case Activation::kGeluTanh:
       return at::gelu(x, "tanh");
+    case Activation::kGeluTanhRounded:
+      return 0.5 * x * (1 + at::tanh(0.79788456 * x * (1 + 0.044715 * x * x)));
     case Activation::kGeluErf:
       return at::gelu(x);
     case Activation::kGeluQuick:
       return x * at::sigmoid(1.702 * x);
     case Activation::kRelu:
       return at::relu(x);
+    case Activation::kReluSquared:
+      return at::relu(x).square();
     case Activation::kSilu:
       return at::silu(x);
     case Activation::kTanh:

@@ -58,10 +58,12 @@ at::Tensor yarn_scaled(const Rotary& rotary) {
 
 at::Tensor rotary_frequencies(const Rotary& rotary) {
   if (rotary.scaling == Rotary::Scaling::kYarn) return yarn_scaled(rotary);
+  if (rotary.scaling == Rotary::Scaling::kEach) {
+    return 1 / (at::tensor(rotary.divisors) * at::pow(rotary.theta, arange(rotary.width, 2) / rotary.width));
+  }
   const auto frequencies = 1 / at::pow(rotary.theta, arange(rotary.width, 2) / rotary.width);
   if (rotary.scaling == Rotary::Scaling::kLinear) return frequencies / rotary.factor;
   if (rotary.scaling == Rotary::Scaling::kLlama3) return llama3_scaled(rotary, frequencies);
-  if (rotary.scaling == Rotary::Scaling::kEach) return frequencies / at::tensor(rotary.divisors);
   return frequencies;
 }
 

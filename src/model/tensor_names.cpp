@@ -70,6 +70,58 @@ TensorNames gpt_neox() {
   return names;
 }
 
+TensorNames gpt_bigcode() {
+  auto names = gpt2();
+  names.transposed = true;
+  names.inputs = TensorNames::Inputs::kHeadByHead;
+  return names;
+}
+
+// BLOOM's and Falcon's. The first BLOOM checkpoints have no "transformer.".
+TensorNames bloom() {
+  TensorNames names;
+  names.prefixes = {"transformer.", ""};
+  names.heads = {"lm_head"};
+  names.embedding = "word_embeddings";
+  names.embedding_norm = "word_embeddings_layernorm";
+  names.final_norm = "ln_f";
+  names.layers = "h.";
+  names.inputs = TensorNames::Inputs::kHeadByHead;
+  names.norm_1 = "input_layernorm";
+  names.norm_2 = "post_attention_layernorm";
+  names.queries = "self_attention.query_key_value";
+  names.projection = "self_attention.dense";
+  names.mlp_in = "mlp.dense_h_to_4h";
+  names.mlp_out = "mlp.dense_4h_to_h";
+  return names;
+}
+
+TensorNames falcon(const DecoderConfig& config) {
+  auto names = bloom();
+  if (config.order == BlockOrder::kParallel && !config.one_norm) {
+    names.norm_1 = "ln_attn";
+    names.norm_2 = "ln_mlp";
+  }
+  return names;
+}
+
+TensorNames mpt() {
+  TensorNames names;
+  names.prefixes = {"transformer.", ""};
+  names.heads = {"lm_head"};
+  names.embedding = "wte";
+  names.final_norm = "norm_f";
+  names.layers = "blocks.";
+  names.inputs = TensorNames::Inputs::kSideBySide;
+  names.norm_1 = "norm_1";
+  names.norm_2 = "norm_2";
+  names.queries = "attn.Wqkv";
+  names.projection = "attn.out_proj";
+  names.mlp_in = "ffn.up_proj";
+  names.mlp_out = "ffn.down_proj";
+  return names;
+}
+
 TensorNames opt() {
   TensorNames names;
   names.prefixes = {"model.decoder.", "decoder."};
@@ -109,6 +161,57 @@ TensorNames llama() {
   names.mlp_gate = "mlp.gate_proj";
   names.mlp_in = "mlp.up_proj";
   names.mlp_out = "mlp.down_proj";
+  return names;
+}
+
+TensorNames phi() {
+  auto names = llama();
+  names.final_norm = "final_layernorm";
+  names.projection = "self_attn.dense";
+  names.query_norm = "self_attn.q_layernorm";
+  names.key_norm = "self_attn.k_layernorm";
+  names.mlp_in = "mlp.fc1";
+  names.mlp_out = "mlp.fc2";
+  return names;
+}
+
+TensorNames phi3() {
+  auto names = llama();
+  names.inputs = TensorNames::Inputs::kSideBySide;
+  names.queries = "self_attn.qkv_proj";
+  names.mlp_gate = "";
+  names.mlp_in = "mlp.gate_up_proj";
+  return names;
+}
+
+TensorNames olmo2() {
+  auto names = llama();
+  names.attn_norm = "post_attention_layernorm";
+  names.mlp_norm = "post_feedforward_layernorm";
+  return names;
+}
+
+TensorNames stablelm() {
+  auto names = llama();
+  names.query_norm = "self_attn.q_layernorm.norms";
+  names.key_norm = "self_attn.k_layernorm.norms";
+  names.head_norms_apart = true;
+  return names;
+}
+
+TensorNames starcoder2() {
+  auto names = llama();
+  names.mlp_in = "mlp.c_fc";
+  names.mlp_out = "mlp.c_proj";
+  return names;
+}
+
+TensorNames glm4() {
+  auto names = llama();
+  names.attn_norm = "post_self_attn_layernorm";
+  names.mlp_norm = "post_mlp_layernorm";
+  names.mlp_gate = "";
+  names.mlp_in = "mlp.gate_up_proj";
   return names;
 }
 
@@ -157,8 +260,8 @@ TensorNames llama_cpp(Family family) {
   return names;
 }
 
-TensorNames transformers(Family family) {
-  switch (family) {
+TensorNames transformers(const DecoderConfig& config) {
+  switch (config.family) {
     case Family::kGpt2:
       return gpt2();
     case Family::kGptJ:
@@ -167,14 +270,41 @@ TensorNames transformers(Family family) {
       return gpt_neo();
     case Family::kGptNeoX:
       return gpt_neox();
+    case Family::kGptBigCode:
+      return gpt_bigcode();
     case Family::kOpt:
       return opt();
+    case Family::kBloom:
+      return bloom();
+    case Family::kMpt:
+      return mpt();
+    case Family::kFalcon:
+      return falcon(config);
     case Family::kLlama:
     case Family::kMistral:
     case Family::kQwen2:
     case Family::kQwen3:
     case Family::kGemma:
+    case Family::kOlmo:
+    case Family::kSmolLm3:
+    case Family::kGranite:
+    case Family::kCohere:
+    case Family::kCohere2:
+    case Family::kNemotron:
       return llama();
+    case Family::kPhi:
+      return phi();
+    case Family::kPhi3:
+      return phi3();
+    case Family::kOlmo2:
+    case Family::kOlmo3:
+      return olmo2();
+    case Family::kStableLm:
+      return stablelm();
+    case Family::kStarcoder2:
+      return starcoder2();
+    case Family::kGlm4:
+      return glm4();
     case Family::kGemma2:
       return gemma2();
     case Family::kGemma3:
@@ -186,7 +316,7 @@ TensorNames transformers(Family family) {
 }  // namespace
 
 TensorNames tensor_names(const DecoderConfig& config) {
-  return config.layout == TensorLayout::kLlamaCpp ? llama_cpp(config.family) : transformers(config.family);
+  return config.layout == TensorLayout::kLlamaCpp ? llama_cpp(config.family) : transformers(config);
 }
 
 std::string prefix_in(const TensorNames& names, std::span<const std::string> all) {

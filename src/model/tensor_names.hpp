@@ -14,13 +14,13 @@ struct TensorNames {
   enum class Inputs {
     kApart,       ///< three matrices
     kSideBySide,  ///< one: queries, then keys, then values (GPT-2)
-    kHeadByHead,  ///< one: query, key and value of the first head, then of the next (GPT-NeoX)
+    kHeadByHead,  ///< one: the first key's queries, itself and its value, then the next key's (GPT-NeoX, Falcon)
     kPairs,       ///< three matrices; of each head's query and key the halves that turn together are neighbours (GGUF)
   };
 
   std::vector<std::string> prefixes;  ///< of all names but the head's: whichever the file has
   std::vector<std::string> heads;     ///< names of the head, whichever the file has; without ".weight"
-  std::string embedding, positions, final_norm, enter, leave;
+  std::string embedding, embedding_norm, positions, final_norm, enter, leave;
   std::string layers;      ///< before the layer's number
   bool transposed = true;  ///< matrices are [out, in], as torch.nn.Linear has them; GPT-2's are [in, out]
 
@@ -28,8 +28,9 @@ struct TensorNames {
   Inputs inputs = Inputs::kApart;
   std::string queries, keys, values;  ///< or `queries` alone, of all three
   std::string projection, query_norm, key_norm;
+  bool head_norms_apart = false;  ///< norms of heads that each have one are tensors by their numbers (StableLM 2)
   std::string norm_1, norm_2, attn_norm, mlp_norm;
-  std::string mlp_gate, mlp_in, mlp_out;
+  std::string mlp_gate, mlp_in, mlp_out;  ///< a gated MLP without `mlp_gate` has gate, then up, in `mlp_in`
 };
 
 /// Those of the file that `config` was read with.

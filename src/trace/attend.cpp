@@ -49,7 +49,8 @@ struct HeadRows {
   std::int64_t stride;  // from one query to the next, and of `mixed`
   std::int64_t width;   // of a head
   Number scale, softcap;
-  Number* weights;  // scratch, prefix.count + own.count
+  const Number* biases;  // by position, or null
+  Number* weights;       // scratch, prefix.count + own.count
 };
 
 template <typename Number>
@@ -82,6 +83,9 @@ template <typename Number>
     }
     if (line.softcap > 0) {
       for (std::int64_t i = from; i < seen; ++i) weights[i] = line.softcap * std::tanh(weights[i] / line.softcap);
+    }
+    if (line.biases != nullptr) {
+      for (std::int64_t i = from; i < seen; ++i) weights[i] += line.biases[i];
     }
     for (std::int64_t i = std::max(from, line.cut.begin); i < std::min(line.cut.end, seen); ++i) {
       weights[i] = -std::numeric_limits<Number>::infinity();
@@ -125,7 +129,7 @@ at::Tensor attend_on_cpu(const AttentionBlock& block) {
     end.queries += block.draws * (segment.length - segment.asking);
   }
   const auto queries = block.queries.contiguous(), keys_values = block.keys_values.contiguous(),
-             runs = block.runs.contiguous();
+             runs = block.runs.contiguous(), biases = block.biases.defined() ? block.biases.contiguous() : block.biases;
   auto mixed = at::empty_like(queries);
   const auto A = queries.size(1), K = runs.size(2), R = runs.size(1), width = A / block.heads;
   const auto sharing = block.heads / block.kv_heads;
@@ -143,11 +147,12 @@ at::Tensor attend_on_cpu(const AttentionBlock& block) {
         return Positions<Number>{keys, keys + K / 2, K, count};
       };
       const auto query = (offsets[index].queries + draw * asking) * A + head * width;
-      mix(HeadRows<Number>{positions(runs, run * R, segment.first),
-                           positions(keys_values, offsets[index].rows + draw * segment.length, segment.length),
-                           segment.asking, segment.cut, block.window, queries.const_data_ptr<Number>() + query,
-                           mixed.data_ptr<Number>() + query, A, width, static_cast<Number>(block.scale),
-                           static_cast<Number>(block.softcap), weights.data()});
+      mix(HeadRows<Number>{
+          positions(runs, run * R, segment.first),
+          positions(keys_values, offsets[index].rows + draw * segment.length, segment.length), segment.asking,
+          segment.cut, block.window, queries.const_data_ptr<Number>() + query, mixed.data_ptr<Number>() + query, A,
+          width, static_cast<Number>(block.scale), static_cast<Number>(block.softcap),
+          biases.defined() ? biases.const_data_ptr<Number>() + head * biases.size(1) : nullptr, weights.data()});
     }
   });
   return mixed;
@@ -211,6 +216,7 @@ at::Tensor attend_by_products(const AttentionBlock& block) {
     const auto own_scores = at::matmul(q, own(0).transpose(-1, -2));
     auto scores = at::cat({prefix_scores, own_scores}, -1);
     if (block.softcap > 0) scores = at::tanh(scores / block.softcap) * block.softcap;
+    if (block.biases.defined()) scores = scores + block.biases.slice(1, 0, first + length).view({1, H, 1, 1, -1});
     constexpr auto kUnseen = -std::numeric_limits<double>::infinity();
     scores.slice(-1, first).masked_fill_(unseen, kUnseen);
     if (block.window > 0) {  // query i stands at position first + asking + i

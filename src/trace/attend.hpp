@@ -33,6 +33,7 @@ struct AttentionBlock {
   double scale = 1;           ///< of the scores, before the softmax
   double softcap = 0;         ///< c tanh(score / c) of the scaled scores where it is above 0
   std::int64_t window = 0;    ///< positions that a query sees, its own among them; 0: all before it
+  at::Tensor biases;  ///< [H, R] added to scores of keys by their positions, of the queries' dtype; undefined: none
 
   const std::vector<std::int64_t>& prefix_runs(bool other) const { return other ? other_runs : base_runs; }
 };

@@ -63,6 +63,7 @@ class Pass {
     for (std::int64_t layer = 0; layer < shape_.L; ++layer) {
       for (const auto index : plan_.before[static_cast<std::size_t>(layer)]) admit_before(layer, index);
       block_ = model_.block(layer);
+      biases_ = block_->attn().biases(shape_.R, rows_);
       const auto all_rows = segments_.back().row + shape_.rows(segments_.back());
       block_rows_ = rows_of_a_block(all_rows);
       fill_runs(layer);
@@ -304,6 +305,7 @@ class Pass {
     attention.scale = weights.attn().scale();
     attention.softcap = weights.attn().softcap();
     attention.window = weights.attn().window();
+    attention.biases = biases_;
     // A parallel MLP reads what attention reads.
     const bool parallel = weights.order() == BlockOrder::kParallel;
     const auto used = used_rows(block, Site::kMlp, layer);
@@ -678,6 +680,7 @@ class Pass {
   at::Tensor rows_;                     // [rows of all segments, D]: the residual stream
   at::Tensor positions_;                // [rows of all segments], where positions matter to a layer
   std::shared_ptr<const Block> block_;  // the layer at hand
+  at::Tensor biases_;                   // [H, R] of its scores, or undefined
   at::Tensor runs_;  // [J S + J N, R, K]: this layer's keys and values of the other and the base runs
   BaseLayer base_layer_;
 };

@@ -163,7 +163,11 @@ void check_config(const DecoderConfig& read) {
     const bool fits = rotary.width >= 2 && rotary.width % 2 == 0 && rotary.width <= read.head_width;
     if (!fits) break_contract("more numbers turned than a head has");
   }
-  if (read.rotary.empty() == (read.learned_positions == 0)) break_contract("not one kind of positions");
+  const int kinds = (read.rotary.empty() ? 0 : 1) + (read.learned_positions > 0 ? 1 : 0) + (read.alibi ? 1 : 0);
+  if (kinds != 1) break_contract("not one kind of positions");
+  for (const double scale : {read.attention_scale, read.output_scale, read.entry_scale, read.logit_scale}) {
+    if (!(scale > 0)) break_contract("a scale that is not above 0");
+  }
 }
 
 }  // namespace

@@ -43,7 +43,7 @@ import torch
 from transformers import PreTrainedModel
 
 from golden_cases import LAST, MIDDLE, Prompt
-from golden_families import LONG
+from golden_families import DENSE, LONG
 from make_goldens import made_by, write_golden
 from reference_editor import (
     EditOptions,
@@ -99,6 +99,16 @@ class Edit:
     """lambda"""
 
 
+def edits_of(family: str, model: str) -> tuple[Edit, ...]:
+    """Each method once, in few steps."""
+    short, near = replace(ROME, steps=3), replace(MEMIT, steps=3)
+    return (
+        Edit(family, model, options=short),
+        Edit(f"{family}, r-ROME", model, "r-rome", prompts=(FIRST_TOKEN,), prefixes=(2,), options=short),
+        Edit(f"{family}, MEMIT", model, "memit", prompts=NEAR, options=near, weight=10),
+    )
+
+
 EDITS = (
     Edit("GPT-2, an object of two tokens", "odd_width", layers=(1,), target=2),
     Edit("GPT-2, r-ROME", "odd_width", "r-rome", layers=(1,), options=FREE),
@@ -150,6 +160,7 @@ EDITS = (
     Edit("Gemma 3, sees images", "gemma3_multimodal", target=2),
     Edit("Gemma 3, sees images, r-ROME", "gemma3_multimodal", "r-rome", options=FREE, ridge=None),
     Edit("Gemma 3, sees images, MEMIT", "gemma3_multimodal", "memit", prompts=PAIR, options=MEMIT, weight=10),
+    *(edit for family in DENSE for edit in edits_of(*family)),
 )
 
 

@@ -605,6 +605,8 @@ KNOCKOUT = TraceOptions(kinds=("knockout",), knockout_window=1)
 NOISING = TraceOptions(direction="noising", samples=4)
 FAMILY = replace(EVERYTHING, window=2, samples=3)
 FAMILY_NOISING = replace(FAMILY, direction="noising")
+FAMILY_OF_ONE = replace(FAMILY, samples=2)  # of families with one method
+FAMILY_OF_ONE_NOISING = replace(FAMILY_OF_ONE, direction="noising")
 LONG_TEXT = 60  # tokens; many more distinct ones than the width of 16, so that the covariance has full rank
 
 METHODS = (
@@ -785,6 +787,24 @@ METHODS = (
     Method("Gemma 2", "gemma2", LONG, FAMILY, answer=2, foil=True, measures=MEASURES),
     Method("Gemma 3, noising", "gemma3", LONG, FAMILY_NOISING, answer=2, measures=("log_probability", "kl")),
     Method("Gemma 3, of a model that sees images", "gemma3_multimodal", MIDDLE, FAMILY, answer=2, measures=("rank",)),
+    Method("GPT-BigCode", "gpt_bigcode", MIDDLE, FAMILY_OF_ONE),
+    Method("BLOOM, noising", "bloom_three_heads", MIDDLE, FAMILY_OF_ONE_NOISING, answer=2),
+    Method("MPT", "mpt_clipped", LONG, FAMILY_OF_ONE, answer=2),
+    Method("Falcon, noising", "falcon_grouped", MIDDLE, FAMILY_OF_ONE_NOISING),
+    Method("Falcon with ALiBi", "falcon_alibi", FIRST, FAMILY_OF_ONE, answer=2),
+    Method("Phi", "phi", MIDDLE, FAMILY_OF_ONE, answer=2),
+    Method("Phi-3, noising", "phi3_longrope", MIDDLE, FAMILY_OF_ONE_NOISING),
+    Method("OLMo", "olmo_clipped", MIDDLE, FAMILY_OF_ONE),
+    Method("OLMo 2, noising", "olmo2_grouped", MIDDLE, FAMILY_OF_ONE_NOISING, answer=2),
+    Method("OLMo 3", "olmo3", LONG, FAMILY_OF_ONE),
+    Method("StableLM, noising", "stablelm_parallel", MIDDLE, FAMILY_OF_ONE_NOISING),
+    Method("StarCoder2", "starcoder2_full", MIDDLE, FAMILY_OF_ONE),
+    Method("SmolLM3, noising", "smollm3_sliding", LONG, FAMILY_OF_ONE_NOISING),
+    Method("Granite", "granite", MIDDLE, FAMILY_OF_ONE, answer=2),
+    Method("Cohere, noising", "cohere_norms_of_heads", MIDDLE, FAMILY_OF_ONE_NOISING),
+    Method("Cohere 2", "cohere2", LONG, FAMILY_OF_ONE),
+    Method("GLM-4, noising", "glm4", MIDDLE, FAMILY_OF_ONE_NOISING),
+    Method("Nemotron", "nemotron", MIDDLE, FAMILY_OF_ONE),
 )
 
 

@@ -31,7 +31,7 @@ import torch
 from transformers import PreTrainedModel
 
 from golden_cases import FIRST, LAST, MIDDLE, ONE, Prompt
-from golden_families import LONG
+from golden_families import DENSE, LONG
 from make_goldens import LONG_TEXT, Method, made_by, method_options, write_golden
 from reference_neurons import NeuronOptions, Question, alone, all_neurons, trace_neurons
 from reference_tracer import REPOSITORY, TraceOptions, clean_logits, config_of, load_model
@@ -73,6 +73,17 @@ def case(
 
 NOISING = {"direction": "noising"}
 INTEGRATED = {"ranking": "integrated:3"}
+
+
+def cases_of(family: str, model: str) -> tuple[Case, ...]:
+    """A family in both directions, with few neurons told."""
+    few = {"top": 2}
+    return (
+        case(family, model, MIDDLE, (4,), {"samples": 2}, few),
+        case(f"{family}, noising", model, FIRST, (1,), NOISING | {"samples": 2}, few | INTEGRATED),
+    )
+
+
 CASES = (
     case("GPT-2", "narrow_mlp", MIDDLE, (4,)),
     case("GPT-2, noising", "narrow_mlp", MIDDLE, (4,), NOISING),
@@ -168,6 +179,7 @@ CASES = (
     case("Gemma 3, noising", "gemma3", FIRST, (1, 2), NOISING, INTEGRATED),
     case("Gemma 3, sees images", "gemma3_multimodal", MIDDLE, (4,), {}, {"ranking": "none"}),
     case("Gemma 3, sees images, noising", "gemma3_multimodal", ONE, (1,), NOISING),
+    *(each for family in DENSE for each in cases_of(*family)),
 )
 
 

@@ -23,7 +23,7 @@ import tokenizers
 import torch
 from transformers import PreTrainedModel
 
-from reference_tracer import config_of, layout_of, load_tokenizer, precision_of, prefix_ids
+from reference_tracer import config_of, layout_of, load_tokenizer, precision_of, prefix_ids, room_of
 
 MATRICES = {
     "gpt2": "mlp.c_proj",
@@ -33,8 +33,14 @@ MATRICES = {
     "opt": "fc2",
     **{family: "mlp.down_proj" for family in ("llama", "mistral", "qwen2", "qwen3")},
     **{family: "mlp.down_proj" for family in ("gemma", "gemma2", "gemma3", "gemma3_text")},
+    **{family: "mlp.down_proj" for family in ("phi3", "olmo", "olmo2", "olmo3", "stablelm", "smollm3", "granite")},
+    **{family: "mlp.down_proj" for family in ("cohere", "cohere2", "glm4", "nemotron")},
+    **{family: "mlp.c_proj" for family in ("gpt_bigcode", "starcoder2")},
+    **{family: "mlp.dense_4h_to_h" for family in ("bloom", "falcon")},
+    "mpt": "ffn.down_proj",
+    "phi": "mlp.fc2",
 }
-"""Where a block has the last matrix of its MLP. In Gemma 2 and 3 a norm follows it."""
+"""Where a block has the last matrix of its MLP. In Gemma 2 and 3, OLMo 2 and 3 and GLM-4 a norm follows it."""
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -256,6 +262,12 @@ def weight_of(model: PreTrainedModel, layer: int) -> torch.Tensor:
     return module.weight.detach() if isinstance(module, torch.nn.Linear) else module.weight.detach().T
 
 
+def output_scale_of(model: PreTrainedModel) -> float:
+    """What W's output is multiplied by on its way into the stream: Granite's."""
+    name = layout_of(model).scale
+    return getattr(config_of(model), name) if name else 1.0
+
+
 @contextmanager
 def edited(model: PreTrainedModel, changes: Sequence[tuple[int, torch.Tensor]]) -> Iterator[None]:
     """The model with changes [D, F] of layers added to its weights; afterwards they are exactly the old ones."""
@@ -282,7 +294,7 @@ def padded(rows: Sequence[Sequence[int]]) -> torch.Tensor:
 
 def run(model: PreTrainedModel, rows: Sequence[Sequence[int]], hooks: Sequence[Install] = ()) -> torch.Tensor:
     """Logits [R, T, V] with the hooks in place."""
-    longest, room = max(len(row) for row in rows), config_of(model).max_position_embeddings
+    longest, room = max(len(row) for row in rows), room_of(model)
     if longest > room:
         raise ValueError(f"a row has {longest} tokens, and the model has {room} positions")
     with precision_of(model), ExitStack() as installed:
@@ -331,7 +343,7 @@ def keys_and_values(
     values: list[torch.Tensor] = []
 
     def keep(value: torch.Tensor) -> None:
-        values.append(value)
+        values.append(value.clone())  # Falcon adds to it in place
 
     hooks = [on_keys(model, layer, len(rows), keys.append), on_output(model, site, layer, len(rows), keep)]
     run(model, [row.ids for row in rows], hooks)
@@ -382,7 +394,7 @@ def second_moments(
 
     Each text is cut to the positions of the model. Texts of one length run together, so that nothing is padded.
     """
-    room = config_of(model).max_position_embeddings
+    room = room_of(model)
     by_length: dict[int, list[Sequence[int]]] = {}
     for text in texts:
         if text:
@@ -543,7 +555,7 @@ def memit(
             keys = torch.stack([mean_key_of(model, layer, fact) for fact in facts])
             now = torch.cat([keys_and_values(model, last, fact.rows[:1], "block")[1] for fact in facts])
             missing = targets - now
-            residuals = missing / (len(layers) - number)
+            residuals = missing / (len(layers) - number) / output_scale_of(model)
             adjusted = solve(weight * moments[layer].double() + keys.T @ keys, keys.T).T
             change = residuals.T @ adjusted
             done.append(

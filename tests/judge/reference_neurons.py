@@ -57,7 +57,11 @@ FIRST_SEED = 1000
 """Of random order r: seed + 1000 + r."""
 TOKENS_TOLD = 10
 """That a neuron promotes, and as many that it suppresses."""
-NORMS_BEHIND = {"gemma2": 1.0, "gemma3": 1.0, "gemma3_text": 1.0}
+NORMS_BEHIND = {
+    **{family: ("post_feedforward_layernorm", 1.0) for family in ("gemma2", "gemma3", "gemma3_text")},
+    **{family: ("post_feedforward_layernorm", 0.0) for family in ("olmo2", "olmo3")},
+    "glm4": ("post_mlp_layernorm", 0.0),
+}
 """Families with a norm of what the MLP gives, and what is added to its weight."""
 
 
@@ -318,6 +322,14 @@ class Teller:
         }
 
 
+def logit_scale_of(model: PreTrainedModel) -> float:
+    """What the head's product is multiplied by."""
+    config = config_of(model)
+    if config.model_type == "granite":
+        return 1 / config.logits_scaling
+    return config.logit_scale if config.model_type in ("cohere", "cohere2") else 1.0
+
+
 def written_by(model: PreTrainedModel, layer: int, neuron: int) -> dict[str, Any]:
     """The size of the neuron's row, and what a value of 1 adds to the logits, most and least of all."""
     row = weight_of(model, layer)[:, neuron].double()
@@ -325,11 +337,14 @@ def written_by(model: PreTrainedModel, layer: int, neuron: int) -> dict[str, Any
     family = model.config.model_type
     if family in NORMS_BEHIND:
         block = model.get_submodule(layout_of(model).blocks)[layer]
-        direction = row * (NORMS_BEHIND[family] + block.post_feedforward_layernorm.weight.double())
+        name, offset = NORMS_BEHIND[family]
+        direction = row * (offset + block.get_submodule(name).weight.double())
     project_out = getattr(getattr(model.get_decoder(), "decoder", model.get_decoder()), "project_out", None)
     if project_out is not None:  # OPT-350m
         direction = project_out.weight.double() @ direction
-    logits = (model.get_output_embeddings().weight.double() @ direction).detach().numpy()
+    if layout_of(model).scale:
+        direction = direction * getattr(config_of(model), layout_of(model).scale)
+    logits = (model.get_output_embeddings().weight.double() @ direction).detach().numpy() * logit_scale_of(model)
     best, worst = order_by(logits)[:TOKENS_TOLD], order_by(-logits)[:TOKENS_TOLD]
     told = {"promotes": best, "suppresses": worst}
     return {"row_norm": float(row.norm())} | {

@@ -120,23 +120,37 @@ class Layout:
     """Of a block: its output is what attention adds to the stream (OPT with norms behind: to the norm's input)."""
     mlp: str
     """Of a block: likewise."""
+    scale: str = ""
+    """Of the config: the field with what both are multiplied by behind these modules."""
 
 
 GPT_BLOCKS = ("transformer.h", "transformer.wte")
 LLAMA_BLOCKS = ("model.layers", "model.embed_tokens")
 LLAMA = Layout(*LLAMA_BLOCKS, "self_attn", "self_attn.o_proj", "self_attn", "mlp")
 SANDWICH = ("self_attn", "self_attn.o_proj", "post_attention_layernorm", "post_feedforward_layernorm")
+GLM4 = ("self_attn", "self_attn.o_proj", "post_self_attn_layernorm", "post_mlp_layernorm")
+BLOOM_BLOCKS = ("transformer.h", "transformer.word_embeddings", "self_attention", "self_attention.dense")
 GEMMAS = ("gemma", "gemma2", "gemma3", "gemma3_text")
 LAYOUTS = {
     "gpt2": Layout(*GPT_BLOCKS, "attn", "attn.c_proj", "attn", "mlp"),
     "gptj": Layout(*GPT_BLOCKS, "attn", "attn.out_proj", "attn", "mlp"),
     "gpt_neo": Layout(*GPT_BLOCKS, "attn", "attn.attention.out_proj", "attn", "mlp"),
     "gpt_neox": Layout("gpt_neox.layers", "gpt_neox.embed_in", "attention", "attention.dense", "attention", "mlp"),
+    "gpt_bigcode": Layout(*GPT_BLOCKS, "attn", "attn.c_proj", "attn", "mlp"),
+    # BLOOM's modules for attention and MLP add to the stream themselves.
+    "bloom": Layout(*BLOOM_BLOCKS, "self_attention.dense", "mlp.dense_4h_to_h"),
+    "mpt": Layout("transformer.blocks", "transformer.wte", "attn", "attn.out_proj", "attn", "ffn.down_proj"),
+    "falcon": Layout(*BLOOM_BLOCKS, "self_attention", "mlp"),
     "opt": Layout(
         "model.decoder.layers", "model.decoder.embed_tokens", "self_attn", "self_attn.out_proj", "self_attn", "fc2"
     ),
     **{family: LLAMA for family in ("llama", "mistral", "qwen2", "qwen3", "gemma")},
-    **{family: Layout(*LLAMA_BLOCKS, *SANDWICH) for family in ("gemma2", "gemma3_text")},
+    **{family: LLAMA for family in ("phi3", "olmo", "stablelm", "starcoder2", "smollm3")},
+    **{family: LLAMA for family in ("cohere", "cohere2", "nemotron")},
+    **{family: Layout(*LLAMA_BLOCKS, *SANDWICH) for family in ("gemma2", "gemma3_text", "olmo2", "olmo3")},
+    "phi": Layout(*LLAMA_BLOCKS, "self_attn", "self_attn.dense", "self_attn", "mlp"),
+    "granite": replace(LLAMA, scale="residual_multiplier"),
+    "glm4": Layout(*LLAMA_BLOCKS, *GLM4),
     "gemma3": Layout("model.language_model.layers", "model.language_model.embed_tokens", *SANDWICH),
 }
 
@@ -152,6 +166,13 @@ def layout_of(model: PreTrainedModel) -> Layout:
 def config_of(model: PreTrainedModel) -> Any:
     """The config of the text decoder, where the model has more than that."""
     return model.config.get_text_config()
+
+
+def room_of(model: PreTrainedModel) -> int:
+    """Tokens of the longest text that the config says; BLOOM's says none."""
+    config = config_of(model)
+    names = ("max_position_embeddings", "max_seq_len")
+    return next((getattr(config, name) for name in names if hasattr(config, name)), 2048)
 
 
 def embedding_of(model: PreTrainedModel) -> torch.nn.Module:
@@ -175,7 +196,9 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedMo
     config = AutoConfig.from_pretrained(folder)
     if config.model_type == "gpt2":
         config.reorder_and_upcast_attn = False
-    model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype, attn_implementation="eager")
+    # With ALiBi Falcon's eager attention adds the biases twice, unlike its default and what it was trained with.
+    attention = "sdpa" if config.model_type == "falcon" and config.alibi else "eager"
+    model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype, attn_implementation=attention)
     if config.model_type == "gptj" and dtype == torch.float64:
         sharpen_rotary_table(model)
     return model.eval()
@@ -440,10 +463,16 @@ def on_value(
         changed = change(inputs[0])
         return None if changed is None else (changed,)
 
+    scale = getattr(config_of(model), layout.scale) if layout.scale and part in ("mlp", "attn") else 1
+
+    def change_scaled(value: torch.Tensor) -> torch.Tensor | None:
+        changed = change(value * scale) if scale != 1 else change(value)
+        return changed / scale if changed is not None and scale != 1 else changed
+
     def after(module: torch.nn.Module, inputs: Any, output: Any) -> Any:
         if not isinstance(output, tuple):
-            return change(output)
-        changed = change(output[0])  # attention gives (output, weights)
+            return change_scaled(output)
+        changed = change_scaled(output[0])  # attention gives (output, weights)
         return None if changed is None else (changed, *output[1:])
 
     if part == "head":
@@ -644,7 +673,7 @@ def check(
     outside = [t for t in options.positions or () if not 0 <= t < len(token_ids)]
     if outside:
         raise ValueError(f"position {outside[0]} is not in the prompt of {len(token_ids)} tokens")
-    needed, room = len(token_ids) + len(answer_ids) - 1, config_of(model).max_position_embeddings
+    needed, room = len(token_ids) + len(answer_ids) - 1, room_of(model)
     if needed > room:
         raise ValueError(f"prompt and answer need {needed} positions, and the model has {room}")
 
@@ -677,7 +706,12 @@ def trace_draws(
     def record(rows: Sequence[Sequence[int]], hooks: Sequence[Install]) -> tuple[torch.Tensor, Recorded]:
         """Logits of a run, and the values of all parts of all layers."""
         values: Recorded = {part: [] for part in ("state", "mlp", "attn", "head")}
-        keep = [on_value(model, part, layer, values[part].append) for part in values for layer in range(layers)]
+
+        def keeper(part: str) -> Callable[[torch.Tensor], None]:
+            # A copy: Falcon adds to the MLP's output in place.
+            return lambda value: values[part].append(value.clone())
+
+        keep = [on_value(model, part, layer, keeper(part)) for part in values for layer in range(layers)]
         return run(model, rows, [*hooks, *keep], len(answer_ids)), values
 
     clean, clean_values = record([clean_row], [])
@@ -984,7 +1018,7 @@ def say(
     ends = config_of(model).eos_token_id
     ends = ends if isinstance(ends, list) else [ends]
     answer: list[int] = []
-    while len(answer) < most and len(token_ids) + len(answer) <= config_of(model).max_position_embeddings:
+    while len(answer) < most and len(token_ids) + len(answer) <= room_of(model):
         token = int(clean_logits(model, [*token_ids, *answer])[-1].argmax())
         if answer and (token in ends or whole_word and ends_word(token_bytes(tokenizer, token))):
             break

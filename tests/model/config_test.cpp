@@ -47,6 +47,17 @@ TEST_CASE("angles go on beyond the positions that a model is made for, where tra
   CHECK(longest({{"model_type", "gptj"}, {"n_positions", 8}}) == 8);
   CHECK(longest({{"model_type", "gpt2"}, {"n_positions", 8}}) == 8);
   CHECK(longest({{"model_type", "opt"}, {"max_position_embeddings", 8}}) == 8);
+  CHECK(longest({{"model_type", "gpt_bigcode"}, {"n_positions", 8}}) == 8);
+  CHECK(longest({{"model_type", "bloom"}, {"seq_length", 8}}) == kMost);
+  CHECK(longest({{"model_type", "mpt"}, {"max_seq_len", 8}}) == 8);
+  CHECK(longest({{"model_type", "falcon"}, {"max_position_embeddings", 8}}) == kMost);
+  CHECK(longest({{"model_type", "falcon"}, {"max_position_embeddings", 8}, {"alibi", true}}) == kMost);
+  // Of longrope the factors for long texts would be others for all of their tokens.
+  const json factors = std::vector<double>(48, 1.5);
+  const json scaling = {{"type", "longrope"}, {"short_factor", factors}, {"long_factor", factors}};
+  const json phi3 = {{"model_type", "phi3"}, {"max_position_embeddings", 131072}};
+  CHECK(longest(phi3) == kMost);
+  CHECK(longest(phi3, "rope_scaling", scaling) == 4096);
 }
 
 TEST_CASE("fields that are absent have transformers' defaults") {
@@ -185,8 +196,7 @@ TEST_CASE("a field that cannot be honoured is refused by name, with the value fo
       {{{"model_type", "qwen3_moe"}}, "model_type is \"qwen3_moe\" (a mixture of experts); only"},
       {{{"model_type", "t5"}}, "model_type is \"t5\" (an encoder-decoder); only dense decoders"},
       {{{"model_type", "bert"}}, "model_type is \"bert\" (an encoder); only dense decoders"},
-      {{{"model_type", "falcon"}},
-       "model_type is \"falcon\"; only dense decoders of these families can be traced: gpt2, "},
+      {{{"model_type", "rwkv"}}, "model_type is \"rwkv\"; only dense decoders of these families can be traced: gpt2, "},
       {{{"model_type", 2}}, "model_type is 2; only dense decoders"},
       {{{"model_type", nullptr}, {"architectures", {"BertModel"}}}, "model_type is absent; only dense decoders"},
       {{{"is_encoder_decoder", true}}, "is_encoder_decoder is true; expected false"},
@@ -274,12 +284,34 @@ TEST_CASE("the sizes of a family's first checkpoint are its defaults") {
     std::int64_t layers, width, heads, kv_heads, head_width, mlp_width, vocab_size;
   };
   const std::vector<Sizes> cases = {
-      {"gptj", 28, 4096, 16, 16, 256, 16384, 50400},      {"gpt_neo", 24, 2048, 16, 16, 128, 8192, 50257},
-      {"gpt_neox", 44, 6144, 64, 64, 96, 24576, 50432},   {"opt", 12, 768, 12, 12, 64, 3072, 50272},
-      {"llama", 32, 4096, 32, 32, 128, 11008, 32000},     {"mistral", 32, 4096, 32, 8, 128, 14336, 32000},
-      {"qwen2", 32, 4096, 32, 32, 128, 22016, 151936},    {"qwen3", 32, 4096, 32, 32, 128, 22016, 151936},
-      {"gemma", 28, 3072, 16, 16, 256, 24576, 256000},    {"gemma2", 26, 2304, 8, 4, 256, 9216, 256000},
+      {"gptj", 28, 4096, 16, 16, 256, 16384, 50400},
+      {"gpt_neo", 24, 2048, 16, 16, 128, 8192, 50257},
+      {"gpt_neox", 44, 6144, 64, 64, 96, 24576, 50432},
+      {"opt", 12, 768, 12, 12, 64, 3072, 50272},
+      {"llama", 32, 4096, 32, 32, 128, 11008, 32000},
+      {"mistral", 32, 4096, 32, 8, 128, 14336, 32000},
+      {"qwen2", 32, 4096, 32, 32, 128, 22016, 151936},
+      {"qwen3", 32, 4096, 32, 32, 128, 22016, 151936},
+      {"gemma", 28, 3072, 16, 16, 256, 24576, 256000},
+      {"gemma2", 26, 2304, 8, 4, 256, 9216, 256000},
       {"gemma3_text", 26, 2304, 8, 4, 256, 9216, 262208},
+      {"gpt_bigcode", 12, 768, 12, 1, 64, 3072, 50257},
+      {"bloom", 2, 64, 8, 8, 8, 256, 250880},
+      {"mpt", 24, 2048, 16, 16, 128, 8192, 50368},
+      {"falcon", 32, 4544, 71, 1, 64, 18176, 65024},
+      {"phi", 24, 2048, 32, 32, 64, 8192, 51200},
+      {"phi3", 32, 3072, 32, 32, 96, 8192, 32064},
+      {"olmo", 32, 4096, 32, 32, 128, 11008, 50304},
+      {"olmo2", 32, 4096, 32, 32, 128, 11008, 50304},
+      {"olmo3", 32, 4096, 32, 32, 128, 11008, 50304},
+      {"stablelm", 32, 2560, 32, 32, 80, 6912, 50304},
+      {"starcoder2", 30, 3072, 24, 2, 128, 12288, 49152},
+      {"smollm3", 36, 2048, 16, 4, 128, 11008, 128256},
+      {"granite", 32, 4096, 32, 32, 128, 11008, 32000},
+      {"cohere", 40, 8192, 64, 64, 128, 22528, 256000},
+      {"cohere2", 40, 8192, 64, 64, 128, 22528, 256000},
+      {"glm4", 40, 4096, 32, 2, 128, 13696, 151552},
+      {"nemotron", 32, 6144, 48, 48, 128, 24576, 256000},
   };
   for (const auto& sizes : cases) {
     CAPTURE(sizes.family);
@@ -328,6 +360,29 @@ TEST_CASE("the layers that see a window are those that transformers gives one") 
   CHECK(windows(read(fields_of("gpt_neo", listed))) == Windows{5, 0});
   const json neo = {{"num_layers", 3}, {"attention_types", {{{"global"}, 1}, {{"local"}, 2}}}, {"window_size", 5}};
   CHECK(windows(read(fields_of("gpt_neo", neo))) == Windows{0, 5, 5});
+  CHECK(windows(read(fields_of("olmo3", four))) == Windows{9, 9, 9, 0});
+  CHECK(windows(read(fields_of("starcoder2", four))) == Windows{9, 9, 9, 9});
+  CHECK(windows(read(fields_of("phi3", {{"num_hidden_layers", 1}}))) == Windows{0});
+  CHECK(windows(read(fields_of("cohere2", with({{"sliding_window_pattern", 3}})))) == Windows{9, 9, 0, 9});
+  CHECK(windows(read(fields_of("smollm3", four))) == Windows{0, 0, 0, 0});
+  CHECK(windows(read(fields_of("smollm3", with({{"use_sliding_window", true}})))) == Windows{0, 0, 0, 9});
+}
+
+TEST_CASE("the layers whose queries and keys turn are those that transformers turns") {
+  using Turns = std::vector<bool>;
+  const auto turns = [](const char* family, json changes) {
+    changes["num_hidden_layers"] = 4;
+    Turns all;
+    for (const auto& layer : read(fields_of(family, changes)).attention) all.push_back(layer.turns);
+    return all;
+  };
+  CHECK(turns("llama", json::object()) == Turns{true, true, true, true});
+  CHECK(turns("smollm3", json::object()) == Turns{true, true, true, false});
+  CHECK(turns("smollm3", {{"no_rope_layer_interval", 2}}) == Turns{true, false, true, false});
+  const json listed = {{"no_rope_layers", {0, 1, 1, 0}}, {"no_rope_layer_interval", 2}};
+  CHECK(turns("smollm3", listed) == Turns{false, true, true, false});
+  CHECK(turns("cohere2", json::object()) == Turns{true, true, true, false});
+  CHECK(turns("cohere2", {{"sliding_window_pattern", 2}}) == Turns{true, false, true, false});
 }
 
 TEST_CASE("rotary positions are read from the fields of older and of newer files alike") {
@@ -389,7 +444,33 @@ TEST_CASE("what a family's checkpoints may say and is not computed is refused by
   };
   const std::vector<Refusal> cases = {
       {"llama", {{"architectures", {"LlamaForSequenceClassification"}}}, "expected a language model: LlamaForCausalLM"},
-      {"llama", {{"rope_scaling", {{"type", "longrope"}}}}, "rope_scaling.type is \"longrope\"; expected default"},
+      {"llama", {{"rope_scaling", {{"type", "ntk"}}}}, "rope_scaling.type is \"ntk\"; expected default"},
+      {"llama",
+       {{"rope_scaling", {{"type", "longrope"}, {"short_factor", {1.0, 2.0}}}}},
+       "rope_scaling.type is \"longrope\"; expected short_factor beside it, a list of 64 numbers above 0"},
+      {"phi3",
+       {{"rope_scaling", {{"type", "linear"}}}},
+       "rope_scaling.type is \"linear\"; expected default or longrope"},
+      {"phi", {{"partial_rotary_factor", 1.5}}, "the rotary part of a head is 1.5"},
+      {"bloom", {{"apply_residual_connection_post_layernorm", true}}, "post_layernorm is true; expected false"},
+      {"bloom", {{"slow_but_exact", true}, {"pretraining_tp", 4}}, "slow_but_exact is true; expected false"},
+      {"mpt", {{"attn_config", {{"alibi", false}}}}, "attn_config.alibi is false; expected true"},
+      {"mpt", {{"attn_config", {{"qk_ln", true}}}}, "attn_config.qk_ln is true; expected false"},
+      {"mpt", {{"logit_scale", "inv_sqrt_d_model"}}, "logit_scale is \"inv_sqrt_d_model\"; expected null"},
+      {"mpt", {{"no_bias", false}}, "no_bias is false; expected true, as transformers computes it"},
+      {"falcon",
+       {{"new_decoder_architecture", true}, {"parallel_attn", false}},
+       "parallel_attn is false; expected true"},
+      {"falcon", {{"num_ln_in_parallel_attn", 2}}, "num_ln_in_parallel_attn is 2; expected 1"},
+      {"falcon", {{"multi_query", false}, {"num_kv_heads", 1}}, "num_kv_heads is 1; expected num_attention_heads"},
+      {"falcon", {{"new_decoder_architecture", true}, {"num_kv_heads", 8}}, "num_kv_heads is 8, which does not divide"},
+      {"stablelm", {{"head_dim", 64}}, "head_dim is 64; expected none, or hidden_size / num_attention_heads"},
+      {"smollm3", {{"no_rope_layers", {1, 0}}}, "no_rope_layers is [1,0]; expected a list of 0"},
+      {"granite", {{"residual_multiplier", 0}}, "residual_multiplier is 0; expected a number above 0"},
+      {"cohere2", {{"sliding_window", nullptr}}, "sliding_window is null; expected a number of positions"},
+      {"olmo3",
+       {{"rope_parameters", {{"rope_type", "default"}}}},
+       "rope_parameters.rope_type is \"default\"; expected none here, but in full_attention"},
       {"llama", {{"rope_scaling", {{"type", "linear"}}}}, "rotary positions of type linear have no factor"},
       {"llama", {{"rope_scaling", {{"type", "yarn"}}}}, "rotary positions of type yarn have no factor"},
       {"llama", {{"rope_scaling", 2}}, "rope_scaling is 2; expected an object"},

@@ -33,6 +33,10 @@ Rometrace = Callable[..., "subprocess.CompletedProcess[str]"]
 FAMILIES = {"gpt2": BASE_CONFIG} | {name: base for name, base in BASES.items() if name != "gemma3"}
 # transformers' class for a Mistral with layer_types needs it.
 FAMILIES["mistral"] = FAMILIES["mistral"] | {"head_dim": 8}
+# Lists of layers would have to fit their number.
+for name, lists in (("olmo3", ("layer_types",)), ("smollm3", ("layer_types", "no_rope_layers"))):
+    FAMILIES[name] = {field: value for field, value in FAMILIES[name].items() if field not in lists}
+FAMILIES["smollm3"]["no_rope_layer_interval"] = 2
 TOKEN_IDS = (7, 3, 22, 15, 4, 31, 9, 40, 2, 11)
 
 # Relative to the largest logit. Two orders of float32 additions differ by less than the first; what a field changes is
@@ -79,16 +83,28 @@ ROTARY: list[Any] = [
 ]
 
 # Other values for fields whose kind does not tell one: sizes that fit together, and what transformers has defaults for.
+MPT = FAMILIES["mpt"]["attn_config"]
 VALUES: dict[str, list[Any]] = {
+    "activation": ACTIVATION,
     "activation_function": ACTIVATION,
     "architectures": [None, ["{}Model"], ["{}ForSequenceClassification"]],
     "attention_types": [],
+    "attn_config": [
+        None,
+        *({name: value} for name, value in (("alibi", False), ("alibi_bias_max", 4), ("prefix_lm", True))),
+        *(MPT | {name: 0.7} for name in ("clip_qkv", "softmax_scale")),
+        *(MPT | change for change in ({"attn_impl": "flash"}, {"attn_pdrop": 1}, {"attn_uses_sequence_id": True})),
+        *(MPT | change for change in ({"attn_type": "multiquery_attention"}, {"qk_ln": True}, {"clip_qkv": 0.0})),
+    ],
     "attn_logit_softcapping": CAPS,
     "bos_token_id": ID,
+    "clip_qkv": [0.5],
+    "d_model": [64],
     "dtype": ["float16", None],
     "embd_pdrop": DROPOUT,
     "eos_token_id": [*ID, [2, 3]],
     "ffn_dim": [12],
+    "ffn_hidden_size": [12],
     "final_logit_softcapping": CAPS,
     "head_dim": [4, 12, 16],
     "hidden_act": ACTIVATION,
@@ -99,18 +115,27 @@ VALUES: dict[str, list[Any]] = {
     "label2id": [{"no": 0, "yes": 1, "both": 2}],
     "layer_norm_eps": EPSILON,
     "layer_norm_epsilon": EPSILON,
+    "logit_scale": [0.3],
     "max_position_embeddings": [24],
+    "max_seq_len": [24],
     "max_window_layers": [0, 1, 2],
     "n_embd": [64],
     "n_head": [4],
+    "n_heads": [4],
     "n_inner": [12],
     "n_layer": LAYERS,
+    "n_layers": LAYERS,
     "n_positions": [24],
+    "no_rope_layers": [None, [0, 1], [0, 0]],
+    "norm_eps": EPSILON,
+    "norm_epsilon": EPSILON,
     "num_attention_heads": [4],
     "num_heads": [4],
     "num_hidden_layers": LAYERS,
     "num_key_value_heads": [2],
+    "num_kv_heads": [1],
     "num_layers": [],
+    "num_ln_in_parallel_attn": [1, 2],
     "output_hidden_states": [True],
     "pad_token_id": ID,
     "problem_type": ["regression"],
@@ -176,7 +201,8 @@ ABSENT = object()
 KINDS_OF_LAYERS = [["full_attention", "sliding_attention"], ["sliding_attention", "full_attention"]]
 
 # What makes sense together only.
-ROTARY_FAMILIES = ("gpt_neox", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2")
+ROTARY_FAMILIES = ("gpt_neox", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "falcon", "phi", "olmo")
+ROTARY_FAMILIES += ("olmo2", "stablelm", "starcoder2", "smollm3", "granite", "cohere", "cohere2", "glm4", "nemotron")
 COMBINED: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "gpt2": [("hidden_size", {"hidden_size": 32, "n_embd": ABSENT}), ("n_ctx", {"n_ctx": 8})],
     "gptj": [("rotary", {"rotary": False}), ("n_ctx", {"n_ctx": 8})],
@@ -200,6 +226,30 @@ for family in ("qwen2", "qwen3"):
     COMBINED[family] += [("sliding_window", SLIDING | {"sliding_window": window}) for window in (2, None)]
     COMBINED[family] += [("layer_types", SLIDING | {"layer_types": kinds}) for kinds in KINDS_OF_LAYERS]
 COMBINED["qwen2"].append(("use_mrope", {"use_mrope": True}))
+LONG = {"rope_type": "longrope", "short_factor": [1.0, 1.5, 2.0, 3.0], "long_factor": [2.0] * 4}
+COMBINED["phi3"] = [
+    ("rope_scaling", {"rope_scaling": LONG}),
+    ("rope_scaling", {"rope_scaling": LONG | {"attention_factor": 1.5}}),
+    ("rope_scaling", {"rope_scaling": LONG, "max_position_embeddings": 128}),
+    ("original_max_position_embeddings", {"rope_scaling": LONG, "original_max_position_embeddings": 16}),
+    (
+        "partial_rotary_factor",
+        {"rope_scaling": LONG | {"short_factor": [1.0, 3.0], "long_factor": [2.0] * 2}, "partial_rotary_factor": 0.5},
+    ),
+]
+NEWER = {"new_decoder_architecture": True, "num_attention_heads": 4}
+COMBINED["falcon"] += [
+    ("new_decoder_architecture", NEWER | {"num_kv_heads": 1}),
+    ("num_ln_in_parallel_attn", NEWER | {"num_kv_heads": 2, "num_ln_in_parallel_attn": 1}),
+    ("parallel_attn", NEWER | {"parallel_attn": False}),
+    ("alibi", {"alibi": True, "multi_query": False, "parallel_attn": False, "bias": True}),
+]
+COMBINED["bloom"] = [("slow_but_exact", {"slow_but_exact": True, "pretraining_tp": 2})]
+COMBINED["smollm3"] += [
+    ("sliding_window", {"sliding_window": 3, "use_sliding_window": True, "layer_types": None}),
+    ("sliding_window", {"sliding_window": 3, "layer_types": ["sliding_attention", "full_attention"]}),
+    ("no_rope_layer_interval", {"no_rope_layer_interval": 1}),
+]
 
 
 def class_fields() -> dict[str, Any]:
@@ -228,7 +278,7 @@ def alterations(family: str) -> list[tuple[str, dict[str, Any]]]:
     for name, default in class_fields().items():
         values = VALUES[name] if name in VALUES else None
         if name == "layer_types":
-            count = base.get("num_hidden_layers", base.get("n_layer", base.get("num_layers")))
+            count = next(base[at] for at in ("num_hidden_layers", "n_layer", "n_layers", "num_layers") if at in base)
             values = [None, *([kinds[i % 2] for i in range(count)] for kinds in KINDS_OF_LAYERS)]
             values += [["sliding_attention"] * count, ["full_attention"] * count]
         if values is None:

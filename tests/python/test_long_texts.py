@@ -14,7 +14,7 @@ from test_config_fields import FAMILIES, ROUNDING, TOKEN_IDS, difference, make_m
 from test_against_transformers import write_letter_tokenizer
 
 LIMIT = 6  # positions, of TOKEN_IDS' ten tokens
-TABLES = ("gpt2", "gpt_neo", "gptj", "opt")  # of positions, which end
+TABLES = ("gpt2", "gpt_neo", "gptj", "opt", "gpt_bigcode", "mpt")  # of positions, which end
 SCALINGS: dict[str, dict[str, Any]] = {
     "linear": {"rope_type": "linear", "factor": 4.0},
     "llama3": {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
@@ -25,7 +25,8 @@ QUICK = ("--noise", "0.5", "--kinds", "state,mlp", "--samples", "2", "--window",
 
 
 def limited(family: str, positions: int) -> dict[str, Any]:
-    return {"n_positions" if "n_positions" in FAMILIES[family] else "max_position_embeddings": positions}
+    names = ("n_positions", "max_seq_len", "seq_length", "max_position_embeddings")
+    return {next(name for name in names if name in FAMILIES[family]): positions}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -41,7 +41,9 @@ from reference_tracer import (
 # Goldens that together have every family and every order of norms and residuals.
 NAMES = (
     "odd_width gptj gpt_neo gpt_neox gpt_neox_sequential opt opt_norm_after llama_grouped mistral qwen2_sliding qwen3"
-    " gemma gemma2 gemma3 gemma3_multimodal"
+    " gemma gemma2 gemma3 gemma3_multimodal gpt_bigcode bloom mpt_clipped falcon falcon_grouped phi phi3 olmo_clipped"
+    " olmo2_grouped olmo3 stablelm_parallel starcoder2 smollm3_sliding granite cohere_norms_of_heads cohere2 glm4"
+    " nemotron"
 ).split()
 TOKEN_IDS = [3, 14, 15, 9, 26, 7, 31]
 SUBJECT = (1, 3)
@@ -68,7 +70,7 @@ def values_of(model: Any, rows: list[list[int]] = [TOKEN_IDS]) -> dict[tuple[str
         for part in ("state", "mlp", "attn", "head"):
 
             def keep(value: torch.Tensor, at: tuple[str, int] = (part, layer)) -> None:
-                values[at] = value
+                values[at] = value.clone()  # Falcon adds to it in place
 
             hooks.append(on_value(model, part, layer, keep))
 
@@ -103,8 +105,10 @@ def test_heads_side_by_side_are_what_the_output_projection_takes(model: Any) -> 
         assert heads.shape[-1] % config_of(model).num_attention_heads == 0
         with torch.no_grad(), precision_of(model):
             added = block.get_submodule(layout.projection)(heads)
-            if layout.attn != layout.attention:
+            if layout.attn not in (layout.attention, layout.projection):
                 added = block.get_submodule(layout.attn)(added)
+            if layout.scale:
+                added = added * getattr(config_of(model), layout.scale)
         np.testing.assert_allclose(values["attn", layer], added, **CLOSE)
 
 
@@ -145,6 +149,11 @@ def test_sliding_layers_see_their_window_and_the_others_all(model: Any, request:
         "gemma2": [0],
         "gemma3": [0, 1],
         "gemma3_multimodal": [0],
+        "phi3": [0, 1, 2],
+        "olmo3": [0],
+        "starcoder2": [0, 1, 2],
+        "smollm3_sliding": [1],
+        "cohere2": [0],
     }.get(request.node.callspec.params["model"], [])
     for layer, weights in enumerate(attention_weights(model, [])):
         seen = (weights[:, -1] > 0).all(dim=0).tolist()
@@ -223,7 +232,10 @@ def test_norms_and_rotary_angles_of_a_float64_model_have_its_precision(model: An
                 with precision_of(model):
                     cosines = module(stream, torch.arange(4)[None], *([kind] if kind else []))[0]
                 angles = torch.arange(4.0).double()[:, None] * frequencies.double()
-                np.testing.assert_allclose(cosines[0], torch.cat([angles, angles], dim=1).cos(), rtol=1e-14)
+                neighbours = type(module).__name__.startswith("Cohere")
+                both = angles.repeat_interleave(2, dim=1) if neighbours else torch.cat([angles, angles], dim=1)
+                scale = getattr(module, f"{kind}_attention_scaling" if kind else "attention_scaling")
+                np.testing.assert_allclose(cosines[0], both.cos() * scale, rtol=1e-14)
 
 
 def test_gptjs_table_of_sines_has_the_precision_of_a_float64_model(repository: Path) -> None:

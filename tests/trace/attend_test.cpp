@@ -28,6 +28,7 @@ struct Heads {
   std::int64_t heads, kv_heads, width;
   double softcap;
   std::int64_t window;
+  bool biases = false;
 };
 
 // A block with segments of every kind: from the first position, with a clean prefix, of one row, with few queries.
@@ -58,6 +59,7 @@ AttentionBlock an_example(at::ScalarType dtype, const Heads& heads, Draws draws)
   block.queries = at::randn({queries, heads.heads * heads.width}, dtype);
   block.keys_values = at::randn({rows, K}, dtype);
   block.runs = at::randn({draws.facts * (1 + kDrawsOfEach), T, K}, dtype);
+  if (heads.biases) block.biases = at::randn({heads.heads, T}, dtype);
   return block;
 }
 
@@ -85,6 +87,7 @@ at::Tensor attend_one_by_one(const AttentionBlock& block) {
         const auto query = block.queries[static_cast<std::int64_t>(results.size())].unsqueeze(0);
         auto scores = at::matmul(heads(query), heads(seen.slice(1, 0, K / 2)).transpose(1, 2)) * block.scale;
         if (block.softcap > 0) scores = at::tanh(scores / block.softcap) * block.softcap;
+        if (block.biases.defined()) scores = scores + block.biases.index_select(1, at::tensor(places)).unsqueeze(1);
         results.push_back(
             at::matmul(at::softmax(scores, -1), heads(seen.slice(1, K / 2))).transpose(0, 1).reshape({1, A}));
       }
@@ -96,7 +99,8 @@ at::Tensor attend_one_by_one(const AttentionBlock& block) {
 TEST_CASE("attention over own rows and a shared prefix is that of each query alone") {
   const at::NoGradGuard no_grad;
   for (const auto& heads : {Heads{1, 1, 1, 0, 0}, Heads{2, 2, 3, 0, 0}, Heads{3, 3, 64, 0, 0}, Heads{1, 1, 40, 0, 0},
-                            Heads{6, 2, 5, 0, 0}, Heads{4, 1, 8, 0, 3}, Heads{2, 2, 4, 0.7, 0}, Heads{6, 3, 3, 2, 4}}) {
+                            Heads{6, 2, 5, 0, 0}, Heads{4, 1, 8, 0, 3}, Heads{2, 2, 4, 0.7, 0}, Heads{6, 3, 3, 2, 4},
+                            Heads{4, 2, 3, 0, 0, true}, Heads{3, 3, 4, 0.7, 3, true}}) {
     CAPTURE(heads.width);
     // Of one fact; of several all draws, some of one, and some of two with the ends of both cut off.
     for (const auto draws :

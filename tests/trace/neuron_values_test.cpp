@@ -51,22 +51,13 @@ struct Example {
 
 // One of each family, and of each order in which a layer puts attention and MLP together.
 std::vector<std::pair<std::string, Example>> examples_of_families() {
-  const std::set<std::string> names = {"default_fields",
-                                       "gemma",
-                                       "gemma2",
-                                       "gemma3",
-                                       "gpt_neo",
-                                       "gpt_neox",
-                                       "gpt_neox_sequential",
-                                       "gptj",
-                                       "activation_relu",
-                                       "llama",
-                                       "llama_grouped",
-                                       "mistral",
-                                       "opt",
-                                       "opt_norm_after",
-                                       "qwen2_sliding",
-                                       "qwen3"};
+  const std::set<std::string> names = {
+      "bloom",     "cohere",   "default_fields",  "falcon_grouped", "gemma",         "gemma2",
+      "gemma3",    "glm4",     "gpt_bigcode",     "gpt_neo",        "gpt_neox",      "gpt_neox_sequential",
+      "gptj",      "granite",  "activation_relu", "llama",          "llama_grouped", "mistral",
+      "mpt",       "nemotron", "olmo2",           "olmo_clipped",   "opt",           "opt_norm_after",
+      "phi",       "phi3",     "qwen2_sliding",   "qwen3",          "smollm3",       "stablelm_parallel",
+      "starcoder2"};
   std::vector<std::pair<std::string, Example>> examples;
   for (const auto& golden : testing::golden_models()) {
     if (!names.contains(golden.name)) continue;

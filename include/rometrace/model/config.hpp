@@ -1,9 +1,9 @@
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -11,10 +11,50 @@
 namespace rometrace {
 
 /// Activation functions, by transformers' names (several names may mean the same function).
-enum class Activation { kGeluTanh, kGeluErf, kGeluQuick, kRelu, kSilu, kTanh, kSigmoid };
+enum class Activation {
+  kGeluTanh,
+  kGeluTanhRounded,  ///< with 0.79788456 for the square root of 2 / pi: BLOOM
+  kGeluErf,
+  kGeluQuick,
+  kRelu,
+  kReluSquared,
+  kSilu,
+  kTanh,
+  kSigmoid
+};
 
 /// The families whose checkpoints are understood; a family is what config.json calls model_type.
-enum class Family { kGpt2, kGptJ, kGptNeo, kGptNeoX, kOpt, kLlama, kMistral, kQwen2, kQwen3, kGemma, kGemma2, kGemma3 };
+enum class Family {
+  kGpt2,
+  kGptJ,
+  kGptNeo,
+  kGptNeoX,
+  kGptBigCode,
+  kOpt,
+  kBloom,
+  kMpt,
+  kFalcon,
+  kLlama,
+  kMistral,
+  kQwen2,
+  kQwen3,
+  kGemma,
+  kGemma2,
+  kGemma3,
+  kPhi,
+  kPhi3,
+  kOlmo,
+  kOlmo2,
+  kOlmo3,
+  kStableLm,
+  kStarcoder2,
+  kSmolLm3,
+  kGranite,
+  kCohere,
+  kCohere2,
+  kGlm4,
+  kNemotron,
+};
 
 /// How attention and MLP of a layer are put together.
 enum class BlockOrder {
@@ -28,11 +68,29 @@ struct Norm {
   enum class Type {
     kLayerNorm,  ///< mean and variance; weight and bias
     kRms,        ///< root of the mean square (arXiv 1910.07467); weight
-    kRmsOffset,  ///< the same with 1 + weight: Gemma
   };
   Type type = Type::kLayerNorm;
   double epsilon = 1e-5;
-  bool affine = true;  ///< whether the file has weights for it
+  bool affine = true;   ///< whether the file has weights for it
+  bool bias = true;     ///< of kLayerNorm: and biases
+  bool offset = false;  ///< the gain is 1 + weight: Gemma, Nemotron
+};
+
+/// How queries and keys are normalised before they are turned, by DecoderConfig::norm.
+enum class HeadNorms {
+  kNone,
+  kShared,    ///< each head by itself, all with the same weights: Qwen 3, Gemma 3, Phi
+  kOwn,       ///< each head by itself, with weights of its own and without biases: StableLM 2, Cohere
+  kTogether,  ///< all heads of a position as one vector: OLMo 2
+};
+
+/// Biases of attention's scores that grow with a key's position (arXiv 2108.12409), in place of position embeddings:
+/// head h adds its slope times the position. The slopes of 2^n heads are 2^(-8 i / 2^n), i from 1 on; further heads
+/// have every other one of twice as many.
+struct Alibi {
+  bool rounded = false;  ///< slopes and biases are rounded to bfloat16, in a model of any dtype: Falcon
+  double scale = 1;      ///< of the biases
+  bool ends = false;     ///< these are the biases of texts of up to max_positions alone
 };
 
 /// Rotary position embedding (arXiv 2104.09864): pairs of a head's numbers are turned by angles that grow with the
@@ -44,7 +102,7 @@ struct Rotary {
     kLinear,  ///< all angles divided by `factor`
     kLlama3,  ///< those of long wavelengths divided by `factor`, others not, with a ramp between
     kYarn,    ///< the same idea by another ramp (arXiv 2309.00071)
-    kEach,    ///< each pair's divided by a number of its own
+    kEach,    ///< each pair's divided by a factor of its own (arXiv 2402.13753, rope_freqs.weight), `divisors`
   };
   std::int64_t width = 0;  ///< numbers of a head that are turned, the first ones; even
   double theta = 10000;
@@ -55,9 +113,9 @@ struct Rotary {
   double low_frequency = 1, high_frequency = 4;  ///< ends of the ramp, turns in the original positions; kLlama3
   double beta_fast = 32, beta_slow = 1;          ///< likewise; kYarn
   bool whole_pairs = true;                       ///< the ramp begins and ends at a pair; kYarn ("truncate")
-  double magnitude = 1;                          ///< of the turned numbers; kYarn ("attention_factor")
-  std::vector<float> divisors;                   ///< [width / 2], kEach
-  bool ends = false;                             ///< these are the angles of texts of up to max_positions alone
+  double magnitude = 1;                          ///< of the turned numbers; kYarn, kEach ("attention_factor")
+  std::vector<float> divisors;                   ///< [width / 2]; kEach
+  std::int64_t longest = 0;                      ///< tokens of the longest text with these angles; 0: of any
 
   friend bool operator==(const Rotary&, const Rotary&) = default;
 };
@@ -66,6 +124,7 @@ struct Rotary {
 struct LayerAttention {
   std::int64_t window = 0;  ///< positions that a query sees, its own among them; 0: all before it
   std::size_t rotary = 0;   ///< in DecoderConfig::rotary
+  bool turns = true;        ///< false: its queries and keys know no positions (SmolLM3, Cohere 2)
 };
 
 /// Who named a file's tensors and laid them out.
@@ -93,19 +152,24 @@ struct DecoderConfig {
 
   Norm norm;  ///< all norms of the model
   BlockOrder order = BlockOrder::kSequential;
+  bool input_norms = true;    ///< attention and MLP read the stream normalised; not in OLMo 2, 3
   bool output_norms = false;  ///< outputs of attention and MLP are normalised before they are added: Gemma 2, 3
   bool one_norm = false;      ///< attention and MLP read the same norm's output: GPT-J
   bool final_norm = true;
+  bool embedding_norm = false;  ///< token embeddings are normalised as they enter the stream: BLOOM
+  double output_scale = 1;      ///< of what attention and MLP add to the stream: Granite
 
   Activation activation = Activation::kGeluTanh;
   bool gated_mlp = false;  ///< down(activation(gate(x)) * up(x)); else out(activation(in(x)))
 
   std::int64_t learned_positions = 1024;  ///< rows of the position embedding, 0: none
   std::int64_t position_offset = 0;       ///< the row of the first position
+  std::optional<Alibi> alibi;             ///< of all layers
   std::vector<Rotary> rotary;             ///< none, or those that layers refer to
   std::vector<LayerAttention> attention;  ///< [L]
-  bool query_key_norms = false;    ///< each head's query and key are normalised before they are turned: Qwen 3, Gemma 3
-  double attention_scale = 0.125;  ///< of the scores, before the softmax
+  HeadNorms head_norms = HeadNorms::kNone;
+  double query_key_value_clip = 0;  ///< queries, keys and values are kept within it where it is above 0: OLMo, MPT
+  double attention_scale = 0.125;   ///< of the scores, before the softmax
   bool scale_attn_by_inverse_layer_idx = false;  ///< scores of layer l divided by l + 1 as well
   double attention_softcap = 0;                  ///< c tanh(score / c) where it is above 0: Gemma 2
 
@@ -114,17 +178,15 @@ struct DecoderConfig {
   bool mlp_bias = true;
   bool head_bias = false;
   double embedding_scale = 1;       ///< of token embeddings: Gemma's sqrt(D). Embeddings are corrupted after it
+  double entry_scale = 1;           ///< of token embeddings as they enter the stream: Granite. Corrupted before it
   bool tie_word_embeddings = true;  ///< the head is the token embedding
+  double logit_scale = 1;           ///< of the logits: Granite, Cohere
   double logit_softcap = 0;         ///< c tanh(logit / c) where it is above 0: Gemma 2
 
   std::vector<std::string> remarks;  ///< what a user should hear of the file: a line each, such as of unknown fields
 
-  /// Tokens of the longest prompt: max_positions, but angles can go on, as they do in transformers.
-  std::int64_t longest_prompt() const {
-    constexpr std::int64_t kMost = std::int64_t{1} << 20;
-    const bool ends = std::any_of(rotary.begin(), rotary.end(), [](const Rotary& angles) { return angles.ends; });
-    return rotary.empty() || learned_positions > 0 || ends ? max_positions : std::max(max_positions, kMost);
-  }
+  /// Tokens of the longest prompt: max_positions, but angles and biases can go on, as they do in transformers.
+  std::int64_t longest_prompt() const;
 
   std::int64_t mixed_width() const { return heads * head_width; }               ///< what a layer's attention mixes, H d
   std::int64_t keys_values_width() const { return 2 * kv_heads * head_width; }  ///< keys, then values, of a position

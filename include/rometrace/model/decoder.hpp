@@ -29,7 +29,7 @@ enum class Site {
   kMixed,       ///< values mixed by a layer's attention, heads side by side, before the output projection
   kAttn,        ///< what a layer's attention adds to the stream
   kMlpHidden,   ///< what the MLP's last matrix reads: after the activation, and after the gate where there is one
-  kMlpProduct,  ///< what that matrix gives, with its bias; kMlp but where outputs are normalised (Gemma 2, 3)
+  kMlpProduct,  ///< what that matrix gives, with its bias; kMlp but where outputs are normalised or scaled
   kMlp,         ///< what a layer's MLP adds to the stream
   kState,       ///< output of a layer: the residual stream after both
 };
@@ -43,9 +43,10 @@ using AttentionMask = std::function<at::Tensor(std::int64_t layer)>;
 
 class NormLayer {
  public:
-  /// `weight` [D], with 1 added where the type says so, and `bias` [D]; each may be undefined.
+  /// `weight` [D], or [heads, D] of one for each head, with 1 added where the norm says so, and `bias` [D]; each may be
+  /// undefined.
   NormLayer(Norm norm, at::Tensor weight, at::Tensor bias);
-  at::Tensor forward(const at::Tensor& x) const;  ///< [..., D] -> [..., D]
+  at::Tensor forward(const at::Tensor& x) const;  ///< [..., D] -> [..., D]; [..., heads, D] where each has a weight
 
  private:
   Norm norm_;
@@ -59,7 +60,7 @@ class Attention {
   struct Parts {
     std::shared_ptr<const Linear> inputs;                   ///< D -> two parts: queries (A), keys and values (K)
     std::shared_ptr<const Linear> projection;               ///< A -> D
-    std::shared_ptr<const NormLayer> query_norm, key_norm;  ///< of each head, or none
+    std::shared_ptr<const NormLayer> query_norm, key_norm;  ///< as DecoderConfig::head_norms says, or none
     at::Tensor frequencies;  ///< [pairs], of rotary positions in the stream's dtype, or undefined
   };
   Attention(const DecoderConfig& config, std::int64_t layer, Parts parts);
@@ -78,6 +79,9 @@ class Attention {
   double scale() const { return scale_; }          ///< of the scores, before the softmax
   double softcap() const { return softcap_; }      ///< c tanh(score / c) of the scaled scores where it is above 0
   std::int64_t window() const { return window_; }  ///< positions that a query sees, its own among them; 0: all
+  /// What is added to the scaled scores of keys at positions 0 .. length - 1, [H, length] like `like`; undefined where
+  /// nothing is.
+  at::Tensor biases(std::int64_t length, const at::Tensor& like) const;
 
   /// All positions of each row of a batch, to what project() takes: [B, T, D] -> [B, T, A]. `mask` as AttentionMask
   /// gives it.
@@ -89,12 +93,15 @@ class Attention {
   void prepare() const;
 
  private:
+  at::Tensor product(const at::Tensor& x, std::size_t part) const;
   at::Tensor as_heads(const at::Tensor& rows, std::int64_t heads, const std::shared_ptr<const NormLayer>& norm,
                       const at::Tensor& positions) const;
 
   std::int64_t heads_, kv_heads_, head_width_;
-  double scale_, softcap_;
+  double scale_, softcap_, clip_;
   std::int64_t window_;
+  HeadNorms norms_;
+  std::optional<Alibi> alibi_;
   Rotary rotary_;
   Parts parts_;
 };
@@ -118,7 +125,7 @@ class Mlp {
 class Block {
  public:
   struct Parts {
-    std::shared_ptr<const NormLayer> norm_1, norm_2;       ///< norm_2 may be norm_1 (GPT-J)
+    std::shared_ptr<const NormLayer> norm_1, norm_2;       ///< norm_2 may be norm_1 (GPT-J); or none (OLMo 2)
     std::shared_ptr<const NormLayer> attn_norm, mlp_norm;  ///< of the outputs (Gemma 2, 3), or none
     std::shared_ptr<const Attention> attn;
     std::shared_ptr<const Mlp> mlp;
@@ -152,8 +159,12 @@ class Block {
   void prepare() const;
 
  private:
+  at::Tensor added(const at::Tensor& product, const std::shared_ptr<const NormLayer>& norm) const;
+  bool changes_outputs(const std::shared_ptr<const NormLayer>& norm) const { return norm || output_scale_ != 1; }
+
   std::int64_t layer_;
   BlockOrder order_;
+  double output_scale_;
   Parts parts_;
 };
 
@@ -164,17 +175,18 @@ class Head {
     std::function<std::shared_ptr<const Linear>()> linear;  ///< E -> tokens of the slice
     std::int64_t width = 0;
   };
-  Head(std::vector<Slice> slices, double softcap) : slices_(std::move(slices)), softcap_(softcap) {}
+  Head(std::vector<Slice> slices, double scale, double softcap)
+      : slices_(std::move(slices)), scale_(scale), softcap_(softcap) {}
 
   std::size_t parts() const { return slices_.size(); }
   at::Tensor logits(const at::Tensor& hidden, std::size_t part) const;  ///< [..., E] -> [..., width of the slice], new
-  /// The product alone, without bias and softcap.
+  /// The scaled product alone, without bias and softcap.
   at::Tensor product(const at::Tensor& hidden, std::size_t part) const;
   void prepare() const;  ///< reads the weights, and packs them, now
 
  private:
   std::vector<Slice> slices_;
-  double softcap_;
+  double scale_, softcap_;
 };
 
 class LayerStream;
@@ -242,8 +254,8 @@ class Decoder {
   /// stream's, [neurons, D]. Read from the files, since packed weights cannot be: throws Error as Checkpoint does.
   at::Tensor mlp_output_rows(std::int64_t layer, std::span<const std::int64_t> neurons) const;
   /// What such rows add to the logits on the straight way: times the weight of the norm of MLP outputs where there is
-  /// one (Gemma 2, 3), then times the unembedding, without the final norm, the head's bias or its softcap: [..., D] ->
-  /// [..., V].
+  /// one (Gemma 2, 3) and the scale of outputs (Granite), then times the unembedding and the scale of the logits,
+  /// without the final norm, the head's bias or its softcap: [..., D] -> [..., V].
   at::Tensor direct_logits(std::int64_t layer, const at::Tensor& rows) const;
 
   bool streamed() const { return stream_ != nullptr; }  ///< whether layers are read each time that they are used
@@ -278,8 +290,8 @@ class Decoder {
   /// Token embeddings of `token_ids` [T] -> [T, E], scaled where the family does that. Throws Error for an id outside
   /// the vocabulary.
   at::Tensor embed(std::span<const std::int32_t> token_ids) const;
-  /// The stream that enters the first layer: embeddings [..., T, E] of a text's T tokens from position `first` on ->
-  /// [..., T, D].
+  /// The stream that enters the first layer: embeddings [..., T, E] of a text's T tokens from position `first` on,
+  /// normalised or scaled where the family does that -> [..., T, D].
   at::Tensor enter(const at::Tensor& embeddings, std::int64_t first = 0) const;
   /// The final norm, and what follows it before the head: [..., D] -> [..., E].
   at::Tensor leave(const at::Tensor& x) const;
@@ -309,7 +321,7 @@ class Decoder {
   std::shared_ptr<const Head> head_;
   std::vector<std::shared_ptr<const Block>> blocks_;  // none where they are streamed
   std::unique_ptr<LayerStream> stream_;
-  std::shared_ptr<const NormLayer> final_norm_;
+  std::shared_ptr<const NormLayer> embedding_norm_, final_norm_;
 };
 
 }  // namespace rometrace
