@@ -7,6 +7,7 @@ ordered as transformers saves them.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, Iterator
 
 Config = dict[str, Any]
@@ -219,6 +220,72 @@ def gemma3(layers: int, width: int, heads: int, pairs: int, inner: int) -> Confi
     ) | {"rope_theta": 1000000, "max_position_embeddings": 32768}
 
 
+def layer_norm_gated(model_type: str, name: str, sizes: tuple[int, int, int, int, int, int], **more: Any) -> Config:
+    """Likewise of families that have LayerNorm, with its own field of an epsilon."""
+    return {field: value for field, value in gated(model_type, name, sizes, **more).items() if field != "rms_norm_eps"}
+
+
+def gpt_bigcode(layers: int, width: int, heads: int) -> Config:
+    return gpt2(layers, width, heads) | {
+        "activation_function": "gelu_pytorch_tanh",
+        "architectures": ["GPTBigCodeForCausalLM"],
+        "model_type": "gpt_bigcode",
+        "multi_query": True,
+        "n_inner": 4 * width,
+        "n_positions": 8192,
+        "vocab_size": 49152,
+    }
+
+
+def bloom(layers: int, width: int, heads: int) -> Config:
+    return {
+        "architectures": ["BloomForCausalLM"],
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "hidden_size": width,
+        "layer_norm_epsilon": 1e-05,
+        "model_type": "bloom",
+        "n_head": heads,
+        "n_layer": layers,
+        "seq_length": 2048,
+        "vocab_size": 250880,
+    }
+
+
+def mpt(layers: int, width: int, heads: int) -> Config:
+    return {
+        "architectures": ["MPTForCausalLM"],
+        "attn_config": {"alibi": True},
+        "d_model": width,
+        "max_seq_len": 2048,
+        "model_type": "mpt",
+        "n_heads": heads,
+        "n_layers": layers,
+        "no_bias": True,
+        "vocab_size": 50432,
+    }
+
+
+def falcon(layers: int, width: int, heads: int) -> Config:
+    return {
+        "architectures": ["FalconForCausalLM"],
+        "alibi": False,
+        "bias": False,
+        "bos_token_id": 11,
+        "eos_token_id": 11,
+        "hidden_size": width,
+        "layer_norm_epsilon": 1e-05,
+        "max_position_embeddings": 2048,
+        "model_type": "falcon",
+        "multi_query": True,
+        "new_decoder_architecture": False,
+        "num_attention_heads": heads,
+        "num_hidden_layers": layers,
+        "parallel_attn": True,
+        "vocab_size": 65024,
+    }
+
+
 MISTRAL = (32, 4096, 32, 8, 14336)
 SHAPES: dict[str, Config] = {
     "gpt2": gpt2(12, 768, 12),
@@ -272,13 +339,142 @@ SHAPES: dict[str, Config] = {
     "gemma-2-2b": gemma2(26, 2304, 8, 4, 9216),
     "gemma-2-9b": gemma2(42, 3584, 16, 8, 14336),
     "gemma-3-1b": gemma3(26, 1152, 4, 1, 6912),
+    "starcoderbase-1b": gpt_bigcode(24, 2048, 16),
+    "bloom-560m": bloom(24, 1024, 16),
+    "mpt-7b": mpt(32, 4096, 32),
+    "falcon-7b": falcon(32, 4544, 71),
+    "phi-2": layer_norm_gated(
+        "phi",
+        "PhiForCausalLM",
+        (32, 2560, 32, 32, 10240, 51200),
+        hidden_act="gelu_new",
+        layer_norm_eps=1e-05,
+        max_position_embeddings=2048,
+        partial_rotary_factor=0.4,
+    ),
+    "phi-3-mini": gated(
+        "phi3",
+        "Phi3ForCausalLM",
+        (32, 3072, 32, 32, 8192, 32064),
+        max_position_embeddings=4096,
+        pad_token_id=None,
+        sliding_window=2047,
+    ),
+    "olmo-1b": layer_norm_gated(
+        "olmo",
+        "OlmoForCausalLM",
+        (16, 2048, 16, 16, 8192, 50304),
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+    ),
+    "olmo-2-1b": gated(
+        "olmo2",
+        "Olmo2ForCausalLM",
+        (16, 2048, 16, 16, 8192, 100352),
+        max_position_embeddings=4096,
+        rms_norm_eps=1e-06,
+        rope_theta=500000,
+    ),
+    "olmo-3-7b": gated(
+        "olmo3",
+        "Olmo3ForCausalLM",
+        (32, 4096, 32, 32, 11008, 100278),
+        max_position_embeddings=65536,
+        rms_norm_eps=1e-06,
+        rope_theta=500000,
+        sliding_window=4096,
+    ),
+    "stablelm-2-1.6b": layer_norm_gated(
+        "stablelm",
+        "StableLmForCausalLM",
+        (24, 2048, 32, 32, 5632, 100352),
+        layer_norm_eps=1e-05,
+        max_position_embeddings=4096,
+        partial_rotary_factor=0.25,
+        use_qkv_bias=True,
+    ),
+    "starcoder2-3b": layer_norm_gated(
+        "starcoder2",
+        "Starcoder2ForCausalLM",
+        (30, 3072, 24, 2, 12288, 49152),
+        hidden_act="gelu_pytorch_tanh",
+        max_position_embeddings=16384,
+        norm_epsilon=1e-05,
+        rope_theta=999999.4420358813,
+        sliding_window=4096,
+        tie_word_embeddings=True,
+        use_bias=True,
+    ),
+    "smollm3-3b": gated(
+        "smollm3",
+        "SmolLM3ForCausalLM",
+        (36, 2048, 16, 4, 11008, 128256),
+        max_position_embeddings=65536,
+        no_rope_layer_interval=4,
+        rms_norm_eps=1e-06,
+        rope_theta=5000000.0,
+        tie_word_embeddings=True,
+    ),
+    "granite-3.1-2b": gated(
+        "granite",
+        "GraniteForCausalLM",
+        (40, 2048, 32, 8, 8192, 49152),
+        attention_multiplier=0.015625,
+        embedding_multiplier=12.0,
+        logits_scaling=8.0,
+        max_position_embeddings=131072,
+        residual_multiplier=0.22,
+        rope_theta=5000000.0,
+        tie_word_embeddings=True,
+    ),
+    "command-r": layer_norm_gated(
+        "cohere",
+        "CohereForCausalLM",
+        (40, 8192, 64, 64, 22528, 256000),
+        layer_norm_eps=1e-05,
+        logit_scale=0.0625,
+        max_position_embeddings=8192,
+        rope_theta=8000000.0,
+        tie_word_embeddings=True,
+    ),
+    "command-r7b": layer_norm_gated(
+        "cohere2",
+        "Cohere2ForCausalLM",
+        (32, 4096, 32, 8, 14336, 256000),
+        layer_norm_eps=1e-05,
+        logit_scale=0.25,
+        max_position_embeddings=8192,
+        rope_theta=50000,
+        sliding_window=4096,
+        sliding_window_pattern=4,
+        tie_word_embeddings=True,
+    ),
+    "glm-4-9b": gated(
+        "glm4",
+        "Glm4ForCausalLM",
+        (40, 4096, 32, 2, 13696, 151552),
+        attention_bias=True,
+        head_dim=128,
+        max_position_embeddings=32768,
+        partial_rotary_factor=0.5,
+    ),
+    "minitron-4b": layer_norm_gated(
+        "nemotron",
+        "NemotronForCausalLM",
+        (32, 3072, 24, 8, 9216, 256000),
+        head_dim=128,
+        hidden_act="relu2",
+        max_position_embeddings=4096,
+        norm_eps=1e-05,
+        partial_rotary_factor=0.5,
+    ),
 }
 
 NAMES_OF_SIZES = {
-    "layers": ("n_layer", "num_layers", "num_hidden_layers"),
-    "width": ("n_embd", "hidden_size"),
-    "heads": ("n_head", "num_heads", "num_attention_heads"),
-    "positions": ("n_positions", "max_position_embeddings"),
+    "layers": ("n_layer", "n_layers", "num_layers", "num_hidden_layers"),
+    "width": ("n_embd", "d_model", "hidden_size"),
+    "heads": ("n_head", "n_heads", "num_heads", "num_attention_heads"),
+    "positions": ("n_positions", "max_seq_len", "seq_length", "max_position_embeddings"),
     "vocab": ("vocab_size",),
 }
 
@@ -399,37 +595,156 @@ def opt_tensors(config: Config, residual: float) -> Iterator[Tensor]:
         yield from layer_norm(f"{block}.final_layer_norm", width)
 
 
-NORMS_OF_BLOCKS = {"gemma2": 4, "gemma3_text": 4}
-BLOCK_NORMS = (
-    "input_layernorm",
-    "post_attention_layernorm",
-    "pre_feedforward_layernorm",
-    "post_feedforward_layernorm",
-)
+def gpt_bigcode_tensors(config: Config, residual: float) -> Iterator[Tensor]:
+    width = config["n_embd"]
+    fused = width + 2 * width // config["n_head"]  # one pair of keys and values
+    yield "transformer.wte.weight", (config["vocab_size"], width), 0.0, DEVIATION
+    yield "transformer.wpe.weight", (config["n_positions"], width), 0.0, 0.01
+    for layer in range(config["n_layer"]):
+        block = f"transformer.h.{layer}"
+        yield from layer_norm(f"{block}.ln_1", width)
+        yield from linear(f"{block}.attn.c_attn", fused, width, bias=True)
+        yield from linear(f"{block}.attn.c_proj", width, width, bias=True, deviation=residual)
+        yield from layer_norm(f"{block}.ln_2", width)
+        yield from linear(f"{block}.mlp.c_fc", 4 * width, width, bias=True)
+        yield from linear(f"{block}.mlp.c_proj", width, 4 * width, bias=True, deviation=residual)
+    yield from layer_norm("transformer.ln_f", width)
+
+
+def bloom_tensors(config: Config, residual: float) -> Iterator[Tensor]:
+    width = config["hidden_size"]
+    yield "transformer.word_embeddings.weight", (config["vocab_size"], width), 0.0, DEVIATION
+    yield from layer_norm("transformer.word_embeddings_layernorm", width)
+    for layer in range(config["n_layer"]):
+        block = f"transformer.h.{layer}"
+        yield from layer_norm(f"{block}.input_layernorm", width)
+        yield from linear(f"{block}.self_attention.query_key_value", 3 * width, width, bias=True)
+        yield from linear(f"{block}.self_attention.dense", width, width, bias=True, deviation=residual)
+        yield from layer_norm(f"{block}.post_attention_layernorm", width)
+        yield from linear(f"{block}.mlp.dense_h_to_4h", 4 * width, width, bias=True)
+        yield from linear(f"{block}.mlp.dense_4h_to_h", width, 4 * width, bias=True, deviation=residual)
+    yield from layer_norm("transformer.ln_f", width)
+
+
+def mpt_tensors(config: Config, residual: float) -> Iterator[Tensor]:
+    width = config["d_model"]
+    yield "transformer.wte.weight", (config["vocab_size"], width), 0.0, DEVIATION
+    for layer in range(config["n_layers"]):
+        block = f"transformer.blocks.{layer}"
+        for norm in ("norm_1", "norm_2"):
+            yield f"{block}.{norm}.weight", (width,), 1.0, DEVIATION
+        yield from linear(f"{block}.attn.Wqkv", 3 * width, width, bias=False)
+        yield from linear(f"{block}.attn.out_proj", width, width, bias=False, deviation=residual)
+        yield from linear(f"{block}.ffn.up_proj", 4 * width, width, bias=False)
+        yield from linear(f"{block}.ffn.down_proj", width, 4 * width, bias=False, deviation=residual)
+    yield "transformer.norm_f.weight", (width,), 1.0, DEVIATION
+
+
+def falcon_tensors(config: Config, residual: float) -> Iterator[Tensor]:
+    """Of Falcon-7B's architecture: one norm, one pair of keys and values."""
+    width = config["hidden_size"]
+    fused = width + 2 * width // config["num_attention_heads"]
+    yield "transformer.word_embeddings.weight", (config["vocab_size"], width), 0.0, DEVIATION
+    for layer in range(config["num_hidden_layers"]):
+        block = f"transformer.h.{layer}"
+        yield from linear(f"{block}.self_attention.query_key_value", fused, width, bias=False)
+        yield from linear(f"{block}.self_attention.dense", width, width, bias=False, deviation=residual)
+        yield from linear(f"{block}.mlp.dense_h_to_4h", 4 * width, width, bias=False)
+        yield from linear(f"{block}.mlp.dense_4h_to_h", width, 4 * width, bias=False, deviation=residual)
+        yield from layer_norm(f"{block}.input_layernorm", width)
+    yield from layer_norm("transformer.ln_f", width)
+
+
+BLOCK_NORMS = ("input_layernorm", "post_attention_layernorm")
+OUTPUT_NORMS = ("post_attention_layernorm", "post_feedforward_layernorm")
+SANDWICH_NORMS = (*BLOCK_NORMS, "pre_feedforward_layernorm", "post_feedforward_layernorm")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What of a family's tensors is not Llama's."""
+
+    norms: tuple[str, ...] = BLOCK_NORMS
+    norm: str = "weight"
+    """What a norm has: "weight", "both" (a bias, too) or ""."""
+    gain: float = 1.0
+    """The mean of a norm's weights: 0 where what is stored is what gains have beyond 1."""
+    biases: tuple[str, ...] = ()
+    """Matrices with a bias: "q" (with keys and values), "o", "mlp", "lm_head"."""
+    head_norms: str = ""
+    """Norms of queries and keys: "each" (of a head's width), "all" (of all heads' together)."""
+    inner: tuple[str, ...] = ("gate_proj", "up_proj")
+    """What the MLP begins with; "gate_up_proj" is twice as wide."""
+    outer: str = "down_proj"
+    fused: bool = False
+    """Queries, keys and values are one matrix, qkv_proj."""
+    projection: str = "o_proj"
+    final_norm: str = "norm"
+
+
+PARTS = {
+    "qwen2": Parts(biases=("q",)),
+    "qwen3": Parts(head_norms="each"),
+    "gemma": Parts(gain=0.0),
+    "gemma2": Parts(SANDWICH_NORMS, gain=0.0),
+    "gemma3_text": Parts(SANDWICH_NORMS, gain=0.0, head_norms="each"),
+    "phi": Parts(
+        ("input_layernorm",),
+        "both",
+        biases=("q", "o", "mlp", "lm_head"),
+        inner=("fc1",),
+        outer="fc2",
+        projection="dense",
+        final_norm="final_layernorm",
+    ),
+    "phi3": Parts(fused=True, inner=("gate_up_proj",)),
+    "olmo": Parts(norm=""),
+    "olmo2": Parts(OUTPUT_NORMS, head_norms="all"),
+    "olmo3": Parts(OUTPUT_NORMS, head_norms="all"),
+    "stablelm": Parts(norm="both", biases=("q",)),
+    "starcoder2": Parts(norm="both", biases=("q", "o", "mlp"), inner=("c_fc",), outer="c_proj"),
+    "cohere": Parts(("input_layernorm",)),
+    "cohere2": Parts(("input_layernorm",)),
+    "glm4": Parts(
+        (*BLOCK_NORMS, "post_self_attn_layernorm", "post_mlp_layernorm"), biases=("q",), inner=("gate_up_proj",)
+    ),
+    "nemotron": Parts(norm="both", gain=0.0, inner=("up_proj",)),
+}
 
 
 def gated_tensors(config: Config, residual: float) -> Iterator[Tensor]:
-    family, width, inner = config["model_type"], config["hidden_size"], config["intermediate_size"]
+    """Of Llama and the families that share most of its names."""
+    parts, width, inner = PARTS.get(config["model_type"], Parts()), config["hidden_size"], config["intermediate_size"]
     head = config.get("head_dim") or width // config["num_attention_heads"]
     queries, pairs = config["num_attention_heads"] * head, config["num_key_value_heads"] * head
-    gain = 0.0 if family.startswith("gemma") else 1.0  # Gemma stores what its gains have beyond 1
+
+    def norm(name: str) -> Iterator[Tensor]:
+        if parts.norm:
+            yield f"{name}.weight", (width,), parts.gain, DEVIATION
+        if parts.norm == "both":
+            yield f"{name}.bias", (width,), 0.0, DEVIATION
+
     yield "model.embed_tokens.weight", (config["vocab_size"], width), 0.0, DEVIATION
     for layer in range(config["num_hidden_layers"]):
         block = f"model.layers.{layer}"
-        for name, outputs in (("q_proj", queries), ("k_proj", pairs), ("v_proj", pairs)):
-            yield from linear(f"{block}.self_attn.{name}", outputs, width, bias=family == "qwen2")
-        yield from linear(f"{block}.self_attn.o_proj", width, queries, bias=False, deviation=residual)
-        if family in ("qwen3", "gemma3_text"):
-            for norm in ("q_norm", "k_norm"):
-                yield f"{block}.self_attn.{norm}.weight", (head,), gain, DEVIATION
-        for name in ("gate_proj", "up_proj"):
-            yield from linear(f"{block}.mlp.{name}", inner, width, bias=False)
-        yield from linear(f"{block}.mlp.down_proj", width, inner, bias=False, deviation=residual)
-        for norm in BLOCK_NORMS[: NORMS_OF_BLOCKS.get(family, 2)]:
-            yield f"{block}.{norm}.weight", (width,), gain, DEVIATION
-    yield "model.norm.weight", (width,), gain, DEVIATION
+        inputs = (("q_proj", queries), ("k_proj", pairs), ("v_proj", pairs))
+        for name, outputs in (("qkv_proj", queries + 2 * pairs),) if parts.fused else inputs:
+            yield from linear(f"{block}.self_attn.{name}", outputs, width, bias="q" in parts.biases)
+        projection = f"{block}.self_attn.{parts.projection}"
+        yield from linear(projection, width, queries, bias="o" in parts.biases, deviation=residual)
+        if parts.head_norms:
+            for name, wide in (("q_norm", queries), ("k_norm", pairs)):
+                size = wide if parts.head_norms == "all" else head
+                yield f"{block}.self_attn.{name}.weight", (size,), parts.gain, DEVIATION
+        for name in parts.inner:
+            outputs = 2 * inner if name == "gate_up_proj" else inner
+            yield from linear(f"{block}.mlp.{name}", outputs, width, bias="mlp" in parts.biases)
+        yield from linear(f"{block}.mlp.{parts.outer}", width, inner, bias="mlp" in parts.biases, deviation=residual)
+        for name in parts.norms:
+            yield from norm(f"{block}.{name}")
+    yield from norm(f"model.{parts.final_norm}")
     if not config["tie_word_embeddings"]:
-        yield from linear("lm_head", config["vocab_size"], width, bias=False)
+        yield from linear("lm_head", config["vocab_size"], width, bias="lm_head" in parts.biases)
 
 
 TENSORS_OF_FAMILIES = {
@@ -438,6 +753,10 @@ TENSORS_OF_FAMILIES = {
     "gpt_neo": gpt_neo_tensors,
     "gpt_neox": gpt_neox_tensors,
     "opt": opt_tensors,
+    "gpt_bigcode": gpt_bigcode_tensors,
+    "bloom": bloom_tensors,
+    "mpt": mpt_tensors,
+    "falcon": falcon_tensors,
 }
 
 
