@@ -67,7 +67,7 @@ class Keys {
   void refuse_unused() const {
     for (const auto& key : header_.keys()) {
       if (!key.starts_with(prefix_) || used_.contains(key)) continue;
-      header_.refuse(key, "nothing is known of this key; expected those of the model's architecture");
+      header_.refuse(key, "what this key changes is not known here; expected a file without it");
     }
   }
 

@@ -250,7 +250,7 @@ TEST_CASE("what is not known of a model is refused by name") {
   CHECK(config_refusal(llama().number("llama.expert_count", 8)) ==
         Contains("llama.expert_count is 8; expected none: a mixture"));
   CHECK(config_refusal(llama().real("llama.logit_scale", 2)) ==
-        Contains("llama.logit_scale is 2; nothing is known of this key"));
+        Contains("llama.logit_scale is 2; what this key changes is not known"));
   CHECK(config_refusal(llama().number("llama.rope.dimension_count", 2)) ==
         Contains("llama.rope.dimension_count is 2; expected 4"));
   CHECK(config_refusal(llama().text("llama.rope.scaling.type", "longrope")) ==
