@@ -258,3 +258,37 @@ def with_counter(record: dict[str, Any]) -> dict[str, Any]:
     }
     run = record["run"] | {"corruption": {"method": "tokens"}, "noise": None, "samples": 1}
     return record | {"counter": counter, "run": run}
+
+
+def make_both_record(layers: int = 6, positions: Sequence[int] = (1, 3), **run: Any) -> dict[str, Any]:
+    """make_whole_record() of both directions: in the first layers corrupting takes away less than restoring
+    brings back, in the last ones more."""
+    record = make_whole_record(layers, positions, **run | {"direction": "both"})
+
+    def noised(effects: Any, layer: int) -> Any:
+        if isinstance(effects, list):
+            return [noised(effect, layer) for effect in effects]
+        return min(HIGH, max(-0.25, effects + 0.02 * (layer - 2)))
+
+    grids = {}
+    for kind, grid in record["grids"].items():
+        effects = [[noised(cell, layer) for layer, cell in enumerate(row)] for row in grid["indirect_effect"]]
+        grids[kind] = grid | {
+            "scores": lost(effects),
+            "indirect_effect": effects,
+            "interaction": less(effects, grid["indirect_effect"]),
+            "interaction_standard_error": grid["standard_error"],
+        }
+    measures = make_measures(record | {"grids": grids})
+    record["noising"] = {
+        "grids": grids,
+        "measures": {name: {"grids": measure["grids"]} for name, measure in measures.items()},
+    }
+    return record
+
+
+def less(values: Any, others: Any) -> Any:
+    """Nested values less others."""
+    if isinstance(values, list):
+        return [less(value, other) for value, other in zip(values, others, strict=True)]
+    return values - others

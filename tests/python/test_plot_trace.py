@@ -25,7 +25,17 @@ from rometrace.plot_trace import (
     make_figure,
     read_picture,
 )
-from records import HEADS, HIGH, LOW, make_record, make_skipped_record, make_whole_record, with_counter
+from records import (
+    HEADS,
+    HIGH,
+    LOW,
+    less,
+    make_both_record,
+    make_record,
+    make_skipped_record,
+    make_whole_record,
+    with_counter,
+)
 from zygote import RUNNER
 
 SCRIPT = REPOSITORY / "scripts/plot_trace.py"
@@ -711,11 +721,15 @@ def test_a_measure_that_the_record_lacks_says_how_to_get_it(plot: Plot) -> None:
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("layers", [1, 12, 48])
 def test_every_kind_is_drawn_at_any_size_without_overlap(layers: int) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
     record = make_whole_record(layers, engine="gradient", approximate=True)
     record["model"]["name"] = "openai-community/gpt2-xl"
-    figure = whole_figure(record)
+    assert_no_overlap(whole_figure(record))
+
+
+def assert_no_overlap(figure: Any) -> None:
+    """Titles and labels of x axes stand clear of each other and within the figure."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     texts = [text for axes in panels_of(figure) for text in (axes.title, axes.xaxis.label, *axes.get_xticklabels())]
@@ -729,3 +743,172 @@ def test_same_scale_skips_what_has_no_map(tmp_path: Path, drawn: list[Any]) -> N
     results = write_lines(tmp_path / "results.jsonl", lines)
     assert run_here(results, "--each", tmp_path / "a", "--same-scale", "--dpi", "30") == 0
     assert [len(picture.panels) for picture in drawn] == [3, 0]
+
+
+# --- Both directions --------------------------------------------------------------------------------------------
+
+BOTH = ["state", "mlp"]
+
+
+def cells_of(figure: Any) -> list[list[list[float]]]:
+    """The values of each heat map, in the order of the panels."""
+    return [axes.collections[0].get_array().tolist() for axes in panels_of(figure) if axes.collections]
+
+
+def test_both_directions_stand_below_each_other_with_their_interaction() -> None:
+    record = make_both_record()
+    figure = whole_figure(record, kinds=BOTH)
+    assert titles_of(figure) == [
+        "Impact of restoring state after corrupted input",
+        "Impact of restoring MLP after corrupted input",
+        "Probability lost when state is corrupted",
+        "Probability lost when MLP is corrupted",
+        "Interaction of state: lost less brought back",
+        "Interaction of MLP: lost less brought back",
+    ]
+    noising = record["noising"]["grids"]
+    fields = [(record["grids"], "indirect_effect"), (noising, "indirect_effect"), (noising, "interaction")]
+    assert cells_of(figure) == [grids[kind][name] for grids, name in fields for kind in BOTH]
+    places = [axes.get_subplotspec() for axes in panels_of(figure)]
+    cells = [(row, column) for row in range(3) for column in range(2)]
+    assert [(place.rowspan.start, place.colspan.start) for place in places] == cells
+    assert labels_of(figure) == {"change of p(trumpet)", "p(trumpet) lost", "interaction in p(trumpet)"}
+    assert panels_of(figure)[5].get_xlabel() == "center of interval of 10 patched MLP layers within tiny-model"
+
+
+def test_what_is_restored_and_corrupted_share_a_scale_and_the_interactions_is_white_at_zero() -> None:
+    record = make_both_record()
+    record["noising"]["grids"]["mlp"]["interaction"][0][0] = -0.75
+    figure = whole_figure(record, kinds=BOTH)
+    ends = [axes.collections[0].get_clim() for axes in panels_of(figure)]
+    assert ends[0] == ends[2] and ends[1] == ends[3] and ends[0] != ends[1]
+    assert ends[2][1] == max(results_file.flat(record["noising"]["grids"]["state"]["indirect_effect"]))
+    assert ends[5] == (-0.75, 0.75)
+    axes = panels_of(figure)[4]
+    cells = record["noising"]["grids"]["state"]["interaction"][0]
+    assert cells[2] == 0 and cells[0] < 0 < cells[5]
+    assert shade_at(figure, axes, 0, 2) > 720, "no interaction is white"
+    red, blue = axes.collections[0].to_rgba([cells[5], cells[0]])
+    assert red[0] > red[2] and blue[2] > blue[0]
+
+
+@pytest.mark.parametrize("direction", ["denoising", "noising", "interaction"])
+def test_one_direction_of_both_is_drawn_as_if_it_were_alone(direction: str) -> None:
+    record = make_both_record()
+    figure = whole_figure(record, direction=direction)
+    alone = make_whole_record()
+    if direction == "noising":
+        alone["run"]["direction"] = "noising"
+        alone["grids"] = record["noising"]["grids"]
+    if direction == "interaction":
+        assert titles_of(figure)[-1] == "Interaction of single heads at “the”: lost less brought back"
+        assert cells_of(figure)[:5] == [grid["interaction"] for grid in list(record["noising"]["grids"].values())[:5]]
+        assert "Attention to the last position cut" not in titles_of(figure)
+        return
+    expected = whole_figure(alone)
+    assert titles_of(figure) == titles_of(expected) and cells_of(figure) == cells_of(expected)
+    assert labels_of(figure) == labels_of(expected)
+    assert [axes.get_xlabel() for axes in figure.axes] == [axes.get_xlabel() for axes in expected.axes]
+
+
+@pytest.mark.parametrize("measure", plot_trace.MEASURES)
+def test_a_measure_of_both_directions_has_its_interaction(measure: str) -> None:
+    record = make_both_record()
+    figure = whole_figure(record, kinds=["mlp"], measure=measure)
+    ends = record["measures"][measure]
+    restored, corrupted = (of["measures"][measure]["grids"]["mlp"]["values"] for of in (record, record["noising"]))
+    brought_back = [[value - ends["low"] for value in row] for row in restored]
+    taken_away = [[ends["high"] - value for value in row] for row in corrupted]
+    drawn = cells_of(figure)
+    assert [list(results_file.flat(cells)) for cells in drawn] == [
+        pytest.approx(list(results_file.flat(cells)), abs=1e-12)
+        for cells in (brought_back, taken_away, less(taken_away, brought_back))
+    ]
+    colours = [axes.collections[0].get_cmap().name for axes in panels_of(figure)]
+    rising = ends["high"] > ends["low"]
+    assert colours == (["Greens", "Greens", "RdBu_r"] if rising else ["Greens_r", "Greens_r", "RdBu"])
+    (alone,) = cells_of(whole_figure(record, kinds=["mlp"], measure=measure, direction="interaction"))
+    assert alone == drawn[2]
+
+
+def test_heads_of_both_directions_are_those_of_one_position_and_knockout_stands_once() -> None:
+    record = make_both_record(positions=(0, 1, 2, 3))
+    head = record["noising"]["grids"]["head"]
+    head["indirect_effect"][2][0][0] = HIGH  # the largest when noising; when denoising it is in row 0
+    picture = read_picture(record, ["head", "knockout"], False)
+    assert [part.panels[0].positions for part in (picture, *picture.below[:2])] == [[0]] * 3
+    assert titles_of(make_figure(picture, None, None)) == [
+        "Impact of restoring single heads at “Miles*” after corrupted input",
+        "Probability lost when single heads at “Miles*” are corrupted",
+        "Interaction of single heads at “Miles*”: lost less brought back",
+        "Attention to the last position cut",
+    ]
+    noised = read_picture(record, ["head"], False, direction="noising")
+    assert [panel.positions for panel in noised.panels] == [[2]]
+    assert titles_of(whole_figure(record, kinds=["knockout"])) == ["Attention to the last position cut"]
+
+
+def test_vmax_is_the_end_of_an_interaction_alone_on_both_sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[Any] = []
+    real = plot_trace.make_figure
+
+    def watch(*arguments: Any) -> Any:
+        figure = real(*arguments)
+        ends.append([axes.collections[0].get_clim() for axes in panels_of(figure)])
+        return figure
+
+    monkeypatch.setattr(plot_trace, "make_figure", watch)
+    record, name = make_both_record(), str(tmp_path / "out.png")
+    assert draw_here(record, tmp_path, "-o", name, "--kinds", "mlp", "--direction", "interaction", "--vmax", "0.5") == 0
+    assert draw_here(record, tmp_path, "-o", name, "--kinds", "mlp", "--vmin", "0", "--vmax", "0.5") == 0
+    assert ends[0] == [(-0.5, 0.5)]
+    assert ends[1][:2] == [(0, 0.5)] * 2 and ends[1][2][0] == -ends[1][2][1] != -0.5
+    ends.clear()
+    weaker = make_both_record()
+    weaker["noising"]["grids"]["mlp"]["interaction"][0][5] = 0.875
+    lines = [make_traced(n) | {k: of[k] for k in ("grids", "noising", "run")} for n, of in ((1, record), (2, weaker))]
+    results = write_lines(tmp_path / "results.jsonl", lines)
+    assert run_here(results, "--each", tmp_path / "a", "--same-scale", "--kinds", "mlp,state", "--dpi", "30") == 0
+    assert ends[0] == ends[1] and ends[0][4:] == [(-0.875, 0.875)] * 2 and len(set(ends[0][:4])) == 1
+
+
+@pytest.mark.parametrize(
+    ("record", "arguments", "phrase"),
+    [
+        (make_record(), ("--direction", "noising"), "has no noising, only denoising; rometrace --direction both"),
+        (make_whole_record(direction="noising"), ("--direction", "interaction"), "has no interaction, only noising"),
+        (make_record(), ("--direction", "up"), "invalid choice: 'up'"),
+        (make_both_record(), ("--direction", "interaction", "--vmin", "0"), "0 in its middle; give --vmax"),
+        (make_both_record(), ("--direction", "interaction", "--effect"), "is a difference of effects"),
+        (make_both_record(), ("--direction", "interaction", "--vmax", "-1"), "would end at -1, expected above 0"),
+        (make_both_record(), ("--direction", "interaction", "--kinds", "knockout"), "no grid of knockout, only state"),
+        (make_both_record() | {"noising": {}}, (), "lacks the field 'grids'"),
+        (make_both_record() | {"noising": []}, (), "another type"),
+        (make_both_record() | {"noising": {"grids": {"mlp": {}}}, "measures": {}}, (), "has no grid of state"),
+    ],
+)
+def test_a_direction_that_cannot_be_drawn_is_told_in_one_line(
+    plot: Plot, record: dict[str, Any], arguments: tuple[str, ...], phrase: str
+) -> None:
+    assert_refused(plot(record, "-o", "out.png", *arguments), phrase)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("layers", [1, 12, 48])
+def test_every_direction_is_drawn_at_any_size_without_overlap(layers: int) -> None:
+    assert_no_overlap(whole_figure(make_both_record(layers) | {"model": make_gpt2_xl(layers)}))
+    assert_no_overlap(whole_figure(make_both_record(layers) | {"model": make_gpt2_xl(layers)}, kinds=BOTH))
+
+
+def make_gpt2_xl(layers: int) -> dict[str, Any]:
+    return make_record(layers=layers)["model"] | {"name": "openai-community/gpt2-xl"}
+
+
+def test_what_rometrace_writes_of_both_directions_is_drawn(traced: Callable[..., dict[str, Any]], plot: Plot) -> None:
+    prompt = ("--prompt", "Miles Davis plays the", "--subject", "Miles Davis", "--samples", "2")
+    options = ("--kinds", "state,head,knockout", "--measures", "kl,normalised", "--direction", "both")
+    record = traced(*prompt, *options)
+    assert len(read_picture(record, None, False).below) == 3
+    for more in ((), ("--measure", "kl"), ("--measure", "normalised", "--direction", "interaction")):
+        done = plot(record, "-o", "trace.png", "--dpi", "30", *more)
+        assert (done.returncode, done.stderr) == (0, "")

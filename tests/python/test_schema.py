@@ -9,7 +9,7 @@ from typing import Any, Callable
 import jsonschema
 import pytest
 
-from records import HEADS, make_neuron_record, make_neurons, make_record, make_skipped_record, make_whole_record, with_counter
+from records import HEADS, make_both_record, make_neuron_record, make_neurons, make_record, make_skipped_record, make_whole_record, with_counter
 
 PROMPT = ("--prompt", "We are never ever getting back", "--subject", "never ever")
 
@@ -108,6 +108,7 @@ def test_a_complete_record_is_accepted(validator: jsonschema.Draft202012Validato
     [
         make_whole_record(),
         make_whole_record(direction="noising"),
+        make_both_record(),
         make_whole_record(corruption={"method": "zero"}, noise=None, samples=1),
         make_whole_record(
             corruption={"method": "mean", "text": {"name": "facts.json", "sha256": "0" * 64, "tokens": 9}}, noise=None
@@ -118,7 +119,7 @@ def test_a_complete_record_is_accepted(validator: jsonschema.Draft202012Validato
         make_whole_record() | {"grids": {}},
         make_whole_record() | {"answer": " New York", "answer_bytes": b" New York".hex(), "answer_ids": [7, 8]},
     ],
-    ids=["whole", "noising", "zero", "mean", "student", "precision", "tokens", "knockout", "answer"],
+    ids=["whole", "noising", "both", "zero", "mean", "student", "precision", "tokens", "knockout", "answer"],
 )
 def test_what_the_whole_method_adds_is_accepted(
     validator: jsonschema.Draft202012Validator, record: dict[str, Any]

@@ -4,11 +4,17 @@
     scripts/plot_trace.py results.jsonl --id plays_instrument/miles-davis -o miles.pdf
     scripts/plot_trace.py results.jsonl --each pictures --relation plays_instrument --limit 20
     scripts/plot_trace.py results.jsonl --each pages.pdf --same-scale
+    scripts/plot_trace.py both.json --direction interaction -o interaction.png
 
 Purple: states, green: MLP, red: attention; one panel for each kind in the record, rows for the positions it lists.
 Corrupted tokens carry a star. The colour scale runs from low_score, the probability with nothing restored, to the
 panel's largest score. With the direction noising what is drawn is the probability lost, high_score - score. Heads are
 drawn layers across, heads down, a panel a position; knockout as lines of the relative change by layer.
+
+Of a record of both directions each kind has three panels, one below the other: what restoring brings back and what
+corrupting takes away, both as changes and on one scale, and the interaction, which is the second less the first:
+white at 0, red where a cell counts for more in the clean run, blue where it counts for less. --direction draws one of
+the three.
 
 Exit status: 0 drawn; 1 drawn, but some of --each could not be; 2 could not draw (one line on stderr says why). Needs
 matplotlib.
@@ -24,7 +30,7 @@ import sys
 import textwrap
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Iterator, Sequence
+from typing import Any, Callable, Iterator, Sequence
 
 from rometrace import results_file
 from rometrace.plotting import (
@@ -43,12 +49,15 @@ from rometrace.plotting import (
     settings,
 )
 from rometrace.results_file import (
+    DIRECTIONS,
     Line,
     Parser,
     Progress,
     UserError,
     WriteError,
+    as_noising,
     corrupted_positions,
+    directions_of,
     finish,
     flat,
     is_noising,
@@ -75,6 +84,8 @@ MEASURES = ("log_probability", "logit", "logit_difference", "rank", "kl", "norma
 LONGEST_LABEL = 24  # characters
 FEW_POSITIONS = 3  # of heads; with more, only one of them is drawn
 PANELS_IN_A_ROW = 3
+DIVERGING = "RdBu_r"
+"""Colours of interactions of every kind, white at 0."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +132,8 @@ class Picture:
     effect: bool = False
     """Changes are drawn; with noising, what is lost."""
     noising: bool = False
+    interaction: bool = False
+    """What corrupting takes away less what restoring brings back."""
     rising: bool = True
     """Whether the colours grow darker with larger values; of a rank, say, they do with smaller ones."""
     caption: str = ""
@@ -128,6 +141,8 @@ class Picture:
     captioned: bool = False
     remarks: list[str] = field(default_factory=list)
     """What stands above every picture of its sort."""
+    below: list[Picture] = field(default_factory=list)
+    """The other directions of the same cells, each drawn below the one before it, and the knockout, which has none."""
 
 
 # --- Choosing and reading ---------------------------------------------------------------------------------------
@@ -171,54 +186,97 @@ def read_picture(
     effect: bool,
     measure: str | None = None,
     heads_at: Sequence[int | str] | None = None,
+    direction: str | None = None,
 ) -> Picture:
     """Takes from a record what is drawn. Raises PlotError for a field that is missing or of another shape.
 
-    effect: changes, not values; measure: another than the probability; heads_at: positions of heads (see heads_at_of).
+    effect: changes, not values; measure: another than the probability; heads_at: positions of heads (see heads_at_of);
+    direction: one of DIRECTIONS, by default all that the record has.
     """
-    grids = record.get("grids") or {}
     try:
-        measured = find_measure(record, measure)
-        present = list(grids if measured is None else measured["grids"])
-        if measured is None and record.get("knockout"):
-            present.append("knockout")
-        chosen = [kind for kind in (*COLOURS, "knockout") if kind in (kinds or present)]
-        missing = [kind for kind in chosen if kind not in present]
-        if missing or not chosen:
-            raise PlotError(
-                f"the record has no grid of {', '.join(missing) or 'a known kind'}, only {', '.join(present)}"
-            )
-        tokens = [label_of(*token) for token in zip(record["tokens"], record["token_bytes"], strict=True)]
-        run = run_of(record)
-        noising = is_noising(run)
-        picture = Picture(
-            tokens=tokens,
-            corrupted=corrupted_positions(record),
-            answer=label_of(record["answer"], record["answer_bytes"]),
-            model=model_name(record["model"], LONGEST_LABEL),
-            low=0.0,
-            least_span=1e-9,
-            panels=[],
-            measure=measure or "probability",
-            foil=foil_of(record),
-            effect=effect or (noising and measured is None),
-            noising=noising,
-            caption=caption_of(record),
-            remarks=remarks_on(run, record.get("counter"), record["model"]),
-        )
-        maps = [kind for kind in chosen if kind != "knockout"]
-        if maps and measured is None:
-            low = float(record["low_score"])
-            picture = replace(picture, low=0.0 if picture.effect else low, least_span=max(1e-9, 0.01 * low))
-        elif measured is not None:
-            picture = with_scale_of(picture, measured)
-        panels = [panel for kind in maps for panel in read_panels(record, kind, picture, measured, heads_at)]
-        knockout = read_knockout(record) if "knockout" in chosen else None
-        return replace(picture, panels=panels, knockout=knockout)
+        known = directions_of(record)
+        if direction not in (None, *known):
+            raise PlotError(f"the record has no {direction}, only {known[0]}; rometrace --direction both traces them")
+        if direction is None and len(known) > 1:
+            return read_all_directions(record, kinds, measure, heads_at)
+        return read_direction(record, direction or known[0], kinds, effect, measure, heads_at)
     except KeyError as error:
         raise PlotError(f"the record lacks the field {error}; was it written by rometrace?") from None
     except (TypeError, ValueError, AttributeError) as error:
         raise PlotError(f"the record has a field of another type than expected ({error})") from None
+
+
+def read_all_directions(
+    record: dict[str, Any],
+    kinds: Sequence[str] | None,
+    measure: str | None,
+    heads_at: Sequence[int | str] | None,
+) -> Picture:
+    """Changes in either direction and their interaction, of the same cells."""
+    first = read_direction(record, "denoising", kinds, True, measure, heads_at)
+    if not first.panels:  # of knockout alone
+        return first
+    maps = list(dict.fromkeys(panel.kind for panel in first.panels))
+    same_heads = [panel.positions[0] for panel in first.panels if panel.kind == "head"]
+    below = [read_direction(record, other, maps, True, measure, same_heads or None) for other in DIRECTIONS[1:]]
+    if first.knockout:
+        below.append(replace(first, panels=[]))
+    return replace(first, knockout=None, below=below)
+
+
+def read_direction(
+    record: dict[str, Any],
+    direction: str,
+    kinds: Sequence[str] | None,
+    effect: bool,
+    measure: str | None,
+    heads_at: Sequence[int | str] | None,
+) -> Picture:
+    """What a record says of one direction."""
+    whole = record
+    if direction != "denoising" and len(directions_of(record)) > 1:
+        record = as_noising(record)
+    interaction = direction == "interaction"
+    grids = record.get("grids") or {}
+    measured = find_measure(record, measure)
+    present = list(grids if measured is None else measured["grids"])
+    if measured is None and record.get("knockout") and not interaction:
+        present.append("knockout")
+    chosen = [kind for kind in (*COLOURS, "knockout") if kind in (kinds or present)]
+    missing = [kind for kind in chosen if kind not in present]
+    if missing or not chosen:
+        raise PlotError(
+            f"the record has no grid of {', '.join(missing) or 'a known kind'}, only {', '.join(present)}"
+        )
+    tokens = [label_of(*token) for token in zip(record["tokens"], record["token_bytes"], strict=True)]
+    run = run_of(record)
+    noising = is_noising(run)
+    picture = Picture(
+        tokens=tokens,
+        corrupted=corrupted_positions(record),
+        answer=label_of(record["answer"], record["answer_bytes"]),
+        model=model_name(record["model"], LONGEST_LABEL),
+        low=0.0,
+        least_span=1e-9,
+        panels=[],
+        measure=measure or "probability",
+        foil=foil_of(record),
+        effect=effect or interaction or (noising and measured is None),
+        noising=noising,
+        interaction=interaction,
+        caption=caption_of(record),
+        remarks=remarks_on(run, record.get("counter"), record["model"]),
+    )
+    maps = [kind for kind in chosen if kind != "knockout"]
+    if maps and measured is None:
+        low = float(record["low_score"])
+        picture = replace(picture, low=0.0 if picture.effect else low, least_span=max(1e-9, 0.01 * low))
+    elif measured is not None:
+        picture = with_scale_of(picture, measured)
+    restored = find_measure(whole, measure) if interaction else None
+    panels = [panel for kind in maps for panel in read_panels(record, kind, picture, measured, heads_at, restored)]
+    knockout = read_knockout(record) if "knockout" in chosen else None
+    return replace(picture, panels=panels, knockout=knockout)
 
 
 def find_measure(record: dict[str, Any], name: str | None) -> dict[str, Any] | None:
@@ -254,15 +312,21 @@ def read_panels(
     picture: Picture,
     measured: dict[str, Any] | None,
     heads_at: Sequence[int | str] | None,
+    restored: dict[str, Any] | None = None,
 ) -> list[Panel]:
-    """The kind's heat map; of heads one for each position that is drawn."""
+    """The kind's heat map; of heads one for each position that is drawn.
+
+    restored: of an interaction the measure when denoising.
+    """
     grid = record["grids"][kind]
     positions = positions_of(kind, grid, len(picture.tokens))
     shape: tuple[int, ...] = len(positions), int(record["model"]["layers"])
     if kind == "head":
         shape += (int(grid["heads"]),)
     bounded = not run_of(record).get("approximate")
-    if measured is None:
+    if measured is None and picture.interaction:
+        values = read_grid(f"{kind} interaction", grid["interaction"], shape, bounded=False)
+    elif measured is None:
         name = "indirect_effect" if picture.effect else "scores"
         values = read_grid(f"{kind} {name}", grid[name], shape, bounded)
     else:
@@ -271,9 +335,14 @@ def read_panels(
         if picture.effect:
             base, sign = (measured["high"], -1) if picture.noising else (measured["low"], 1)
             values = changed(values, float(base), sign)
+        if restored is not None:
+            others = read_numbers(name, restored["grids"][kind]["values"], shape, missing=math.nan)
+            values = differences(values, changed(others, float(restored["low"]), 1))
     if kind != "head":
         return [Panel(kind, int(grid["window"]), values, positions)]
-    effects = read_grid("head indirect_effect", grid["indirect_effect"], shape, bounded)
+    effects = values
+    if not picture.interaction:
+        effects = read_grid("head indirect_effect", grid["indirect_effect"], shape, bounded)
     rows = rows_of_heads(record, positions, effects, heads_at)
     return [Panel(kind, int(grid["window"]), list(map(list, zip(*values[row]))), [positions[row]]) for row in rows]
 
@@ -281,6 +350,12 @@ def read_panels(
 def changed(values: list[Any], base: float, sign: int) -> list[Any]:
     """Nested values as differences from `base`."""
     return [changed(value, base, sign) if isinstance(value, list) else sign * (value - base) for value in values]
+
+
+def differences(values: list[Any], others: list[Any]) -> list[Any]:
+    """Nested values less others of the same shape."""
+    pairs = zip(values, others, strict=True)
+    return [differences(a, b) if isinstance(a, list) else a - b for a, b in pairs]
 
 
 def rows_of_heads(
@@ -336,6 +411,11 @@ def label_of(text: str, token_bytes: str) -> str:
 def colour_range(picture: Picture, panel: Panel, vmin: float | None, vmax: float | None) -> tuple[float, float]:
     """Ends of the panel's colour scale."""
     values = [value for row in panel.values for value in row if math.isfinite(value)] or [picture.low]
+    if picture.interaction:
+        end = max(picture.least_span, *map(abs, values)) if vmax is None else vmax
+        if end <= 0:
+            raise PlotError(f"the colour scale would end at {end:g}, expected above 0, which is its middle; see --vmax")
+        return -end, end
     if picture.rising:
         low = picture.low if vmin is None else vmin
         high = max(values) if vmax is None else vmax
@@ -354,14 +434,16 @@ def colour_range(picture: Picture, panel: Panel, vmin: float | None, vmax: float
 def describe(picture: Picture, panel: Panel) -> tuple[str, str]:
     """Title and x label of a panel, in the paper's words."""
     name = "state" if panel.kind in SEVERED else NAMES[panel.kind]
-    done = "corrupted" if picture.noising else "restored"
+    done = "patched" if picture.interaction else "corrupted" if picture.noising else "restored"
     where = ""
     if panel.kind in SEVERED:
         where = f", {SEVERED[panel.kind]}"
     elif panel.kind == "head":
         where = f" at “{token_label(picture, panel.positions[0])}”"
     comma, space = (",", "\n") if panel.kind in SEVERED else ("", "\n" if where else " ")
-    if not picture.noising:
+    if picture.interaction:
+        title = f"Interaction of {name}{where}:{space}lost less brought back"
+    elif not picture.noising:
         title = f"Impact of restoring {name}{where}{comma}{space}after corrupted input"
     elif picture.measure == "probability":
         title = f"Probability lost when {name}{where}{comma}{space}{'are' if panel.kind == 'head' else 'is'} corrupted"
@@ -393,6 +475,8 @@ def bar_label_of(picture: Picture) -> str:
         "kl": "KL divergence from the clean run, nats",
         "normalised": f"normalised {'logit difference' if picture.foil else name} {ends}",
     }[picture.measure]
+    if picture.interaction:
+        return f"interaction in {label}"
     if not picture.effect:
         return label
     return f"{label} lost" if picture.noising else f"change of {label}"
@@ -405,7 +489,9 @@ def draw_panel(axes: Any, picture: Picture, panel: Panel, ends: tuple[float, flo
     if panel.kind != "head":
         labels = [token_label(picture, position) for position in panel.positions]
     title, x_label = describe(picture, panel)
-    colours = COLOURS[panel.kind] + ("" if picture.rising else "_r")
+    colours = DIVERGING if picture.interaction else COLOURS[panel.kind]
+    if not picture.rising:
+        colours = colours.removesuffix("_r") if colours.endswith("_r") else f"{colours}_r"
     axes.set_facecolor("#d0d0d0")  # of cells without a number
     mesh = axes.pcolormesh(panel.values, cmap=colours, vmin=ends[0], vmax=ends[1])
     axes.invert_yaxis()
@@ -481,27 +567,54 @@ def rows_of(picture: Picture) -> list[list[Panel | Knockout]]:
     return rows
 
 
-def make_figure(picture: Picture, vmin: float | None, vmax: float | None) -> Any:
-    """The whole figure: the panels side by side, in several rows where they are many."""
+def rows_of_all(picture: Picture) -> list[tuple[Picture, list[Panel | Knockout]]]:
+    """Each row with the direction that it is of: below a row of one direction the same kinds in the next."""
+    parts = [picture, *(other for other in picture.below if other.panels)]
+    rows = [(part, row) for same in zip(*map(rows_of, parts)) for part, row in zip(parts, same)]
+    return rows + [(other, row) for other in picture.below if not other.panels for row in rows_of(other)]
+
+
+def ranges_of(
+    picture: Picture, vmin: float | None, vmax: float | None, end: float | None
+) -> dict[int, tuple[float, float]]:
+    """Ends of each panel's colour scale by the panel's id(): the same for what is restored and what is corrupted."""
+    ranges = {}
+    pairs: dict[tuple[str, tuple[int, ...]], list[Panel]] = {}
+    for part in (picture, *picture.below):
+        for panel in part.panels:
+            ranges[id(panel)] = colour_range(part, panel, *((None, end) if part.interaction else (vmin, vmax)))
+            if not part.interaction:
+                pairs.setdefault((panel.kind, tuple(panel.positions)), []).append(panel)
+    for panels in pairs.values():
+        lows, highs = zip(*(ranges[id(panel)] for panel in panels))
+        ranges |= {id(panel): (min(lows), max(highs)) for panel in panels}
+    return ranges
+
+
+def make_figure(picture: Picture, vmin: float | None, vmax: float | None, end: float | None = None) -> Any:
+    """The whole figure: the panels side by side, in several rows where they are many.
+
+    end: of the interaction's scale, whose middle is 0.
+    """
     from matplotlib.figure import Figure
 
-    ranges = {id(panel): colour_range(picture, panel, vmin, vmax) for panel in picture.panels}
-    rows = rows_of(picture)
-    columns = max(map(len, rows))
-    heights = [max(map(height_of, row)) for row in rows]
+    ranges = ranges_of(picture, vmin, vmax, end)
+    rows = rows_of_all(picture)
+    columns = max(len(row) for _, row in rows)
+    heights = [max(map(height_of, row)) for _, row in rows]
     longest = min(LONGEST_LABEL, max(len(token) for token in picture.tokens))
-    two_lines = [any(isinstance(item, Panel) and "\n" in describe(picture, item)[0] for item in row) for row in rows]
+    two_lines = [any(isinstance(item, Panel) and "\n" in describe(of, item)[0] for item in row) for of, row in rows]
     heading = [picture.caption] * picture.captioned + picture.remarks
     height = sum(heights) + 0.8 * len(rows) + 0.18 * sum(two_lines) + 0.18 * len(picture.remarks)
     figure = Figure(figsize=((4.2 + 0.06 * longest) * columns, height), layout="constrained")
     grid = figure.add_gridspec(len(rows), columns, height_ratios=heights)
-    for number, row in enumerate(rows):
+    for number, (part, row) in enumerate(rows):
         for column, item in enumerate(row):
             axes = figure.add_subplot(grid[number, column])
             if isinstance(item, Knockout):
-                draw_knockout(axes, picture, item)
+                draw_knockout(axes, part, item)
             else:
-                draw_panel(axes, picture, item, ranges[id(item)])
+                draw_panel(axes, part, item, ranges[id(item)])
     if heading:
         figure.suptitle("\n".join(heading), fontsize=9, parse_math=False)
     return figure
@@ -509,7 +622,23 @@ def make_figure(picture: Picture, vmin: float | None, vmax: float | None) -> Any
 
 def picture_of(record: dict[str, Any], arguments: argparse.Namespace) -> Picture:
     """What the arguments ask for of a record."""
-    return read_picture(record, arguments.kinds, arguments.effect, arguments.measure, arguments.heads_at)
+    return read_picture(
+        record, arguments.kinds, arguments.effect, arguments.measure, arguments.heads_at, arguments.direction
+    )
+
+
+def showing(picture: Picture, showable: Callable[[str], str]) -> Picture:
+    """The picture with texts that the fonts can show."""
+    return replace(
+        picture,
+        tokens=[showable(token) for token in picture.tokens],
+        answer=showable(picture.answer),
+        foil=showable(picture.foil),
+        model=showable(picture.model),
+        caption=showable(picture.caption),
+        remarks=[showable(remark) for remark in picture.remarks],
+        below=[showing(other, showable) for other in picture.below],
+    )
 
 
 @contextlib.contextmanager
@@ -517,17 +646,8 @@ def drawn(picture: Picture, arguments: argparse.Namespace, caption: bool = False
     """The picture's figure, and the settings to save it with."""
     texts = [*picture.tokens, picture.answer, picture.model, picture.caption, picture.foil, *picture.remarks]
     with settings(texts) as showable:
-        picture = replace(
-            picture,
-            tokens=[showable(token) for token in picture.tokens],
-            answer=showable(picture.answer),
-            foil=showable(picture.foil),
-            model=showable(picture.model),
-            caption=showable(picture.caption),
-            captioned=caption,
-            remarks=[showable(remark) for remark in picture.remarks],
-        )
-        yield make_figure(picture, arguments.vmin, arguments.vmax)
+        picture = replace(showing(picture, showable), captioned=caption)
+        yield make_figure(picture, arguments.vmin, arguments.vmax, arguments.end)
 
 
 def draw_one(arguments: argparse.Namespace) -> None:
@@ -579,21 +699,27 @@ def of_relation(arguments: argparse.Namespace) -> str:
 
 
 def share_scale(arguments: argparse.Namespace) -> None:
-    """--same-scale: sets --vmin and --vmax, where they are not given, to the ends of all the pictures' scales."""
+    """--same-scale: sets the ends of the scales that are not given to those of all the pictures' scales."""
     if arguments.input == "-":
         raise PlotError("--same-scale reads the input twice, which standard input cannot be; give a file")
-    low, high = float("inf"), float("-inf")
+    low, high, end = float("inf"), float("-inf"), 0.0
     progress = Progress(program_name(), "facts read for the common scale", None)
     for line in traced_lines(arguments):
         with contextlib.suppress(UserError):  # told when it is drawn
             picture = picture_of(traced_record(line), arguments)
-            ends = [colour_range(picture, panel, None, None) for panel in picture.panels]
-            low = min([low, *(begin for begin, _ in ends)])
-            high = max([high, *(end for _, end in ends)])
+            for part in (picture, *picture.below):
+                ends = [colour_range(part, panel, None, None) for panel in part.panels]
+                if part.interaction:
+                    end = max([end, *(last for _, last in ends)])
+                else:
+                    low = min([low, *(first for first, _ in ends)])
+                    high = max([high, *(last for _, last in ends)])
         progress.step()
     if low <= high:
         arguments.vmin = low if arguments.vmin is None else arguments.vmin
         arguments.vmax = max(high, arguments.vmin + 1e-9) if arguments.vmax is None else arguments.vmax
+    if end and arguments.end is None:
+        arguments.end = end
 
 
 @contextlib.contextmanager
@@ -668,12 +794,24 @@ def parse_arguments() -> argparse.Namespace:
         f"{FEW_POSITIONS}, else the one with the largest effect)",
     )
     parser.add_argument(
+        "--direction",
+        choices=DIRECTIONS,
+        metavar="NAME",
+        help=f"of a record of both directions draw one alone: {', '.join(DIRECTIONS)} (default: all there are)",
+    )
+    parser.add_argument(
         "--effect",
         action="store_true",
-        help="draw score - low_score, from 0, instead of the score (with noising always: high_score - score)",
+        help="draw score - low_score, from 0, instead of the score (with noising always: high_score - score; of "
+        "both directions always)",
     )
     parser.add_argument("--vmin", type=number_of, help="start of the colour scale (default: low_score, of effects 0)")
-    parser.add_argument("--vmax", type=number_of, help="end of the colour scale (default: each panel's largest value)")
+    parser.add_argument(
+        "--vmax",
+        type=number_of,
+        help="end of the colour scale (default: each panel's largest value); of the interaction alone its end on both "
+        "sides of 0",
+    )
     many = parser.add_argument_group("of many facts")
     choice = many.add_mutually_exclusive_group()
     choice.add_argument("--id", help="draw the fact of this id")
@@ -692,11 +830,16 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     check_arguments(parser, arguments)
     arguments.format = arguments.format or "png"
+    arguments.end = arguments.vmax if arguments.direction == "interaction" else None
     return arguments
 
 
 def check_arguments(parser: Parser, arguments: argparse.Namespace) -> None:
     """Refuses options that would have no effect."""
+    if arguments.direction == "interaction" and arguments.vmin is not None:
+        parser.error("--vmin is not for --direction interaction, whose scale has 0 in its middle; give --vmax")
+    if arguments.direction == "interaction" and arguments.effect:
+        parser.error("--effect is not for --direction interaction, which is a difference of effects")
     if arguments.each is None:
         only_each = ("format", "relation", "limit", "same_scale")
         given = [name for name in only_each if getattr(arguments, name)]

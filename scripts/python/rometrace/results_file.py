@@ -27,6 +27,8 @@ EDIT_SCHEMA = "rometrace/edit/1"
 EDIT_SUMMARY_SCHEMA = "rometrace/edit-summary/1"
 KINDS = ("state", "mlp", "attn", "state_mlp_severed", "state_attn_severed", "head")
 KNOCKOUT_GROUPS = ("before", "subject", "after", "last")
+DIRECTIONS = ("denoising", "noising", "interaction")
+"""What a trace of both directions has: what is restored, what is corrupted, and how much more the second is."""
 PROBE_SCHEMA = "rometrace/probe/1"
 
 # A quote inside a JSON string has a backslash before it, so these find keys, never text.
@@ -325,6 +327,23 @@ def run_of(record: dict[str, Any]) -> dict[str, Any]:
 def is_noising(run: dict[str, Any]) -> bool:
     """Whether corrupted values were put into the clean run, not clean ones into the corrupted run."""
     return run.get("direction") == "noising"
+
+
+def directions_of(record: dict[str, Any]) -> tuple[str, ...]:
+    """What a record, or a summary's averages with its run, can be drawn as: its direction, or all of `both`."""
+    run = run_of(record)
+    if run.get("direction") == "both":
+        return DIRECTIONS
+    return ("noising",) if is_noising(run) else ("denoising",)
+
+
+def as_noising(record: dict[str, Any]) -> dict[str, Any]:
+    """A record of both directions with the grids and measures of its noising in the place of those of denoising."""
+    noising = {"run": run_of(record) | {"direction": "noising"}, "grids": record["noising"]["grids"]}
+    if record.get("measures"):  # what a measure is of stands in those of denoising
+        found = record["noising"]["measures"]
+        noising["measures"] = {name: measure | found[name] for name, measure in record["measures"].items()}
+    return record | noising
 
 
 def layers_text(layers: list[Any]) -> str:
