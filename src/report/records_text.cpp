@@ -141,7 +141,7 @@ class RecordTable {
       std::size_t column;
       int least;  // columns that are left of it; 0: it is left out
     };
-    constexpr std::array<Step, 13> kSteps = {{{kToken, 16},
+    constexpr std::array<Step, 13> kCuts = {{{kToken, 16},
                                               {kAnswer, 12},
                                               {kSubject, 16},
                                               {kFact, 24},
@@ -155,7 +155,7 @@ class RecordTable {
                                               {kFact, 4},
                                               {kToken, 4}}};
     const int columns = std::max(kNarrowestText, style_.columns);
-    for (const auto& [column, least] : kSteps) {
+    for (const auto& [column, least] : kCuts) {
       const int excess = width() - columns;
       if (excess <= 0) return;
       widths_[column] = least == 0 ? 0 : std::max(std::min(widths_[column], least), widths_[column] - excess);

@@ -36,8 +36,8 @@ TraceRecord traced_record() {
   trace.high_score = 0.7;
   trace.low_score = 0.1;
   const std::vector<double> scores = {0.1, 0.2, 0.3, 0.4, 0.5, 0.6};
-  trace.grids = {{Kind::kAttn, 4, {0, 1}, {}, 1, scores, scores, {}},
-                 {Kind::kState, 1, {0, 1}, {}, 1, scores, scores, {}}};
+  trace.grids = {{Kind::kAttn, 4, {0, 1}, {}, 1, scores, scores, {}, {}},
+                 {Kind::kState, 1, {0, 1}, {}, 1, scores, scores, {}, {}}};
   record.options.window = 4;
   return record;
 }

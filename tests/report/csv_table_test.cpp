@@ -24,7 +24,7 @@ TraceRecord small_record() {
   record.trace.layers = 2;
   record.trace.high_score = 0.75;
   record.trace.low_score = 0.25;
-  record.trace.grids = {{Kind::kState, 1, {0, 1}, {}, 1, {0.5, 0.1, 0.25, 0.75}, {0.01, 0.02, 0.03, 0.04}, {}}};
+  record.trace.grids = {{Kind::kState, 1, {0, 1}, {}, 1, {0.5, 0.1, 0.25, 0.75}, {0.01, 0.02, 0.03, 0.04}, {}, {}}};
   return record;
 }
 
@@ -87,6 +87,7 @@ TEST_CASE("an effect of noising or of a knockout is what is lost") {
                          1,
                          {0.5, 0.125, 0.75, 1},
                          std::vector(4, kNoNumber),
+                         {},
                          {}}};
   const auto lines = lines_of(TableOf::kCells, {record});
   REQUIRE(lines.size() == 5);
