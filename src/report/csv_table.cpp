@@ -180,7 +180,9 @@ void CsvTable::add(const TraceRecord& record, const std::string& file, std::int6
   if (record.verdict.status != Status::kTraced) return;
   if (has_both_directions(record)) {
     add(in_direction(record, Direction::kDenoising), file, line);
-    return add(in_direction(record, Direction::kNoising), file, line);
+    add(in_direction(record, Direction::kNoising), file, line);
+    if (what_ == TableOf::kCells) add_interactions(record, place_of(record, file, line));
+    return;
   }
   const auto place = place_of(record, file, line);
   if (what_ == TableOf::kCells) return add_cells(record, place);
@@ -233,6 +235,30 @@ void CsvTable::add_cells(const TraceRecord& record, const std::string& place) {
           end_line();
         }
       }
+    }
+  }
+}
+
+void CsvTable::add_interactions(const TraceRecord& record, const std::string& place) {
+  const auto& trace = record.trace;
+  const auto L = static_cast<std::size_t>(trace.layers);
+  for (std::size_t which = 0; which < trace.interaction.size(); ++which) {
+    const auto& grid = trace.noising[which];
+    const auto& [values, errors] = trace.interaction[which];
+    const auto H = static_cast<std::size_t>(grid.heads);
+    std::string start = place;
+    add_text(start, to_string(grid.kind));
+    add_number(start, grid.window);
+    add_text(start, to_string(Measure::kProbability));
+    add_text(start, record.texts.answer);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      text_ += start;
+      add_position(text_, record, grid.positions[i / (L * H)]);
+      add_number(text_, i / H % L);
+      add_optional(text_, grid.kind == Kind::kHead ? std::optional(static_cast<std::int64_t>(i % H)) : std::nullopt);
+      add_value(text_, kNoValue);
+      for (const double value : {values[i], errors[i], trace.high_score, trace.low_score}) add_value(text_, value);
+      end_line();
     }
   }
 }

@@ -196,6 +196,20 @@ class SummaryResultReader {
     return kind;
   }
 
+  static InteractionSummary interaction_of(const std::string& name, const JsonFields& fields) {
+    InteractionSummary interaction;
+    interaction.kind = name;
+    interaction.window = fields.whole("window");
+    interaction.heads = fields.whole_or("heads", 0);
+    read_roles(interaction.roles, fields, [&](EffectSummary& role, const JsonFields& found) {
+      role.facts = found.whole("facts");
+      role.tokens = found.whole("tokens");
+      role.aie = list_of(found, "interaction", interaction.heads);
+      read_bars(role, found, interaction.heads, role.aie.size());
+    });
+    return interaction;
+  }
+
   static KnockoutSummary knockout_of(const JsonFields& fields) {
     KnockoutSummary knockout;
     knockout.window = fields.whole("window");
@@ -298,6 +312,18 @@ class SummaryResultReader {
     const auto kinds = fields.object("kinds");
     for (const auto& [name, value] : kinds.json().items()) {
       group.kinds.push_back(kind_of(name, kinds.object(name.c_str())));
+    }
+    if (fields.find("noising") != nullptr) {
+      const auto noising = fields.object("noising");
+      for (const auto& [name, value] : noising.json().items()) {
+        group.noising.push_back(kind_of(name, noising.object(name.c_str())));
+      }
+    }
+    if (fields.find("interactions") != nullptr) {
+      const auto interactions = fields.object("interactions");
+      for (const auto& [name, value] : interactions.json().items()) {
+        group.interactions.push_back(interaction_of(name, interactions.object(name.c_str())));
+      }
     }
     if (fields.find("gaps") != nullptr) {
       const auto gaps = fields.object("gaps");

@@ -157,6 +157,8 @@ def test_a_table_has_the_lines_of_either_direction(rometrace: Rometrace, traced:
     counts = {(way, kind): sum(row["direction"] == way and row["kind"] == kind for row in rows)
               for way in ("denoising", "noising", "both") for kind in ("mlp", "knockout")}
     assert counts == {("denoising", "mlp"): cells, ("noising", "mlp"): cells, ("denoising", "knockout"): groups, ("noising", "knockout"): 0,
-                      ("both", "mlp"): 0, ("both", "knockout"): 0}
+                      ("both", "mlp"): cells, ("both", "knockout"): 0}
+    apart = [float(row["effect"]) for row in rows if row["direction"] == "both"]
+    assert apart == pytest.approx([value for row in record["noising"]["grids"]["mlp"]["interaction"] for value in row])
     lost = [float(row["effect"]) for row in rows if row["direction"] == "noising"]
     assert lost == pytest.approx([value for row in record["noising"]["grids"]["mlp"]["indirect_effect"] for value in row])

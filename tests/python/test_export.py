@@ -135,6 +135,27 @@ def test_a_trace_printed_over_many_lines_and_one_from_stdin_are_the_same(rometra
     assert {row["fact"] for row in as_file} == {""}
 
 
+def test_both_directions_are_told_apart_and_their_interaction_is_an_effect(exported, traced, tmp_path):
+    asked = ("--prompt", "Miles Davis plays the", "--subject", "Miles Davis", "--samples", "2", "--kinds", "state,head")
+    record = traced(*asked, "--direction", "both", "--measures", "kl", "-q")
+    rows = exported(write_lines(tmp_path / "both.json", record))
+    effects: dict[tuple[str, ...], dict[str, float]] = {}
+    for row in rows:
+        cell = (row["kind"], row["measure"], row["position"], row["layer"], row["head"])
+        effects.setdefault(cell, {})[row["direction"]] = float(row["effect"])
+        assert (row["score"] == "") == (row["direction"] == "both")
+    cells = 4 * 8 * (1 + 4)
+    assert len(rows) == 5 * cells  # the probability in three ways, a measure in two
+    for (_, measure, *_), found in effects.items():
+        assert sorted(found) == (["both"] if measure == "probability" else []) + ["denoising", "noising"]
+        if measure == "probability":
+            assert found["both"] == pytest.approx(found["noising"] - found["denoising"], abs=1e-12)
+    state = [row for row in rows if (row["direction"], row["kind"]) == ("both", "state")]
+    noising = record["noising"]["grids"]["state"]
+    assert [float(row["effect"]) for row in state] == list(cells_of(noising["interaction"]))
+    assert [float(row["error"]) for row in state] == list(cells_of(noising["interaction_standard_error"]))
+
+
 def test_neurons_and_their_sets_are_tables_of_their_own(exported, rometrace, tmp_path):
     record = make_neuron_record(by_layer=True)
     path = write_lines(tmp_path / "neurons.json", record)

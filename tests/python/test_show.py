@@ -58,6 +58,7 @@ def batch(bin_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("--window", "3"),
         ("--kinds", "state,head,knockout", "--measures", "rank,normalised"),
         ("--kinds", "mlp,attn", "--direction", "noising", "--target", " trumpet", "--target", " guitar"),
+        ("--kinds", "state,head", "--direction", "both"),
         ("--kinds", "neuron", "--top", "4"),
         ("--sever", "mlp,attn", "--kinds", "state", "--positions", "1,3", "--precision", "0.05"),
         ("--corrupt", "zero", "--kinds", "state", "--answer", "greedy:2"),

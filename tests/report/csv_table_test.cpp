@@ -95,6 +95,20 @@ TEST_CASE("an effect of noising or of a knockout is what is lost") {
   CHECK(lines[4].ends_with(",knockout,9,probability,\" sax\",,,last,1,,1,-0.25,,0.75,0.25"));
 }
 
+TEST_CASE("of both directions there are lines of each, then of their interaction, which have no score") {
+  auto record = small_record();
+  record.options.direction = Direction::kBoth;
+  record.trace.noising = {{Kind::kState, 1, {0, 1}, {}, 1, {0.75, 0.5, 0.25, 0.25}, {0.1, 0.2, 0.3, 0.4}, {}}};
+  record.trace.interaction = {{{-0.25, 0.5, 1, 0}, {0.5, 0.25, kNoNumber, 0}}};
+  const auto lines = lines_of(TableOf::kCells, {record});
+  REQUIRE(lines.size() == 13);
+  const auto tail = [](const std::string& line) { return line.substr(line.find("\" sax\",") + 7); };
+  CHECK(tail(lines[1]) == "denoising,state,1,probability,\" sax\",0,Bob,last_subject,0,,0.5,0.25,0.01,0.75,0.25");
+  CHECK(tail(lines[6]) == "noising,state,1,probability,\" sax\",0,Bob,last_subject,1,,0.5,0.25,0.2,0.75,0.25");
+  CHECK(tail(lines[9]) == "both,state,1,probability,\" sax\",0,Bob,last_subject,0,,,-0.25,0.5,0.75,0.25");
+  CHECK(tail(lines[11]) == "both,state,1,probability,\" sax\",1,\" plays\",last,0,,,1,,0.75,0.25");
+}
+
 TEST_CASE("heads are counted, layer by layer") {
   auto record = small_record();
   record.trace.grids = {{Kind::kHead, 1, {1}, {}, 2, {0.25, 0.5, 0.75, 1}, {0, 0, 0, 0}, {}}};

@@ -53,6 +53,13 @@ nlohmann::json with_readings(std::int64_t record) {
   return line;
 }
 
+nlohmann::json in_both_directions(std::int64_t record) {
+  auto line = whole_line(record, {2, 4});
+  line["run"]["direction"] = "both";
+  line["noising"]["grids"] = line["grids"];
+  return line;
+}
+
 /// Summaries of all sorts; by name.
 std::vector<std::pair<std::string, SummaryResult>> summaries() {
   const SummaryConfig by_relation{true, 20, 3}, plain{false, 0, 1};
@@ -100,6 +107,7 @@ TEST_CASE("a summary that is read gives the JSON and the text that it was writte
     CHECK(to_json(read).dump() == json.dump());
     const TerminalStyle style = {90, true, true, true};
     CHECK(render_summary(read, style) == render_summary(summary, style));
+    CHECK((name == "both directions") == !read.overall.interactions.empty());
   }
 }
 

@@ -27,9 +27,9 @@ class CsvTable {
   /// `write` gets the table in pieces of some kilobytes, the names of the columns first.
   CsvTable(TableOf what, Write write);
 
-  /// Adds the lines of a record, of both directions those of either; of one that was skipped or failed, or has nothing
-  /// of the kind, none. `file` and
-  /// `line`: where it stands.
+  /// Adds the lines of a record: of one that was skipped or failed, or has nothing of the kind, none. Of both
+  /// directions there are the lines of each, then those of their interactions, which have no score. `file` and `line`:
+  /// where it stands.
   void add(const TraceRecord& record, const std::string& file, std::int64_t line);
 
   /// Writes what is left. To be called once, at the end.
@@ -39,6 +39,7 @@ class CsvTable {
 
  private:
   void add_cells(const TraceRecord& record, const std::string& place);
+  void add_interactions(const TraceRecord& record, const std::string& place);
   void add_neurons(const TraceRecord& record, const std::string& place);
   void add_sets(const TraceRecord& record, const std::string& place);
   void end_line();

@@ -24,7 +24,7 @@ inline constexpr const char* kFactors = "Noise to try (docs/noise.md)";
 inline constexpr const char* kFact = "What to edit (docs/editing.md)";
 inline constexpr const char* kEditing = "How to edit (docs/editing.md)";
 inline constexpr const char* kMoments = "Second moment of keys (docs/editing.md)";
-inline constexpr const char* kExport = "What to write (docs/formats.md)";
+inline constexpr const char* kExport = "What to write (docs/results.md)";
 inline constexpr const char* kOutput = "Output (docs/formats.md)";
 inline constexpr const char* kRunning = "Running (docs/performance.md)";
 }  // namespace groups
