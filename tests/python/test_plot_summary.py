@@ -13,9 +13,9 @@ from typing import Any, Callable
 import pytest
 
 from rometrace import plot_summary
-from results_made import LAYERS, ROLES, make_header, make_summary, make_traced, make_whole_summary, write_lines
+from results_made import LAYERS, ROLES, make_both_summary, make_header, make_summary, make_traced, make_whole_summary, write_lines
 from conftest import REPOSITORY
-from rometrace.plot_summary import LINES, Picture, colour_range, make_heads, make_heatmap, make_lines, read_picture
+from rometrace.plot_summary import LINES, Picture, make_heads, make_heatmap, make_lines, read_picture
 from rometrace.plotting import PlotError
 from zygote import RUNNER
 
@@ -60,7 +60,7 @@ def picture_of(summary: dict[str, Any] | None = None, group: str | None = None, 
 
 
 def heatmap_of(picture: Picture, width: float = 5.5) -> Any:
-    return make_heatmap(picture, colour_range(picture, None, None), width)
+    return make_heatmap(picture, (None, None), width)
 
 
 def lines_of(picture: Picture, band: str = "bootstrap", width: float = 5.5) -> Any:
@@ -131,7 +131,7 @@ def test_one_colour_scale_holds_for_all_panels() -> None:
 
 def test_a_scale_that_ends_early_says_so() -> None:
     picture = picture_of()
-    figure = make_heatmap(picture, colour_range(picture, 0.0, 0.05), 5.5)
+    figure = make_heatmap(picture, (0.0, 0.05), 5.5)
     assert [axes.get_ylabel() for axes in figure.axes if "AIE" in axes.get_ylabel()] == ["AIE (darkest: up to 0.18)"]
     assert {axes.collections[0].get_clim() for axes in panels_of(figure)} == {(0.0, 0.05)}
 
@@ -427,9 +427,13 @@ def test_how_the_facts_were_traced_stands_above(figure: str) -> None:
 @pytest.mark.parametrize("layers", [1, 48])
 @pytest.mark.parametrize("figure", ["heatmap", "lines", "heads", "gaps", "knockout"])
 def test_every_figure_is_drawn_without_overlap(figure: str, layers: int) -> None:
+    assert_no_overlap(make_whole_summary(1000, layers, 25), figure)
+
+
+def assert_no_overlap(summary: dict[str, Any], figure: str) -> None:
+    """Titles and labels of x axes stand clear of each other."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    summary = make_whole_summary(1000, layers, 25)
     summary["model"]["name"] = "openai-community/gpt2-xl"
     for width in (3.3, 5.5):
         picture = read_picture(summary, None, None, "bootstrap", figure)
@@ -462,3 +466,129 @@ def test_a_figure_that_cannot_be_is_told_in_one_line(plot: Plot, arguments: tupl
 def test_what_the_summary_lacks_says_how_to_make_it(figure: str, phrase: str) -> None:
     with pytest.raises(PlotError, match=phrase):
         read_picture(make_summary(), None, None, "bootstrap", figure)
+
+
+# --- Both directions --------------------------------------------------------------------------------------------
+
+
+def both_figure(figure: str, kinds: list[str] | None = None, direction: str | None = None, **limits: float) -> Any:
+    """What is drawn of make_both_summary()."""
+    picture = read_picture(make_both_summary(), kinds, None, "bootstrap", figure, direction=direction)
+    settings = {"figure": figure, "vmin": None, "vmax": None, "width": 5.5, "band": "bootstrap"} | limits
+    return plot_summary.make_figure(picture, argparse.Namespace(**settings))
+
+
+def test_roll_ups_of_both_directions_stand_below_each_other_with_their_interaction() -> None:
+    figure = both_figure("heatmap", ["state", "mlp"])
+    assert titles_of(figure) == [
+        "Avg Effect of Restoring $h_i^{(l)}$ over 3 prompts",
+        "Avg Effect of Restoring MLP over 3 prompts",
+        "Avg Effect of Corrupting $h_i^{(l)}$ over 3 prompts",
+        "Avg Effect of Corrupting MLP over 3 prompts",
+        "Avg Interaction of $h_i^{(l)}$ over 3 prompts",
+        "Avg Interaction of MLP over 3 prompts",
+    ]
+    overall = make_both_summary()["overall"]
+    parts = [(overall["kinds"], "aie"), (overall["noising"], "aie"), (overall["interactions"], "interaction")]
+    wanted = [(means[kind]["roles"], name) for means, name in parts for kind in ("state", "mlp")]
+    axes = panels_of(figure)
+    for (roles, name), one in zip(wanted, axes, strict=True):
+        cells = one.collections[0].get_array()
+        for row, role in enumerate(ROLES):
+            expected = roles[role][name]
+            assert cells.mask[row].all() if expected is None else cells[row].tolist() == expected
+    effects = [value for roles, name in wanted[:4] for role in roles.values() for value in role[name] or []]
+    assert {one.collections[0].get_clim() for one in axes[:4]} == {(min(effects), max(effects))}
+    assert {one.collections[0].get_clim() for one in axes[4:]} == {(-0.05, 0.05)}
+    assert {one.collections[0].get_cmap().name for one in axes[4:]} == {"RdBu_r"}
+    places = [one.get_subplotspec() for one in axes]
+    assert [(place.rowspan.start, place.colspan.start) for place in places] == [(r, c) for r in range(3) for c in (0, 1)]
+    bars = [one.get_ylabel() for one in figure.axes if one not in axes]
+    assert bars == ["AIE", "Avg interaction"]
+
+
+def test_lines_of_both_directions_have_their_bands_and_interactions_an_axis_of_their_own() -> None:
+    figure = both_figure("lines", ["mlp"])
+    axes = panels_of(figure)
+    interactions = make_both_summary()["overall"]["interactions"]["mlp"]["roles"].values()
+    drawn = [list(line.get_ydata()) for line in axes[2].get_lines() if len(line.get_ydata()) == LAYERS]
+    assert drawn == [role["interaction"] for role in interactions if role["interaction"]]
+    box = axes[2].collections[0].get_datalim(axes[2].transData)
+    assert (box.y0, box.y1) == pytest.approx((-0.08, 0.08))
+    assert axes[0].get_ylim() == axes[1].get_ylim() != axes[2].get_ylim()
+    assert axes[2].get_ylabel() == "Avg interaction\n(bands: 95 % over facts)"
+    limited = panels_of(both_figure("lines", ["mlp"], vmin=-1.0, vmax=1.0))
+    assert [one.get_ylim() == (-1, 1) for one in limited] == [True, True, False]
+    (alone,) = panels_of(both_figure("lines", ["mlp"], "interaction", vmin=-1.0, vmax=2.0))
+    assert alone.get_ylim() == (-1, 2)
+
+
+def test_heads_of_both_directions_are_three_maps() -> None:
+    figure = both_figure("heads")
+    axes = panels_of(figure)
+    overall = make_both_summary()["overall"]
+    parts = [(overall["kinds"], "aie"), (overall["noising"], "aie"), (overall["interactions"], "interaction")]
+    for (means, name), one in zip(parts, axes, strict=True):
+        assert one.collections[0].get_array().T.tolist() == means["head"]["roles"]["last_subject"][name]
+    assert axes[0].collections[0].get_clim() == axes[1].collections[0].get_clim()
+    assert axes[2].collections[0].get_clim() == (-0.05, 0.05)
+    assert titles_of(figure)[2] == "Avg Interaction of single heads last subject token, over 3 prompts"
+    (alone,) = panels_of(both_figure("heads", direction="interaction", vmax=0.5))
+    assert alone.collections[0].get_clim() == (-0.5, 0.5)
+
+
+@pytest.mark.parametrize("figure", ["heatmap", "lines", "heads", "gaps", "knockout"])
+def test_one_direction_of_a_summary_is_drawn_as_if_it_were_alone(figure: str) -> None:
+    settings = argparse.Namespace(figure=figure, vmin=None, vmax=None, width=5.5, band="bootstrap")
+    for direction in ("denoising", "noising"):
+        if figure in ("gaps", "knockout") and direction == "noising":
+            continue
+        alone = make_whole_summary(direction=direction)
+        if direction == "noising":
+            alone["overall"]["kinds"] = make_both_summary()["overall"]["noising"]
+        expected = plot_summary.make_figure(read_picture(alone, None, None, "bootstrap", figure), settings)
+        found = both_figure(figure, direction=direction if figure in plot_summary.OF_DIRECTIONS else None)
+        assert titles_of(found) == titles_of(expected) and found.get_suptitle() == expected.get_suptitle()
+        for one, other in zip(found.axes, expected.axes, strict=True):
+            assert [list(line.get_ydata()) for line in one.get_lines()] == [list(l.get_ydata()) for l in other.get_lines()]
+            for cells, same in zip(one.collections, other.collections, strict=True):
+                assert str(cells.get_array()) == str(same.get_array()) and cells.get_clim() == same.get_clim()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("layers", [1, 48])
+@pytest.mark.parametrize("figure", ["heatmap", "lines", "heads"])
+def test_every_figure_of_both_directions_is_drawn_without_overlap(figure: str, layers: int) -> None:
+    assert_no_overlap(make_both_summary(1000, layers, 25), figure)
+
+
+@pytest.mark.parametrize(
+    ("summary", "arguments", "phrase"),
+    [
+        (make_summary(), ("--direction", "noising"), "has no noising, only denoising; trace with rometrace --direction both"),
+        (make_both_summary(), ("--direction", "up"), "invalid choice: 'up'"),
+        (make_both_summary(), ("--direction", "noising", "--figure", "gaps"), "gaps and knockout have none"),
+        (make_both_summary(), ("--direction", "interaction", "--vmin", "0"), "0 in its middle; give --vmax"),
+        (make_both_summary(), ("--direction", "interaction", "--vmax", "-1"), "would end at -1, expected above 0"),
+        (make_whole_summary(direction="both"), (), 'has no "noising", though its run is of both directions'),
+    ],
+)
+def test_a_direction_of_a_summary_that_cannot_be_is_told_in_one_line(
+    plot: Plot, summary: dict[str, Any], arguments: tuple[str, ...], phrase: str
+) -> None:
+    assert_refused(plot(summary, "-o", "out.png", *arguments), phrase)
+
+
+def test_what_rometrace_summarises_of_both_directions_is_drawn(
+    rometrace: Callable[..., Any], plot: Plot, tmp_path: Path
+) -> None:
+    facts = REPOSITORY / "share/rometrace/facts.json"
+    traced = rometrace(
+        "--facts", facts, "--limit", "3", "--samples", "2", "--kinds", "state,head", "--direction", "both", "-q",
+        "-o", tmp_path / "both.jsonl",
+    )  # fmt: skip
+    assert traced.returncode == 0, traced.stderr
+    summary = rometrace("summary", tmp_path / "both.jsonl", "-q")
+    for arguments in ((), ("--figure", "heads"), ("--figure", "lines", "--direction", "interaction")):
+        done = plot(json.loads(summary.stdout), "-o", "out.png", "--dpi", "30", *arguments)
+        assert (done.returncode, done.stderr) == (0, "")

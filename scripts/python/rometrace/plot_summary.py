@@ -4,12 +4,16 @@
     scripts/plot_summary.py summary.json --figure lines -o lines.pdf
     scripts/plot_summary.py summary.json --group "relation=P30" -o p30.png
     scripts/plot_summary.py summary.json --figure heads --role last -o heads.png
+    scripts/plot_summary.py both.json --direction interaction --figure lines -o interaction.png
 
 heatmap: average indirect effect (AIE), token roles down, layers across, a panel a kind, one colour scale for all.
 lines: the same by layer, a line a role, with its 95 % interval over facts as a band.
 heads: AIE of single attention heads at the tokens of one role, heads down, layers across.
 gaps: what severing the MLP or the attention takes from a state's AIE, by layer as in lines.
 knockout: relative change of the answer's probability by layer with attention cut, a line a group of positions.
+
+Of a summary of both directions heatmap, lines and heads have three rows: the AIE of restoring and that of corrupting,
+on one scale, and their interaction, the second less the first, fact by fact. --direction draws one of the three.
 
 Exit status: 0 drawn; 2 could not draw (one line on stderr says why). Needs matplotlib.
 """
@@ -24,6 +28,7 @@ from typing import Any, Sequence
 
 from rometrace.plotting import (
     COLOURS,
+    DIVERGING,
     KNOCKOUT_LINES,
     KNOCKOUT_NAMES,
     PlotError,
@@ -37,7 +42,18 @@ from rometrace.plotting import (
     settings,
     width_of,
 )
-from rometrace.results_file import Parser, finish, model_name, one_line, printable, program_name, shorten
+from rometrace.results_file import (
+    DIRECTIONS,
+    Parser,
+    directions_of,
+    finish,
+    model_name,
+    one_line,
+    printable,
+    program_name,
+    run_of,
+    shorten,
+)
 from rometrace.summary_file import (
     BANDS,
     CAVEAT,
@@ -64,6 +80,17 @@ NAMES = {
     "state_attn_severed": "$h_i^{(l)}$, Attn severed,",
 }
 GAPS = {"mlp": "MLP", "attn": "Attn"}
+OF_DIRECTIONS = ("heatmap", "lines", "heads")
+"""The figures that differ between directions."""
+MEANS = {"denoising": "kinds", "noising": "noising", "interaction": "interactions"}
+"""Where a summary has the averages of a direction."""
+EFFECTS = {
+    "": "Avg Indirect Effect of",
+    "denoising": "Avg Effect of Restoring",
+    "noising": "Avg Effect of Corrupting",
+    "interaction": "Avg Interaction of",
+}
+"""How titles begin; of one direction alone in the paper's words."""
 
 LINES: dict[str, tuple[str, Any, float]] = {
     "first_subject": ("#56B4E9", (0, (1, 1.2)), 1.1),
@@ -88,6 +115,16 @@ class Panel:
     """[H][L] of the figure heads, whose role alone is in `roles`."""
     gap: bool = False
     """Differences of a state's AIE and that of `kind`, which is severed."""
+    direction: str = ""
+    """One of DIRECTIONS where several are drawn, and of interactions; their means are in the place of AIE."""
+
+    @property
+    def interaction(self) -> bool:
+        return self.direction == "interaction"
+
+    @property
+    def colours(self) -> str:
+        return DIVERGING if self.interaction else COLOURS[self.kind]
 
 
 @dataclass(frozen=True)
@@ -103,6 +140,20 @@ class Picture:
     remarks: list[str] = field(default_factory=list)
     """How the facts were traced, where it must be known."""
 
+    @property
+    def by_direction(self) -> list[list[Panel]]:
+        """The panels, those of each direction apart; the same kinds in each."""
+        return [
+            [panel for panel in self.panels if panel.direction == direction]
+            for direction in dict.fromkeys(panel.direction for panel in self.panels)
+        ]
+
+    @property
+    def by_scale(self) -> list[list[Panel]]:
+        """The panels, those of one scale together: effects in either direction, then interactions."""
+        parts = [[panel for panel in self.panels if panel.interaction == apart] for apart in (False, True)]
+        return [part for part in parts if part]
+
 
 # --- Reading ----------------------------------------------------------------------------------------------------
 
@@ -114,18 +165,35 @@ def read_picture(
     band: str,
     figure: str = "heatmap",
     role: str = "last_subject",
+    direction: str | None = None,
 ) -> Picture:
     """Takes from a summary what is drawn. Raises PlotError for a field that is missing or of another shape.
 
-    role: the one whose heads are drawn.
+    role: the one whose heads are drawn; direction: one of DIRECTIONS, by default all that the summary has.
     """
     try:
+        known = directions_of(summary)
+        if direction not in (None, *known):
+            hint = "trace with rometrace --direction both, then summarise"
+            raise PlotError(f"the summary has no {direction}, only {known[0]}; {hint}")
         averages = find_group(summary, group)
         facts = int(averages["facts"])
         if facts == 0:
             raise PlotError('no fact was traced, so that there is nothing to draw; see "causes" in the summary')
         layers = int(summary["model"]["layers"])
-        panels = read_panels(averages, kinds, layers, band, figure, role)
+        drawn = known if direction is None and figure in OF_DIRECTIONS else (direction or known[0],)
+        panels = []
+        for each in drawn:
+            means = averages
+            if len(known) > 1:
+                if MEANS[each] not in averages:
+                    raise PlotError(f'the summary has no "{MEANS[each]}", though its run is of both directions')
+                means = averages | {"kinds": averages[MEANS[each]]}
+            name = each if len(drawn) > 1 or each == "interaction" else ""
+            found = read_panels(means, kinds, layers, band, figure, role, name)
+            panels += [replace(panel, direction=name) for panel in found]
+        if len(drawn) == 1:
+            summary = summary | {"run": run_of(summary) | {"direction": drawn[0]}}
         if all(role.aie is None for panel in panels for role in panel.roles.values()):
             raise PlotError("no role has a token, so that there is nothing to draw")
         model = model_name(summary["model"], 24)
@@ -138,11 +206,18 @@ def read_picture(
 
 
 def read_panels(
-    averages: dict[str, Any], kinds: Sequence[str] | None, layers: int, band: str, figure: str, role: str
+    averages: dict[str, Any],
+    kinds: Sequence[str] | None,
+    layers: int,
+    band: str,
+    figure: str,
+    role: str,
+    direction: str = "",
 ) -> list[Panel]:
-    """The figure's panels."""
+    """The figure's panels of a direction."""
+    mean = "interaction" if direction == "interaction" else "aie"
     if figure == "heads":
-        return [read_heads(averages, layers, role)]
+        return [read_heads(averages, layers, role, mean)]
     if figure == "knockout":
         return [read_knockout(averages, layers, band)]
     if figure == "gaps":
@@ -159,13 +234,15 @@ def read_panels(
         raise PlotError(
             f"the summary has no {', '.join(missing) or 'known kind'}, only {', '.join(map(one_line, present))}"
         )
-    return [read_panel(kind, present[kind], layers, band) for kind in chosen]
+    return [read_panel(kind, present[kind], layers, band, mean=mean) for kind in chosen]
 
 
-def read_panel(kind: str, averages: dict[str, Any], layers: int, band: str, gap: bool = False) -> Panel:
+def read_panel(
+    kind: str, averages: dict[str, Any], layers: int, band: str, gap: bool = False, mean: str = "aie"
+) -> Panel:
     """A kind's averages by token role."""
     roles = averages["roles"]
-    found = {role: read_role(f"{kind} {role}", roles[role], layers, band) for role in ROLES}
+    found = {role: read_role(f"{kind} {role}", roles[role], layers, band, mean) for role in ROLES}
     return Panel(kind, int(averages.get("window", 1)), found, gap=gap)
 
 
@@ -179,7 +256,7 @@ def read_gaps(averages: dict[str, Any], layers: int, band: str) -> list[Panel]:
     return [read_panel(severed, gaps[severed], layers, band, gap=True) for severed in GAPS if severed in gaps]
 
 
-def read_heads(averages: dict[str, Any], layers: int, role: str) -> Panel:
+def read_heads(averages: dict[str, Any], layers: int, role: str, mean: str) -> Panel:
     """The heads' averages at the tokens of one role."""
     if "head" not in averages["kinds"]:
         raise PlotError("the summary has no heads; trace them with rometrace --kinds head, then summarise")
@@ -187,7 +264,7 @@ def read_heads(averages: dict[str, Any], layers: int, role: str) -> Panel:
     found = kind["roles"][role]
     if not int(found["facts"]):
         raise PlotError(f"no fact has heads at a token of the role {role}; choose another with --role")
-    heads = [read_layers(f"head {role}", by_layer, layers) for by_layer in zip(*found["aie"], strict=True)]
+    heads = [read_layers(f"head {role}", by_layer, layers) for by_layer in zip(*found[mean], strict=True)]
     if len(heads) != int(kind["heads"]):
         raise PlotError(f"head {role} has {len(heads)} heads, expected {kind['heads']}")
     largest = [max(by_head) for by_head in zip(*heads)]
@@ -226,15 +303,14 @@ def title_of(panel: Panel, picture: Picture) -> str:
     if panel.kind == "head":
         ((role, averages),) = panel.roles.items()
         over = f"over {averages.facts} prompt{'s' * (averages.facts != 1)}"
-        return f"Avg Indirect Effect of single heads\n{ROLES[role].lower()}, {over}"
+        return f"{EFFECTS[panel.direction]} single heads\n{ROLES[role].lower()}, {over}"
     if panel.kind == "knockout":
         return f"Attention to the last position cut,\n{prompts}"
     name, *severed = NAMES[panel.kind].split(" ", 1)
     if severed:
         name += f" {severed[0]}"
-    if len(picture.panels) > PANELS_IN_A_ROW:
-        return f"Avg Indirect Effect of\n{name}\n{prompts}"
-    return f"Avg Indirect Effect of\n{name} {prompts}"
+    space = "\n" if len(picture.by_direction[0]) > PANELS_IN_A_ROW else " "
+    return f"{EFFECTS[panel.direction]}\n{name}{space}{prompts}"
 
 
 def x_label_of(panel: Panel, picture: Picture) -> str:
@@ -253,9 +329,28 @@ def label_of(role: str, picture: Picture) -> str:
     return ROLES[role] if facts in (0, picture.facts) else f"{ROLES[role]}\n(n = {facts})"
 
 
-def colour_range(picture: Picture, vmin: float | None, vmax: float | None) -> tuple[float, float]:
-    """Ends of the one colour scale."""
-    values = [value for panel in picture.panels for role in panel.roles.values() for value in role.aie or []]
+def mean_name(panel: Panel) -> str:
+    return "Avg interaction" if panel.interaction else "AIE"
+
+
+def diverging_range(values: Sequence[float], end: float | None) -> tuple[float, float]:
+    """Ends of a colour scale with 0 in its middle."""
+    end = max(1e-9, *map(abs, values)) if end is None else end
+    if end <= 0:
+        raise PlotError(f"the colour scale would end at {end:g}, expected above 0, which is its middle; see --vmax")
+    return -end, end
+
+
+def limits_of(picture: Picture, panel: Panel, limits: tuple[float | None, float | None]) -> Any:
+    """--vmin and --vmax as far as they are for the panel: beside effects interactions have ends of their own."""
+    return (None, None) if panel.interaction and len(picture.by_scale) > 1 else limits
+
+
+def colour_range(panels: Sequence[Panel], vmin: float | None, vmax: float | None) -> tuple[float, float]:
+    """Ends of the one colour scale of the panels."""
+    values = [value for panel in panels for role in panel.roles.values() for value in role.aie or []]
+    if panels[0].interaction:
+        return diverging_range(values, vmax)
     low = min(values) if vmin is None else vmin
     high = max(values) if vmax is None else vmax
     if vmin is None and vmax is None:
@@ -268,71 +363,93 @@ def colour_range(picture: Picture, vmin: float | None, vmax: float | None) -> tu
 def new_figure(picture: Picture, width: float, heights: tuple[float, float]) -> tuple[Any, list[Any], int]:
     """A figure with an axes for each panel, and the number of its columns: up to three, or one where there is no room.
 
-    `heights`: inches of a panel, and of what a panel needs besides when they are stacked.
+    `heights`: inches of a panel, and of what a panel needs besides when they are stacked. Each direction begins a row.
     """
     from matplotlib.figure import Figure
 
-    count = len(picture.panels)
+    parts = len(picture.by_direction)
+    count = len(picture.by_direction[0])
     rows = count if width < ONE_COLUMN else -(-count // PANELS_IN_A_ROW)
     columns = -(-count // rows)
+    cells = rows * columns
+    rows *= parts
     height = rows * (heights[0] + heights[1]) + 0.2 if columns == 1 and rows > 1 else rows * (heights[0] + 1.0)
     lines = [picture.group] * bool(picture.group) + picture.remarks
     figure = Figure(figsize=(width, height + 0.14 * len(picture.remarks)), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0.02, hspace=0.04)
-    axes = figure.subplots(rows, columns, squeeze=False, sharey=columns > 1)
-    for spare in list(axes.flat)[count:]:
-        figure.delaxes(spare)
+    shared: Any = columns > 1
+    axes = list(figure.subplots(rows, columns, squeeze=False, sharey="row" if shared and parts > 1 else shared).flat)
+    for place, spare in enumerate(axes):
+        if place % cells >= count:
+            figure.delaxes(spare)
     if lines:
         figure.suptitle("\n".join(lines), fontsize=7.5 if not picture.remarks else 6.5, parse_math=False)
-    return figure, list(axes.flat)[:count], columns
+    return figure, [each for place, each in enumerate(axes) if place % cells < count], columns
 
 
-def make_heatmap(picture: Picture, ends: tuple[float, float], width: float) -> Any:
+def is_leftmost(picture: Picture, number: int, columns: int) -> bool:
+    """Whether a panel begins its row."""
+    return number % len(picture.by_direction[0]) % columns == 0
+
+
+def make_heatmap(picture: Picture, limits: tuple[float | None, float | None], width: float) -> Any:
     """Roll-up heat maps: roles down, layers across."""
+    scales = [colour_range(panels, *limits_of(picture, panels[0], limits)) for panels in picture.by_scale]
     figure, all_axes, columns = new_figure(picture, width, (1.5, 0.75))
     for number, (axes, panel) in enumerate(zip(all_axes, picture.panels)):
+        ends = scales[-1 if panel.interaction else 0]
         nothing = [math.nan] * picture.layers
         values = [panel.roles[role].aie or nothing for role in ROLES]
-        axes.pcolormesh(values, cmap=COLOURS[panel.kind], vmin=ends[0], vmax=ends[1])
+        axes.pcolormesh(values, cmap=panel.colours, vmin=ends[0], vmax=ends[1])
         for row, role in enumerate(ROLES):
             if panel.roles[role].aie is None:
                 hatch(axes, row, picture.layers)
         axes.set_ylim(len(ROLES), 0)
-        if number % columns == 0:
+        if is_leftmost(picture, number, columns):
             axes.set_yticks([row + 0.5 for row in range(len(ROLES))], [label_of(role, picture) for role in ROLES])
-        axes.tick_params(axis="y", labelsize=6.5, length=2 if number % columns == 0 else 0)
+        axes.tick_params(axis="y", labelsize=6.5, length=2 if is_leftmost(picture, number, columns) else 0)
         draw_layer_axis(axes, picture, panel, 0.5)
-    add_colour_bar(figure, all_axes, picture, ends, columns == 1)
+    for panels, ends in zip(picture.by_scale, scales):
+        of_scale = [axes for axes, panel in zip(all_axes, picture.panels) if panel.interaction == panels[0].interaction]
+        add_colour_bar(figure, of_scale, panels, ends, columns == 1)
     return figure
 
 
 def make_heads(picture: Picture, limits: tuple[float | None, float | None], width: float) -> Any:
-    """A heat map: heads down, layers across."""
+    """Heat maps, one below the other: heads down, layers across."""
     from matplotlib.figure import Figure
 
-    (panel,) = picture.panels
-    count = len(panel.heads)
-    low, high = (end(value for row in panel.heads for value in row) for end in (min, max))
-    low, high = low if limits[0] is None else limits[0], high if limits[1] is None else limits[1]
-    if low >= high and None not in limits:
-        raise PlotError(f"the colour scale would begin at {low:.4g} and end at {high:.4g}; see --vmin and --vmax")
+    scales = [heads_range(panels, *limits_of(picture, panels[0], limits)) for panels in picture.by_scale]
+    count = len(picture.panels[0].heads)
     lines = [picture.group] * bool(picture.group) + picture.remarks
-    height = 0.9 + min(6.0, max(1.2, 0.13 * count)) + 0.14 * len(lines)
+    height = len(picture.panels) * (0.9 + min(6.0, max(1.2, 0.13 * count))) + 0.14 * len(lines)
     figure = Figure(figsize=(min(width, HEADS_WIDTH), height), layout="constrained")
-    axes = figure.subplots()
-    mesh = axes.pcolormesh(panel.heads, cmap=COLOURS["head"], vmin=low, vmax=max(high, low + 1e-9))
-    axes.set_ylim(count, 0)
-    axes.set_yticks([head + 0.5 for head in layer_ticks(count)], [str(head) for head in layer_ticks(count)])
-    axes.tick_params(axis="y", labelsize=6.5, length=2)
-    axes.set_ylabel("Head", fontsize=7)
-    draw_layer_axis(axes, picture, panel, 0.5)
-    bar = figure.colorbar(mesh, ax=axes, aspect=25, pad=0.02).ax
-    bar.yaxis.set_major_formatter("{x:.3g}")
-    bar.tick_params(axis="y", labelsize=6.5, length=2)
-    bar.set_ylabel("AIE", fontsize=7)
+    for axes, panel in zip(figure.subplots(len(picture.panels), squeeze=False).flat, picture.panels):
+        low, high = scales[-1 if panel.interaction else 0]
+        mesh = axes.pcolormesh(panel.heads, cmap=panel.colours, vmin=low, vmax=high)
+        axes.set_ylim(count, 0)
+        axes.set_yticks([head + 0.5 for head in layer_ticks(count)], [str(head) for head in layer_ticks(count)])
+        axes.tick_params(axis="y", labelsize=6.5, length=2)
+        axes.set_ylabel("Head", fontsize=7)
+        draw_layer_axis(axes, picture, panel, 0.5)
+        bar = figure.colorbar(mesh, ax=axes, aspect=25, pad=0.02).ax
+        bar.yaxis.set_major_formatter("{x:.3g}")
+        bar.tick_params(axis="y", labelsize=6.5, length=2)
+        bar.set_ylabel(mean_name(panel), fontsize=7)
     if lines:
         figure.suptitle("\n".join(lines), fontsize=6.5, parse_math=False)
     return figure
+
+
+def heads_range(panels: Sequence[Panel], vmin: float | None, vmax: float | None) -> tuple[float, float]:
+    """Ends of the one colour scale of the panels of heads."""
+    values = [value for panel in panels for row in panel.heads for value in row]
+    if panels[0].interaction:
+        return diverging_range(values, vmax)
+    low, high = min(values) if vmin is None else vmin, max(values) if vmax is None else vmax
+    if low >= high and None not in (vmin, vmax):
+        raise PlotError(f"the colour scale would begin at {low:.4g} and end at {high:.4g}; see --vmin and --vmax")
+    return low, max(high, low + 1e-9)
 
 
 def hatch(axes: Any, row: int, layers: int) -> None:
@@ -354,33 +471,33 @@ def draw_layer_axis(axes: Any, picture: Picture, panel: Panel, middle: float) ->
 
 
 def add_colour_bar(
-    figure: Any, all_axes: list[Any], picture: Picture, ends: tuple[float, float], stacked: bool
+    figure: Any, all_axes: list[Any], panels: Sequence[Panel], ends: tuple[float, float], stacked: bool
 ) -> None:
     """One scale with the colours of every panel side by side."""
     from matplotlib.cm import ScalarMappable
 
-    rows = -(-len(all_axes) // PANELS_IN_A_ROW)
-    aspect = (40 if stacked else 27 if rows == 1 else 36 * rows) / len(all_axes)
+    colours = list(dict.fromkeys(panel.colours for panel in panels))
+    rows = len({axes.get_subplotspec().rowspan.start for axes in all_axes})
+    aspect = (40 if stacked else 27 if rows == 1 else 36 * rows) / max(len(colours), 3 * panels[0].interaction)
     bar = figure.colorbar(ScalarMappable(), ax=all_axes, aspect=aspect, fraction=0.07, pad=0.01).ax
     bar.clear()
     steps = 64
     edges = [ends[0] + (ends[1] - ends[0]) * step / steps for step in range(steps + 1)]
     middles = [[(a + b) / 2] for a, b in zip(edges, edges[1:])]
-    for number, panel in enumerate(picture.panels):
-        cells = bar.pcolormesh(
-            [number, number + 1], edges, middles, cmap=COLOURS[panel.kind], vmin=ends[0], vmax=ends[1]
-        )
+    for number, name in enumerate(colours):
+        cells = bar.pcolormesh([number, number + 1], edges, middles, cmap=name, vmin=ends[0], vmax=ends[1])
         cells.set_edgecolor("face")  # else some viewers show seams
-    bar.set_xlim(0, len(picture.panels))
+    bar.set_xlim(0, len(colours))
     bar.set_ylim(*ends)
     bar.set_xticks([])
     bar.yaxis.tick_right()
     bar.yaxis.set_label_position("right")
     bar.yaxis.set_major_formatter("{x:.3g}")
     bar.tick_params(axis="y", labelsize=6.5, length=2)
-    largest = max(value for panel in picture.panels for role in panel.roles.values() for value in role.aie or [])
+    largest = max(value for panel in panels for role in panel.roles.values() for value in role.aie or [])
     clipped = largest > ends[1] + 0.005 * (ends[1] - ends[0])
-    bar.set_ylabel(f"AIE (darkest: up to {largest:.3g})" if clipped else "AIE", fontsize=7)
+    name = mean_name(panels[0])
+    bar.set_ylabel(f"{name} (darkest: up to {largest:.3g})" if clipped else name, fontsize=7)
 
 
 def make_lines(picture: Picture, limits: tuple[float | None, float | None], width: float, band: str) -> Any:
@@ -398,15 +515,18 @@ def make_lines(picture: Picture, limits: tuple[float | None, float | None], widt
             axes.spines[side].set_visible(False)
         axes.tick_params(axis="y", labelsize=6.5, length=2)
         draw_layer_axis(axes, picture, panel, 0)
-        if number % columns_of_panels == 0:
-            what = "Change of probability, %" if knockout else "AIE lost by severing" if panel.gap else "AIE"
+        if is_leftmost(picture, number, columns_of_panels):
+            what = "Change of probability, %" if knockout else "AIE lost by severing" if panel.gap else mean_name(panel)
             axes.set_ylabel(f"{what}{interval_of(picture, band)}", fontsize=7)
-    low, high = zip(*(axes.get_ylim() for axes in all_axes))
-    ends = min(low) if limits[0] is None else limits[0], max(high) if limits[1] is None else limits[1]
-    if ends[0] >= ends[1]:
-        raise PlotError(f"the axis would begin at {ends[0]:.4g} and end at {ends[1]:.4g}; see --vmin and --vmax")
-    for axes in all_axes:
-        axes.set_ylim(*ends)
+    for panels in picture.by_scale:
+        of_scale = [axes for axes, panel in zip(all_axes, picture.panels) if panel.interaction == panels[0].interaction]
+        low, high = zip(*(axes.get_ylim() for axes in of_scale))
+        vmin, vmax = limits_of(picture, panels[0], limits)
+        ends = min(low) if vmin is None else vmin, max(high) if vmax is None else vmax
+        if ends[0] >= ends[1]:
+            raise PlotError(f"the axis would begin at {ends[0]:.4g} and end at {ends[1]:.4g}; see --vmin and --vmax")
+        for axes in of_scale:
+            axes.set_ylim(*ends)
     for role in picture.panels[0].roles:
         if all(panel.roles[role].aie is None for panel in picture.panels):
             labels[f"{(KNOCKOUT_NAMES if knockout else ROLES)[role]} (none)"] = blank_line()
@@ -453,7 +573,7 @@ def make_figure(picture: Picture, arguments: argparse.Namespace) -> Any:
     if arguments.figure == "heads":
         return make_heads(picture, (arguments.vmin, arguments.vmax), arguments.width)
     if arguments.figure == "heatmap":
-        return make_heatmap(picture, colour_range(picture, arguments.vmin, arguments.vmax), arguments.width)
+        return make_heatmap(picture, (arguments.vmin, arguments.vmax), arguments.width)
     return make_lines(picture, (arguments.vmin, arguments.vmax), arguments.width, arguments.band)
 
 
@@ -471,6 +591,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--role", choices=tuple(ROLES), help="of the heads drawn, with --figure heads (default: last_subject)"
     )
+    parser.add_argument(
+        "--direction",
+        choices=DIRECTIONS,
+        metavar="NAME",
+        help=f"of a summary of both directions draw one alone: {', '.join(DIRECTIONS)} (default: all there are)",
+    )
     parser.add_argument("--group", metavar="BY=NAME", help='a group of the break-down, such as "relation=P30"')
     parser.add_argument("--band", choices=BANDS, default="bootstrap", help="of the lines (default: %(default)s)")
     parser.add_argument("--vmin", type=number_of, help="start of the scale (default: the smallest AIE)")
@@ -486,6 +612,10 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("--role is for --figure heads")
     if arguments.kinds and arguments.figure not in ("heatmap", "lines"):
         parser.error("--kinds is for --figure heatmap and lines")
+    if arguments.direction and arguments.figure not in OF_DIRECTIONS:
+        parser.error(f"--direction is for --figure {', '.join(OF_DIRECTIONS)}; gaps and knockout have none")
+    if arguments.direction == "interaction" and arguments.vmin is not None and arguments.figure != "lines":
+        parser.error("--vmin is not for the colours of interactions, whose scale has 0 in its middle; give --vmax")
     arguments.role = arguments.role or "last_subject"
     return arguments
 
@@ -495,7 +625,13 @@ def draw(arguments: argparse.Namespace) -> int:
     check_output(arguments.output)
     summary = read_summary(arguments.input)
     picture = read_picture(
-        summary, arguments.kinds, arguments.group, arguments.band, arguments.figure, arguments.role
+        summary,
+        arguments.kinds,
+        arguments.group,
+        arguments.band,
+        arguments.figure,
+        arguments.role,
+        arguments.direction,
     )
     with settings([picture.model, picture.group, *picture.remarks]) as showable:
         remarks = [showable(remark) for remark in picture.remarks]

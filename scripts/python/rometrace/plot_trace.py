@@ -35,6 +35,7 @@ from typing import Any, Callable, Iterator, Sequence
 from rometrace import results_file
 from rometrace.plotting import (
     COLOURS,
+    DIVERGING,
     FORMATS,
     KNOCKOUT_LINES,
     KNOCKOUT_NAMES,
@@ -84,8 +85,6 @@ MEASURES = ("log_probability", "logit", "logit_difference", "rank", "kl", "norma
 LONGEST_LABEL = 24  # characters
 FEW_POSITIONS = 3  # of heads; with more, only one of them is drawn
 PANELS_IN_A_ROW = 3
-DIVERGING = "RdBu_r"
-"""Colours of interactions of every kind, white at 0."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ COLOURS = {
     "head": "Oranges",
 }
 """Of the kinds that have a grid, in the order in which they are drawn."""
+DIVERGING = "RdBu_r"
+"""Of interactions of every kind: white at 0."""
 KNOCKOUT_LINES: dict[str, tuple[str, Any, float]] = {
     "before": ("#56B4E9", (0, (1, 1.2)), 1.3),
     "subject": ("#D55E00", "solid", 1.8),
