@@ -15,6 +15,7 @@
 #include "cli/commands/calibrate_command.hpp"
 #include "cli/commands/edit_command.hpp"
 #include "cli/commands/export_command.hpp"
+#include "cli/commands/families_command.hpp"
 #include "cli/commands/fetch_command.hpp"
 #include "cli/commands/models_command.hpp"
 #include "cli/commands/moments_command.hpp"
@@ -95,6 +96,10 @@ int run(const FetchModelsOptions& options, const std::stop_token& stop) {
 
 int run(const ModelsOptions& options, const std::stop_token& stop) {
   return run_models(options, stop);
+}
+
+int run(const FamiliesOptions& options, const std::stop_token& stop) {
+  return run_families(options, stop);
 }
 
 // The first line of a message: libtorch's errors go on with a C++ stack.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ("summary", "show", "export", "merge", "calibrate", "edit", "moments", "repeat", "fetch", "models")
+COMMANDS = ("summary", "show", "export", "merge", "calibrate", "edit", "moments", "repeat", "fetch", "models", "families")
 HELPS = ((), *((command,) for command in COMMANDS))
 HEADING = re.compile(r"^(\S.*) \((docs/\w+\.md)\):$")
 NAMES = re.compile(r"^  ((?:-\w, )?--[a-z0-9-]+|\w+(?:\.\.\.)?)(?: |$)")

@@ -149,6 +149,15 @@ CLI::App* add_models(CLI::App& app, ModelsOptions& options) {
   return command;
 }
 
+CLI::App* add_families(CLI::App& app) {
+  auto* command = app.add_subcommand("families",
+                                     "Lists the families of models that can be traced: checkpoints, what their layers "
+                                     "have, and where the subject is corrupted");
+  add_help(*command, "");
+  command->get_help_ptr()->group(groups::kModel);  // which names the page
+  return command;
+}
+
 /// The command line that --from and the options beside it stand for.
 std::string command_line(const std::vector<std::string>& words, const CompletedLine& completed,
                          const std::set<std::string>& idle) {
@@ -320,6 +329,7 @@ Command parse_options(int argc, char** argv) {
   auto* fetch_command = add_fetch(app, fetch);
   ModelsOptions models;
   auto* models_command = add_models(app, models);
+  const auto* families_command = add_families(app);
 
   try {
     const std::vector<std::string> given(argv + std::min(1, argc), argv + argc);
@@ -349,6 +359,7 @@ Command parse_options(int argc, char** argv) {
     }
     if (*fetch_command) return fetch;
     if (*models_command) return models;
+    if (*families_command) return FamiliesOptions{};
     if (*calibrate_command) {
       check_calibrate(app, calibrate);
       refuse_idle_calibrate_options(*calibrate_command, calibrate.trace);

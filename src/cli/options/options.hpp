@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cli/commands/export_command.hpp"
+#include "cli/commands/families_command.hpp"
 #include "cli/commands/fetch_command.hpp"
 #include "cli/commands/merge_command.hpp"
 #include "cli/commands/models_command.hpp"
@@ -143,8 +144,9 @@ struct RepeatOptions {
 
 /// What to do, or the exit status if the command line has been dealt with (--help, --version, an error: one line
 /// printed).
-using Command = std::variant<Options, SummaryOptions, MergeOptions, CalibrateOptions, EditOptions, MomentsOptions,
-                             RepeatOptions, FetchModelsOptions, ModelsOptions, ExportOptions, ShowOptions, int>;
+using Command =
+    std::variant<Options, SummaryOptions, MergeOptions, CalibrateOptions, EditOptions, MomentsOptions, RepeatOptions,
+                 FetchModelsOptions, ModelsOptions, FamiliesOptions, ExportOptions, ShowOptions, int>;
 Command parse_options(int argc, char** argv);
 
 }  // namespace rometrace::cli
