@@ -1241,10 +1241,9 @@ def trace_record(arguments: argparse.Namespace) -> dict[str, Any]:
         record["knockout"] = {"window": options.knockout_window, "groups": traced["knockout"]}
     if set(measures) - {"probability"}:
         record["measures"] = measure_records(traced, measures)
-    if "logit_difference" in measures:
-        record["measures"]["logit_difference"] |= text_fields(tokenizer, "foil", [options.foil]) | {
-            "foil_id": options.foil
-        }
+    for name in {"logit_difference", "normalised"} & set(measures):
+        if options.foil is not None:
+            record["measures"][name] |= text_fields(tokenizer, "foil", [options.foil]) | {"foil_id": options.foil}
     if options.other_targets:
         record["other_targets"] = [
             text_fields(tokenizer, "target", entry["target_ids"]) | entry

@@ -321,7 +321,7 @@ def test_special_tokens_are_text_unless_asked_for(rometrace):
         ((*QUICK, "--positions", "first"), ["--positions", "first", "subject-last"]),
         ((*QUICK, "--positions", "0,9"), ["position 9", "0 to 3"]),
         ((*QUICK, "--head-window", "3"), ["--head-window", "head among --kinds"]),
-        ((*QUICK, "--direction", "sideways"), ["--direction", "sideways", "denoising or noising"]),
+        ((*QUICK, "--direction", "sideways"), ["--direction", "sideways", "denoising, noising or both"]),
         ((*QUICK, "--corrupt", "swap"), ["--corrupt", "--facts", "--counter-subject"]),
         ((*MILES, "--corrupt", "zero", "--noise", "m"), ["--noise", "has no effect here; expected noise"]),
         ((*QUICK, "--noise", "t2"), ["--noise", "t2", "t<df>"]),

@@ -139,7 +139,7 @@ def test_integrated_estimates_add_up_to_the_effect_of_all(model: Any, direction:
     effect = score - low if direction == "denoising" else high - score
     found = [estimates_of(question, POSITION, f"integrated:{steps}").sum() for steps in (2, 64)]
     assert abs(found[1] - effect) <= 1e-3 * max(abs(effect), 0.05), (found, effect)
-    assert found[0] != found[1]
+    assert found[0] != found[1] or abs(effect) < 1e-15  # where neurons do nothing at all
 
 
 def test_with_one_step_nothing_but_the_middle_is_seen(small: Any) -> None:
@@ -241,12 +241,15 @@ def test_what_a_neuron_writes_is_what_the_last_layer_hands_to_the_unembedding(mo
         row = on - off
         assert told["row_norm"] == pytest.approx(row.norm().item(), rel=1e-12)
         for name, module in model.named_modules():
-            if name.endswith(f"layers.{layer}.post_feedforward_layernorm"):
-                row = row * (1 + module.weight)
+            if name.endswith((f"layers.{layer}.post_feedforward_layernorm", f"layers.{layer}.post_mlp_layernorm")):
+                row = row * (module.weight + type(module).__name__.startswith("Gemma"))
             if name.endswith("project_out"):
                 row = module(row)
+        config = config_of(model)
+        row = row * getattr(config, "residual_multiplier", 1)
         head = model.get_output_embeddings()
-        logits = head(row) - head(torch.zeros_like(row))
+        logits = (head(row) - head(torch.zeros_like(row))) * (getattr(config, "logit_scale", None) or 1)
+        logits = logits / getattr(config, "logits_scaling", 1)
     best = logits.topk(10).values.tolist()
     assert [one["logit"] for one in told["promotes"]] == pytest.approx(best, rel=1e-10)
     worst = (-logits).topk(10).values.neg().tolist()
