@@ -272,7 +272,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=self.errors,
                 text=True,
-                start_new_session=True,  # Ctrl-C is for this program, which then ends its workers
+                process_group=0,  # Ctrl-C is for this program, which then ends its workers
             )
         except OSError as error:
             raise BenchmarkError(f"{command[0]}: cannot be started ({error.strerror})") from None
