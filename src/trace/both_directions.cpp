@@ -6,6 +6,7 @@
 #include <span>
 #include <utility>
 
+#include "rometrace/error.hpp"
 #include "trace/draws.hpp"
 
 namespace rometrace {
@@ -37,14 +38,21 @@ TraceOptions in_direction(const TraceOptions& options, Direction direction) {
   return one;
 }
 
+void check_both(const TraceOptions& options) {
+  if (options.precision) throw Error("a precision is of one direction; with both expected a number of samples");
+  if (options.neurons) throw Error("neurons are traced in one direction; expected denoising or noising");
+}
+
 bool has_direction(const TraceOptions& options) {
   return std::any_of(options.kinds.begin(), options.kinds.end(), [](Kind kind) { return kind != Kind::kKnockout; });
 }
 
-Progress half_of(const Progress& progress, bool second) {
-  if (!progress) return {};
-  return
-      [progress, second](std::int64_t done, std::int64_t total) { progress(second ? total + done : done, 2 * total); };
+RunControl in_direction(const RunControl& control, Direction direction) {
+  auto half = control;
+  if (!control.progress) return half;
+  half.progress = [progress = control.progress, second = direction == Direction::kNoising](
+                      std::int64_t done, std::int64_t total) { progress(second ? total + done : done, 2 * total); };
+  return half;
 }
 
 void join_directions(Trace& denoised, Trace&& noised) {
@@ -60,6 +68,17 @@ void join_directions(Trace& denoised, Trace&& noised) {
   denoised.low_draws = {};
   denoised.noising = std::move(noised.grids);
   denoised.largest_error = std::max(denoised.largest_error, noised.largest_error);
+}
+
+Trace trace_in_both(const TraceOptions& options, const RunControl& control,
+                    const std::function<Trace(const TraceOptions&, const RunControl&)>& engine) {
+  check_both(options);
+  const auto run = [&](Direction direction) {
+    return engine(in_direction(options, direction), in_direction(control, direction));
+  };
+  auto trace = run(Direction::kDenoising);
+  if (has_direction(options)) join_directions(trace, run(Direction::kNoising));
+  return trace;
 }
 
 }  // namespace rometrace

@@ -32,11 +32,14 @@ void refuse_unless_known(const Decoder& model, std::int32_t id, const char* whos
 // What the engines will read of the clean runs of `rows` prompts.
 Recorder recorder(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options, std::int64_t tokens,
                   std::int64_t rows) {
-  const bool noising = options.direction == Direction::kNoising;
+  std::set<Site> sites;  // what denoising puts back, and what noising holds
+  const auto add = [&](const std::vector<Site>& more) { sites.insert(more.begin(), more.end()); };
+  if (options.direction != Direction::kNoising) add(sites_of(options.kinds));
+  if (options.direction != Direction::kDenoising) add(severed_sites(options.kinds));
   const auto has = [&](Kind kind) {
     return std::find(options.kinds.begin(), options.kinds.end(), kind) != options.kinds.end();
   };
-  Recorder::Shape shape;
+  RecordingShape shape;
   shape.rows = rows;
   shape.tokens = tokens;
   shape.first = prompt.first_corrupted();
@@ -45,7 +48,7 @@ Recorder recorder(const Decoder& model, const TracePrompt& prompt, const TraceOp
     shape.neuron_layers = layers_of(*options.neurons, model.config());
     shape.neuron_positions = positions_of(options.neurons->positions, prompt);
   }
-  return {model, shape, noising ? severed_sites(options.kinds) : sites_of(options.kinds)};
+  return {model, shape, {sites.begin(), sites.end()}};
 }
 
 // `answer`: how many tokens it has, in words.

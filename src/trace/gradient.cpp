@@ -191,14 +191,9 @@ std::vector<double> scores_of(const Patch& patch, const std::map<Site, at::Tenso
 Trace trace_gradient(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options,
                      const CleanRun& clean, const RunControl& control) {
   if (options.direction == Direction::kBoth) {
-    const auto run = [&](Direction direction) {
-      auto half = control;
-      half.progress = half_of(control.progress, direction == Direction::kNoising);
-      return trace_gradient(model, prompt, in_direction(options, direction), clean, half);
-    };
-    auto trace = run(Direction::kDenoising);
-    if (has_direction(options)) join_directions(trace, run(Direction::kNoising));
-    return trace;
+    return trace_in_both(options, control, [&](const TraceOptions& one, const RunControl& half) {
+      return trace_gradient(model, prompt, one, clean, half);
+    });
   }
   refuse_unsupported(prompt, options);
   const at::NoGradGuard no_grad;

@@ -69,8 +69,8 @@ class PlainRuns {
   }
 
  private:
-  Recorder::Shape shape_of_corrupted() const {
-    Recorder::Shape shape{draws_, static_cast<std::int64_t>(clean_.token_ids.size()), clean_.recording.first};
+  RecordingShape shape_of_corrupted() const {
+    RecordingShape shape{draws_, static_cast<std::int64_t>(clean_.token_ids.size()), clean_.recording.first};
     if (!noising_) return shape;
     shape.neuron_layers = clean_.recording.neuron_layers;
     shape.neuron_positions = clean_.recording.neuron_positions;
@@ -114,14 +114,9 @@ class PlainRuns {
 Trace trace_plain(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options, const CleanRun& clean,
                   const RunControl& control) {
   if (options.direction == Direction::kBoth) {
-    const auto run = [&](Direction direction) {
-      auto half = control;
-      half.progress = half_of(control.progress, direction == Direction::kNoising);
-      return trace_plain(model, prompt, in_direction(options, direction), clean, half);
-    };
-    auto trace = run(Direction::kDenoising);
-    if (has_direction(options)) join_directions(trace, run(Direction::kNoising));
-    return trace;
+    return trace_in_both(options, control, [&](const TraceOptions& one, const RunControl& half) {
+      return trace_plain(model, prompt, one, clean, half);
+    });
   }
   const at::NoGradGuard no_grad;
   const auto cells = cells_of(prompt, options, model.config());

@@ -5,25 +5,27 @@
 
 namespace rometrace {
 
-Recorder::Recorder(const Decoder& model, const Shape& shape, const std::vector<Site>& sites) : model_(model) {
+Recording empty_recording(const Decoder& model, const RecordingShape& shape, const std::vector<Site>& sites) {
   const auto& config = model.config();
   const auto of_each_layer = [&](std::int64_t positions, std::int64_t width) {
     return at::empty({config.layers, shape.rows, positions, width},
                      at::device(model.device()).dtype(model.stream_dtype()));
   };
-  recording_.first = shape.first;
-  recording_.inputs = of_each_layer(shape.inputs, config.width);
+  Recording recording;
+  recording.first = shape.first;
+  recording.inputs = of_each_layer(shape.inputs, config.width);
   for (const Site site : sites) {
     const auto width = site == Site::kMixed ? config.mixed_width() : config.width;
-    recording_.outputs.emplace(site, of_each_layer(shape.tokens - shape.first, width));
+    recording.outputs.emplace(site, of_each_layer(shape.tokens - shape.first, width));
   }
-  recording_.neuron_layers = shape.neuron_layers;
-  recording_.neuron_positions = shape.neuron_positions;
+  recording.neuron_layers = shape.neuron_layers;
+  recording.neuron_positions = shape.neuron_positions;
   const auto layers = shape.neuron_layers.end - shape.neuron_layers.begin;
-  if (layers == 0 || shape.neuron_positions.empty()) return;
-  recording_.neurons =
+  if (layers == 0 || shape.neuron_positions.empty()) return recording;
+  recording.neurons =
       at::empty({layers, shape.rows, static_cast<std::int64_t>(shape.neuron_positions.size()), config.mlp_width},
                 at::device(model.device()).dtype(model.stream_dtype()));
+  return recording;
 }
 
 void Recorder::operator()(Site site, std::int64_t layer, const at::Tensor& value) {

@@ -32,11 +32,29 @@ std::int64_t row_bytes(const Decoder& model) {
   return model.config().width * static_cast<std::int64_t>(c10::elementSize(model.stream_dtype()));
 }
 
-// One step of the draws of J facts: what enters the passes.
+// The corrupted runs of J facts' draws.
+struct CorruptedDraws {
+  std::vector<Recording> recordings;  // of each fact, S = N
+  RunValues values;
+};
+
+// A recording with the shape that noising reads corrupted runs in, of all facts side by side.
+RecordingShape shape_of_corrupted(const SweepShape& shape) {
+  return {shape.J * shape.N, shape.R, shape.b, shape.b + 1};
+}
+
+std::vector<Recording> by_fact(const Recording& recording, const SweepShape& shape) {
+  std::vector<Recording> facts;
+  for (std::int64_t j = 0; j < shape.J; ++j) facts.push_back(recording.rows(j * shape.N, shape.N));
+  return facts;
+}
+
+// One step of the draws of J facts: what enters the passes. `known`: when noising, the corrupted runs, if another
+// direction has computed them.
 class Step {
  public:
   Step(const Decoder& model, std::span<const SweepFact> facts, const SweepShape& shape, const TraceOptions& options,
-       std::int64_t first_draw, const std::stop_token& stop)
+       std::int64_t first_draw, const CorruptedDraws* known, const std::stop_token& stop)
       : facts_(facts.size()) {
     auto base = at::empty({shape.J, shape.N, shape.R, model.config().embedding_width},
                           at::device(model.device()).dtype(model.stream_dtype()));
@@ -49,11 +67,10 @@ class Step {
       if (!shape.noising) corruptions.back().apply(base[j]);
     }
     base_ = model.enter(base).flatten(0, 1);
-    std::vector<Recording> corrupted;
-    if (shape.noising) corrupted = corrupted_runs(model, facts, shape, options, corruptions, stop);
+    if (shape.noising) corrupted_ = known ? *known : corrupted_runs(model, facts, shape, options, corruptions, stop);
     std::vector<const Recording*> others;
     for (std::size_t j = 0; j < facts.size(); ++j) {
-      others.push_back(shape.noising ? &corrupted[j] : &facts[j].clean->recording);
+      others.push_back(shape.noising ? &corrupted_.recordings[j] : &facts[j].clean->recording);
     }
     other_.emplace(others);
   }
@@ -62,19 +79,19 @@ class Step {
   const OtherRuns& other() const { return *other_; }
   // [N, 1 + readings] of a fact; when noising only, where no pass reads the corrupted run.
   std::span<const double> corrupted(std::size_t fact) const {
-    const auto count = corrupted_.size() / facts_;
-    return std::span(corrupted_).subspan(fact * count, count);
+    const auto count = corrupted_.values.size() / facts_;
+    return std::span(corrupted_.values).subspan(fact * count, count);
   }
 
  private:
   // All facts' side by side: a layer that is read for them is read once.
-  std::vector<Recording> corrupted_runs(const Decoder& model, std::span<const SweepFact> facts, const SweepShape& shape,
-                                        const TraceOptions& options, const std::vector<Corruption>& corruptions,
-                                        const std::stop_token& stop) {
-    const auto& clean_run = facts.front().clean->recording;
-    Recorder record(
-        model, {shape.J * shape.N, shape.R, shape.b, shape.b + 1, clean_run.neuron_layers, clean_run.neuron_positions},
-        sites_of(options.kinds));
+  static CorruptedDraws corrupted_runs(const Decoder& model, std::span<const SweepFact> facts, const SweepShape& shape,
+                                       const TraceOptions& options, const std::vector<Corruption>& corruptions,
+                                       const std::stop_token& stop) {
+    auto recorded = shape_of_corrupted(shape);
+    recorded.neuron_layers = facts.front().clean->recording.neuron_layers;
+    recorded.neuron_positions = facts.front().clean->recording.neuron_positions;
+    Recorder record(model, recorded, sites_of(options.kinds));
     std::vector<std::int32_t> token_ids;
     std::vector<Question> questions;
     std::vector<std::int64_t> question_of;
@@ -94,14 +111,12 @@ class Step {
       record(site, layer, value);
     };
     const auto hidden = model.forward_prompts(token_ids, shape.R, shape.R - shape.last, tap);
-    corrupted_ = read_out(model, hidden, questions, question_of, readings_of(*facts.front().prompt, options));
-    std::vector<Recording> runs;
-    for (std::int64_t j = 0; j < shape.J; ++j) runs.push_back(record.recording().rows(j * shape.N, shape.N));
-    return runs;
+    auto values = read_out(model, hidden, questions, question_of, readings_of(*facts.front().prompt, options));
+    return {by_fact(record.recording(), shape), std::move(values)};
   }
 
   at::Tensor base_;
-  std::vector<double> corrupted_;  // [J, N, 1 + readings]
+  CorruptedDraws corrupted_;
   std::size_t facts_;
   std::optional<OtherRuns> other_;
 };
@@ -159,7 +174,8 @@ struct Work {
   const TraceOptions& options;
   const RunControl& control;
   SharedSweep& sweep;
-  std::int64_t total = 0;  // token-layers of all passes that are known of
+  CorruptedDraws* corrupted = nullptr;  // if given, denoising leaves its corrupted runs there, and noising reads them
+  std::int64_t total = 0;               // token-layers of all passes that are known of
 };
 
 // Runs draws `first_draw` .. of some facts: `take_corrupted` is given each fact and the readings [draws, 1 + readings]
@@ -188,7 +204,11 @@ void run_step(Work& work, std::span<const SweepFact> facts, const std::vector<Pa
     if (control.stop.stop_requested()) throw Interrupted();
     if (control.progress) control.progress(work.sweep.work.keys_values, work.total);
   };
-  const Step step(model, facts, shape, work.options, first_draw, control.stop);
+  const Step step(model, facts, shape, work.options, first_draw, work.corrupted, control.stop);
+  std::optional<Recording> base_recording;
+  if (work.corrupted != nullptr && !shape.noising) {
+    base_recording = empty_recording(model, shape_of_corrupted(shape), sites_of(work.options.kinds));
+  }
   for (std::size_t j = 0; shape.noising && j < facts.size(); ++j) take_corrupted(j, step.corrupted(j));
   const auto base_is_known = [&](std::size_t j, std::span<const double> base) {
     for (std::size_t i = 0; i < patches.size(); ++i) {
@@ -197,10 +217,14 @@ void run_step(Work& work, std::span<const SweepFact> facts, const std::vector<Pa
     }
   };
   for (std::size_t i = 0; i < passes.size(); ++i) {
-    const PassInput input{step.other(),       shape,           plans[i],   step.base_embeddings(), questions, readings,
-                          control.block_rows, control.workers, after_block};
+    const PassInput input{step.other(),       shape,
+                          plans[i],           step.base_embeddings(),
+                          questions,          readings,
+                          control.block_rows, control.workers,
+                          after_block,        i == 0 && base_recording ? &*base_recording : nullptr};
     const auto runs = run_pass(model, input, work.sweep.work);
     ++work.sweep.passes;
+    if (i == 0 && base_recording) *work.corrupted = {by_fact(*base_recording, shape), runs[0]};
     const auto of_fact = [&](const RunValues& run, std::size_t j) {
       return std::span(run).subspan(j * (run.size() / facts.size()), run.size() / facts.size());
     };
@@ -240,13 +264,79 @@ void finish(NeuronSearch& search, const SweepFact& fact, double base, std::int64
   }
 }
 
-// One direction after the other.
+// All draws of some facts in one direction. `corrupted`: as in Work.
+SharedSweep trace_one_way(const Decoder& model, std::span<const SweepFact> facts, const TraceOptions& options,
+                          const RunControl& control, CorruptedDraws* corrupted = nullptr) {
+  const at::NoGradGuard no_grad;
+  TORCH_INTERNAL_ASSERT(!facts.empty(), "a sweep needs a fact");
+  const auto& first = *facts.front().prompt;
+  for (const auto& fact : facts) {
+    TORCH_INTERNAL_ASSERT(sweep_key(*fact.prompt, options) == sweep_key(first, options),
+                          "the facts of a sweep have the same key");
+  }
+  const auto& config = model.config();
+  const auto readings = readings_of(first, options);
+  std::vector<std::unique_ptr<NeuronSearch>> searches;  // of each fact, where neurons are traced
+  auto cells = cells_of(first, options, config);
+  for (std::size_t j = 0; options.neurons && j < facts.size(); ++j) {
+    searches.push_back(std::make_unique<NeuronSearch>(model, *facts[j].prompt, options, *facts[j].clean, control));
+    add_cells(searches.back()->next(0), static_cast<std::int64_t>(j), cells);
+  }
+  const auto patches = patches_of(cells);
+  std::vector<TraceTally> tallies(facts.size(), TraceTally(patches.size(), readings.size()));
+  const auto is_done = [&](const TraceTally& tally) { return tally.is_done(options); };
+
+  SharedSweep sweep;
+  Work work{model, options, control, sweep, corrupted};
+  for (std::int64_t drawn = 0; !std::all_of(tallies.begin(), tallies.end(), is_done);) {
+    const auto running = std::find_if_not(tallies.begin(), tallies.end(), is_done);
+    const auto draws = running->next_step(options);
+    std::vector<bool> wants(facts.size());  // a fact that is done takes no part, whoever else goes on
+    for (std::size_t j = 0; j < facts.size(); ++j) wants[j] = !is_done(tallies[j]);
+    const auto take_corrupted = [&](std::size_t j, std::span<const double> values) {
+      if (wants[j]) tallies[j].add_corrupted(values, options);
+    };
+    const auto take = [&](std::size_t i, std::size_t j, std::span<const double> values) {
+      if (!wants[j]) return;
+      const auto& first_cell = cells[patches[i].cells.front()];
+      if (first_cell.grid != Cell::kNeurons) return tallies[j].add_run(i, values, options);
+      for (const auto cell : patches[i].cells) searches[j]->add(cells[cell].index, values);
+      if (searches[j]->is_told(first_cell.index)) tallies[j].add_run(i, values, options);
+    };
+    const auto is_hopeless = [&] {
+      return std::all_of(tallies.begin(), tallies.end(),
+                         [](const TraceTally& tally) { return tally.fault().has_value(); });
+    };
+    run_step(work, facts, patches, drawn, draws, take_corrupted, take, is_hopeless);
+    for (std::size_t j = 0; j < facts.size(); ++j) {
+      if (wants[j]) tallies[j].end_step(draws);
+    }
+    drawn += draws;
+  }
+  const SweepShape shape(first, options, config.layers);
+  for (std::size_t j = 0; j < facts.size(); ++j) {
+    if (tallies[j].fault()) {
+      sweep.outcomes.emplace_back(*tallies[j].fault());
+      continue;
+    }
+    auto trace = trace_of(tallies[j], facts[j], cells, patches, shape, options, config);
+    if (options.neurons) {
+      const auto base = options.direction == Direction::kNoising ? trace.high_score : trace.low_score;
+      finish(*searches[j], facts[j], base, tallies[j].draws(), work);
+      trace.neurons = searches[j]->result(base);
+    }
+    sweep.outcomes.emplace_back(std::move(trace));
+  }
+  return sweep;
+}
+
+// One direction after the other; the corrupted runs are the base runs of the first and the other runs of the second.
 SharedSweep trace_both(const Decoder& model, std::span<const SweepFact> facts, const TraceOptions& options,
                        const RunControl& control) {
+  check_both(options);
+  CorruptedDraws corrupted;
   const auto run = [&](Direction direction) {
-    auto half = control;
-    half.progress = half_of(control.progress, direction == Direction::kNoising);
-    return trace_sweeps(model, facts, in_direction(options, direction), half);
+    return trace_one_way(model, facts, in_direction(options, direction), in_direction(control, direction), &corrupted);
   };
   auto denoised = run(Direction::kDenoising);
   if (!has_direction(options)) return denoised;
@@ -372,67 +462,7 @@ SweepKey sweep_key(const TracePrompt& prompt, const TraceOptions& options) {
 SharedSweep trace_sweeps(const Decoder& model, std::span<const SweepFact> facts, const TraceOptions& options,
                          const RunControl& control) {
   if (options.direction == Direction::kBoth) return trace_both(model, facts, options, control);
-  const at::NoGradGuard no_grad;
-  TORCH_INTERNAL_ASSERT(!facts.empty(), "a sweep needs a fact");
-  const auto& first = *facts.front().prompt;
-  for (const auto& fact : facts) {
-    TORCH_INTERNAL_ASSERT(sweep_key(*fact.prompt, options) == sweep_key(first, options),
-                          "the facts of a sweep have the same key");
-  }
-  const auto& config = model.config();
-  const auto readings = readings_of(first, options);
-  std::vector<std::unique_ptr<NeuronSearch>> searches;  // of each fact, where neurons are traced
-  auto cells = cells_of(first, options, config);
-  for (std::size_t j = 0; options.neurons && j < facts.size(); ++j) {
-    searches.push_back(std::make_unique<NeuronSearch>(model, *facts[j].prompt, options, *facts[j].clean, control));
-    add_cells(searches.back()->next(0), static_cast<std::int64_t>(j), cells);
-  }
-  const auto patches = patches_of(cells);
-  std::vector<TraceTally> tallies(facts.size(), TraceTally(patches.size(), readings.size()));
-  const auto is_done = [&](const TraceTally& tally) { return tally.is_done(options); };
-
-  SharedSweep sweep;
-  Work work{model, options, control, sweep};
-  for (std::int64_t drawn = 0; !std::all_of(tallies.begin(), tallies.end(), is_done);) {
-    const auto running = std::find_if_not(tallies.begin(), tallies.end(), is_done);
-    const auto draws = running->next_step(options);
-    std::vector<bool> wants(facts.size());  // a fact that is done takes no part, whoever else goes on
-    for (std::size_t j = 0; j < facts.size(); ++j) wants[j] = !is_done(tallies[j]);
-    const auto take_corrupted = [&](std::size_t j, std::span<const double> values) {
-      if (wants[j]) tallies[j].add_corrupted(values, options);
-    };
-    const auto take = [&](std::size_t i, std::size_t j, std::span<const double> values) {
-      if (!wants[j]) return;
-      const auto& first_cell = cells[patches[i].cells.front()];
-      if (first_cell.grid != Cell::kNeurons) return tallies[j].add_run(i, values, options);
-      for (const auto cell : patches[i].cells) searches[j]->add(cells[cell].index, values);
-      if (searches[j]->is_told(first_cell.index)) tallies[j].add_run(i, values, options);
-    };
-    const auto is_hopeless = [&] {
-      return std::all_of(tallies.begin(), tallies.end(),
-                         [](const TraceTally& tally) { return tally.fault().has_value(); });
-    };
-    run_step(work, facts, patches, drawn, draws, take_corrupted, take, is_hopeless);
-    for (std::size_t j = 0; j < facts.size(); ++j) {
-      if (wants[j]) tallies[j].end_step(draws);
-    }
-    drawn += draws;
-  }
-  const SweepShape shape(first, options, config.layers);
-  for (std::size_t j = 0; j < facts.size(); ++j) {
-    if (tallies[j].fault()) {
-      sweep.outcomes.emplace_back(*tallies[j].fault());
-      continue;
-    }
-    auto trace = trace_of(tallies[j], facts[j], cells, patches, shape, options, config);
-    if (options.neurons) {
-      const auto base = options.direction == Direction::kNoising ? trace.high_score : trace.low_score;
-      finish(*searches[j], facts[j], base, tallies[j].draws(), work);
-      trace.neurons = searches[j]->result(base);
-    }
-    sweep.outcomes.emplace_back(std::move(trace));
-  }
-  return sweep;
+  return trace_one_way(model, facts, options, control);
 }
 
 }  // namespace rometrace

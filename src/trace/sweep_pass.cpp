@@ -45,6 +45,7 @@ class Pass {
         workers_(Workers::is_shared() ? nullptr
                                       : input.workers),  // within a piece of theirs there is nobody to share with
         after_block_(input.after_block),
+        base_recording_(input.base_recording),
         work_(work),
         segments_({shape_.base_run()}),
         segment_of_patch_(plan_.patches.size()) {
@@ -67,8 +68,11 @@ class Pass {
       const auto all_rows = segments_.back().row + shape_.rows(segments_.back());
       block_rows_ = rows_of_a_block(all_rows);
       fill_runs(layer);
+      if (base_recording_ != nullptr) record_inputs(layer);
       remember_for_admission(layer);
+      if (base_recording_ != nullptr) record_outputs(layer);
       take_through(layer);
+      if (base_recording_ != nullptr) record_states(layer);
       admit(layer);
       block_.reset();
     }
@@ -128,7 +132,7 @@ class Pass {
     };
     const auto is_of_base = [](const Rows& block) { return block.begin_segment == 0; };
     const auto of_base = static_cast<std::size_t>(std::count_if(all.begin(), all.end(), is_of_base));
-    if (base_layer_.outputs.empty()) return take(0, all.size());
+    if (plan_.held.empty()) return take(0, all.size());
     take(0, of_base);
     take(of_base, all.size());
   }
@@ -201,6 +205,31 @@ class Pass {
       base_layer_.product = at::empty_like(base);
     }
     for (const auto site : plan_.held) base_layer_.outputs[site] = at::empty_like(base);
+  }
+
+  // What enters the layer in the base runs; before the first corrupted position it is the other runs'.
+  void record_inputs(std::int64_t layer) {
+    const auto into = base_recording_->inputs[layer];  // [J N, b + 1, D]
+    by_fact(into).slice(2, 0, shape_.b).copy_(other_.inputs[layer].slice(1, 0, 1).slice(2, 0, shape_.b));
+    into.select(1, shape_.b).copy_(rows_of(segments_[0]).select(1, 0));
+  }
+
+  // Has the base run's outputs kept in the recording. In the last layer only those that are used are computed.
+  void record_outputs(std::int64_t layer) {
+    for (const auto& [site, outputs] : base_recording_->outputs) {
+      if (site == Site::kState) continue;
+      const auto kept = outputs[layer].flatten(0, 1);
+      if (site == Site::kMixed) {
+        base_layer_.mixed = kept;
+      } else {
+        base_layer_.outputs[site] = kept;
+      }
+    }
+  }
+
+  void record_states(std::int64_t layer) {
+    const auto states = base_recording_->outputs.find(Site::kState);
+    if (states != base_recording_->outputs.end()) states->second[layer].copy_(rows_of(segments_[0]));
   }
 
   // The base run's rows, which are alone as it takes its keys from where they are kept for all, and then the patched
@@ -672,6 +701,7 @@ class Pass {
   const std::int64_t asked_block_rows_;
   Workers* const workers_;
   const std::function<void()>& after_block_;
+  Recording* const base_recording_;
   std::mutex counting_;  // of work, and for whoever is told of it
   TokenLayers& work_;
   std::int64_t block_rows_ = 0;    // of the layer at hand

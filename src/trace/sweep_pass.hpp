@@ -43,6 +43,7 @@ struct PassInput {
   std::int64_t block_rows;                   ///< that go through a layer's products together; 0: what suits
   Workers* workers;                          ///< who shares a layer's blocks, or none
   const std::function<void()>& after_block;  ///< called often, by one at a time, with the work done so far in `work`
+  Recording* base_recording = nullptr;       ///< filled where given: the base runs of all facts, S = J N
 };
 
 /// Rows that go through a product together where a thread has them to itself, at most. On a CPU products run at their

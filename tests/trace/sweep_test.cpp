@@ -98,36 +98,50 @@ void compare_neurons(const NeuronTrace& found, const NeuronTrace& expected, Clos
   for (std::size_t i = 0; i < found.half.size(); ++i) CHECK(found.half[i].neurons == expected.half[i].neurons);
 }
 
+// `of`: the trace that the expected grids are of.
+void compare_grids(const std::vector<CausalGrid>& found, const std::vector<CausalGrid>& expected, const Trace& of,
+                   Closeness& scores, Closeness& errors, Closeness& measured) {
+  REQUIRE(found.size() == expected.size());
+  for (std::size_t g = 0; g < expected.size(); ++g) {
+    CHECK(found[g].kind == expected[g].kind);
+    CHECK(found[g].window == expected[g].window);
+    REQUIRE(found[g].scores.size() == expected[g].scores.size());
+    for (std::size_t i = 0; i < expected[g].scores.size(); ++i) {
+      const auto columns = static_cast<std::size_t>(of.layers * expected[g].heads);
+      const auto cell = std::string(to_string(expected[g].kind)) + " [" + std::to_string(i / columns) + "][" +
+                        std::to_string(i % columns) + "]";
+      scores.compare(cell, found[g].scores[i], expected[g].scores[i]);
+      errors.compare("error of " + cell, found[g].standard_error[i], expected[g].standard_error[i]);
+    }
+    CHECK(found[g].positions == expected[g].positions);
+    REQUIRE(found[g].measured.size() == of.measured.size());
+    for (std::size_t m = 0; m < of.measured.size(); ++m) {
+      const auto name =
+          std::string(to_string(of.measured[m].reading.measure)) + " of " + std::string(to_string(expected[g].kind));
+      for (std::size_t i = 0; i < expected[g].scores.size(); ++i) {
+        measured.compare(name, found[g].measured[m].values[i], expected[g].measured[m].values[i]);
+        errors.compare("error of " + name, found[g].measured[m].standard_error[i],
+                       expected[g].measured[m].standard_error[i]);
+      }
+    }
+  }
+}
+
 void compare(const Trace& found, const Trace& expected, Tolerances tolerances) {
   CHECK(found.answer_id() == expected.answer_id());
   CHECK(found.high_score == expected.high_score);
-  REQUIRE(found.grids.size() == expected.grids.size());
   CHECK(found.samples == expected.samples);
   Closeness scores(tolerances.scores), errors(tolerances.errors), measured(tolerances.measured);
   measured.compare("nothing", 0, 0);
   scores.compare("low_score", found.low_score, expected.low_score);
   errors.compare("low_standard_error", found.low_standard_error, expected.low_standard_error);
-  for (std::size_t g = 0; g < expected.grids.size(); ++g) {
-    CHECK(found.grids[g].kind == expected.grids[g].kind);
-    CHECK(found.grids[g].window == expected.grids[g].window);
-    REQUIRE(found.grids[g].scores.size() == expected.grids[g].scores.size());
-    for (std::size_t i = 0; i < expected.grids[g].scores.size(); ++i) {
-      const auto columns = static_cast<std::size_t>(expected.layers * expected.grids[g].heads);
-      const auto cell = std::string(to_string(expected.grids[g].kind)) + " [" + std::to_string(i / columns) + "][" +
-                        std::to_string(i % columns) + "]";
-      scores.compare(cell, found.grids[g].scores[i], expected.grids[g].scores[i]);
-      errors.compare("error of " + cell, found.grids[g].standard_error[i], expected.grids[g].standard_error[i]);
-    }
-    CHECK(found.grids[g].positions == expected.grids[g].positions);
-    REQUIRE(found.grids[g].measured.size() == expected.measured.size());
-    for (std::size_t m = 0; m < expected.measured.size(); ++m) {
-      const auto name = std::string(to_string(expected.measured[m].reading.measure)) + " of " +
-                        std::string(to_string(expected.grids[g].kind));
-      for (std::size_t i = 0; i < expected.grids[g].scores.size(); ++i) {
-        measured.compare(name, found.grids[g].measured[m].values[i], expected.grids[g].measured[m].values[i]);
-        errors.compare("error of " + name, found.grids[g].measured[m].standard_error[i],
-                       expected.grids[g].measured[m].standard_error[i]);
-      }
+  compare_grids(found.grids, expected.grids, expected, scores, errors, measured);
+  compare_grids(found.noising, expected.noising, expected, scores, errors, measured);
+  REQUIRE(found.interaction.size() == expected.interaction.size());
+  for (std::size_t g = 0; g < expected.interaction.size(); ++g) {
+    for (std::size_t i = 0; i < expected.interaction[g].values.size(); ++i) {
+      errors.compare("interaction", found.interaction[g].values[i], expected.interaction[g].values[i]);
+      errors.compare("error of it", found.interaction[g].standard_error[i], expected.interaction[g].standard_error[i]);
     }
   }
   REQUIRE(found.neurons.has_value() == expected.neurons.has_value());
@@ -261,6 +275,7 @@ class Example {
       options.most_samples = 3 * options.samples - 1;
     }
     if (chance(0.25)) ask_for_neurons();
+    if (!options.precision && !options.neurons && chance(0.4)) options.direction = Direction::kBoth;
     const auto rows = options.samples * (T + prompt.answer_tokens() - 1 - prompt.first_corrupted());
     memory_rows = 2 * rows * (chance(0.5) ? 1 : whole(1, 30));
   }
@@ -314,7 +329,8 @@ class Example {
     neurons.top = whole(1, 10);
     neurons.sets_by_layer = chance(0.15);
     // Without noise all estimates are 0 but for rounding, and which are the best depends on how draws are grouped.
-    if (options.corruption.sigma == 0 || chance(0.3)) neurons.given = {{begin, 0}, {model_.layers - 1, model_.inner - 1}};
+    if (options.corruption.sigma == 0 || chance(0.3))
+      neurons.given = {{begin, 0}, {model_.layers - 1, model_.inner - 1}};
     if (chance(0.3)) {  // all are told of: of equal ones any may be the best
       neurons.ranking.which = NeuronRule::Which::kNone;
       neurons.positions.which = PositionRule::Which::kSubjectLast;
