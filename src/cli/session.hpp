@@ -29,9 +29,6 @@ struct NamedFolder {
   std::filesystem::path folder;
 };
 
-/// What results call the model that comes with rometrace.
-inline constexpr const char* kDemoName = "rometrace-demo";
-
 /// `--model`, else ROMETRACE_MODEL, else the demo model (said on stderr); with `--download` it is fetched if it is not
 /// in the cache. Throws Error, Interrupted.
 NamedFolder locate_model(const Options& options, const std::stop_token& stop);

@@ -12,6 +12,7 @@
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
 #include "text/gguf_header.hpp"
+#include "text/shell_word.hpp"
 
 namespace rometrace {
 namespace {

@@ -71,12 +71,4 @@ std::string name_of_folder(std::string_view folder) {
   return is_repository_name(name) ? name : "";
 }
 
-std::string in_shell(const std::string& text) {
-  const auto is_plain = [](char c) { return is_word(c) || c == '-' || c == '.' || c == '/'; };
-  if (!text.empty() && std::all_of(text.begin(), text.end(), is_plain)) return text;
-  std::string quoted = "'";
-  for (const char c : text) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return quoted + "'";
-}
-
 }  // namespace rometrace

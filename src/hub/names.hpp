@@ -34,7 +34,4 @@ std::string folder_in_cache(const std::string& name);
 /// The name that a folder in the cache is of; empty for folders that are not a model's.
 std::string name_of_folder(std::string_view folder);
 
-/// What a shell reads as `text`.
-std::string in_shell(const std::string& text);
-
 }  // namespace rometrace

@@ -20,20 +20,6 @@
 namespace rometrace {
 namespace {
 
-constexpr std::size_t kBuffer = std::size_t{1} << 20;
-
-std::string file_sha256(const std::filesystem::path& path, const std::stop_token& stop) {
-  InputFile file = InputFile::open(path);
-  Sha256 hash;
-  std::vector<std::byte> buffer(kBuffer);
-  for (std::size_t count = kBuffer; count == kBuffer;) {
-    if (stop.stop_requested()) throw Interrupted();
-    count = file.read(buffer);
-    hash.update(std::span(buffer).first(count));
-  }
-  return hash.hex_digest();
-}
-
 // What tells these files from others, and from what they will be when they are changed; none where that cannot be told.
 std::optional<std::string> identity_of(std::span<const std::filesystem::path> files) {
   constexpr std::time_t kSettled = 5;  // seconds

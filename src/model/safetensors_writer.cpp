@@ -10,6 +10,7 @@
 
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
+#include "text/little_endian.hpp"
 
 namespace rometrace {
 namespace {
@@ -77,7 +78,7 @@ std::string safetensors_header(std::span<const TensorView> tensors, const Safete
   std::string text = header.dump();
   text.append((8 - text.size() % 8) % 8, ' ');  // so that the data are aligned
   std::string bytes;
-  for (unsigned i = 0; i < 8; ++i) bytes += static_cast<char>(std::uint64_t{text.size()} >> 8U * i & 0xFFU);
+  append_little_endian(bytes, text.size(), 8);
   return bytes + text;
 }
 

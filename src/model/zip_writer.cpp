@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "rometrace/error.hpp"
+#include "text/little_endian.hpp"
 
 namespace rometrace {
 namespace {
@@ -18,7 +19,7 @@ constexpr std::uint32_t kOwnerReadsAndWrites = 0600U
 /// Appends a number, the least significant byte first.
 template <typename Number>
 void append(std::string& bytes, Number number) {
-  for (std::size_t i = 0; i < sizeof(Number); ++i) bytes += static_cast<char>(number >> 8U * i & 0xFFU);
+  append_little_endian(bytes, number, sizeof(Number));
 }
 
 /// What the header before an entry and its record in the directory have in common.

@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "rometrace/text/utf8.hpp"
+#include "text/little_endian.hpp"
 
 namespace rometrace {
 namespace {
@@ -16,8 +17,7 @@ static_assert(sizeof(float) == 4 && sizeof(double) == 8);
 template <typename Number>
 void append_bytes(std::string& bytes, Number number) {
   using Bits = std::conditional_t<sizeof(Number) == 8, std::uint64_t, std::uint32_t>;
-  const auto bits = std::bit_cast<Bits>(number);
-  for (std::size_t i = 0; i < sizeof(Bits); ++i) bytes += static_cast<char>(bits >> 8U * i & 0xFFU);
+  append_little_endian(bytes, std::bit_cast<Bits>(number), sizeof(Bits));
 }
 
 template <typename Number>
@@ -91,8 +91,7 @@ void NpzWriter::add_array(std::string_view name, const std::string& type, const 
   header += '\n';
   assert(header.size() <= 0xFFFF);
   std::string array("\x93NUMPY\x01\x00", 8);
-  array += static_cast<char>(header.size() & 0xFFU);
-  array += static_cast<char>(header.size() >> 8U);
+  append_little_endian(array, header.size(), 2);
   array += header;
   array += values;
   zip_.add(std::string(name) + ".npy", array);

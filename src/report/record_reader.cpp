@@ -14,6 +14,7 @@
 
 #include "report/json_fields.hpp"
 #include "rometrace/error.hpp"
+#include "rometrace/summary/summary.hpp"
 #include "rometrace/text/input_file.hpp"
 
 namespace rometrace {
@@ -29,7 +30,6 @@ constexpr std::array kGridKinds = {
     Kind::kState, Kind::kMlp, Kind::kAttn, Kind::kStateMlpSevered, Kind::kStateAttnSevered, Kind::kHead};
 constexpr std::array kMeasures = {Measure::kLogProbability, Measure::kLogit, Measure::kLogitDifference,
                                   Measure::kNormalised,     Measure::kRank,  Measure::kKl};
-constexpr std::array<std::string_view, 4> kGroups = {"subject", "before", "after", "last"};
 
 class RecordReader {
  public:
@@ -358,8 +358,8 @@ class RecordReader {
     const auto groups = fields.object("groups");
     const auto L = static_cast<std::size_t>(record_.trace.layers);
     for (const auto& [name, value] : groups.json().items()) {
-      const auto known = std::find(kGroups.begin(), kGroups.end(), name);
-      if (known == kGroups.end()) groups.of(name.c_str()).fail("is no group that this version knows");
+      const auto known = std::find(kKnockoutGroups.begin(), kKnockoutGroups.end(), name);
+      if (known == kKnockoutGroups.end()) groups.of(name.c_str()).fail("is no group that this version knows");
       const auto group = groups.object(name.c_str());
       const auto positions = group.wholes("positions");
       if (positions.empty()) group.of("positions").fail("is empty");

@@ -11,6 +11,7 @@
 #include "rometrace/text/input_file.hpp"
 #include "rometrace/text/utf8.hpp"
 #include "rometrace/version.hpp"
+#include "text/count_text.hpp"
 
 namespace rometrace {
 namespace {
@@ -53,10 +54,6 @@ std::string digits(double value, int precision) {
   char text[32];
   const auto end = std::to_chars(text, text + sizeof text, value, std::chars_format::general, precision).ptr;
   return {text, end};
-}
-
-std::string count_of(std::int64_t count, const std::string& noun) {
-  return std::to_string(count) + " " + noun + (count == 1 ? "" : "s");
 }
 
 std::string name_of(const RepeatedRecord& record) {

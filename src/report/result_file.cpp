@@ -152,6 +152,12 @@ std::optional<ResultRecord> ResultFile::next() {
   }
 }
 
+const ResultJson* ResultFile::settings_of(const ResultRecord& record) const {
+  if (header_) return &*header_;
+  const auto settings = record.json.find("settings");
+  return settings == record.json.end() ? nullptr : &*settings;
+}
+
 void ResultFile::refuse(const std::string& schema) const {
   const auto where = lines_.label() + ", line " + std::to_string(line_) + ": ";
   if (schema.empty()) throw Error(where + "an object without a schema of rometrace" + kExpected);

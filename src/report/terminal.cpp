@@ -79,6 +79,15 @@ double strongest(std::span<const double> values, bool lowest) {
   return result;
 }
 
+/// The finite value that is furthest from 0; NaN if none is finite.
+double furthest(std::span<const double> values) {
+  double result = std::numeric_limits<double>::quiet_NaN();
+  for (const double value : values) {
+    if (std::isfinite(value) && !(std::abs(result) >= std::abs(value))) result = value;
+  }
+  return result;
+}
+
 /// One line of a panel.
 struct PanelRow {
   DisplayText label;
@@ -91,8 +100,9 @@ struct Panel {
   std::string name;   ///< which the title begins with
   std::string title;  ///< what follows, for wrap()
   Kind kind = Kind::kState;
-  Scale scale;
+  Scale scale;  ///< of differences: of how far they are from 0
   std::vector<PanelRow> rows;
+  bool is_difference = false;  ///< values are below 0 as well as above
 };
 
 /// Renders the panels of one trace.
@@ -127,41 +137,7 @@ class HeatMaps {
   }
 
   /// How much more a cell does in company, of a kind with a number for each token and layer.
-  std::string interaction(std::size_t which) const {
-    const auto& grid = trace_.noising[which];
-    const auto& values = trace_.interaction[which].values;
-    double largest = 0;
-    for (const double value : values) largest = std::isfinite(value) ? std::max(largest, std::abs(value)) : largest;
-    const std::string name = std::string(words_of(grid.kind)) + ", interaction";
-    const auto head = wrap(name + ": what corrupting " + std::string(what(grid.kind)) + where(grid) +
-                               " takes away, less what restoring it brings back",
-                           style_.columns);
-    std::string result =
-        style_.color ? kBold + head.substr(0, name.size()) + kResetColor + head.substr(name.size()) : head;
-    for (std::size_t row = 0; row < grid.rows(); ++row) {
-      const auto position = static_cast<std::size_t>(grid.positions[row]);
-      const auto label = display_head(record_.texts.prompt[position], layout_.label, label_style());
-      result += spaces(layout_.label - label.columns) + label.text + (is_corrupted(position) ? "* " : "  ");
-      std::string cells, color;
-      for (std::int64_t layer = 0; layer < trace_.layers; layer += layout_.group) {
-        const auto count = std::min(layout_.group, trace_.layers - layer);
-        const auto group =
-            layers_of(values, row).subspan(static_cast<std::size_t>(layer), static_cast<std::size_t>(count));
-        double value = group.front();
-        for (const double each : group) value = !(std::abs(each) <= std::abs(value)) ? each : value;
-        append_signed(cells, color, value, largest);
-      }
-      if (!style_.color) cells.erase(cells.find_last_not_of(' ') + 1);
-      result += cells + (color.empty() ? "" : kResetColor) + "\n";
-    }
-    const std::string hues = style_.color              ? "; green is above 0, red below"
-                             : layout_.holds_numbers() ? ""
-                                                       : "; + is above 0, - below";
-    const int indent = style_.columns >= 2 * layout_.map_begin() + kNarrowestText ? layout_.map_begin() : 0;
-    return result + axis() +
-           wrapped("largest " + in_unit(largest) + hues + "; above 0 it is of no use alone, below 0 others do the same",
-                   indent);
-  }
+  std::string interaction(std::size_t which) const { return render(panel_of_interaction(which)); }
 
   std::string panel(const CausalGrid& grid) const {
     return render(grid.kind == Kind::kHead       ? panel_of_heads(grid)
@@ -234,17 +210,34 @@ class HeatMaps {
   }
 
   Panel panel_of_tokens(const CausalGrid& grid) const {
-    Panel panel{std::string(words_of(grid.kind)), "", grid.kind, scale_of(grid.scores), {}};
+    Panel panel{std::string(words_of(grid.kind)), "", grid.kind, scale_of(grid.scores), {}, false};
     panel.title =
         std::string(what(grid.kind)) + " " + std::string(changed()) + where(grid) + std::string(held(grid.kind));
+    add_token_rows(panel, grid, grid.scores);
+    return panel;
+  }
+
+  Panel panel_of_interaction(std::size_t which) const {
+    const auto& grid = trace_.noising[which];
+    const auto& values = trace_.interaction[which].values;
+    Panel panel{std::string(words_of(grid.kind)) + ", interaction", "", grid.kind, {}, {}, /*is_difference=*/true};
+    panel.title = "what corrupting " + std::string(what(grid.kind)) + where(grid) +
+                  " takes away, less what restoring it brings back";
+    const double largest = furthest(values);
+    panel.scale.dark = std::isfinite(largest) ? std::abs(largest) : 0;
+    add_token_rows(panel, grid, values);
+    return panel;
+  }
+
+  /// A row for each of the grid's positions; `values` are laid out as its scores.
+  void add_token_rows(Panel& panel, const CausalGrid& grid, const std::vector<double>& values) const {
     for (std::size_t row = 0; row < grid.rows(); ++row) {
       const auto position = static_cast<std::size_t>(grid.positions[row]);
-      const auto scores = layers_of(grid.scores, row);
+      const auto of_row = layers_of(values, row);
       panel.rows.push_back({display_head(record_.texts.prompt[position], layout_.label, label_style()),
                             is_corrupted(position),
-                            {scores.begin(), scores.end()}});
+                            {of_row.begin(), of_row.end()}});
     }
-    return panel;
   }
 
   /// Of the position that has the strongest.
@@ -254,7 +247,7 @@ class HeatMaps {
     const auto position = grid.positions[row];
     const auto L = static_cast<std::size_t>(trace_.layers), H = static_cast<std::size_t>(grid.heads);
     const auto scores = std::span(grid.scores).subspan(row * L * H, L * H);
-    Panel panel{std::string(words_of(grid.kind)), "", grid.kind, scale_of(scores), {}};
+    Panel panel{std::string(words_of(grid.kind)), "", grid.kind, scale_of(scores), {}, false};
     panel.title = "one head's output at " +
                   quoted_token(record_.texts.prompt[static_cast<std::size_t>(position)], style_) + " (position " +
                   std::to_string(position) + (grid.rows() > 1 ? ", which has the strongest) " : ") ") +
@@ -269,7 +262,7 @@ class HeatMaps {
 
   /// Cells are changes relative to the clean run.
   Panel panel_of_knockout(const CausalGrid& grid) const {
-    Panel panel{std::string(words_of(grid.kind)), "", grid.kind, {}, {}};
+    Panel panel{std::string(words_of(grid.kind)), "", grid.kind, {}, {}, false};
     panel.title = std::string("attention from the last token ") +
                   (trace_.answer_ids.size() > 1 ? "and the answer's tokens " : "") + "cut" + where(grid);
     double highest = 0;
@@ -300,12 +293,13 @@ class HeatMaps {
   }
 
   /// The row's cells, layers merged as the layout says.
-  std::vector<double> cells_of(const PanelRow& row, bool lowest) const {
+  std::vector<double> cells_of(const PanelRow& row, const Panel& panel) const {
     std::vector<double> cells;
     for (std::int64_t layer = 0; layer < trace_.layers; layer += layout_.group) {
       const auto count = std::min(layout_.group, trace_.layers - layer);
-      cells.push_back(strongest(
-          std::span(row.values).subspan(static_cast<std::size_t>(layer), static_cast<std::size_t>(count)), lowest));
+      const auto group =
+          std::span(row.values).subspan(static_cast<std::size_t>(layer), static_cast<std::size_t>(count));
+      cells.push_back(panel.is_difference ? furthest(group) : strongest(group, panel.scale.falls));
     }
     return cells;
   }
@@ -313,48 +307,43 @@ class HeatMaps {
   std::string line_of(const PanelRow& row, const Panel& panel) const {
     std::string result = spaces(layout_.label - row.label.columns) + row.label.text + (row.marked ? "* " : "  ");
     std::string color;
-    for (const double value : cells_of(row, panel.scale.falls)) append_cell(result, color, value, panel);
+    for (const double value : cells_of(row, panel)) append_cell(result, color, value, panel);
     if (!style_.color) {
       result.erase(result.find_last_not_of(' ') + 1);
     }
     return result + (color.empty() ? "" : kResetColor) + "\n";
   }
 
-  /// As append_cell(): green above 0, red below; without colour and room for numbers their sign, from a tenth of the
-  /// largest on.
-  void append_signed(std::string& line, std::string& color, double value, double largest) const {
-    const double share = largest > 0 && std::isfinite(value) ? std::abs(value) / largest : 0;
-    if (style_.color) {
-      const std::string wanted = std::isfinite(value)
-                                     ? cell_color(value < 0 ? Kind::kAttn : Kind::kMlp, share, style_.true_color)
-                                     : kResetColor;
-      line += wanted == color ? "" : wanted;
-      color = wanted;
-    }
-    constexpr double kShown = 0.1;
-    const std::string sign = share < kShown ? "." : value < 0 ? "-" : "+";
-    line += aligned(!std::isfinite(value)     ? "?"
-                    : layout_.holds_numbers() ? signed_percent(value)
-                    : style_.color            ? " "
-                                              : sign);
-  }
-
   /// `color` is the one in use, or empty; it is written only where it changes.
   void append_cell(std::string& line, std::string& color, double value, const Panel& panel) const {
     if (style_.color) {
-      const std::string wanted =
-          std::isfinite(value) ? cell_color(panel.kind, panel.scale.shade(value), style_.true_color) : kResetColor;
+      const std::string wanted = std::isfinite(value) ? color_of(value, panel) : kResetColor;
       line += wanted == color ? "" : wanted;
       color = wanted;
     }
     line += aligned(cell_text(value, panel));
   }
 
+  /// Differences are green above 0, red below.
+  std::string color_of(double value, const Panel& panel) const {
+    if (!panel.is_difference) return cell_color(panel.kind, panel.scale.shade(value), style_.true_color);
+    return cell_color(value < 0 ? Kind::kAttn : Kind::kMlp, panel.scale.shade(std::abs(value)), style_.true_color);
+  }
+
   std::string cell_text(double value, const Panel& panel) const {
     if (!std::isfinite(value)) return "?";
-    if (!layout_.holds_numbers()) return style_.color ? " " : tenth(panel.scale.shade(value));
-    return panel.kind == Kind::kKnockout ? signed_percent(value)
-                                         : std::to_string(std::lround(100 * std::clamp(value, 0.0, 1.0)));
+    if (!layout_.holds_numbers()) {
+      return style_.color ? " " : panel.is_difference ? sign(value, panel.scale) : tenth(panel.scale.shade(value));
+    }
+    return panel.kind == Kind::kKnockout || panel.is_difference
+               ? signed_percent(value)
+               : std::to_string(std::lround(100 * std::clamp(value, 0.0, 1.0)));
+  }
+
+  /// From a tenth of the largest on.
+  static std::string sign(double value, const Scale& scale) {
+    constexpr double kShown = 0.1;
+    return scale.shade(std::abs(value)) < kShown ? "." : value < 0 ? "-" : "+";
   }
 
   /// At most four characters: "-63", "0", "+12", ">999".
@@ -413,6 +402,14 @@ class HeatMaps {
   std::string legend(const Panel& panel) const {
     const int indent = style_.columns >= 2 * layout_.map_begin() + kNarrowestText ? layout_.map_begin() : 0;
     const auto& scale = panel.scale;
+    if (panel.is_difference) {
+      const std::string signs = style_.color              ? "; green is above 0, red below"
+                                : layout_.holds_numbers() ? ""
+                                                          : "; + is above 0, - below";
+      return wrapped(
+          "largest " + in_unit(scale.dark) + signs + "; above 0 it is of no use alone, below 0 others do the same",
+          indent);
+    }
     const bool knockout = panel.kind == Kind::kKnockout;
     std::string below;
     if (knockout && layout_.group > 1) below = wrapped("each column is the lowest" + merged(), indent);

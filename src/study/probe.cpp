@@ -20,16 +20,13 @@
 #include "rometrace/text/input_file.hpp"
 #include "rometrace/text/strip.hpp"
 #include "rometrace/work/workers.hpp"
+#include "text/count_text.hpp"
 
 namespace rometrace {
 namespace {
 
 // Logits that are held at once, [rows, V]: 32 MB in float32, and twice that in float64 for their sum.
 constexpr std::int64_t kLogits = std::int64_t{8} << 20;
-
-std::string counted(std::int64_t count, const std::string& noun) {
-  return std::to_string(count) + " " + noun + (count == 1 ? "" : "s");
-}
 
 /// Digits alone, at least 1.
 std::optional<std::int64_t> parse_count(std::string_view text) {
@@ -229,7 +226,7 @@ class ProbeChunk {
     auto ids = ids_of(study_.tokenizer.encode_prompt(prompt, study_.options.special));
     const auto most = study_.model.config().longest_prompt();
     if (ids.empty() || static_cast<std::int64_t>(ids.size()) > most) {
-      throw Error("has " + counted(static_cast<std::int64_t>(ids.size()), "token") + "; this model takes 1 to " +
+      throw Error("has " + count_of(static_cast<std::int64_t>(ids.size()), "token") + "; this model takes 1 to " +
                   std::to_string(most));
     }
     refuse_ids(ids);
@@ -379,8 +376,8 @@ std::string describe(const KnownRule& rule) {
   const std::string what = rule.measure == KnownRule::Measure::kSaid ? "the top answer"
                            : rule.measure == KnownRule::Measure::kChoice
                                ? "first among the relation's objects"
-                               : "among the " + counted(rule.rank, "most probable token");
-  return what + " in at least " + counted(rule.wordings, "wording");
+                               : "among the " + count_of(rule.rank, "most probable token");
+  return what + " in at least " + count_of(rule.wordings, "wording");
 }
 
 std::vector<std::int32_t> object_token_ids(const Tokenizer& tokenizer, std::string_view object) {
@@ -444,10 +441,10 @@ std::string reason_not_known(const ProbeResult& result, const KnownRule& rule) {
   const auto wordings = static_cast<std::int64_t>(result.wordings.size());
   const auto asked = " (" + to_string(rule) + ": " + describe(rule) + ")";
   if (!has_enough_wordings(result, rule)) {
-    return "it has " + counted(wordings, "wording") + ", fewer than the rule asks for" + asked;
+    return "it has " + count_of(wordings, "wording") + ", fewer than the rule asks for" + asked;
   }
   return "the object comes out in " + std::to_string(wordings_that_count(result, rule)) + " of " +
-         counted(wordings, "wording") + asked;
+         count_of(wordings, "wording") + asked;
 }
 
 std::int64_t probe_chunk(const Decoder& model, std::span<const Fact* const> facts) {

@@ -4,9 +4,11 @@
 
 #include <array>
 #include <string_view>
+#include <vector>
 
 #include "rometrace/error.hpp"
 #include "rometrace/text/hex.hpp"
+#include "rometrace/text/input_file.hpp"
 
 namespace rometrace {
 
@@ -30,6 +32,19 @@ void Digest::check(bool success) const {
   if (success) return;
   throw Error(std::string(algorithm_ == Algorithm::kSha256 ? "SHA-256" : "SHA-1") +
               " is not available from this system's libcrypto");
+}
+
+std::string file_sha256(const std::filesystem::path& path, const std::stop_token& stop) {
+  constexpr std::size_t kBuffer = std::size_t{1} << 20U;
+  InputFile file = InputFile::open(path);
+  Sha256 hash;
+  std::vector<std::byte> buffer(kBuffer);
+  for (std::size_t count = kBuffer; count == kBuffer;) {
+    if (stop.stop_requested()) throw Interrupted();
+    count = file.read(buffer);
+    hash.update(std::span(buffer).first(count));
+  }
+  return hash.hex_digest();
 }
 
 }  // namespace rometrace

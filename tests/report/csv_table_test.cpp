@@ -98,7 +98,7 @@ TEST_CASE("an effect of noising or of a knockout is what is lost") {
 TEST_CASE("of both directions there are lines of each, then of their interaction, which have no score") {
   auto record = small_record();
   record.options.direction = Direction::kBoth;
-  record.trace.noising = {{Kind::kState, 1, {0, 1}, {}, 1, {0.75, 0.5, 0.25, 0.25}, {0.1, 0.2, 0.3, 0.4}, {}}};
+  record.trace.noising = {{Kind::kState, 1, {0, 1}, {}, 1, {0.75, 0.5, 0.25, 0.25}, {0.1, 0.2, 0.3, 0.4}, {}, {}}};
   record.trace.interaction = {{{-0.25, 0.5, 1, 0}, {0.5, 0.25, kNoNumber, 0}}};
   const auto lines = lines_of(TableOf::kCells, {record});
   REQUIRE(lines.size() == 13);
@@ -111,7 +111,7 @@ TEST_CASE("of both directions there are lines of each, then of their interaction
 
 TEST_CASE("heads are counted, layer by layer") {
   auto record = small_record();
-  record.trace.grids = {{Kind::kHead, 1, {1}, {}, 2, {0.25, 0.5, 0.75, 1}, {0, 0, 0, 0}, {}}};
+  record.trace.grids = {{Kind::kHead, 1, {1}, {}, 2, {0.25, 0.5, 0.75, 1}, {0, 0, 0, 0}, {}, {}}};
   const auto lines = lines_of(TableOf::kCells, {record});
   REQUIRE(lines.size() == 5);
   CHECK(lines[2].ends_with(",last,0,1,0.5,0.25,0,0.75,0.25"));

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "checks.hpp"
+#include "json_damage.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/hex.hpp"
 #include "rometrace/trace/clean_run.hpp"
@@ -154,31 +155,6 @@ std::vector<std::pair<std::string, TraceRecord>> records() {
   return all;
 }
 
-/// Calls `use` for each place in the record with a copy in which that place is another value.
-void for_each_damage(Json& root, Json& place, const std::function<void(const Json&)>& use) {
-  const auto kept = place;
-  for (const Json& other : {Json(nullptr), Json(true), Json(-1), Json(1e300), Json("x"), Json::array(), Json::object(),
-                            Json(std::numeric_limits<std::uint64_t>::max())}) {
-    place = other;
-    use(root);
-  }
-  place = kept;
-  if (place.is_object()) {
-    for (const auto& [name, value] : kept.items()) {
-      place.erase(name);
-      use(root);
-      place = kept;
-    }
-  }
-  constexpr std::size_t kOfAList = 2;
-  for (std::size_t i = 0; i < (place.is_array() ? std::min(kOfAList, place.size()) : 0); ++i) {
-    for_each_damage(root, place[i], use);
-  }
-  if (place.is_object()) {
-    for (auto& [name, value] : place.items()) for_each_damage(root, value, use);
-  }
-}
-
 }  // namespace
 
 TEST_CASE("a record that is read gives the line that it was written as") {
@@ -193,7 +169,7 @@ TEST_CASE("a damaged record is refused in one line that says where, or read as s
   std::int64_t refused = 0, read = 0;
   for (const auto& [name, record] : records()) {
     auto json = to_json(record);
-    for_each_damage(json, json, [&](const Json& damaged) {
+    testing::for_each_damage(json, json, [&](const Json& damaged) {
       try {
         to_json(read_trace_record(damaged, kWhere));
         ++read;

@@ -33,7 +33,7 @@ TraceRecord record_of(Kind kind, std::vector<double> scores) {
   record.trace.layers = 2;
   record.trace.high_score = 0.75;
   record.trace.low_score = 0.25;
-  record.trace.grids = {{kind, 1, {0, 1}, {}, 1, scores, scores, {}}};
+  record.trace.grids = {{kind, 1, {0, 1}, {}, 1, scores, scores, {}, {}}};
   return record;
 }
 
@@ -87,8 +87,14 @@ std::vector<RecordRow> rows() {
   long_one.fact = "a relation of a very long name/a subject\x1b[31m that is as long";
   long_one.subject = "a subject that is as long as that";
   long_one.token = " \xE6\x97\xA5\xE6\x9C\xAC and more";
-  auto untraced = RecordRow{"plays/eve", "Eve", "", "skipped: the model's answer is another, and a long one at that"};
-  auto nothing = RecordRow{"", "", " sax", "", 0.5, std::numeric_limits<double>::quiet_NaN()};
+  RecordRow untraced;
+  untraced.fact = "plays/eve";
+  untraced.subject = "Eve";
+  untraced.reason = "skipped: the model's answer is another, and a long one at that";
+  RecordRow nothing;
+  nothing.answer = " sax";
+  nothing.high = 0.5;
+  nothing.low = std::numeric_limits<double>::quiet_NaN();
   return {bob, long_one, untraced, nothing};
 }
 

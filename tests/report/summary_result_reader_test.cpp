@@ -9,6 +9,7 @@
 
 #include "checks.hpp"
 #include "files.hpp"
+#include "json_damage.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/report/summary_json.hpp"
 #include "rometrace/report/summary_text.hpp"
@@ -80,26 +81,6 @@ std::vector<std::pair<std::string, SummaryResult>> summaries() {
                              by_relation)}};
 }
 
-/// Calls `use` for each place in the JSON with a copy in which that place is another value, or is not there.
-void for_each_damage(Ordered& root, Ordered& place, const std::function<void(const Ordered&)>& use) {
-  const auto kept = place;
-  for (const Ordered& other : {Ordered(nullptr), Ordered(-1), Ordered(1e300), Ordered("x"), Ordered::array(),
-                               Ordered::object(), Ordered(std::numeric_limits<std::uint64_t>::max())}) {
-    place = other;
-    use(root);
-  }
-  place = kept;
-  if (place.is_object()) {
-    for (const auto& [name, value] : kept.items()) {
-      place.erase(name);
-      use(root);
-      place = kept;
-    }
-    for (auto& [name, value] : place.items()) for_each_damage(root, value, use);
-  }
-  if (place.is_array() && !place.empty()) for_each_damage(root, place[0], use);
-}
-
 TEST_CASE("a summary that is read gives the JSON and the text that it was written as") {
   for (const auto& [name, summary] : summaries()) {
     CAPTURE(name);
@@ -117,7 +98,7 @@ TEST_CASE("a damaged summary is refused in one line that says where, or shown as
   for (const auto& [name, summary] : summaries()) {
     if (name == "a batch" || name == "nothing traced" || name == "both directions") continue;  // others have all of it
     auto json = to_json(summary);
-    for_each_damage(json, json, [&](const Ordered& damaged) {
+    testing::for_each_damage(json, json, [&](const Ordered& damaged) {
       try {
         const auto text = render_summary(read_summary_result(damaged, kWhere), {80, false, false, true});
         CHECK_FALSE(text.empty());

@@ -17,8 +17,8 @@ struct Rounding {
   double relative = 0;
   double absolute = 0;
 
-  /// What processors, block sizes and engines make of the same trace in a dtype: float64 1e-9 and 1e-12, float32 1e-4
-  /// and 1e-6, float16 0.02 and 2e-3, bfloat16 0.1 and 1e-2. Larger than what was seen between machines.
+  /// For what processors, block sizes and engines make of the same trace in a dtype: float64 1e-9 and 1e-12, float32
+  /// 1e-4 and 1e-6, float16 0.02 and 2e-3, bfloat16 0.1 and 1e-2. Chosen, not measured between machines.
   static Rounding of_dtype(std::string_view dtype);
   /// `relative`, and a hundredth of it.
   static Rounding of_tolerance(double relative) { return {relative, relative / 100}; }

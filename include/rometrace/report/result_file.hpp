@@ -42,6 +42,9 @@ class ResultFile {
   /// The header of the batch that the record given last belongs to; null where it stands by itself.
   const nlohmann::ordered_json* header() const { return header_ ? &*header_ : nullptr; }
 
+  /// What was asked of the record given last: its batch's header, or its own "settings"; null where neither is there.
+  const nlohmann::ordered_json* settings_of(const ResultRecord& record) const;
+
   /// What was left out at the end, as a line for people; empty where nothing was. To be asked once next() gave nothing.
   const std::string& torn() const { return torn_; }
 

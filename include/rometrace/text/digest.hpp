@@ -1,8 +1,10 @@
 #pragma once
 
 #include <cstddef>
+#include <filesystem>
 #include <memory>
 #include <span>
+#include <stop_token>
 #include <string>
 
 struct evp_md_ctx_st;  // OpenSSL's
@@ -34,5 +36,8 @@ class Sha256 : public Digest {
  public:
   Sha256() : Digest(Algorithm::kSha256) {}
 };
+
+/// Of a file's bytes, 64 hex digits. Throws Error naming a file that cannot be read, Interrupted.
+std::string file_sha256(const std::filesystem::path& path, const std::stop_token& stop = {});
 
 }  // namespace rometrace

@@ -33,6 +33,7 @@
 #include "rometrace/study/probe.hpp"
 #include "rometrace/text/input_file.hpp"
 #include "rometrace/text/json_line.hpp"
+#include "text/count_text.hpp"
 
 namespace rometrace::cli {
 namespace {

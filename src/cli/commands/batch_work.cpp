@@ -10,6 +10,7 @@
 #include "cli/session.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
+#include "text/count_text.hpp"
 
 namespace rometrace::cli {
 namespace {
@@ -27,10 +28,6 @@ BatchOptions batch_options(const Options& options) {
 }
 
 }  // namespace
-
-std::string count_of(std::int64_t count, std::string_view noun) {
-  return std::to_string(count) + " " + std::string(noun) + (count == 1 ? "" : "s");
-}
 
 std::string causes_text(const std::map<std::string, std::int64_t>& causes) {
   std::string text;

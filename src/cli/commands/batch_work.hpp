@@ -21,9 +21,6 @@
 
 namespace rometrace::cli {
 
-/// "1 fact", "3 facts".
-std::string count_of(std::int64_t count, std::string_view noun);
-
 /// "no_object 1, other_answer 12"
 std::string causes_text(const std::map<std::string, std::int64_t>& causes);
 

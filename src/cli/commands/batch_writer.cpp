@@ -6,6 +6,7 @@
 #include "cli/commands/batch_work.hpp"
 #include "cli/machine/terminal_info.hpp"
 #include "rometrace/error.hpp"
+#include "text/count_text.hpp"
 
 namespace rometrace::cli {
 namespace {

@@ -24,6 +24,7 @@
 #include "rometrace/study/calibration.hpp"
 #include "rometrace/summary/summary_reader.hpp"
 #include "rometrace/text/json_line.hpp"
+#include "text/count_text.hpp"
 
 namespace rometrace::cli {
 namespace {

@@ -19,6 +19,7 @@
 #include "rometrace/error.hpp"
 #include "rometrace/facts/facts.hpp"
 #include "rometrace/text/input_file.hpp"
+#include "text/count_text.hpp"
 
 namespace rometrace::cli {
 namespace {

@@ -21,6 +21,7 @@
 #include "rometrace/report/record_reader.hpp"
 #include "rometrace/report/result_file.hpp"
 #include "rometrace/text/input_file.hpp"
+#include "text/count_text.hpp"
 
 namespace rometrace::cli {
 
@@ -34,9 +35,7 @@ void check_names(const ExportOptions& options) {
     if (std::any_of(files.begin(), file, [&](const auto& other) { return same_file(*file, other); })) {
       throw Error(label_of(*file) + ": the same file twice; name each file once");
     }
-    if (options.output && *options.output != "-" && same_file(*file, *options.output)) {
-      throw Error(label_of(*file) + ": is to be read and written; name another file with -o");
-    }
+    check_not_output(*file, options.output);
   }
 }
 
@@ -47,16 +46,12 @@ struct RecordCounts {
   std::int64_t failed = 0;
 };
 
-std::string counted(std::int64_t count, std::string_view noun) {
-  return std::to_string(count) + " " + std::string(noun) + (count == 1 ? "" : "s");
-}
-
 /// "12 records (1 skipped, 2 failed)".
 std::string words_of_counts(const RecordCounts& counts) {
   std::string left_out;
   if (counts.skipped > 0) left_out = std::to_string(counts.skipped) + " skipped";
   if (counts.failed > 0) left_out += (left_out.empty() ? "" : ", ") + std::to_string(counts.failed) + " failed";
-  return counted(counts.records, "record") + (left_out.empty() ? "" : " (" + left_out + ")");
+  return count_of(counts.records, "record") + (left_out.empty() ? "" : " (" + left_out + ")");
 }
 
 using TakeRecord = std::function<void(const TraceRecord& record, const ResultFile& file, const ResultRecord& place)>;
@@ -102,7 +97,7 @@ int export_csv(const ExportOptions& options, const std::stop_token& stop) {
                                            : !has_grids ? "no record has grids; --what neurons writes the neurons"
                                                         : "no record has sets; --what neurons writes the neurons");
   }
-  spdlog::info("{}, {}", words_of_counts(counts), counted(table.lines(), "line"));
+  spdlog::info("{}, {}", words_of_counts(counts), count_of(table.lines(), "line"));
   return kDone;
 }
 
@@ -159,16 +154,9 @@ class CaseFolder {
 std::string words_of_left_out(const std::map<std::string, std::int64_t>& left_out) {
   std::string text;
   for (const auto& [reason, count] : left_out) {
-    text += (text.empty() ? "" : ", ") + reason + " (" + counted(count, "record") + ")";
+    text += (text.empty() ? "" : ", ") + reason + " (" + count_of(count, "record") + ")";
   }
   return text;
-}
-
-/// What was asked of the record: its batch's header, or its own settings; null where neither is there.
-const nlohmann::ordered_json* settings_of(const ResultFile& file, const ResultRecord& place) {
-  if (file.header() != nullptr) return file.header();
-  const auto settings = place.json.find("settings");
-  return settings == place.json.end() ? nullptr : &*settings;
 }
 
 int export_npz(const ExportOptions& options, const std::stop_token& stop) {
@@ -181,7 +169,7 @@ int export_npz(const ExportOptions& options, const std::stop_token& stop) {
       const auto id = has_id ? record.fact->id : std::to_string(without_id++);
       const auto cases = [&] {
         try {
-          return case_files(record, id, settings_of(from, place));
+          return case_files(record, id, from.settings_of(place));
         } catch (const Error& error) {
           throw Error(place.where + ": " + error.what());
         }
@@ -190,10 +178,10 @@ int export_npz(const ExportOptions& options, const std::stop_token& stop) {
       for (const auto& file : cases.files) folder.write(file, place.where, stop);
     });
     if (!left_out.empty()) spdlog::warn("left out: {}", words_of_left_out(left_out));
-    spdlog::info("{}, {} in {}", words_of_counts(counts), counted(folder.count(), "file"), shown(folder.path()));
+    spdlog::info("{}, {} in {}", words_of_counts(counts), count_of(folder.count(), "file"), shown(folder.path()));
   } catch (const Interrupted&) {
     if (folder.count() == 0) throw;
-    spdlog::error("interrupted; {} in {} so far", counted(folder.count(), "file"), shown(folder.path()));
+    spdlog::error("interrupted; {} in {} so far", count_of(folder.count(), "file"), shown(folder.path()));
     return kInterrupted;
   }
   return kDone;

@@ -29,6 +29,7 @@
 #include "rometrace/stopwatch.hpp"
 #include "rometrace/text/input_file.hpp"
 #include "rometrace/trace/embedding_moments.hpp"
+#include "text/count_text.hpp"
 #include "text/size_text.hpp"
 
 namespace rometrace::cli {

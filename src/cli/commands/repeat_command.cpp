@@ -43,14 +43,6 @@ std::string short_print(const std::string& sha256) {
   return sha256.substr(0, kShownDigits) + "...";
 }
 
-std::string sha256_of(const std::string& name) {
-  auto file = InputFile::open(name);
-  Sha256 hash;
-  std::vector<std::byte> buffer(std::size_t{1} << 20U);
-  while (const auto count = file.read(buffer)) hash.update(std::span(buffer).first(count));
-  return hash.hex_digest();
-}
-
 /// Throws Error unless the files are those that the batch was of, in whatever order.
 void check_facts(const std::vector<std::string>& names, const Json* header, const std::string& file) {
   const auto sources = header == nullptr ? Json() : header->value(Json::json_pointer("/facts/files"), Json());
@@ -58,7 +50,7 @@ void check_facts(const std::vector<std::string>& names, const Json* header, cons
   std::multiset<std::string> expected;
   for (const auto& source : sources) expected.insert(source.value("sha256", std::string()));
   for (const auto& name : names) {
-    const auto found = named("--facts", [&] { return sha256_of(name); });
+    const auto found = named("--facts", [&] { return file_sha256(name); });
     const auto place = expected.find(found);
     if (place == expected.end()) {
       throw Error("--facts: " + label_of(name) + " has the fingerprint " + short_print(found) + ", which " + file +
@@ -284,8 +276,8 @@ void repeat_all(const RepeatOptions& options, ResultFile& file, Repeater& repeat
     }
     const auto was = read_trace_record(record->json, record->where);
     if (!options.ids.empty() && (!was.fact || wanted.erase(was.fact->id) == 0)) continue;
-    const bool special_tokens =
-        was.asked ? was.asked->special_tokens : header != nullptr && header->value("special_tokens", false);
+    const auto* settings = file.settings_of(*record);
+    const bool special_tokens = settings != nullptr && settings->value("special_tokens", false);
     const bool whole_batch = header != nullptr && options.ids.empty();
     repeater.repeat(was, record->line, record->where, special_tokens, whole_batch ? Progress() : progress);
     if (whole_batch && progress) progress(records, std::max(records, expected_records(*header)));
@@ -301,9 +293,7 @@ void repeat_all(const RepeatOptions& options, ResultFile& file, Repeater& repeat
 }  // namespace
 
 int run_repeat(const RepeatOptions& options, const std::stop_token& stop) {
-  if (options.run.output && *options.run.output != "-" && same_file(options.file, *options.run.output)) {
-    throw Error(label_of(options.file) + ": is to be read and written; name another file with -o");
-  }
+  check_not_output(options.file, options.run.output);
   ReportOutput output(options.run.output, options.run.json);
   ResultFile file(options.file, stop);
   Repeater repeater(options, file.label(), stop);

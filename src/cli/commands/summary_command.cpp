@@ -163,11 +163,7 @@ Averages average(const SummaryOptions& options, const std::stop_token& stop) {
 
 int run_summary(const SummaryOptions& options, const std::stop_token& stop) {
   check_files(options.files);
-  for (const auto& input : options.files) {
-    if (options.output && *options.output != "-" && same_file(input, *options.output)) {
-      throw Error(label_of(input) + ": is to be read and written; name another file with -o");
-    }
-  }
+  for (const auto& input : options.files) check_not_output(input, options.output);
   ReportOutput output(options.output, options.json);
 
   const auto averages = average(options, stop);

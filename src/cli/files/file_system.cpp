@@ -9,6 +9,8 @@
 #include <system_error>
 
 #include "report/display_text.hpp"
+#include "rometrace/error.hpp"
+#include "rometrace/text/input_file.hpp"
 
 namespace rometrace::cli {
 
@@ -44,6 +46,11 @@ std::string shown(const fs::path& path) {
 bool same_file(const std::string& a, const std::string& b) {
   std::error_code ignored;
   return a == b || (a != "-" && b != "-" && fs::equivalent(a, b, ignored));
+}
+
+void check_not_output(const std::string& input, const std::optional<std::string>& output) {
+  if (!output || *output == "-" || !same_file(input, *output)) return;
+  throw Error(label_of(input) + ": is to be read and written; name another file with -o");
 }
 
 fs::path folder_of(const fs::path& path) {

@@ -18,6 +18,9 @@ std::string shown(const std::filesystem::path& path);
 /// Whether both names lead to one file; "-", a standard stream, is only itself.
 bool same_file(const std::string& a, const std::string& b);
 
+/// Throws Error if `output`, of -o where it was given, is `input`.
+void check_not_output(const std::string& input, const std::optional<std::string>& output);
+
 /// The folder that holds `path`.
 std::filesystem::path folder_of(const std::filesystem::path& path);
 

@@ -24,6 +24,7 @@
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
 #include "rometrace/version.hpp"
+#include "text/shell_word.hpp"
 
 namespace rometrace::cli {
 namespace {
@@ -161,16 +162,17 @@ CLI::App* add_families(CLI::App& app) {
 /// The command line that --from and the options beside it stand for.
 std::string command_line(const std::vector<std::string>& words, const CompletedLine& completed,
                          const std::set<std::string>& idle) {
+  const auto shown = [](const std::string& word) { return " " + in_shell(word, ",:=+@%"); };
   std::string line = "rometrace";
   for (const auto& word : completed.recorded) {
-    if (!idle.contains(word.substr(0, word.find('=')))) line += " " + quoted_for_shell(word);
+    if (!idle.contains(word.substr(0, word.find('=')))) line += shown(word);
   }
   for (std::size_t i = 0; i < words.size(); ++i) {
     if (words[i] == "--print-command") continue;
     const bool of_record = words[i] == "--from" || words[i] == "--id";
     if (of_record) ++i;  // its value
     if (of_record || words[i].starts_with("--from=") || words[i].starts_with("--id=")) continue;
-    line += " " + quoted_for_shell(words[i]);
+    line += shown(words[i]);
   }
   return line;
 }
@@ -333,7 +335,11 @@ Command parse_options(int argc, char** argv) {
 
   try {
     const std::vector<std::string> given(argv + std::min(1, argc), argv + argc);
-    const auto completed = complete_from_record(given);
+    const auto is_named_first = [&](const CLI::App* command) {
+      return !given.empty() && command->get_name() == given.front();
+    };
+    const bool is_command = !app.get_subcommands(is_named_first).empty();
+    const auto completed = is_command ? std::nullopt : complete_from_record(given);
     auto words = completed ? completed->recorded : std::vector<std::string>();
     words.insert(words.end(), given.begin(), given.end());
     app.parse(reversed_words(words));

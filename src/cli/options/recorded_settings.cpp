@@ -8,11 +8,14 @@
 #include <string_view>
 #include <utility>
 
+#include "cli/files/share_dir.hpp"
 #include "cli/options/option_values.hpp"
+#include "cli/options/options.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/report/json.hpp"
 #include "rometrace/report/record_reader.hpp"
 #include "rometrace/report/result_file.hpp"
+#include "rometrace/text/digest.hpp"
 #include "rometrace/text/input_file.hpp"
 
 namespace rometrace::cli {
@@ -94,15 +97,15 @@ Json derived_settings(const TraceRecord& record) {
   return settings;
 }
 
-Source source_of(const ResultRecord& found, const Json* header) {
+Source source_of(const ResultRecord& found, const ResultFile& file) {
+  const auto* header = file.header();
+  const auto* settings = file.settings_of(found);
   Source source;
   source.where = found.where;
   source.record = read_trace_record(found.json, found.where);
   source.of_batch = header != nullptr;
   source.run = header != nullptr ? header->at("run") : found.json.at("run");
-  source.settings = header != nullptr                 ? *header
-                    : found.json.contains("settings") ? found.json.at("settings")
-                                                      : derived_settings(*source.record);
+  source.settings = settings != nullptr ? *settings : derived_settings(*source.record);
   return source;
 }
 
@@ -131,12 +134,12 @@ Source find_source(const GivenWords& given) {
         }
         const auto found_id = fact->value("id", Json());
         if ((found_id.is_string() ? found_id.get<std::string>() : found_id.dump()) == id) {
-          return source_of(*record, file.header());
+          return source_of(*record, file);
         }
       } else if (found) {
         throw Error(file.label() + ": holds several traces; --id chooses one (or --facts takes the batch's settings)");
       } else {
-        found = source_of(*record, file.header());
+        found = source_of(*record, file);
       }
     }
     if (by_id) {
@@ -218,7 +221,7 @@ class Words {
       throw Error("--from: " + source_.where +
                   ": was made with an edited model; give its edit files with --edit, or another --model");
     }
-    if (name != "rometrace-demo" || std::getenv("ROMETRACE_MODEL") != nullptr) add("--model", name);
+    if (name != kDemoName || std::getenv("ROMETRACE_MODEL") != nullptr) add("--model", name);
   }
 
   bool is_traced(const char* kind) const {
@@ -236,23 +239,25 @@ class Words {
       }
     }
     if (kinds.empty()) kinds.push_back("state");
-    add_unless("--kinds", joined(kinds), "state,mlp,attn");
+    add_unless("--kinds", joined(kinds), joined(default_kinds()));
     const bool gradient = given_.value("--engine") == "gradient";
     if (!severed.empty() && !gradient) add("--sever", joined(severed));
     const bool only_neurons = kinds == Json::array({"neuron"});
-    if (!only_neurons) add_unless("--positions", setting("positions"), "all");
+    if (!only_neurons) add_unless("--positions", setting("positions"), to_string(defaults_.positions));
     if (is_traced("mlp") || is_traced("attn")) add_unless("--window", setting("window"), "");
-    if (is_traced("head")) add_unless("--head-window", setting("head_window"), "1");
+    if (is_traced("head")) add_unless("--head-window", setting("head_window"), std::to_string(defaults_.head_window));
     if (is_traced("knockout")) add_unless("--knockout-window", setting("knockout_window"), "");
-    add_unless("--direction", of_run("direction"), "denoising");
-    if (text_of(of_run("engine")) != "transformers") add_unless("--engine", of_run("engine"), "sweep");
+    add_unless("--direction", of_run("direction"), std::string(to_string(defaults_.direction)));
+    if (text_of(of_run("engine")) != "transformers")
+      add_unless("--engine", of_run("engine"), std::string(to_string(defaults_.engine)));
   }
 
   void add_neurons() {
     const auto& neurons = setting("neurons");
     if (!neurons.is_object()) return;
     const auto of = [&](const char* name) { return neurons.contains(name) ? neurons.at(name) : Json(nullptr); };
-    if (setting("kinds") == Json::array({"neuron"})) add_unless("--positions", of("positions"), "subject-last");
+    if (setting("kinds") == Json::array({"neuron"}))
+      add_unless("--positions", of("positions"), to_string(of_neurons_.positions));
     if (const auto given = of("given"); given.is_array() && !given.empty()) {
       Json names = Json::array();
       for (const auto& each : given) names.push_back(each.at(0).dump() + ":" + each.at(1).dump());
@@ -262,8 +267,8 @@ class Words {
     if (const auto layers = of("layers"); layers.is_array() && layers.size() == 2) {
       add("--layers", layers[0].dump() + "-" + std::to_string(layers[1].get<std::int64_t>() - 1));
     }
-    add_unless("--top", of("top"), "20");
-    add_unless("--rank-by", of("rank_by"), "gradient");
+    add_unless("--top", of("top"), std::to_string(of_neurons_.top));
+    add_unless("--rank-by", of("rank_by"), to_string(of_neurons_.ranking));
     add_unless("--sets", of("sets"), "");
   }
 
@@ -271,7 +276,8 @@ class Words {
     const auto method = of_run("corruption").is_object() ? text_of(of_run("corruption").at("method")) : "noise";
     if (method == "noise") {
       add_unless("--samples",
-                 source_.of_batch || !source_.run.contains("precision") ? of_run("samples") : setting("samples"), "10");
+                 source_.of_batch || !source_.run.contains("precision") ? of_run("samples") : setting("samples"),
+                 std::to_string(defaults_.samples));
       add_noise();
     } else if (method != "tokens") {
       add("--corrupt", method);
@@ -281,11 +287,11 @@ class Words {
     } else if (!source_.record || given_.has("--facts")) {
       add("--corrupt", "swap");
     }
-    add_unless("--seed", of_run("seed"), "1");
+    add_unless("--seed", of_run("seed"), std::to_string(defaults_.seed));
     const auto& precision = of_run("precision");
     if (precision.is_object() && given_.value("--engine") != "gradient") {
       add_unless("--precision", precision.at("asked"), "");
-      add_unless("--most-samples", precision.at("most_samples"), "1000");
+      add_unless("--most-samples", precision.at("most_samples"), std::to_string(defaults_.most_samples));
     }
     if (of_run("corruption").is_object() && of_run("corruption").contains("text")) need_text();
   }
@@ -304,7 +310,8 @@ class Words {
   void need_text() const {
     const auto& text = of_run("corruption").at("text");
     const auto name = text.value("name", std::string());
-    if (given_.has_any({"--noise-text", "--noise", "--corrupt"}) || name == "facts.json") return;
+    if (given_.has_any({"--noise-text", "--noise", "--corrupt"})) return;
+    if (text.value("sha256", std::string()) == file_sha256(share_dir() / "facts.json")) return;  // the default
     throw Error("--from: " + source_.where + ": its corruption is of the text " + in_quotes(name, 60) +
                 "; give that file with --noise-text");
   }
@@ -317,11 +324,11 @@ class Words {
         line_.recorded.emplace_back("--target=object");
         line_.names.insert("--target");
       }
-      add_unless("--answer", setting("answer"), "token");
+      add_unless("--answer", setting("answer"), to_string(defaults_.answer));
       if (setting("all") == true) add("--all");
       if (const auto& only = setting("only"); only.is_object()) {
         add("--only", "known");
-        add_unless("--known-by", only.at("known_by").at("rule"), "said:2");
+        add_unless("--known-by", only.at("known_by").at("rule"), to_string(KnownRule()));
       }
       if (setting("special_tokens") == true) add("--special-tokens");
       if (!setting("foil").is_null() && !gradient && !given_.has("--foil")) {
@@ -336,7 +343,7 @@ class Words {
       line_.recorded.push_back("--target=" + text_of(target));
       line_.names.insert("--target");
     }
-    add_unless("--answer", setting("answer"), "token");
+    add_unless("--answer", setting("answer"), to_string(defaults_.answer));
     if (!gradient && !setting("foil").is_null()) add("--foil", text_of(setting("foil")));
   }
 
@@ -349,51 +356,42 @@ class Words {
     } else if (setting("answer") == "object") {
       if (tokens > 1) add("--answer", "greedy:" + std::to_string(tokens));
     } else {
-      add_unless("--answer", setting("answer"), "token");
+      add_unless("--answer", setting("answer"), to_string(defaults_.answer));
     }
     if (record.texts.foil && !record.texts.foil->empty() && !given_.has("--prompt")) add("--foil", *record.texts.foil);
   }
 
   void add_running() {
     const auto device = text_of(of_run("device"));
-    if (device != "cpu") add("--device", device);
-    add_unless("--dtype", of_run("dtype"), "float32");
+    if (device != defaults_.device) add("--device", device);
+    add_unless("--dtype", of_run("dtype"), defaults_.dtype);
     if (of_run("tf32") == true) add("--tf32");
+  }
+
+  static Json default_kinds() {
+    Json kinds = Json::array();
+    for (const auto kind : TraceOptions().kinds) kinds.push_back(to_string(kind));
+    return kinds;
   }
 
   const GivenWords& given_;
   const Source& source_;
+  const Options defaults_;
+  const NeuronOptions of_neurons_;
   CompletedLine line_;
 };
-
-constexpr std::array kCommands = {"summary", "merge",  "calibrate", "edit",   "moments", "fetch",
-                                  "models",  "repeat", "show",      "export", "families"};
 
 }  // namespace
 
 std::optional<CompletedLine> complete_from_record(const std::vector<std::string>& words) {
   const GivenWords given(words);
   if (!given.has("--from") || given.has_any({"--self-check", "--help", "--version"})) return std::nullopt;
-  if (!words.empty() && std::find(kCommands.begin(), kCommands.end(), words.front()) != kCommands.end()) {
-    return std::nullopt;
-  }
   const auto source = find_source(given);
   try {
     return Words(given, source).line();
   } catch (const Json::exception&) {
     throw Error("--from: " + source.where + ": a header that lacks a setting; expected one that rometrace wrote");
   }
-}
-
-std::string quoted_for_shell(const std::string& word) {
-  const auto is_plain = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-           std::string_view("-_./,:=+@%").find(c) != std::string_view::npos;
-  };
-  if (!word.empty() && std::all_of(word.begin(), word.end(), is_plain)) return word;
-  std::string quoted = "'";
-  for (const char c : word) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return quoted + "'";
 }
 
 }  // namespace rometrace::cli

@@ -15,11 +15,8 @@ struct CompletedLine {
 
 /// What --from adds to a trace's or a batch's words (without the program's name): the settings of the record, but for
 /// those that `words` give themselves and those that do not go with what `words` give. Nothing where there is no --from
-/// among the words, or where a command or --self-check is. Throws Error naming the file: not a record of a trace, an id
+/// among the words, or where --self-check is. Throws Error naming the file: not a record of a trace, an id
 /// that is not there or one that is missing, an edited model without its edit files.
 std::optional<CompletedLine> complete_from_record(const std::vector<std::string>& words);
-
-/// A word as a shell reads it: in single quotes where it has to be.
-std::string quoted_for_shell(const std::string& word);
 
 }  // namespace rometrace::cli
