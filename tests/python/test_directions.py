@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 
 import numpy as np
 import pytest
@@ -24,6 +24,16 @@ def array(values: Any) -> np.ndarray:
 def assert_close(found: Any, expected: Any) -> None:
     """Within the rounding of float32: other rows share the products."""
     assert array(found) == pytest.approx(array(expected), rel=1e-4, abs=1e-5)
+
+
+def numbers_of(value: Any) -> Iterator[tuple[str, Any]]:
+    """All that JSON has at its ends, with where it stands."""
+    if isinstance(value, (dict, list)):
+        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            for place, number in numbers_of(inner):
+                yield f"/{name}{place}", number
+    else:
+        yield "", value
 
 
 @pytest.mark.parametrize("engine", ["sweep", "plain", "gradient"])
@@ -67,7 +77,13 @@ def test_a_summary_averages_both_and_the_interactions(
     for line in (tmp_path / "both.jsonl").read_text().splitlines():
         validate(json.loads(line))
     assert both["overall"]["kinds"] == summaries["denoising"]["overall"]["kinds"]
-    assert both["overall"]["noising"] == summaries["noising"]["overall"]["kinds"]
+    found, expected = (dict(numbers_of(kinds)) for kinds in (both["overall"]["noising"], summaries["noising"]["overall"]["kinds"]))
+    # The corrupted runs went with other rows; a share of resamplings changes by one where two layers are as large.
+    near = {
+        place: number if number is None else pytest.approx(number, rel=1e-3, abs=0.01 if place.endswith("share") else 1e-5)
+        for place, number in expected.items()
+    }
+    assert found == near
     assert both["by"]["relation"].keys() == summaries["noising"]["by"]["relation"].keys()
     for kind, interaction in both["overall"]["interactions"].items():
         for role, values in interaction["roles"].items():

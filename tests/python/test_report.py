@@ -24,7 +24,7 @@ import pytest
 from rometrace import report
 from results_made import LAYERS, make_header, make_neuron_summary, make_summary, make_traced, make_untraced, make_whole_summary, write_lines
 from conftest import REPOSITORY
-from records import HIGH, LOW, make_neurons, make_record, make_whole_record, with_counter
+from records import HIGH, LOW, make_both_record, make_neurons, make_record, make_whole_record, with_counter
 from waiting import PATIENCE
 
 SCRIPT = REPOSITORY / "scripts/report.py"
@@ -764,7 +764,47 @@ def test_noising_shows_the_probability_lost(tab: Tab, tmp_path: Path) -> None:
     assert lines[2] == f"probability {HIGH - lost:.4f}" and lines[3].startswith(f"probability lost {lost:.4f}")
 
 
+def test_a_direction_of_both_is_chosen(tab: Tab, tmp_path: Path) -> None:
+    both = make_both_record(LAYERS)
+    record = make_traced(1, **{name: both[name] for name in ("grids", "noising", "run", "knockout", "measures")})
+    page = tab.show(write_page(tmp_path, [record], "--no-summary").as_uri())
+    fact = open_fact(tab, 1)
+    noised = both["noising"]["grids"]["state"]
+
+    def tip(layer: int) -> list[str]:
+        canvas = page.locator("#fact [data-kind=state] .field canvas")
+        canvas.hover(position={"x": (layer + 0.5) * canvas.bounding_box()["width"] / LAYERS, "y": 3})
+        return page.inner_text("#tip").split("\n")
+
+    restored, lost = both["grids"]["state"]["indirect_effect"][0][5], noised["indirect_effect"][0][5]
+    def assert_says(line: str, words: str, value: float) -> None:
+        said = line.removeprefix(words).split(" (")[0].replace("−", "-")
+        assert line.startswith(words) and float(said) == pytest.approx(value, abs=1e-4)  # four digits of a 16-bit step
+
+    assert_says(tip(5)[2], "probability ", LOW + restored)
+    page.select_option("#direction", "noising")
+    assert fact.locator(".map figcaption").first.inner_text() == "States corrupted"
+    assert_says(tip(5)[2], "probability ", HIGH - lost)
+    assert_says(tip(5)[3], "probability lost ", lost)
+    page.select_option("#direction", "interaction")
+    titles = fact.locator(".map figcaption").all_inner_texts()
+    assert titles[0] == "States patched, interaction" and len(titles) == 6
+    for layer in (0, 5):
+        assert_says(tip(layer)[2], "interaction ", noised["interaction"][0][layer])
+    pixels = page.evaluate(
+        """() => {
+          const canvas = document.querySelector("#fact [data-kind=state] .field canvas");
+          return [...canvas.getContext("2d").getImageData(0, 0, 6, 1).data];
+        }"""
+    )
+    cells = [pixels[4 * layer : 4 * layer + 3] for layer in range(LAYERS)]
+    assert cells[0][2] > cells[0][0] and cells[5][0] > cells[5][2] and min(cells[2]) > 240
+    page.select_option("#direction", "denoising")
+    assert fact.locator(".map figcaption").first.inner_text() == "States restored"
+
+
 def test_a_plain_page_has_no_remarks(shown: Tab) -> None:
+    assert shown.page.locator("#directions").is_hidden()
     assert shown.page.locator("#remarks").is_hidden() and shown.page.locator("#caveat").is_hidden()
 
 

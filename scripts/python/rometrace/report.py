@@ -30,7 +30,7 @@ import zlib
 from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterator, TextIO
+from typing import Any, Callable, Iterator, TextIO
 
 from rometrace.places import PACKAGE, program_command
 from rometrace.results_file import (
@@ -41,9 +41,11 @@ from rometrace.results_file import (
     Parser,
     Progress,
     UserError,
+    as_noising,
     check_folder_of,
     check_object,
     corrupted_positions,
+    directions_of,
     finish,
     one_line,
     parse_json,
@@ -265,10 +267,28 @@ def number(value: Any) -> float | None:
     return None if value is None else float(f"{float(value):.9g}")
 
 
-def read_grids(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def read_others(record: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Of a record of both directions the grids of noising, and of the interactions in the place of effects."""
+    if len(directions_of(record)) == 1:
+        return {}
+    noising = as_noising(record)
+    names = ("interaction", "interaction_standard_error")
+    interactions = {
+        kind: grid | dict(zip(("indirect_effect", "standard_error"), (grid[name] for name in names)))
+        for kind, grid in noising["grids"].items()
+    }
+    unbounded = run_of(record) | {"approximate": True}  # a difference of two effects
+    return {
+        "noising": read_grids(noising),
+        "interaction": read_grids(record | {"grids": interactions, "run": unbounded}, key=abs),
+    }
+
+
+def read_grids(record: dict[str, Any], key: Callable[[float], float] = float) -> dict[str, dict[str, Any]]:
     """The record's grids, checked: window, positions [P], indirect_effect [P][L], standard_error [P][L], NaN for none.
 
-    Of heads, the effect and the error are those of the head with the largest effect, and "heads" [P][L] says which.
+    Of heads, the effect and the error are those of the head with the largest effect by `key`, and "heads" [P][L] says
+    which.
     """
     tokens, layers = len(record["tokens"]), int(record["model"]["layers"])
     bounded = not run_of(record).get("approximate")
@@ -286,7 +306,7 @@ def read_grids(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
         errors = read_numbers(f"{kind} standard_error", grid["standard_error"], shape, missing=math.nan)
         grids[kind] = {"window": int(grid["window"]), "positions": positions}
         if kind == "head":
-            best = [[heads.index(max(heads)) for heads in row] for row in effects]
+            best = [[heads.index(max(heads, key=key)) for heads in row] for row in effects]
             effects, errors = (
                 [list(map(operator.getitem, *row)) for row in zip(values, best)] for values in (effects, errors)
             )
@@ -409,22 +429,25 @@ def pack(record: dict[str, Any], grids: dict[str, dict[str, Any]]) -> bytes:
         "prediction_score": number(record.get("prediction_score")),
         "seconds": number(record["run"].get("seconds")) if isinstance(record.get("run"), dict) else None,
         "grids": {},
+        "others": {},
         "knockout": read_knockout(record),
     }
     if isinstance(record.get("counter"), dict):
         head["counter"] = printable(str(record["counter"]["prompt"]))
     numbers = bytearray()
-    for kind, grid in grids.items():
+    others = read_others(record)
+    parts = [(head["grids"], grids), *((head["others"].setdefault(name, {}), of) for name, of in others.items())]
+    for into, kind, grid in ((into, kind, grid) for into, of in parts for kind, grid in of.items()):
         effect_step, effects = quantise([value for row in grid["indirect_effect"] for value in row], 32767, "h", None)
         error_step, errors = quantise([value for row in grid["standard_error"] for value in row], 65534, "H", 65535)
-        head["grids"][kind] = {
+        into[kind] = {
             "window": grid["window"],
             "positions": grid["positions"],
             "effect_step": effect_step,
             "error_step": error_step,
         }
         if "heads" in grid:
-            head["grids"][kind]["heads"] = [head_of_cell for row in grid["heads"] for head_of_cell in row]
+            into[kind]["heads"] = [head_of_cell for row in grid["heads"] for head_of_cell in row]
         numbers += effects + errors
     text = json.dumps(head, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8", "replace")
     return zlib.compress(len(text).to_bytes(4, "little") + text + bytes(numbers), 9)

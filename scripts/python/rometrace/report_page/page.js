@@ -13,6 +13,7 @@ const GAPS = { mlp: "MLP", attn: "attention" };
 const CUTS = { before: "before the subject", subject: "the subject", after: "after the subject", last: "the last position" };
 const SETS = { best: "the best by estimate", change: "whose values change most", random: "random, mean of 10 orders" };
 let noising = false; // corrupted values were put into the clean run; effects are what the probability loses
+let interaction = false; // maps show what corrupting takes away less what restoring brings back
 let approximate = false;
 const ROLES = {
   first_subject: "First subject token",
@@ -125,7 +126,7 @@ async function unpackFact([block, begin, end], layers) {
     at += 2 * cells;
     return values;
   };
-  for (const grid of Object.values(fact.grids)) {
+  for (const grid of [fact.grids, ...Object.values(fact.others ?? {})].flatMap(Object.values)) {
     const cells = grid.positions.length * layers;
     grid.effects = take(cells).map((value) => (value > 32767 ? value - 65536 : value) * grid.effect_step);
     grid.errors = take(cells).map((value) => (value === NO_ERROR ? null : value * grid.error_step));
@@ -164,8 +165,15 @@ const RAMPS = Object.fromEntries(
   ]),
 );
 
+/** From blue over white at 0 to red. */
+const DIVERGING = Array.from({ length: 256 }, (_, i) => {
+  const x = Math.abs(i / 127.5 - 1);
+  return oklch(0.985 - 0.6 * x, 0.17 * Math.sin((Math.PI / 2) * Math.min(1, 1.4 * x)), i < 128 ? 255 : 30);
+});
+
 /** A canvas with a pixel a value; null stays clear. */
-function paint(values, columns, kind, [low, high]) {
+function paint(values, columns, name, [low, high]) {
+  const ramp = name === "interaction" ? DIVERGING : RAMPS[name];
   const rows = values.length / columns;
   const canvas = make("canvas", { width: columns, height: rows });
   const context = canvas.getContext("2d");
@@ -173,7 +181,7 @@ function paint(values, columns, kind, [low, high]) {
   values.forEach((value, i) => {
     if (value === null) return;
     const step = clamp(Math.round((255 * (value - low)) / (high - low)), 0, 255);
-    image.data.set([...RAMPS[kind][step], 255], 4 * i);
+    image.data.set([...ramp[step], 255], 4 * i);
   });
   context.putImageData(image, 0, 0);
   return canvas;
@@ -222,22 +230,22 @@ function isWindowed(kind, window) {
 
 /** What a patch does. */
 function done() {
-  return noising ? "corrupted" : "restored";
+  return interaction ? "patched" : noising ? "corrupted" : "restored";
 }
 
 function titleOf(kind) {
-  return KINDS[kind].title.replace("restored", done()) + (approximate ? " (approximation)" : "");
+  return KINDS[kind].title.replace("restored", done()) + (interaction ? ", interaction" : "") + (approximate ? " (approximation)" : "");
 }
 
 /**
  * A heat map. labels: [{text, star}] of the rows; values: rows x layers, null where a row has none;
  * describe(row, layer): text of the tip; summary: text for those who do not see it.
  */
-function heatMap({ title, kind, labels, values, layers, range, below, barLabel, describe, summary }) {
+function heatMap({ title, kind, ramp = kind, labels, values, layers, range, below, barLabel, describe, summary }) {
   const height = clamp(Math.floor(600 / labels.length), 14, 22);
   const longest = Math.min(160, 7.2 * labels.reduce((most, { text, star }) => Math.max(most, text.length + (star ? 1 : 0)), 0));
   const width = clamp(Math.floor((third() - longest - 85) / layers), 3, 40);
-  const canvas = place(paint(values, layers, kind, range), { width: width * layers, height: height * labels.length });
+  const canvas = place(paint(values, layers, ramp, range), { width: width * layers, height: height * labels.length });
   const cursor = place(make("div", { class: "cursor", hidden: "" }), { width, height });
   const field = make(
     "div",
@@ -300,7 +308,7 @@ function heatMap({ title, kind, labels, values, layers, range, below, barLabel, 
     "figure",
     { class: "map", "data-kind": kind },
     make("figcaption", {}, title),
-    make("div", { class: "plot" }, names, field, colourBar(kind, range, height * labels.length, barLabel), ticks, make("div", { class: "below" }, below)),
+    make("div", { class: "plot" }, names, field, colourBar(ramp, range, height * labels.length, barLabel), ticks, make("div", { class: "below" }, below)),
   );
 }
 
@@ -921,7 +929,8 @@ class FactView {
     this.model = index.model?.name ?? "";
     this.asked = 0;
     const redraw = () => this.fact && this.drawMaps();
-    $("one-scale").addEventListener("change", redraw);
+    for (const id of ["one-scale", "direction"]) $(id).addEventListener("change", redraw);
+    $("directions").hidden = index.run?.direction !== "both";
     onResize(redraw);
     $("fact").hidden = true;
   }
@@ -975,12 +984,16 @@ class FactView {
 
   drawMaps() {
     const { fact, layers } = this;
-    const largest = Object.fromEntries(Object.entries(fact.grids).map(([kind, { effects }]) => [kind, effects.reduce((a, b) => Math.max(a, b))]));
-    const common = Math.max(...Object.values(largest));
-    const low = noising ? 0 : fact.low_score;
-    const what = noising ? "probability lost" : "probability";
-    this.maps.replaceChildren(...Object.entries(fact.grids).map(([kind, grid]) => {
-      const top = $("one-scale").checked ? common : largest[kind];
+    const both = !$("directions").hidden;
+    if (both) [noising, interaction] = ["noising", "interaction"].map((name) => $("direction").value === name);
+    const grids = (both && fact.others[$("direction").value]) || fact.grids;
+    const size = interaction ? Math.abs : Number;
+    const largest = Object.fromEntries(Object.entries(grids).map(([kind, { effects }]) => [kind, effects.reduce((a, b) => (size(b) > size(a) ? b : a))]));
+    const common = Math.max(...Object.values(largest).map(size));
+    const low = noising || interaction ? 0 : fact.low_score;
+    const what = interaction ? "interaction" : noising ? "probability lost" : "probability";
+    const maps = Object.entries(grids).map(([kind, grid]) => {
+      const top = Math.max($("one-scale").checked ? common : size(largest[kind]), 0.01 * low, 1e-9);
       const best = grid.effects.indexOf(largest[kind]);
       return heatMap({
         title: titleOf(kind),
@@ -988,13 +1001,16 @@ class FactView {
         labels: grid.positions.map((t) => ({ text: fact.tokens[t], star: fact.corrupted.includes(t) })),
         values: grid.effects.map((effect) => low + effect),
         layers,
-        range: [low, low + Math.max(top, 0.01 * low, 1e-9)],
+        ramp: interaction ? "interaction" : kind,
+        range: interaction ? [-top, top] : [low, low + top],
         below: below(kind, grid.window, this.model.split("/").at(-1)),
-        barLabel: `${what}${noising ? "" : " of the answer"}`,
-        describe: (row, layer) => this.describe(kind, grid, row, layer),
+        barLabel: `${what}${noising || interaction ? "" : " of the answer"}`,
+        describe: this.describer(kind, grid),
         summary: `Largest ${what} ${show(low + largest[kind])}: token ${fact.tokens[grid.positions[Math.floor(best / layers)]]}, layer ${best % layers}.`,
       });
-    }));
+    });
+    this.maps.replaceChildren(...maps);
+    if (both) noising = interaction = false; // of what else the page shows
     if (fact.knockout) {
       const { window, groups } = fact.knockout;
       const series = cutSeries(groups, ({ tokens }) => count(tokens, "token"), () => ({ lows: null, highs: null }));
@@ -1087,22 +1103,26 @@ class FactView {
       make("tbody", {}, ...rows.map((texts) => make("tr", {}, ...texts.map((text) => make("td", {}, text)))))));
   }
 
-  describe(kind, grid, row, layer) {
-    const { fact, layers } = this;
+  /** What tells of a cell, in the direction that is shown while it is drawn. */
+  describer(kind, grid) {
+    const { fact, layers, total, high } = this;
     const [begin, end] = fact.subject_range;
-    const token = grid.positions[row];
-    const cell = row * layers + layer;
-    const effect = grid.effects[cell];
-    const total = this.total;
-    const share = total > 0 ? ` (${Math.round((100 * effect) / total)} % of the total effect)`.replace("-", "−") : "";
-    return [
-      `“${fact.tokens[token]}”, token ${token}${begin <= token && token < end ? ", subject" : ""}`,
-      windowText(kind, grid.window, layer, layers),
-      ...(grid.heads ? [`head ${grid.heads[cell]}, the strongest here`] : []),
-      `probability ${show(noising ? this.high - effect : fact.low_score + effect)}`,
-      `${noising ? "probability lost" : "indirect effect"} ${show(effect)}${share}`,
-      `standard error ${show(grid.errors[cell])}`,
-    ].join("\n");
+    const [lost, apart] = [noising, interaction];
+    const layerTexts = Array.from({ length: layers }, (_, layer) => windowText(kind, grid.window, layer, layers));
+    return (row, layer) => {
+      const token = grid.positions[row];
+      const cell = row * layers + layer;
+      const effect = grid.effects[cell];
+      const share = total > 0 ? ` (${Math.round((100 * effect) / total)} % of the total effect)`.replace("-", "−") : "";
+      return [
+        `“${fact.tokens[token]}”, token ${token}${begin <= token && token < end ? ", subject" : ""}`,
+        layerTexts[layer],
+        ...(grid.heads ? [`head ${grid.heads[cell]}, the strongest here`] : []),
+        ...(apart ? [] : [`probability ${show(lost ? high - effect : fact.low_score + effect)}`]),
+        `${apart ? "interaction" : lost ? "probability lost" : "indirect effect"} ${show(effect)}${share}`,
+        `standard error ${show(grid.errors[cell])}`,
+      ].join("\n");
+    };
   }
 }
 
