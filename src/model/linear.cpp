@@ -1,7 +1,6 @@
 #include "rometrace/model/linear.hpp"
 
 #include <ATen/Context.h>
-#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/grad_mode.h>
@@ -58,12 +57,7 @@ at::Tensor pack(const at::Tensor& weight, at::Tensor& scratch) {
       scratch = at::empty({weight.numel()}, weight.options());
     }
     const auto rows = scratch.slice(0, 0, weight.numel()).view(transposed.sizes());
-    constexpr std::int64_t kRows = 128;  // of the transposed matrix; few enough that what is read stays in the cache
-    at::parallel_for(0, (rows.size(0) + kRows - 1) / kRows, 1, [&](std::int64_t begin, std::int64_t end) {
-      for (auto i = begin * kRows; i < std::min(end * kRows, rows.size(0)); i += kRows) {
-        rows.slice(0, i, i + kRows).copy_(transposed.slice(0, i, i + kRows));
-      }
-    });
+    rows.copy_(transposed);  // in one go, which libtorch does by tiles
     transposed = rows;
   }
   static const auto reorder = c10::Dispatcher::singleton().findSchemaOrThrow("mkldnn::_reorder_linear_weight", "");

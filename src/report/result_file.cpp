@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <numeric>
 #include <utility>
 
 #include "rometrace/error.hpp"
@@ -37,6 +38,42 @@ constexpr std::array kOtherResults = {
     OtherResult{"rometrace/facts/", "facts", "rometrace --facts traces them"},
     OtherResult{"rometrace/models/", "the list of models", "rometrace models shows it again"},
 };
+
+// Changes of single bytes that make `a` of `b`.
+std::size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    std::size_t diagonal = std::exchange(row[0], i + 1);
+    for (std::size_t j = 0; j < b.size(); ++j) {
+      const auto replaced = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({replaced, diagonal + 1, row[j] + 1});
+    }
+  }
+  return row.back();
+}
+
+// "; there is "miles-davis"", the ids most like it; or the first few where none is like it.
+std::string ids_like(const std::string& id, const std::vector<std::string>& all) {
+  constexpr std::size_t kMostShown = 3, kLongestCompared = 200;
+  if (all.empty()) return "; no record of it has one";
+  std::vector<std::pair<std::size_t, std::string>> like;
+  for (const auto& other : all) {
+    if (id.size() > kLongestCompared || other.size() > kLongestCompared) continue;
+    const bool is_part = !id.empty() && other.find(id) != std::string::npos;
+    const auto distance = is_part ? 0 : edit_distance(id, other);
+    if (distance <= id.size() / 3) like.emplace_back(distance, other);
+  }
+  std::stable_sort(like.begin(), like.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::string text;
+  const auto count = like.empty() ? all.size() : like.size();
+  for (std::size_t i = 0; i < std::min(count, kMostShown); ++i) {
+    text += (text.empty() ? "" : ", ") + in_quotes(like.empty() ? all[i] : like[i].second, 60);
+  }
+  if (count > kMostShown) text += " and " + std::to_string(count - kMostShown) + " more";
+  return (like.empty() ? "; it has " : "; there is ") + text;
+}
 
 /// Whether no bracket lies deeper than JSON files are read.
 bool is_shallow(std::string_view text) {
@@ -141,7 +178,11 @@ std::optional<ResultRecord> ResultFile::next() {
     if (!json) return std::nullopt;
     const auto schema = schema_of(*json);
     if (schema == kTraceSchema) {
-      if (!json->contains("fact")) header_.reset();  // a prompt's by itself, behind a batch
+      const auto fact = json->find("fact");
+      if (fact == json->end()) header_.reset();  // a prompt's by itself, behind a batch
+      if (fact != json->end() && fact->is_object() && fact->contains("id")) {
+        if (const auto& id = fact->at("id"); id.is_string()) ids_.push_back(id.get<std::string>());
+      }
       return ResultRecord{*std::move(json), lines_.label() + ", line " + std::to_string(line_), line_};
     }
     if (schema != kHeaderSchema) refuse(schema);
@@ -156,6 +197,10 @@ const ResultJson* ResultFile::settings_of(const ResultRecord& record) const {
   if (header_) return &*header_;
   const auto settings = record.json.find("settings");
   return settings == record.json.end() ? nullptr : &*settings;
+}
+
+std::string ResultFile::without_id(const std::string& id) const {
+  return label() + ": no record has the id " + in_quotes(id, 60) + ids_like(id, ids_);
 }
 
 void ResultFile::refuse(const std::string& schema) const {

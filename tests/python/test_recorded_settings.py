@@ -81,7 +81,7 @@ def test_a_batch_gives_its_settings_or_a_fact(rometrace: Rometrace, written: Wri
     words = command_of(rometrace, "--from", path, "--facts", FACTS, "--limit", "1")
     assert {"--kinds=state", "--positions=subject-last", "--samples=2", "--measures=kl", "--target=object"} <= set(words)
     refused(rometrace("--from", path, "-q"), "holds several traces; --id chooses one")
-    refused(rometrace("--from", path, "--id", "nobody", "-q"), 'no trace of the fact "nobody" among 3')
+    refused(rometrace("--from", path, "--id", "nobody", "-q"), 'no record has the id "nobody"; it has')
 
 
 def test_an_edited_model_needs_its_edit_and_a_text_its_file(

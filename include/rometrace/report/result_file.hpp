@@ -6,6 +6,7 @@
 #include <stop_token>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "rometrace/results/line_reader.hpp"
 
@@ -45,6 +46,9 @@ class ResultFile {
   /// What was asked of the record given last: its batch's header, or its own "settings"; null where neither is there.
   const nlohmann::ordered_json* settings_of(const ResultRecord& record) const;
 
+  /// What to say where none of the records given so far has the id: that, and the ids that are most like it.
+  std::string without_id(const std::string& id) const;
+
   /// What was left out at the end, as a line for people; empty where nothing was. To be asked once next() gave nothing.
   const std::string& torn() const { return torn_; }
 
@@ -66,6 +70,7 @@ class ResultFile {
   bool first_taken_ = false;
   std::optional<nlohmann::ordered_json> header_;
   std::string torn_;
+  std::vector<std::string> ids_;  // of the records given so far
 };
 
 }  // namespace rometrace

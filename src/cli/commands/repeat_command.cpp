@@ -284,10 +284,7 @@ void repeat_all(const RepeatOptions& options, ResultFile& file, Repeater& repeat
     if (!options.ids.empty() && wanted.empty()) break;
   }
   if (!file.torn().empty()) spdlog::warn("{}", file.torn());
-  if (!wanted.empty()) {
-    throw Error("--ids: " + file.label() + " has no record of " + in_quotes(*wanted.begin()) + " among its " +
-                std::to_string(records));
-  }
+  if (!wanted.empty()) throw Error("--ids: " + file.without_id(*wanted.begin()));
 }
 
 }  // namespace

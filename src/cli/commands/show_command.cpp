@@ -5,9 +5,7 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <numeric>
 #include <optional>
-#include <string_view>
 #include <utility>
 
 #include "cli/exit_status.hpp"
@@ -27,42 +25,6 @@ namespace {
 
 constexpr int kNoBound = 100'000;
 
-/// Changes of single bytes that make `a` of `b`.
-std::size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), std::size_t{0});
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    std::size_t diagonal = std::exchange(row[0], i + 1);
-    for (std::size_t j = 0; j < b.size(); ++j) {
-      const auto replaced = diagonal + (a[i] == b[j] ? 0 : 1);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({replaced, diagonal + 1, row[j] + 1});
-    }
-  }
-  return row.back();
-}
-
-/// "; there is "miles-davis"", the ids most like it; or the first few where none is like it.
-std::string ids_like(const std::string& id, const std::vector<std::string>& all) {
-  constexpr std::size_t kMostShown = 3, kLongestCompared = 200;
-  if (all.empty()) return "; no record of it has one";
-  std::vector<std::pair<std::size_t, std::string>> like;
-  for (const auto& other : all) {
-    if (id.size() > kLongestCompared || other.size() > kLongestCompared) continue;
-    const bool is_part = !id.empty() && other.find(id) != std::string::npos;
-    const auto distance = is_part ? 0 : edit_distance(id, other);
-    if (distance <= id.size() / 3) like.emplace_back(distance, other);
-  }
-  std::stable_sort(like.begin(), like.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-  std::string text;
-  const auto count = like.empty() ? all.size() : like.size();
-  for (std::size_t i = 0; i < std::min(count, kMostShown); ++i) {
-    text += (text.empty() ? "" : ", ") + in_quotes(like.empty() ? all[i] : like[i].second, 60);
-  }
-  if (count > kMostShown) text += " and " + std::to_string(count - kMostShown) + " more";
-  return (like.empty() ? "; it has " : "; there is ") + text;
-}
-
 /// A record drawn, or why there is nothing to draw.
 std::string drawn(const TraceRecord& record, const TerminalStyle& style) {
   if (record.verdict.status == Status::kTraced) return render_heat_maps(record, style);
@@ -76,12 +38,11 @@ std::string show_ids(ResultFile& file, const std::vector<std::string>& asked_ids
   for (const auto& id : asked_ids) {
     if (std::find(ids.begin(), ids.end(), id) == ids.end()) ids.push_back(id);
   }
-  std::vector<std::string> all, texts(ids.size());
+  std::vector<std::string> texts(ids.size());
   while (const auto place = file.next()) {
     const auto record = read_trace_record(place->json, place->where);
     if (!record.fact || record.fact->id.empty()) continue;
     const auto& id = record.fact->id;
-    all.push_back(id);
     const auto asked = std::find(ids.begin(), ids.end(), id);
     if (asked == ids.end()) continue;
     auto& text = texts[static_cast<std::size_t>(asked - ids.begin())];
@@ -92,9 +53,7 @@ std::string show_ids(ResultFile& file, const std::vector<std::string>& asked_ids
   }
   std::string result;
   for (std::size_t i = 0; i < ids.size(); ++i) {
-    if (texts[i].empty()) {
-      throw Error(file.label() + ": no record has the id " + in_quotes(ids[i], 60) + ids_like(ids[i], all));
-    }
+    if (texts[i].empty()) throw Error(file.without_id(ids[i]));
     result += (result.empty() ? "" : "\n") + texts[i];
   }
   return result;

@@ -142,9 +142,7 @@ Source find_source(const GivenWords& given) {
         found = source_of(*record, file);
       }
     }
-    if (by_id) {
-      throw Error(file.label() + ": no trace of the fact " + in_quotes(id, 60) + " among " + std::to_string(records));
-    }
+    if (by_id) throw Error(file.without_id(id));
     if (!found) throw Error(file.label() + ": holds no trace");
     return *std::move(found);
   });
