@@ -580,9 +580,11 @@ class Decoder::Loader {
     checkpoint_->check(embedding_, table_shape());
     checkpoint_->check(head_, table_shape());
     used_.insert({embedding_, head_});
+    if (config_.head_bias) used_.insert(head_name_ + ".bias");
     const bool of_pairs = !config_.rotary.empty() && config_.rotary.front().scaling == Rotary::Scaling::kEach;
-    if (of_pairs && config_.layout == TensorLayout::kLlamaCpp) {
-      used_.insert("rope_freqs.weight");
+    if (of_pairs &&
+        config_.layout == TensorLayout::kLlamaCpp) {  // to_config() has seen to it that only one kind is there
+      used_.insert({"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"});
     }
   }
 
@@ -713,11 +715,20 @@ class Decoder::Loader {
       case Inputs::kSideBySide:
         return linear({{at + names_.queries, D, A + K, bias}}, 2,
                       [A](const std::vector<Linear::Part>& all) { return cut_at(A, all.front()); });
-      case Inputs::kPairs:
-        return linear(three, 2, [heads = config_.heads, kv_heads = config_.kv_heads](const auto& all) {
-          return std::vector{with_halves_apart(all[0], heads),
-                             side_by_side(with_halves_apart(all[1], kv_heads), all[2])};
+      case Inputs::kPairs: {
+        const auto in_order = [heads = config_.heads, kv_heads = config_.kv_heads](
+                                  const Linear::Part& queries, const Linear::Part& keys, const Linear::Part& values) {
+          return std::vector{with_halves_apart(queries, heads),
+                             side_by_side(with_halves_apart(keys, kv_heads), values)};
+        };
+        if (!names_.keys.empty()) {
+          return linear(three, 2, [in_order](const auto& all) { return in_order(all[0], all[1], all[2]); });
+        }
+        return linear({{at + names_.queries, D, A + K, bias}}, 2, [in_order, A, K](const auto& all) {
+          const auto parts = cut_at(A, all.front()), others = cut_at(K / 2, parts[1]);
+          return in_order(parts[0], others[0], others[1]);
         });
+      }
       case Inputs::kHeadByHead:
         return linear(
             {{at + names_.queries, D, A + K, bias}}, 2,

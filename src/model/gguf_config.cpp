@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -21,11 +22,16 @@ using Tensors = std::span<const TensorView>;
 
 constexpr std::string_view kArchitecture = "general.architecture";
 
+// What angles are divided by: of Llama 3.1 and later, and of Phi 3.
+constexpr std::string_view kDivisors = "rope_freqs.weight";
+constexpr std::string_view kShortDivisors = "rope_factors_short.weight", kLongDivisors = "rope_factors_long.weight";
+
 /// The keys of a file's architecture, "llama.block_count" as "block_count". Whoever asks for one has it noted.
 class Keys {
  public:
   Keys(const GgufHeader& header, std::string architecture) : header_(header), prefix_(std::move(architecture) + ".") {}
 
+  const std::string& where() const { return header_.where(); }
   bool has(const std::string& name) { return header_.has(full(name)); }
 
   std::optional<std::int64_t> find_size(const std::string& name) {
@@ -96,6 +102,15 @@ bool has(Tensors tensors, std::string_view name) {
   return find(tensors, name) != nullptr;
 }
 
+/// Queries, keys and values are one matrix.
+bool has_joined_inputs(Tensors tensors) {
+  return has(tensors, "blk.0.attn_qkv.weight");
+}
+
+bool has_input_biases(Tensors tensors) {
+  return has(tensors, "blk.0.attn_q.bias") || has(tensors, "blk.0.attn_qkv.bias");
+}
+
 // ---- Keys that families share ----
 
 /// "rope_scaling" of config.json; null for none.
@@ -107,9 +122,7 @@ json scaling_of(Keys& keys) {
   const auto original = keys.find_size("rope.scaling.original_context_length");
   const auto fast = keys.find_number("rope.scaling.yarn_beta_fast"),
              slow = keys.find_number("rope.scaling.yarn_beta_slow");
-  if (keys.find_number("rope.scaling.attn_factor").value_or(1) != 1) {
-    keys.refuse("rope.scaling.attn_factor", "expected none, or 1");
-  }
+  const auto magnitude = keys.find_number("rope.scaling.yarn_attn_factor");
   if (!type && old_factor.value_or(1) != 1) return {{"rope_type", "linear"}, {"factor", *old_factor}};
   if (!type || *type == "none") return nullptr;
   if (*type != "linear" && *type != "yarn") keys.refuse("rope.scaling.type", "expected none, linear or yarn");
@@ -118,16 +131,30 @@ json scaling_of(Keys& keys) {
   if (original) scaling["original_max_position_embeddings"] = *original;
   if (fast) scaling["beta_fast"] = *fast;
   if (slow) scaling["beta_slow"] = *slow;
+  if (magnitude) scaling["attention_factor"] = *magnitude;
   return scaling;
 }
 
-/// Heads are turned as a whole, and queries, keys and values are of one width.
-void check_head_width(Keys& keys, std::int64_t width) {
-  for (const auto* name : {"rope.dimension_count", "attention.value_length"}) {
-    if (keys.find_size(name).value_or(width) != width) {
-      keys.refuse(name, "expected " + std::to_string(width) + ", the width of a head");
-    }
+/// A key that says how large what has turned is, which only files with divisors of their own have use for.
+constexpr const char* kMagnitude = "rope.scaling.attn_factor";
+
+void refuse_magnitude(Keys& keys) {
+  if (keys.find_number(kMagnitude).value_or(1) != 1) keys.refuse(kMagnitude, "expected none, or 1");
+}
+
+/// Queries, keys and values are of one width.
+void check_value_width(Keys& keys, std::int64_t width) {
+  if (keys.find_size("attention.value_length").value_or(width) != width) {
+    keys.refuse("attention.value_length", "expected " + std::to_string(width) + ", the width of a head");
   }
+}
+
+/// And heads are turned as a whole.
+void check_head_width(Keys& keys, std::int64_t width) {
+  if (keys.find_size("rope.dimension_count").value_or(width) != width) {
+    keys.refuse("rope.dimension_count", "expected " + std::to_string(width) + ", the width of a head");
+  }
+  check_value_width(keys, width);
 }
 
 std::int64_t head_width(Keys& keys) {
@@ -140,9 +167,9 @@ std::int64_t head_width(Keys& keys) {
   return width / heads;
 }
 
-json llama_like(const char* type, Keys& keys, Tensors tensors) {
-  const auto heads = keys.size("attention.head_count"), width = head_width(keys);
-  check_head_width(keys, width);
+/// What most families have, under the names that Llama's config.json gave them; without the norms' epsilon.
+json llama_sizes(const char* type, Keys& keys, Tensors tensors) {
+  const auto heads = keys.size("attention.head_count");
   json config = {{"model_type", type},
                  {"max_position_embeddings", keys.size("context_length")},
                  {"hidden_size", keys.size("embedding_length")},
@@ -150,12 +177,49 @@ json llama_like(const char* type, Keys& keys, Tensors tensors) {
                  {"intermediate_size", keys.size("feed_forward_length")},
                  {"num_attention_heads", heads},
                  {"num_key_value_heads", keys.find_size("attention.head_count_kv").value_or(heads)},
-                 {"head_dim", width},
-                 {"rms_norm_eps", keys.number("attention.layer_norm_rms_epsilon")},
+                 {"head_dim", head_width(keys)},
                  {"rope_theta", keys.find_number("rope.freq_base").value_or(10000)}};
   if (const auto scaling = scaling_of(keys); !scaling.is_null()) config["rope_scaling"] = scaling;
-  if (has(tensors, "blk.0.attn_q.bias")) config["attention_bias"] = true;
+  if (has_input_biases(tensors)) config["attention_bias"] = true;
   return config;
+}
+
+/// The same of families that turn heads as a whole, with RMSNorm.
+json llama_like(const char* type, Keys& keys, Tensors tensors) {
+  auto config = llama_sizes(type, keys, tensors);
+  check_head_width(keys, config["head_dim"]);
+  config["rms_norm_eps"] = keys.number("attention.layer_norm_rms_epsilon");
+  return config;
+}
+
+/// The part of heads that turns. It is multiplied by their width again, and what that gives is cut to a whole number.
+double turned_part(Keys& keys) {
+  const auto width = head_width(keys), turned = keys.find_size("rope.dimension_count").value_or(width);
+  if (turned < 1 || turned > width) {
+    keys.refuse("rope.dimension_count", "expected 1 to " + std::to_string(width) + ", the width of a head");
+  }
+  check_value_width(keys, width);
+  return turned == width ? 1.0 : (static_cast<double>(turned) + 0.5) / static_cast<double>(width);
+}
+
+/// A number that is what it must be, where the file has it.
+void expect_size(Keys& keys, const char* name, std::int64_t value, const std::string& what) {
+  if (keys.find_size(name).value_or(value) != value) {
+    keys.refuse(name, "expected " + std::to_string(value) + ", " + what);
+  }
+}
+
+/// As many keys and values as queries have heads.
+void expect_one_key_a_head(Keys& keys) {
+  expect_size(keys, "attention.head_count_kv", keys.size("attention.head_count"), "attention.head_count");
+}
+
+/// Of families whose MLP has one width.
+void expect_four_widths(Keys& keys) {
+  const auto width = keys.size("embedding_length");
+  if (keys.size("feed_forward_length") / 4 != width || keys.size("feed_forward_length") % 4 != 0) {
+    keys.refuse("feed_forward_length", "expected 4 times the embedding length, " + std::to_string(width));
+  }
 }
 
 // ---- Architectures ----
@@ -171,12 +235,6 @@ json gpt2(Keys& keys, Tensors) {
 }
 
 json gptneox(Keys& keys, Tensors tensors) {
-  const auto width = head_width(keys), turned = keys.find_size("rope.dimension_count").value_or(width);
-  if (turned < 1 || turned > width) {
-    keys.refuse("rope.dimension_count", "expected 1 to " + std::to_string(width) + ", the width of a head");
-  }
-  // The part is multiplied by the width again, and what that gives is cut to a whole number.
-  const auto part = turned == width ? 1.0 : (static_cast<double>(turned) + 0.5) / static_cast<double>(width);
   return {{"model_type", "gpt_neox"},
           {"max_position_embeddings", keys.size("context_length")},
           {"hidden_size", keys.size("embedding_length")},
@@ -185,7 +243,7 @@ json gptneox(Keys& keys, Tensors tensors) {
           {"num_attention_heads", keys.size("attention.head_count")},
           {"layer_norm_eps", keys.number("attention.layer_norm_epsilon")},
           {"rotary_emb_base", keys.find_number("rope.freq_base").value_or(10000)},
-          {"rotary_pct", part},
+          {"rotary_pct", turned_part(keys)},
           {"use_parallel_residual", keys.find_flag("use_parallel_residual").value_or(true)},
           {"attention_bias", has(tensors, "blk.0.attn_qkv.bias")}};
 }
@@ -264,12 +322,226 @@ json gemma3(Keys& keys, Tensors tensors) {
   return config;
 }
 
+json bloom(Keys& keys, Tensors) {
+  expect_four_widths(keys);
+  expect_one_key_a_head(keys);
+  return {{"model_type", "bloom"},
+          {"seq_length", keys.size("context_length")},
+          {"hidden_size", keys.size("embedding_length")},
+          {"n_layer", keys.size("block_count")},
+          {"n_head", keys.size("attention.head_count")},
+          {"layer_norm_epsilon", keys.number("attention.layer_norm_epsilon")}};
+}
+
+json mpt(Keys& keys, Tensors) {
+  constexpr double kBias = 8;  // which is what transformers computes
+  expect_four_widths(keys);
+  expect_one_key_a_head(keys);
+  if (keys.number("attention.max_alibi_bias") != kBias) keys.refuse("attention.max_alibi_bias", "expected 8");
+  json config = {{"model_type", "mpt"},
+                 {"max_seq_len", keys.size("context_length")},
+                 {"d_model", keys.size("embedding_length")},
+                 {"n_layers", keys.size("block_count")},
+                 {"n_heads", keys.size("attention.head_count")},
+                 {"layer_norm_epsilon", keys.number("attention.layer_norm_epsilon")}};
+  if (const auto clip = keys.find_number("attention.clamp_kqv").value_or(0); clip != 0) {
+    config["attn_config"] = {{"clip_qkv", clip}};
+  }
+  return config;
+}
+
+/// Both architectures that go parallel compute the same as the newer one, whose matrices are laid out alike.
+json falcon(Keys& keys, Tensors tensors) {
+  const auto heads = keys.size("attention.head_count");
+  check_head_width(keys, head_width(keys));
+  json config = {{"model_type", "falcon"},
+                 {"max_position_embeddings", keys.size("context_length")},
+                 {"hidden_size", keys.size("embedding_length")},
+                 {"num_hidden_layers", keys.size("block_count")},
+                 {"ffn_hidden_size", keys.size("feed_forward_length")},
+                 {"num_attention_heads", heads},
+                 {"num_kv_heads", keys.find_size("attention.head_count_kv").value_or(heads)},
+                 {"layer_norm_epsilon", keys.number("attention.layer_norm_epsilon")},
+                 {"rope_theta", keys.find_number("rope.freq_base").value_or(10000)},
+                 {"new_decoder_architecture", true},
+                 {"num_ln_in_parallel_attn", has(tensors, "blk.0.attn_norm_2.weight") ? 2 : 1}};
+  if (const auto scaling = scaling_of(keys); !scaling.is_null()) config["rope_scaling"] = scaling;
+  return config;
+}
+
+json starcoder(Keys& keys, Tensors) {
+  expect_size(keys, "attention.head_count_kv", 1, "as all heads share their keys and values");
+  return {{"model_type", "gpt_bigcode"},
+          {"n_positions", keys.size("context_length")},
+          {"n_embd", keys.size("embedding_length")},
+          {"n_layer", keys.size("block_count")},
+          {"n_inner", keys.size("feed_forward_length")},
+          {"n_head", keys.size("attention.head_count")},
+          {"layer_norm_epsilon", keys.number("attention.layer_norm_epsilon")},
+          {"multi_query", true}};
+}
+
+json starcoder2(Keys& keys, Tensors tensors) {
+  auto config = llama_sizes("starcoder2", keys, tensors);
+  check_head_width(keys, config["head_dim"]);
+  config.erase("attention_bias");
+  config["norm_epsilon"] = keys.number("attention.layer_norm_epsilon");
+  config["use_bias"] = has_input_biases(tensors);
+  if (const auto window = keys.find_size("attention.sliding_window").value_or(0); window != 0) {
+    config["sliding_window"] = window;
+  }
+  return config;
+}
+
+json phi2(Keys& keys, Tensors tensors) {
+  auto config = llama_sizes("phi", keys, tensors);
+  config.erase("attention_bias");  // it always has them
+  config["layer_norm_eps"] = keys.number("attention.layer_norm_epsilon");
+  config["partial_rotary_factor"] = turned_part(keys);
+  return config;
+}
+
+/// What each pair's angle is divided by, a tensor of its own.
+std::vector<float> divisors_of(const TensorView& tensor, std::int64_t pairs, const std::string& where) {
+  const auto of_tensor = where + ": tensor " + in_quotes(tensor.name);
+  if (tensor.dtype != "F32" || tensor.shape != std::vector{pairs}) {
+    throw Error(of_tensor + " is " + tensor.dtype + " of shape " + shape_text(tensor.shape) + "; expected F32 of [" +
+                std::to_string(pairs) + "]");
+  }
+  std::vector<float> divisors(static_cast<std::size_t>(pairs));
+  std::memcpy(divisors.data(), tensor.bytes.data(), tensor.bytes.size());
+  for (const float divisor : divisors) {
+    if (!(divisor > 0)) throw Error(of_tensor + " has a number that is not above 0; expected divisors of angles");
+  }
+  return divisors;
+}
+
+json phi3(Keys& keys, Tensors tensors) {
+  constexpr const char* kOriginal = "rope.scaling.original_context_length";
+  auto config = llama_sizes("phi3", keys, tensors);
+  config["rms_norm_eps"] = keys.number("attention.layer_norm_rms_epsilon");
+  config["partial_rotary_factor"] = turned_part(keys);
+  config["original_max_position_embeddings"] = keys.find_size(kOriginal).value_or(keys.size("context_length"));
+  if (const auto window = keys.find_size("attention.sliding_window").value_or(0); window != 0) {
+    config["sliding_window"] = window;
+  }
+  const auto* of_short = find(tensors, kShortDivisors);
+  const auto* of_long = find(tensors, kLongDivisors);
+  if (of_short == nullptr && of_long == nullptr) return config;
+  if (of_short == nullptr || of_long == nullptr) {
+    throw Error(keys.where() + ": has one of " + std::string(kShortDivisors) + " and " + std::string(kLongDivisors) +
+                "; expected both");
+  }
+  const auto pairs = keys.find_size("rope.dimension_count").value_or(head_width(keys)) / 2;
+  config["rope_scaling"] = {{"rope_type", "longrope"},
+                            {"short_factor", divisors_of(*of_short, pairs, keys.where())},
+                            {"long_factor", divisors_of(*of_long, pairs, keys.where())},
+                            {"attention_factor", keys.find_number(kMagnitude).value_or(1)}};
+  return config;
+}
+
+json stablelm(Keys& keys, Tensors tensors) {
+  keys.pass_over({"use_parallel_residual"});  // what it says is not so in files of StableLM-3B; the tensors are right
+  auto config = llama_sizes("stablelm", keys, tensors);
+  config.erase("attention_bias");
+  config["use_qkv_bias"] = has_input_biases(tensors);
+  config["layer_norm_eps"] = keys.number("attention.layer_norm_epsilon");
+  config["partial_rotary_factor"] = turned_part(keys);
+  config["qk_layernorm"] = has(tensors, "blk.0.attn_q_norm.weight");
+  config["use_parallel_residual"] = !has(tensors, "blk.0.ffn_norm.weight");
+  return config;
+}
+
+json olmo(Keys& keys, Tensors tensors) {
+  constexpr double kEpsilon = 1e-5;  // which is what transformers computes
+  auto config = llama_sizes("olmo", keys, tensors);
+  check_head_width(keys, config["head_dim"]);
+  if (std::abs(keys.number("attention.layer_norm_epsilon") - kEpsilon) > kEpsilon * 1e-6) {
+    keys.refuse("attention.layer_norm_epsilon", "expected 1e-05");
+  }
+  if (const auto clip = keys.find_number("attention.clamp_kqv").value_or(0); clip != 0) config["clip_qkv"] = clip;
+  return config;
+}
+
+/// OLMo 2, and OLMo 3, which differs by windows and by the positions of layers that have them.
+json olmo2(Keys& keys, Tensors tensors) {
+  const auto window = keys.find_size("attention.sliding_window").value_or(0);
+  if (window == 0) return llama_like("olmo2", keys, tensors);
+  auto config = llama_like("olmo3", keys, tensors);
+  config["sliding_window"] = window;
+  set_pattern(keys, config);
+  const json theta = config["rope_theta"];
+  json full = config.value("rope_scaling", json::object());
+  full["rope_theta"] = theta;
+  const json sliding = {{"rope_theta", keys.find_number("rope.freq_base_swa").value_or(theta)}};
+  config.erase("rope_theta");
+  config.erase("rope_scaling");
+  config["rope_parameters"] = {{"full_attention", full}, {"sliding_attention", sliding}};
+  return config;
+}
+
+/// What both generations share.
+json any_cohere(const char* type, Keys& keys, Tensors tensors) {
+  auto config = llama_sizes(type, keys, tensors);
+  check_head_width(keys, config["head_dim"]);
+  config["layer_norm_eps"] = keys.number("attention.layer_norm_epsilon");
+  config["logit_scale"] = keys.number("logit_scale");
+  return config;
+}
+
+json command_r(Keys& keys, Tensors tensors) {
+  auto config = any_cohere("cohere", keys, tensors);
+  config["use_qk_norm"] = has(tensors, "blk.0.attn_q_norm.weight");
+  return config;
+}
+
+json cohere2(Keys& keys, Tensors tensors) {
+  auto config = any_cohere("cohere2", keys, tensors);
+  config["sliding_window"] = keys.size("attention.sliding_window");
+  set_pattern(keys, config);
+  return config;
+}
+
+json granite(Keys& keys, Tensors tensors) {
+  if (!keys.find_flag("rope.scaling.finetuned").value_or(true)) {  // Granite's way to say so
+    keys.refuse("rope.scaling.finetuned", "expected true: queries and keys that know no positions");
+  }
+  auto config = llama_like("granite", keys, tensors);
+  const auto width = config["head_dim"].get<double>();
+  config["attention_multiplier"] = keys.find_number("attention.scale").value_or(1 / std::sqrt(width));
+  config["embedding_multiplier"] = keys.find_number("embedding_scale").value_or(1);
+  config["residual_multiplier"] = keys.find_number("residual_scale").value_or(1);
+  config["logits_scaling"] = keys.number("logit_scale");
+  if (has(tensors, "blk.0.ffn_up.bias")) config["mlp_bias"] = true;
+  return config;
+}
+
+json smollm3(Keys& keys, Tensors tensors) {
+  return llama_like("smollm3", keys, tensors);
+}
+
+json glm4(Keys& keys, Tensors tensors) {
+  auto config = llama_sizes("glm4", keys, tensors);
+  config["attention_bias"] = has_input_biases(tensors);
+  config["rms_norm_eps"] = keys.number("attention.layer_norm_rms_epsilon");
+  config["partial_rotary_factor"] = turned_part(keys);
+  return config;
+}
+
+json nemotron(Keys& keys, Tensors tensors) {
+  auto config = llama_sizes("nemotron", keys, tensors);
+  config["norm_eps"] = keys.number("attention.layer_norm_epsilon");
+  config["partial_rotary_factor"] = turned_part(keys);
+  if (has(tensors, "blk.0.ffn_up.bias")) config["mlp_bias"] = true;
+  return config;
+}
+
 struct Architecture {
   std::string_view name;
   json (*config)(Keys&, Tensors);
 };
 
-constexpr std::array<Architecture, 8> kArchitectures = {{
+constexpr std::array<Architecture, 24> kArchitectures = {{
     {"gpt2", gpt2},
     {"gptneox", gptneox},
     {"llama", llama},
@@ -278,6 +550,22 @@ constexpr std::array<Architecture, 8> kArchitectures = {{
     {"gemma", gemma},
     {"gemma2", gemma2},
     {"gemma3", gemma3},
+    {"bloom", bloom},
+    {"mpt", mpt},
+    {"falcon", falcon},
+    {"starcoder", starcoder},
+    {"starcoder2", starcoder2},
+    {"phi2", phi2},
+    {"phi3", phi3},
+    {"stablelm", stablelm},
+    {"olmo", olmo},
+    {"olmo2", olmo2},
+    {"command-r", command_r},
+    {"cohere2", cohere2},
+    {"granite", granite},
+    {"smollm3", smollm3},
+    {"glm4", glm4},
+    {"nemotron", nemotron},
 }};
 
 const Architecture& architecture_of(const GgufHeader& header) {
@@ -291,21 +579,6 @@ const Architecture& architecture_of(const GgufHeader& header) {
   std::string known;
   for (const auto& each : kArchitectures) known += (known.empty() ? "" : ", ") + std::string(each.name);
   header.refuse(kArchitecture, "of GGUF files these can be traced: " + known);
-}
-
-/// What each pair's angle is divided by, a tensor of its own in files of Llama 3.1 and later.
-std::vector<float> divisors_of(const TensorView& tensor, std::int64_t pairs, const std::string& where) {
-  const auto of_tensor = where + ": tensor " + in_quotes(tensor.name);
-  if (tensor.dtype != "F32" || tensor.shape != std::vector{pairs}) {
-    throw Error(of_tensor + " is " + tensor.dtype + " of shape " + shape_text(tensor.shape) + "; expected F32 of [" +
-                std::to_string(pairs) + "]");
-  }
-  std::vector<float> divisors(static_cast<std::size_t>(pairs));
-  std::memcpy(divisors.data(), tensor.bytes.data(), tensor.bytes.size());
-  for (const float divisor : divisors) {
-    if (!(divisor > 0)) throw Error(of_tensor + " has a number that is not above 0; expected divisors of angles");
-  }
-  return divisors;
 }
 
 void remark_on_namespaces(const GgufHeader& header, const std::string& architecture, DecoderConfig& config) {
@@ -339,6 +612,7 @@ DecoderConfig to_config(const GgufHeader& header, Tensors tensors) {
     keys.refuse("attention.causal", "expected true: queries that see what comes after them are not computed");
   }
   auto values = architecture.config(keys, tensors);
+  if (!has(tensors, kShortDivisors)) refuse_magnitude(keys);
   keys.refuse_unused();
 
   const auto* embedding = find(tensors, "token_embd.weight");
@@ -350,11 +624,12 @@ DecoderConfig to_config(const GgufHeader& header, Tensors tensors) {
   auto config = parse_config(values.dump(-1, ' ', false, json::error_handler_t::replace),
                              header.where() + " (its keys as a config.json)");
   config.layout = TensorLayout::kLlamaCpp;
+  config.joined_inputs = has_joined_inputs(tensors);
   config.norm.offset = false;  // the file has 1 + weight
-  if (const auto* divisors = find(tensors, "rope_freqs.weight"); divisors != nullptr && name == "llama") {
+  if (const auto* divisors = find(tensors, kDivisors); divisors != nullptr && (name == "llama" || name == "granite")) {
     auto& rotary = config.rotary.front();
-    if (rotary.scaling != Rotary::Scaling::kNone) {
-      throw Error(header.where() + ": has rope_freqs.weight and llama.rope.scaling.type; expected one scaling");
+    if (rotary.scaling != Rotary::Scaling::kNone || has(tensors, kShortDivisors) || has(tensors, kLongDivisors)) {
+      throw Error(header.where() + ": has " + std::string(kDivisors) + " and another scaling; expected one of them");
     }
     rotary.scaling = Rotary::Scaling::kEach;
     rotary.divisors = divisors_of(*divisors, rotary.width / 2, header.where());

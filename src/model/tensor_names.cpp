@@ -230,31 +230,43 @@ TensorNames gemma3() {
   return names;
 }
 
+/// Families whose rotary positions llama.cpp turns by neighbours, after it has put the rows in that order.
+bool turns_by_neighbours(Family family) {
+  return family == Family::kLlama || family == Family::kMistral || family == Family::kOlmo ||
+         family == Family::kSmolLm3 || family == Family::kGranite;
+}
+
 // GGUF files name tensors alike in all families.
-TensorNames llama_cpp(Family family) {
+TensorNames llama_cpp(const DecoderConfig& config) {
   using Inputs = TensorNames::Inputs;
-  const bool fused = family == Family::kGpt2 || family == Family::kGptNeoX;
   TensorNames names;
   names.prefixes = {""};
   names.heads = {"output"};
   names.embedding = "token_embd";
-  if (family == Family::kGpt2) names.positions = "position_embd";
+  names.embedding_norm = "token_embd_norm";
+  names.positions = "position_embd";
   names.final_norm = "output_norm";
   names.layers = "blk.";
-  names.inputs = fused                                                    ? Inputs::kSideBySide
-                 : family == Family::kLlama || family == Family::kMistral ? Inputs::kPairs
-                                                                          : Inputs::kApart;
-  names.queries = fused ? "attn_qkv" : "attn_q";
-  names.keys = "attn_k";
-  names.values = "attn_v";
+  names.inputs = turns_by_neighbours(config.family) ? Inputs::kPairs
+                 : config.joined_inputs             ? Inputs::kSideBySide
+                                                    : Inputs::kApart;
+  names.queries = config.joined_inputs ? "attn_qkv" : "attn_q";
+  if (!config.joined_inputs) {
+    names.keys = "attn_k";
+    names.values = "attn_v";
+  }
   names.projection = "attn_output";
   names.query_norm = "attn_q_norm";
   names.key_norm = "attn_k_norm";
   names.norm_1 = "attn_norm";
   names.norm_2 = "ffn_norm";
+  if (config.family == Family::kFalcon && !config.one_norm) {
+    names.norm_1 = "attn_norm_2";
+    names.norm_2 = "attn_norm";
+  }
   names.attn_norm = "post_attention_norm";
   names.mlp_norm = "post_ffw_norm";
-  names.mlp_gate = "ffn_gate";
+  if (config.family != Family::kPhi3 && config.family != Family::kGlm4) names.mlp_gate = "ffn_gate";
   names.mlp_in = "ffn_up";
   names.mlp_out = "ffn_down";
   return names;
@@ -316,7 +328,7 @@ TensorNames transformers(const DecoderConfig& config) {
 }  // namespace
 
 TensorNames tensor_names(const DecoderConfig& config) {
-  return config.layout == TensorLayout::kLlamaCpp ? llama_cpp(config.family) : transformers(config);
+  return config.layout == TensorLayout::kLlamaCpp ? llama_cpp(config) : transformers(config);
 }
 
 std::string prefix_in(const TensorNames& names, std::span<const std::string> all) {

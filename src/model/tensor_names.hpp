@@ -15,7 +15,7 @@ struct TensorNames {
     kApart,       ///< three matrices
     kSideBySide,  ///< one: queries, then keys, then values (GPT-2)
     kHeadByHead,  ///< one: the first key's queries, itself and its value, then the next key's (GPT-NeoX, Falcon)
-    kPairs,       ///< three matrices; of each head's query and key the halves that turn together are neighbours (GGUF)
+    kPairs,       ///< three, or one, side by side; of each head's query and key what turns together are neighbours (GGUF)
   };
 
   std::vector<std::string> prefixes;  ///< of all names but the head's: whichever the file has

@@ -25,7 +25,26 @@ ARCHITECTURES = {
     "gemma": gguf.MODEL_ARCH.GEMMA,
     "gemma2": gguf.MODEL_ARCH.GEMMA2,
     "gemma3_text": gguf.MODEL_ARCH.GEMMA3,
+    "bloom": gguf.MODEL_ARCH.BLOOM,
+    "mpt": gguf.MODEL_ARCH.MPT,
+    "falcon": gguf.MODEL_ARCH.FALCON,
+    "gpt_bigcode": gguf.MODEL_ARCH.STARCODER,
+    "starcoder2": gguf.MODEL_ARCH.STARCODER2,
+    "phi": gguf.MODEL_ARCH.PHI2,
+    "phi3": gguf.MODEL_ARCH.PHI3,
+    "stablelm": gguf.MODEL_ARCH.STABLELM,
+    "olmo": gguf.MODEL_ARCH.OLMO,
+    "olmo2": gguf.MODEL_ARCH.OLMO2,
+    "olmo3": gguf.MODEL_ARCH.OLMO2,
+    "cohere": gguf.MODEL_ARCH.COMMAND_R,
+    "cohere2": gguf.MODEL_ARCH.COHERE2,
+    "granite": gguf.MODEL_ARCH.GRANITE,
+    "smollm3": gguf.MODEL_ARCH.SMOLLM3,
+    "glm4": gguf.MODEL_ARCH.GLM4,
+    "nemotron": gguf.MODEL_ARCH.NEMOTRON,
 }
+PERMUTED = ("llama", "mistral", "olmo", "granite", "smollm3")
+ONE_ADDED = ("gemma", "gemma2", "gemma3_text", "nemotron")
 Tensors = dict[str, np.ndarray]
 Pack = Callable[[str, np.ndarray], tuple[np.ndarray, Type | None]]
 
@@ -35,34 +54,88 @@ def permuted(rows: np.ndarray, heads: int) -> np.ndarray:
     return rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
 
 
-def regrouped(rows: np.ndarray, heads: int) -> np.ndarray:
-    """GPT-NeoX's rows, head by head query, key, value: all queries, all keys, all values."""
-    return rows.reshape(heads, 3, -1, *rows.shape[1:]).swapaxes(0, 1).reshape(rows.shape)
+def regrouped(rows: np.ndarray, groups: int, width: int) -> np.ndarray:
+    """Rows of groups, each of some queries, a key and a value: all queries, all keys, all values. GPT-NeoX and BLOOM
+    have as many groups as heads."""
+    of_groups = rows.reshape(groups, -1, width, *rows.shape[1:])
+    parts = (of_groups[:, :-2], of_groups[:, -2:-1], of_groups[:, -1:])
+    return np.concatenate([part.reshape(-1, *rows.shape[1:]) for part in parts])
+
+
+def groups_of(config: dict[str, Any], heads: int) -> int:
+    """Pairs of a key and a value in a fused matrix that has each beside its queries."""
+    if config["model_type"] != "falcon":
+        return heads
+    if config["new_decoder_architecture"] or not config["multi_query"]:
+        return config["num_kv_heads"]
+    return 1
+
+
+def stacked(tensors: Tensors) -> Tensors:
+    """StableLM's norms of heads, each head's of its own, as one tensor for all."""
+    made: Tensors = {}
+    for name, values in tensors.items():
+        if ".norms." in name:
+            whole, head = name.removesuffix(".weight").split(".norms.")
+            made.setdefault(f"{whole}.weight", np.empty(0, np.float32))
+            rows = made[f"{whole}.weight"].reshape(-1, values.shape[0])
+            assert int(head) == rows.shape[0]
+            made[f"{whole}.weight"] = np.concatenate([rows, values[None]])
+        else:
+            made[name] = values
+    return made
+
+
+SIZES = {
+    "width": ("hidden_size", "n_embed", "n_embd", "d_model"),
+    "heads": ("num_attention_heads", "n_head", "n_heads"),
+    "layers": ("num_hidden_layers", "n_layer", "n_layers"),
+    "positions": ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len"),
+    "mlp": ("intermediate_size", "ffn_hidden_size", "n_inner"),
+    "layer_norm": ("layer_norm_epsilon", "layer_norm_eps", "norm_epsilon", "norm_eps"),
+}
+
+
+def size_of(config: dict[str, Any], what: str, default: Any = None) -> Any:
+    """A field of config.json, by whichever name the family has for it."""
+    found = [config[name] for name in SIZES[what] if config.get(name) is not None]
+    assert found or default is not None, what
+    return found[0] if found else default
 
 
 def tensors_of(folder: Path) -> Tensors:
     """The tensors of a folder by llama.cpp's names, float32, as its converter lays them out."""
     config = json.loads((folder / "config.json").read_text())
     kind = config["model_type"]
-    heads = config.get("num_attention_heads", config.get("n_head"))
-    layers = config.get("num_hidden_layers", config.get("n_layer"))
+    heads, layers = size_of(config, "heads"), size_of(config, "layers")
     names = gguf.get_tensor_name_map(ARCHITECTURES[kind], layers)
     state = {name: tensor.float().numpy() for name, tensor in load_file(folder / "model.safetensors").items()}
     made: Tensors = {}
-    for name, values in state.items():
+    for name, values in stacked(dict(sorted(state.items()))).items():
         if name.endswith((".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".inv_freq")):
             continue
-        new = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        known = name.removeprefix("transformer.") if kind == "bloom" else name
+        new = names.get_name(known, try_suffixes=(".weight", ".bias"))
         assert new is not None, name
         if kind == "gpt2" and values.ndim == 2 and ".h." in f".{name}":
             values = values.T
-        if kind == "gpt_neox" and "attn_qkv" in new:
-            values = regrouped(values, heads)
-        if ARCHITECTURES[kind] == gguf.MODEL_ARCH.LLAMA and ("attn_q." in new or "attn_k." in new):
+        if kind in ("gpt_neox", "bloom", "falcon") and "attn_qkv" in new:
+            values = regrouped(values, groups_of(config, heads), size_of(config, "width") // heads)
+        if kind in PERMUTED and ("attn_q." in new or "attn_k." in new):
             values = permuted(values, heads if "attn_q." in new else config.get("num_key_value_heads") or heads)
-        if kind.startswith("gemma") and name.endswith("norm.weight"):
+        if kind in ONE_ADDED and name.endswith("norm.weight"):
             values = values + 1
         made[new] = np.ascontiguousarray(values)
+    return made
+
+
+def joined(tensors: Tensors) -> Tensors:
+    """Queries, keys and values as one tensor each, which the converter does when asked to."""
+    made = {name: values for name, values in tensors.items() if ".attn_k." not in name and ".attn_v." not in name}
+    for name in [name for name in made if ".attn_q." in name]:
+        parts = [tensors[name.replace("attn_q", f"attn_{part}")] for part in "qkv"]
+        made[name.replace("attn_q", "attn_qkv")] = np.concatenate(parts)
+        del made[name]
     return made
 
 
@@ -88,45 +161,76 @@ def llama3_divisors(config: dict[str, Any]) -> np.ndarray:
 def add_keys(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
     """The keys of the architecture."""
     kind = config["model_type"]
+    width, heads = size_of(config, "width"), size_of(config, "heads")
+    head_width = config.get("head_dim") or width // heads
+    writer.add_context_length(size_of(config, "positions", 32))
+    writer.add_embedding_length(width)
+    writer.add_block_count(size_of(config, "layers"))
+    writer.add_feed_forward_length(size_of(config, "mlp", 4 * width))
+    writer.add_head_count(heads)
     if kind == "gpt2":
-        width, heads = config["n_embd"], config["n_head"]
-        writer.add_context_length(config["n_positions"])
-        writer.add_embedding_length(width)
-        writer.add_block_count(config["n_layer"])
-        writer.add_feed_forward_length(config.get("n_inner") or 4 * width)
-        writer.add_head_count(heads)
         writer.add_layer_norm_eps(config["layer_norm_epsilon"])
         return
-    width, heads = config["hidden_size"], config["num_attention_heads"]
-    head_width = config.get("head_dim") or width // heads
-    writer.add_context_length(config["max_position_embeddings"])
-    writer.add_embedding_length(width)
-    writer.add_block_count(config["num_hidden_layers"])
-    writer.add_feed_forward_length(config["intermediate_size"])
-    writer.add_head_count(heads)
     if kind == "gpt_neox":
         writer.add_rope_dimension_count(int(config["rotary_pct"] * head_width))
         writer.add_rope_freq_base(config["rotary_emb_base"])
         writer.add_parallel_residual(config.get("use_parallel_residual", True))
         writer.add_layer_norm_eps(config["layer_norm_eps"])
         return
+    if kind in ("bloom", "falcon", "mpt", "gpt_bigcode"):
+        groups = 1 if kind == "gpt_bigcode" else groups_of(config, heads)
+        if kind != "mpt":
+            writer.add_head_count_kv(groups)
+        writer.add_layer_norm_eps(config.get("layer_norm_epsilon", 1e-5))
+        if kind == "falcon":
+            writer.add_tensor_data_layout("jploski")
+        if kind == "mpt":
+            writer.add_max_alibi_bias(8.0)
+            if config["attn_config"]["clip_qkv"] is not None:
+                writer.add_clamp_kqv(config["attn_config"]["clip_qkv"])
+        return
     writer.add_head_count_kv(config.get("num_key_value_heads") or heads)
-    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    if kind == "llama" or kind == "mistral":
+    if "rms_norm_eps" in config or kind in ("smollm3", "glm4"):
+        writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    else:
+        writer.add_layer_norm_eps(1e-5 if kind == "olmo" else size_of(config, "layer_norm"))
+    if kind in ("llama", "mistral", "granite", "smollm3", "cohere2"):
         writer.add_rope_dimension_count(head_width)
-    if "head_dim" in config:
+    if kind in ("phi", "phi3", "stablelm", "glm4", "nemotron"):
+        writer.add_rope_dimension_count(int(config.get("partial_rotary_factor", 1.0) * head_width))
+    if config.get("head_dim") is not None and kind != "granite":
         writer.add_key_length(head_width)
         writer.add_value_length(head_width)
-    if kind not in ("gemma", "gemma2"):
-        writer.add_rope_freq_base(config.get("rope_theta", 10000.0))
-    if kind in ("gemma2", "gemma3_text"):
+    if kind not in ("gemma", "gemma2", "phi", "stablelm"):
+        writer.add_rope_freq_base(config.get("rope_theta", 2e6 if kind == "smollm3" else 10000.0))
+    if kind in ("gemma2", "gemma3_text", "olmo3", "cohere2"):
         writer.add_sliding_window(config["sliding_window"])
+    if kind == "phi3":
+        writer.add_sliding_window(config["sliding_window"] or 0)
+        writer.add_rope_scaling_orig_ctx_len(config["original_max_position_embeddings"])
     if kind == "gemma2":
         writer.add_attn_logit_softcapping(config["attn_logit_softcapping"])
         writer.add_final_logit_softcapping(config["final_logit_softcapping"])
-    if kind == "gemma3_text":
+    if kind in ("olmo3", "cohere2") and "layer_types" in config:
+        writer.add_sliding_window_pattern([layer == "sliding_attention" for layer in config["layer_types"]])
+    elif "sliding_window_pattern" in config:
         writer.add_sliding_window_pattern(config["sliding_window_pattern"])
+    if kind == "gemma3_text":
         writer.add_rope_freq_base_swa(config["rope_local_base_freq"])
+    if kind == "olmo3":
+        writer.add_rope_freq_base_swa(500000.0)  # transformers' own, whatever rope_theta says
+    if kind == "stablelm":
+        writer.add_parallel_residual(True)  # as files of StableLM-3B have it, which is not so
+    if kind == "olmo" and config["clip_qkv"] is not None:
+        writer.add_clamp_kqv(config["clip_qkv"])
+    if kind in ("cohere", "cohere2"):
+        writer.add_logit_scale(config["logit_scale"])
+        writer.add_rope_scaling_type(gguf.RopeScalingType.NONE)
+    if kind == "granite":
+        writer.add_attention_scale(config["attention_multiplier"])
+        writer.add_embedding_scale(config["embedding_multiplier"])
+        writer.add_residual_scale(config["residual_multiplier"])
+        writer.add_logit_scale(config["logits_scaling"])
     scaling = config.get("rope_scaling") or {}
     scaling_type = scaling.get("rope_type", scaling.get("type"))
     if scaling_type in ("linear", "yarn"):
@@ -136,6 +240,12 @@ def add_keys(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
         writer.add_rope_scaling_orig_ctx_len(scaling["original_max_position_embeddings"])
         writer.add_rope_scaling_yarn_beta_fast(scaling.get("beta_fast", 32.0))
         writer.add_rope_scaling_yarn_beta_slow(scaling.get("beta_slow", 1.0))
+        if "attention_factor" in scaling:
+            writer.add_rope_scaling_yarn_attn_factor(scaling["attention_factor"])
+    if scaling_type == "longrope":
+        trained = config["original_max_position_embeddings"]
+        stretch = config["max_position_embeddings"] / trained
+        writer.add_rope_scaling_attn_factors(math.sqrt(1 + math.log(stretch) / math.log(trained)))
 
 
 def add_byte_level_tokenizer(writer: gguf.GGUFWriter, folder: Path, pre: str = "gpt-2") -> None:
@@ -190,6 +300,10 @@ def write_gguf(
         writer.add_tensor(name, packed, raw_dtype=kind)
     if (config.get("rope_scaling") or {}).get("rope_type") == "llama3":
         writer.add_tensor("rope_freqs.weight", llama3_divisors(config))
+    for length in ("long", "short"):
+        if f"{length}_factor" in (config.get("rope_scaling") or {}):
+            divisors = np.array(config["rope_scaling"][f"{length}_factor"], np.float32)
+            writer.add_tensor(f"rope_factors_{length}.weight", divisors)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -21,7 +21,7 @@ gguf = pytest.importorskip("gguf", reason="the Python package gguf is not there 
 
 from gguf import GGMLQuantizationType as Type  # noqa: E402
 
-from gguf_files import tensors_of, write_gguf, write_tokenizer  # noqa: E402
+from gguf_files import joined, tensors_of, write_gguf, write_tokenizer  # noqa: E402
 
 Traced = Callable[..., dict[str, Any]]
 
@@ -125,7 +125,38 @@ CASES = (
     "gemma",
     "gemma2",
     "gemma3",
+    "bloom",
+    "bloom_three_heads",
+    "mpt",
+    "mpt_clipped",
+    "falcon",
+    "falcon_grouped",
+    "falcon_one_norm",
+    "gpt_bigcode",
+    "starcoder2_full",
+    "phi",
+    "phi3",
+    "stablelm",
+    "stablelm_parallel",
+    "olmo",
+    "olmo_clipped",
+    "olmo2",
+    "olmo2_grouped",
+    "olmo3",
+    "cohere",
+    "cohere_norms_of_heads",
+    "cohere2",
+    "cohere2_layer_types",
+    "granite",
+    "granite_biases",
+    "smollm3_default_fields",
+    "glm4",
+    "glm4_no_bias",
+    "nemotron",
+    "nemotron_biases",
 )
+# Those with numbers that the file has in float32 alone.
+ROUNDED_CASES = ("llama_llama3", "phi3_longrope", "phi4_mini")
 EVERYTHING = ("--prompt", "the chief", "--subject", "chi", "--noise", "1.5", "--samples", "2", "--window", "2")
 EVERYTHING += ("--kinds", "state,mlp,attn,head,knockout,neuron", "--measures", "log_probability,kl")
 
@@ -140,6 +171,28 @@ def change_config(folder: Path, **values: Any) -> None:
     (folder / "config.json").write_text(json.dumps(config | values))
 
 
+# Fields of config.json that a file has in float32.
+ROUNDED = ("layer_norm_epsilon", "layer_norm_eps", "norm_epsilon", "norm_eps", "rms_norm_eps", "rope_theta")
+ROUNDED += ("logit_scale", "residual_multiplier", "clip_qkv")
+
+
+def add_defaults(folder: Path) -> None:
+    """Writes what a case leaves to transformers' defaults and a file says; takes out what a file cannot say."""
+    config = json.loads((folder / "config.json").read_text())
+    kind = config["model_type"]
+    if kind in ("bloom", "mpt"):  # of which the cases have other classes as well
+        change_config(folder, architectures=[f"{kind.title()}ForCausalLM"])
+    if kind == "smollm3":
+        change_config(folder, rms_norm_eps=1e-6, num_key_value_heads=4)
+    if kind == "mpt":
+        change_config(folder, attn_config=config["attn_config"] | {"softmax_scale": None}, layer_norm_epsilon=1e-5)
+    if kind == "cohere2" and "rope_parameters" in config:
+        change_config(folder, rope_theta=config["rope_parameters"]["rope_theta"])
+    if kind == "olmo3":
+        scaling = config["rope_scaling"] | {"attention_factor": float(np.float32(1.2))}
+        change_config(folder, rope_scaling=scaling)
+
+
 @pytest.fixture
 def folder_of(repository: Path, tmp_path: Path) -> Callable[[str], Path]:
     """folder_of(case) gives a copy of a golden's model folder with a tokeniser, such that float32 holds what is written
@@ -151,8 +204,10 @@ def folder_of(repository: Path, tmp_path: Path) -> Callable[[str], Path]:
         config = json.loads((folder / "config.json").read_text())
         write_tokenizer(folder, config["vocab_size"])
         round_weights(folder, lambda tensor: (tensor.double() * 2**12).round().div(2**12).float())
-        for key in ("layer_norm_epsilon", "layer_norm_eps", "rms_norm_eps"):
-            if key in config:
+        add_defaults(folder)
+        config = json.loads((folder / "config.json").read_text())
+        for key in ROUNDED:
+            if isinstance(config.get(key), float):
                 change_config(folder, **{key: float(np.float32(config[key]))})
         for key, of_all in {"query_pre_attn_scalar": config.get("head_dim"), "hidden_act": "gelu"}.items():
             if key in config and config["model_type"].startswith(("gemma", "gpt_neox")):  # no key says it
@@ -181,10 +236,22 @@ def test_a_file_traces_as_the_folder_of_its_weights(
     assert_same_trace(traced, folder, write_gguf(folder, folder / "model.gguf"), *EVERYTHING)
 
 
-def test_divisors_of_angles_are_llama_3s_scaling(traced: Traced, folder_of: Callable[[str], Path]) -> None:
-    folder = folder_of("llama_llama3")
+@pytest.mark.parametrize("name", ROUNDED_CASES)
+def test_divisors_of_angles_are_the_folders_scaling(
+    traced: Traced, folder_of: Callable[[str], Path], name: str
+) -> None:
+    folder = folder_of(name)
     file = write_gguf(folder, folder / "model.gguf")
-    assert_same_trace(traced, folder, file, *EVERYTHING, dtype="float32")  # the file has them in float32
+    assert_same_trace(traced, folder, file, *EVERYTHING, dtype="float32")
+
+
+@pytest.mark.parametrize("name", ["phi", "llama_biases", "qwen3"])
+def test_queries_keys_and_values_may_be_one_matrix(
+    traced: Traced, folder_of: Callable[[str], Path], name: str
+) -> None:
+    folder = folder_of(name)
+    file = write_gguf(folder, folder / "model.gguf", tensors=joined(tensors_of(folder)))
+    assert_same_trace(traced, folder, file, *EVERYTHING)
 
 
 def test_a_window_that_the_file_says_is_mistrals(traced: Traced, folder_of: Callable[[str], Path]) -> None:

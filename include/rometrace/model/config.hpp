@@ -139,6 +139,7 @@ struct DecoderConfig {
   Family family = Family::kGpt2;
   std::string architecture = "GPT2LMHeadModel";  ///< as written in the file; for the record
   TensorLayout layout = TensorLayout::kTransformers;
+  bool joined_inputs = false;  ///< of kLlamaCpp: queries, keys and values are one matrix, side by side
 
   std::int64_t vocab_size = 50257;     ///< V
   std::int64_t max_positions = 1024;   ///< tokens of the longest text that the model is made for
