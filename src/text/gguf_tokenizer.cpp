@@ -80,59 +80,106 @@ constexpr std::string_view kTekkenPattern =
     R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|)"
     R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|)"
     R"(\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr std::string_view kGpt4oPattern =
+    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|)"
+    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|)"
+    R"(\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr std::string_view kBloomPattern = R"( ?[^(\s|.,!?…。，、।۔،)]+)";
+// Falcon's: punctuation as tokenizers has it, and, behind GPT-2's split, digits by threes. The original parts digits
+// from a space before them as well, which no merge of its own joins.
+constexpr std::string_view kPunctuationRuns = R"([\p{P}$+<=>^`|~]+)", kThreeDigits = "[0-9][0-9][0-9]";
 
-enum class Splits { kGpt2, kDigitsThenGpt2, kLlama3, kQwen2, kTekken };
+enum class Splits { kGpt2, kDigitsThenGpt2, kLlama3, kQwen2, kTekken, kGpt4o, kFalcon, kBloom };
 
 /// How the tokenisers of a name (tokenizer.ggml.pre) split text.
 struct Pre {
   std::string_view name;
   Splits splits;
+  bool composes = false;     ///< text is put into NFC first
   bool whole_parts = false;  ///< "ignore_merges"
   bool begins = false;       ///< the begin-of-text token goes before a prompt, unless the file says otherwise
 };
 
-constexpr std::array<Pre, 12> kPres = {{
-    {"gpt-2", Splits::kGpt2},
-    {"olmo", Splits::kGpt2},
-    {"smollm", Splits::kDigitsThenGpt2},
-    {"starcoder", Splits::kDigitsThenGpt2},
-    {"llama3", Splits::kLlama3, true, true},
-    {"llama-v3", Splits::kLlama3, true, true},
-    {"llama-bpe", Splits::kLlama3, true, true},
-    {"falcon3", Splits::kLlama3, true, true},
-    {"smaug-bpe", Splits::kLlama3},
-    {"qwen2", Splits::kQwen2},
-    {"deepseek-r1-qwen", Splits::kQwen2},
-    {"tekken", Splits::kTekken, true, true},
+constexpr std::array<Pre, 26> kPres = {{
+    {.name = "gpt-2", .splits = Splits::kGpt2},
+    {.name = "phi-2", .splits = Splits::kGpt2},
+    {.name = "olmo", .splits = Splits::kGpt2, .composes = true},  // GPT-NeoX's, as the next one
+    {.name = "mpt", .splits = Splits::kGpt2, .composes = true},
+    {.name = "smollm", .splits = Splits::kDigitsThenGpt2},
+    {.name = "starcoder", .splits = Splits::kDigitsThenGpt2},
+    {.name = "refact", .splits = Splits::kDigitsThenGpt2},
+    {.name = "command-r", .splits = Splits::kDigitsThenGpt2, .composes = true},
+    {.name = "llama3", .splits = Splits::kLlama3, .whole_parts = true, .begins = true},
+    {.name = "llama-v3", .splits = Splits::kLlama3, .whole_parts = true, .begins = true},
+    {.name = "llama-bpe", .splits = Splits::kLlama3, .whole_parts = true, .begins = true},
+    {.name = "falcon3", .splits = Splits::kLlama3, .whole_parts = true, .begins = true},
+    {.name = "smaug-bpe", .splits = Splits::kLlama3},
+    {.name = "dbrx", .splits = Splits::kLlama3},
+    {.name = "chatglm-bpe", .splits = Splits::kLlama3},
+    {.name = "glm4", .splits = Splits::kLlama3, .whole_parts = true},
+    {.name = "qwen2", .splits = Splits::kQwen2, .composes = true},
+    {.name = "deepseek-r1-qwen", .splits = Splits::kQwen2, .composes = true},
+    {.name = "stablelm2", .splits = Splits::kQwen2, .composes = true},
+    {.name = "tekken", .splits = Splits::kTekken, .whole_parts = true, .begins = true},
+    {.name = "gpt-4o", .splits = Splits::kGpt4o},
+    {.name = "llama4", .splits = Splits::kGpt4o},
+    {.name = "falcon", .splits = Splits::kFalcon},
+    {.name = "bloom", .splits = Splits::kBloom},
+    {.name = "poro-chat", .splits = Splits::kBloom},
+    {.name = "gpt3-finnish", .splits = Splits::kBloom},
+}};
+
+/// The name of all models of an architecture, for files that were made before there were names.
+struct OlderName {
+  std::string_view architecture, name;
+};
+
+constexpr std::array<OlderName, 10> kOlderNames = {{
+    {"gpt2", "gpt-2"},
+    {"gptneox", "mpt"},  // which has the same rules
+    {"qwen2", "qwen2"},
+    {"falcon", "falcon"},
+    {"mpt", "mpt"},
+    {"bloom", "bloom"},
+    {"starcoder", "starcoder"},
+    {"starcoder2", "starcoder"},
+    {"phi2", "phi-2"},
+    {"command-r", "command-r"},
 }};
 
 std::vector<SplitRule> rules_of(Splits splits, const std::string& where) {
+  const auto one = [&](std::string_view pattern) { return SplitRule{to_pcre2(std::string(pattern), where)}; };
   const auto words = [&](std::string_view numbers) {
-    return std::vector<SplitRule>{
-        {to_pcre2(std::string(kContractionsAndWords).append(numbers).append("|").append(kWordsAndSigns), where)}};
+    return std::vector{one(std::string(kContractionsAndWords).append(numbers).append("|").append(kWordsAndSigns))};
   };
   switch (splits) {
     case Splits::kGpt2:
       return {gpt2_split()};
     case Splits::kDigitsThenGpt2:
-      return {{to_pcre2(R"(\p{N})", where)}, gpt2_split()};
+      return {one(R"(\p{N})"), gpt2_split()};
     case Splits::kLlama3:
       return words(R"(\p{N}{1,3})");
     case Splits::kQwen2:
       return words(R"(\p{N})");
     case Splits::kTekken:
-      return {{to_pcre2(kTekkenPattern, where)}};
+      return {one(kTekkenPattern)};
+    case Splits::kGpt4o:
+      return {one(kGpt4oPattern)};
+    case Splits::kFalcon:
+      return {one(kPunctuationRuns), gpt2_split(), one(kThreeDigits)};
+    case Splits::kBloom:
+      return {one(kBloomPattern)};
   }
   return {};
 }
 
 /// The entry of the file's name; of files that have none, that of all models of their architecture.
 const Pre& pre_of(const GgufHeader& header) {
-  const auto said = header.text(kPreKey).value_or("default");
-  auto name = said;
-  const auto architecture = header.text("general.architecture").value_or("");
-  if (said == "default") {
-    name = architecture == "gpt2" || architecture == "gptneox" ? "gpt-2" : architecture == "qwen2" ? "qwen2" : "";
+  auto name = header.text(kPreKey).value_or("default");
+  if (name == "default") {
+    const auto architecture = header.text("general.architecture").value_or("");
+    const auto* older = std::ranges::find(kOlderNames, architecture, &OlderName::architecture);
+    if (older != kOlderNames.end()) name = older->name;
   }
   const auto* found = std::ranges::find(kPres, name, &Pre::name);
   if (found != kPres.end()) return *found;
@@ -157,7 +204,7 @@ std::unique_ptr<const Backend> make_byte_level(const GgufHeader& header) {
   const auto& pre = pre_of(header);
   BpeRules rules;
   rules.splits = rules_of(pre.splits, where);
-  if (pre.splits == Splits::kQwen2) rules.normalizer = BpeRules::Normalizer::kNfc;
+  if (pre.composes) rules.normalizer = BpeRules::Normalizer::kNfc;
   if (pre.whole_parts) rules.whole_parts = BpeRules::WholeParts::kAsTokens;
   if (header.flag(kAddBosKey).value_or(pre.begins)) {
     const auto bos = id_of(header, kBosKey, texts.size());
