@@ -158,7 +158,10 @@ void check_head_width(Keys& keys, std::int64_t width) {
 }
 
 std::int64_t head_width(Keys& keys) {
-  if (const auto width = keys.find_size("attention.key_length")) return *width;
+  if (const auto width = keys.find_size("attention.key_length")) {
+    if (*width < 1) keys.refuse("attention.key_length", "expected a whole number from 1 up");
+    return *width;
+  }
   const auto heads = keys.size("attention.head_count"), width = keys.size("embedding_length");
   if (heads < 1 || width % heads != 0) {
     keys.refuse("attention.head_count",

@@ -212,6 +212,10 @@ GgufBytes llama() {
   return model("llama").real("llama.attention.layer_norm_rms_epsilon", 1e-5F);
 }
 
+GgufBytes layer_norm_model(const std::string& architecture) {
+  return model(architecture).real(architecture + ".attention.layer_norm_epsilon", 1e-5F);
+}
+
 TEST_CASE("keys make the config that transformers would have") {
   const auto config = config_of(llama().number("llama.attention.head_count_kv", 1));
   CHECK(config.family == Family::kLlama);
@@ -241,8 +245,8 @@ TEST_CASE("divisors of angles are a tensor of Llama's files") {
 }
 
 TEST_CASE("what is not known of a model is refused by name") {
-  CHECK(config_refusal(model("falcon")) ==
-        Contains("general.architecture is \"falcon\"; of GGUF files these can be traced: gpt2"));
+  CHECK(config_refusal(model("jamba")) ==
+        Contains("general.architecture is \"jamba\"; of GGUF files these can be traced: gpt2"));
   CHECK(config_refusal(GgufBytes().text("general.name", "x")) == Contains("has no general.architecture"));
   CHECK(config_refusal(llama().text("general.type", "adapter")) ==
         Contains("general.type is \"adapter\"; expected \"model\""));
@@ -260,8 +264,49 @@ TEST_CASE("what is not known of a model is refused by name") {
   CHECK(config_refusal(llama().numbers("llama.attention.head_count_kv", {1, 2})) ==
         Contains("expected one number for all layers"));
   CHECK(config_refusal(llama().number("llama.attention.key_length", 0)) ==
-        Contains("head_dim is 0; expected a whole number"));
+        Contains("llama.attention.key_length is 0; expected a whole number from 1 up"));
+  CHECK(config_refusal(layer_norm_model("gptneox").number("gptneox.attention.key_length", 0)) ==
+        Contains("gptneox.attention.key_length is 0; expected a whole number from 1 up"));
   CHECK(config_of(llama().number("x.y", 1)).remarks.front() == Contains("these keys are passed over: x.y"));
+}
+
+TEST_CASE("what a family computes with one number only is refused with another") {
+  CHECK(config_refusal(layer_norm_model("bloom")) ==
+        Contains("bloom.feed_forward_length is 12; expected 4 times the embedding length, 8"));
+  CHECK(config_refusal(model("mpt").real("mpt.attention.max_alibi_bias", 4)) ==
+        Contains("mpt.feed_forward_length is 12; expected 4 times"));
+  CHECK(config_refusal(layer_norm_model("starcoder").number("starcoder.attention.head_count_kv", 2)) ==
+        Contains("starcoder.attention.head_count_kv is 2; expected 1, as all heads share"));
+  CHECK(config_refusal(model("olmo").real("olmo.attention.layer_norm_epsilon", 1e-6F)) ==
+        Contains("olmo.attention.layer_norm_epsilon is 1e-06; expected 1e-05"));
+  CHECK(config_of(layer_norm_model("olmo")).norm.epsilon == 1e-5);
+  CHECK(config_refusal(model("granite").flag("granite.rope.scaling.finetuned", false)) ==
+        Contains("granite.rope.scaling.finetuned is false; expected true"));
+  CHECK(config_refusal(layer_norm_model("cohere2")) == Contains("has no cohere2.logit_scale; expected a number"));
+  CHECK(config_refusal(layer_norm_model("phi2").number("phi2.rope.dimension_count", 5)) ==
+        Contains("phi2.rope.dimension_count is 5; expected 1 to 4, the width of a head"));
+}
+
+TEST_CASE("Phi 3's divisors come in two lengths, and with their own magnitude") {
+  const auto phi = [] { return model("phi3").real("phi3.attention.layer_norm_rms_epsilon", 1e-5F); };
+  const auto divisors = bytes_of<float>({1, 3});
+  const auto both = [&] {
+    return phi()
+        .tensor("rope_factors_short.weight", {2}, kF32, divisors)
+        .tensor("rope_factors_long.weight", {2}, kF32, bytes_of<float>({2, 9}));
+  };
+  const auto rotary = config_of(both().real("phi3.rope.scaling.attn_factor", 1.25F)).rotary.front();
+  CHECK(rotary.divisors == std::vector<float>{1, 3});
+  CHECK(rotary.magnitude == 1.25);
+  CHECK(rotary.longest == 32);
+  CHECK(config_refusal(phi().tensor("rope_factors_short.weight", {2}, kF32, divisors)) ==
+        Contains("has one of rope_factors_short.weight and rope_factors_long.weight; expected both"));
+  CHECK(config_refusal(phi().real("phi3.rope.scaling.attn_factor", 1.25F)) ==
+        Contains("phi3.rope.scaling.attn_factor is 1.25; expected none, or 1"));
+  CHECK(config_refusal(llama()
+                           .tensor("rope_freqs.weight", {2}, kF32, divisors)
+                           .tensor("rope_factors_long.weight", {2}, kF32, divisors)) ==
+        Contains("has rope_freqs.weight and another scaling; expected one of them"));
 }
 
 }  // namespace
