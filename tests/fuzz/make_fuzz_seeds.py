@@ -189,7 +189,8 @@ def seeds_of_edit_file():
 def seeds_of_gguf():
     """A model of each kind of tokeniser, with keys of its architecture, and tensors of many types."""
     types = [kind for kind, (numbers, _) in gguf.GGML_QUANT_SIZES.items() if numbers > 1]
-    for architecture, kind in (("llama", "gpt2"), ("gemma3", "llama"), ("gpt2", "none")):
+    kinds = (("llama", "gpt2"), ("gemma3", "llama"), ("gpt2", "none"), ("falcon", "gpt2"), ("phi3", "none"))
+    for architecture, kind in (*kinds, ("olmo2", "none")):
         with tempfile.TemporaryDirectory() as folder:
             file = pathlib.Path(folder) / "seed.gguf"
             writer = gguf.GGUFWriter(file, architecture)
@@ -198,11 +199,19 @@ def seeds_of_gguf():
             writer.add_block_count(1)
             writer.add_feed_forward_length(8)
             writer.add_head_count(2)
-            if architecture == "gpt2":
+            if architecture in ("gpt2", "falcon"):
                 writer.add_layer_norm_eps(1e-5)
             else:
                 writer.add_layer_norm_rms_eps(1e-6)
-                writer.add_sliding_window(4) if architecture == "gemma3" else writer.add_rope_freq_base(1e4)
+                writer.add_rope_freq_base(1e4) if architecture == "llama" else writer.add_sliding_window(4)
+            if architecture == "olmo2":
+                writer.add_sliding_window_pattern([True])
+                writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+                writer.add_rope_scaling_factor(2.0)
+            if architecture == "phi3":
+                writer.add_rope_scaling_orig_ctx_len(8)
+                writer.add_rope_scaling_attn_factors(1.2)
+                writer.add_rope_dimension_count(2)
             bytes_of_text = [f"<0x{byte:02X}>" for byte in range(256)]
             tokens = {"gpt2": ["a", "b", "ab", "Ġ", "<s>"], "llama": ["<unk>", "<s>", "▁", "a", "▁a", *bytes_of_text]}
             if kind in tokens:
@@ -210,7 +219,7 @@ def seeds_of_gguf():
                 writer.add_token_list(tokens[kind])
                 writer.add_bos_token_id(1)
             if kind == "gpt2":
-                writer.add_tokenizer_pre("llama-bpe")
+                writer.add_tokenizer_pre("falcon" if architecture == "falcon" else "llama-bpe")
                 writer.add_token_types([1, 1, 1, 1, 3])
                 writer.add_token_merges(["a b"])
             elif kind == "llama":
@@ -219,6 +228,9 @@ def seeds_of_gguf():
             writer.add_tensor("token_embd.weight", numpy.ones((5, 8), numpy.float32))
             if architecture == "llama":
                 writer.add_tensor("rope_freqs.weight", numpy.ones(2, numpy.float32))
+            if architecture == "phi3":
+                writer.add_tensor("rope_factors_long.weight", numpy.ones(1, numpy.float32))
+                writer.add_tensor("rope_factors_short.weight", numpy.ones(1, numpy.float32))
             if architecture == "gpt2":
                 for one in types:
                     size = gguf.GGML_QUANT_SIZES[one][1]
