@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import string
 from pathlib import Path
 from typing import Any, Callable
@@ -12,7 +13,7 @@ from typing import Any, Callable
 import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Type
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 # model_type of config.json -> ggml's architecture.
 ARCHITECTURES = {
@@ -45,6 +46,57 @@ ARCHITECTURES = {
 }
 PERMUTED = ("llama", "mistral", "olmo", "granite", "smollm3")
 ONE_ADDED = ("gemma", "gemma2", "gemma3_text", "nemotron")
+# Goldens whose config llama.cpp's converter can say; the rest has windows, activations or fields that it leaves out.
+CASES = (
+    "narrow_mlp",
+    "untied_head",
+    "gpt_neox",
+    "gpt_neox_sequential",
+    "llama",
+    "llama_biases",
+    "llama_grouped",
+    "llama_linear",
+    "llama_yarn",
+    "qwen2",
+    "qwen2_yarn",
+    "qwen3",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "bloom",
+    "bloom_three_heads",
+    "mpt",
+    "mpt_clipped",
+    "falcon",
+    "falcon_grouped",
+    "falcon_one_norm",
+    "gpt_bigcode",
+    "starcoder2_full",
+    "phi",
+    "phi3",
+    "stablelm",
+    "stablelm_parallel",
+    "olmo",
+    "olmo_clipped",
+    "olmo2",
+    "olmo2_grouped",
+    "olmo3",
+    "cohere",
+    "cohere_norms_of_heads",
+    "cohere2",
+    "cohere2_layer_types",
+    "granite",
+    "granite_biases",
+    "smollm3_default_fields",
+    "glm4",
+    "glm4_no_bias",
+    "nemotron",
+    "nemotron_biases",
+    "olmo3_default_fields",
+)
+# Those with numbers that the file has in float32 alone.
+ROUNDED_CASES = ("llama_llama3", "phi3_longrope", "phi4_mini")
+
 Tensors = dict[str, np.ndarray]
 Pack = Callable[[str, np.ndarray], tuple[np.ndarray, Type | None]]
 
@@ -270,6 +322,54 @@ def write_tokenizer(folder: Path, vocabulary: int) -> None:
     assert len(tokens) == vocabulary
     (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
     (folder / "merges.txt").write_text("t h\n")
+
+
+def change_config(folder: Path, **values: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | values))
+
+
+# Fields of config.json that a file has in float32.
+ROUNDED = ("layer_norm_epsilon", "layer_norm_eps", "norm_epsilon", "norm_eps", "rms_norm_eps", "rope_theta")
+ROUNDED += ("logit_scale", "residual_multiplier", "clip_qkv")
+
+
+def add_defaults(folder: Path) -> None:
+    """Writes what a case leaves to transformers' defaults and a file says; takes out what a file cannot say."""
+    config = json.loads((folder / "config.json").read_text())
+    kind = config["model_type"]
+    if kind in ("bloom", "mpt"):  # of which the cases have other classes as well
+        change_config(folder, architectures=[f"{kind.title()}ForCausalLM"])
+    if kind == "smollm3":
+        change_config(folder, rms_norm_eps=1e-6, num_key_value_heads=4)
+    if kind == "mpt":
+        change_config(folder, attn_config=config["attn_config"] | {"softmax_scale": None}, layer_norm_epsilon=1e-5)
+    if kind == "cohere2" and "rope_parameters" in config:
+        change_config(folder, rope_theta=config["rope_parameters"]["rope_theta"])
+    if kind == "olmo3" and "rope_scaling" in config:
+        scaling = config["rope_scaling"] | {"attention_factor": float(np.float32(1.2))}
+        change_config(folder, rope_scaling=scaling)
+    elif kind == "olmo3":
+        change_config(folder, rms_norm_eps=1e-5, rope_theta=500000.0)
+
+
+def copy_case(repository: Path, name: str, folder: Path) -> Path:
+    """A copy of a golden's model folder with a tokeniser, such that float32 holds what is written of it: 1 + weight for
+    the norms of Gemma, and epsilon."""
+    shutil.copytree(repository / "tests/goldens/models" / name, folder)
+    state = load_file(folder / "model.safetensors")
+    state = {name: (tensor.double() * 2**12).round().div(2**12).float().contiguous() for name, tensor in state.items()}
+    save_file(state, folder / "model.safetensors")
+    add_defaults(folder)
+    config = json.loads((folder / "config.json").read_text())
+    write_tokenizer(folder, config["vocab_size"])
+    for key in ROUNDED:
+        if isinstance(config.get(key), float):
+            change_config(folder, **{key: float(np.float32(config[key]))})
+    for key, of_all in {"query_pre_attn_scalar": config.get("head_dim"), "hidden_act": "gelu"}.items():
+        if key in config and config["model_type"].startswith(("gemma", "gpt_neox")):  # no key says it
+            change_config(folder, **{key: of_all})
+    return folder
 
 
 def plain(_: str, values: np.ndarray) -> tuple[np.ndarray, Type | None]:

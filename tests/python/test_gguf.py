@@ -21,7 +21,7 @@ gguf = pytest.importorskip("gguf", reason="the Python package gguf is not there 
 
 from gguf import GGMLQuantizationType as Type  # noqa: E402
 
-from gguf_files import joined, tensors_of, write_gguf, write_tokenizer  # noqa: E402
+from gguf_files import CASES, ROUNDED_CASES, copy_case, joined, tensors_of, write_gguf, write_tokenizer  # noqa: E402
 
 Traced = Callable[..., dict[str, Any]]
 
@@ -108,113 +108,14 @@ def test_other_types_are_refused_by_name(bin_dir: Path, tmp_path: Path, kind: Ty
 
 # --- Models --------------------------------------------------------------------------------------------------------
 
-# Goldens whose config llama.cpp's converter can say; the rest has windows, activations or fields that it leaves out.
-CASES = (
-    "narrow_mlp",
-    "untied_head",
-    "gpt_neox",
-    "gpt_neox_sequential",
-    "llama",
-    "llama_biases",
-    "llama_grouped",
-    "llama_linear",
-    "llama_yarn",
-    "qwen2",
-    "qwen2_yarn",
-    "qwen3",
-    "gemma",
-    "gemma2",
-    "gemma3",
-    "bloom",
-    "bloom_three_heads",
-    "mpt",
-    "mpt_clipped",
-    "falcon",
-    "falcon_grouped",
-    "falcon_one_norm",
-    "gpt_bigcode",
-    "starcoder2_full",
-    "phi",
-    "phi3",
-    "stablelm",
-    "stablelm_parallel",
-    "olmo",
-    "olmo_clipped",
-    "olmo2",
-    "olmo2_grouped",
-    "olmo3",
-    "cohere",
-    "cohere_norms_of_heads",
-    "cohere2",
-    "cohere2_layer_types",
-    "granite",
-    "granite_biases",
-    "smollm3_default_fields",
-    "glm4",
-    "glm4_no_bias",
-    "nemotron",
-    "nemotron_biases",
-)
-# Those with numbers that the file has in float32 alone.
-ROUNDED_CASES = ("llama_llama3", "phi3_longrope", "phi4_mini")
 EVERYTHING = ("--prompt", "the chief", "--subject", "chi", "--noise", "1.5", "--samples", "2", "--window", "2")
 EVERYTHING += ("--kinds", "state,mlp,attn,head,knockout,neuron", "--measures", "log_probability,kl")
 
 
-def round_weights(folder: Path, digits: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    state = {name: digits(tensor).contiguous() for name, tensor in load_file(folder / "model.safetensors").items()}
-    save_file(state, folder / "model.safetensors")
-
-
-def change_config(folder: Path, **values: Any) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | values))
-
-
-# Fields of config.json that a file has in float32.
-ROUNDED = ("layer_norm_epsilon", "layer_norm_eps", "norm_epsilon", "norm_eps", "rms_norm_eps", "rope_theta")
-ROUNDED += ("logit_scale", "residual_multiplier", "clip_qkv")
-
-
-def add_defaults(folder: Path) -> None:
-    """Writes what a case leaves to transformers' defaults and a file says; takes out what a file cannot say."""
-    config = json.loads((folder / "config.json").read_text())
-    kind = config["model_type"]
-    if kind in ("bloom", "mpt"):  # of which the cases have other classes as well
-        change_config(folder, architectures=[f"{kind.title()}ForCausalLM"])
-    if kind == "smollm3":
-        change_config(folder, rms_norm_eps=1e-6, num_key_value_heads=4)
-    if kind == "mpt":
-        change_config(folder, attn_config=config["attn_config"] | {"softmax_scale": None}, layer_norm_epsilon=1e-5)
-    if kind == "cohere2" and "rope_parameters" in config:
-        change_config(folder, rope_theta=config["rope_parameters"]["rope_theta"])
-    if kind == "olmo3":
-        scaling = config["rope_scaling"] | {"attention_factor": float(np.float32(1.2))}
-        change_config(folder, rope_scaling=scaling)
-
-
 @pytest.fixture
 def folder_of(repository: Path, tmp_path: Path) -> Callable[[str], Path]:
-    """folder_of(case) gives a copy of a golden's model folder with a tokeniser, such that float32 holds what is written
-    of it: 1 + weight for the norms of Gemma, and epsilon."""
-
-    def make(name: str) -> Path:
-        folder = tmp_path / name
-        shutil.copytree(repository / "tests/goldens/models" / name, folder)
-        config = json.loads((folder / "config.json").read_text())
-        write_tokenizer(folder, config["vocab_size"])
-        round_weights(folder, lambda tensor: (tensor.double() * 2**12).round().div(2**12).float())
-        add_defaults(folder)
-        config = json.loads((folder / "config.json").read_text())
-        for key in ROUNDED:
-            if isinstance(config.get(key), float):
-                change_config(folder, **{key: float(np.float32(config[key]))})
-        for key, of_all in {"query_pre_attn_scalar": config.get("head_dim"), "hidden_act": "gelu"}.items():
-            if key in config and config["model_type"].startswith(("gemma", "gpt_neox")):  # no key says it
-                change_config(folder, **{key: of_all})
-        return folder
-
-    return make
+    """folder_of(case) gives a copy of a golden's model folder with a tokeniser."""
+    return lambda name: copy_case(repository, name, tmp_path / name)
 
 
 def assert_same_trace(traced: Traced, folder: Path, file: Path, *options: str, dtype: str = "float64") -> None:
