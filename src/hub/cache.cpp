@@ -51,6 +51,18 @@ std::optional<fs::path> find_snapshot(const fs::path& repository, const std::str
   return is_folder(snapshot) ? std::optional(snapshot) : std::nullopt;
 }
 
+/// The GGUF file of a snapshot that has one and no config.json; nothing where it has none. Throws Error where there are
+/// several to choose from.
+std::optional<fs::path> only_gguf_file(const fs::path& snapshot, const std::string& name) {
+  std::error_code ignored;
+  if (fs::exists(snapshot / "config.json", ignored)) return std::nullopt;
+  const auto files = gguf_models_in(snapshot);
+  if (files.size() <= 1) return files.empty() ? std::nullopt : std::optional(files.front());
+  throw Error(
+      name + ": has " + std::to_string(files.size()) + " GGUF files in the cache; expected the name of one, such as " +
+      one_line(name + "/" + files.front().lexically_relative(snapshot).native()) + " (rometrace models lists them)");
+}
+
 fs::path find_in_cache(const std::string& name, const std::string& revision) {
   const fs::path cache = cache_folder();
   const std::vector<std::string> names = names_in_cache(name);
@@ -66,6 +78,7 @@ fs::path find_in_cache(const std::string& name, const std::string& revision) {
       absent = label_of(repository) + " has no revision " + in_quotes(revision);
       continue;
     }
+    if (const auto file = only_gguf_file(*snapshot, candidate)) return *file;
     try {
       check_complete(*snapshot);
       return *snapshot;
@@ -133,7 +146,9 @@ std::optional<fs::path> find_complete_model(std::string_view model, std::string_
     const fs::path repository = cache_folder() / folder_in_cache(name);
     if (!is_folder(repository)) continue;
     const auto snapshot = find_snapshot(repository, std::string(revision));
-    if (snapshot && is_complete(*snapshot)) return snapshot;
+    if (!snapshot) continue;
+    if (const auto file = only_gguf_file(*snapshot, name)) return file;
+    if (is_complete(*snapshot)) return snapshot;
   }
   return std::nullopt;
 }

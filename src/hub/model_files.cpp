@@ -8,6 +8,7 @@
 #include "hub/weight_files.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
+#include "text/gguf_header.hpp"
 
 namespace rometrace {
 namespace {
@@ -97,6 +98,21 @@ bool is_complete(const fs::path& snapshot) {
   } catch (const Error&) {
     return false;
   }
+}
+
+std::vector<fs::path> gguf_models_in(const fs::path& snapshot) {
+  std::vector<fs::path> models;
+  std::error_code error;
+  for (fs::recursive_directory_iterator entry(snapshot, error), end; !error && entry != end; entry.increment(error)) {
+    const auto& path = entry->path();
+    if (path.extension() != ".gguf" || !is_model_file(path)) continue;
+    try {
+      if (gguf_parts(path).front() == path) models.push_back(path);
+    } catch (const Error&) {  // part 3 of 2, say
+    }
+  }
+  std::sort(models.begin(), models.end());
+  return models;
 }
 
 }  // namespace rometrace

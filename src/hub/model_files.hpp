@@ -28,4 +28,7 @@ void check_complete(const std::filesystem::path& snapshot);
 
 bool is_complete(const std::filesystem::path& snapshot);
 
+/// The GGUF models of a snapshot and the folders in it, sorted: each a file, or the first of its parts.
+std::vector<std::filesystem::path> gguf_models_in(const std::filesystem::path& snapshot);
+
 }  // namespace rometrace

@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "hub/cache_files.hpp"
+#include "hub/model_files.hpp"
 #include "hub/names.hpp"
 #include "hub/settings.hpp"
 #include "rometrace/error.hpp"
@@ -82,22 +83,6 @@ std::string family_of(const fs::path& snapshot) {
   } catch (const Error&) {
     return "";
   }
-}
-
-/// The GGUF models of a snapshot: each a file, or the first of its parts.
-std::vector<fs::path> gguf_models_in(const fs::path& snapshot) {
-  std::vector<fs::path> models;
-  std::error_code error;
-  for (fs::recursive_directory_iterator entry(snapshot, error), end; !error && entry != end; entry.increment(error)) {
-    const auto& path = entry->path();
-    if (path.extension() != ".gguf" || !is_model_file(path)) continue;
-    try {
-      if (gguf_parts(path).front() == path) models.push_back(path);
-    } catch (const Error&) {  // part 3 of 2, say
-    }
-  }
-  std::sort(models.begin(), models.end());
-  return models;
 }
 
 std::uint64_t bytes_of_parts(const fs::path& file) {

@@ -350,3 +350,12 @@ def test_files_in_the_cache_are_listed_by_the_names_that_are_asked_for(
     assert parts["bytes"] == sum(file.stat().st_size for file in (snapshot / "parts").iterdir())
     found = rometrace("--model", demo["name"], *MILES, "--kinds", "state", "--json", **cache)
     assert json.loads(found.stdout)["answer"] == " trumpet", found.stderr
+    several = rometrace("--model", "org/demo-GGUF", *MILES, **cache)
+    expected = "org/demo-GGUF: has 3 GGUF files in the cache; expected the name of one, such as org/demo-GGUF/demo-Q8_0"
+    assert several.returncode == 2 and expected in several.stderr and len(several.stderr.splitlines()) == 1
+    (snapshot / "mmproj.gguf").unlink()
+    shutil.rmtree(snapshot / "parts")
+    for more in ((), ("--download",)):  # the only file of the repository
+        alone = rometrace("--model", "org/demo-GGUF", *MILES, "--kinds", "state", "--json", *more, **cache)
+        assert json.loads(alone.stdout)["model"]["name"] == "org/demo-GGUF", alone.stderr
+        assert json.loads(alone.stdout)["answer"] == " trumpet"
