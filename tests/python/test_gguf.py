@@ -12,7 +12,8 @@ from typing import Any, Callable
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
 
 from agreement import TOLERANCES, assert_close, floats_of
 from zygote import RUNNER
@@ -162,6 +163,25 @@ def test_a_window_that_the_file_says_is_mistrals(traced: Traced, folder_of: Call
     expected = traced("--model", folder, "--dtype", "float64", *EVERYTHING)
     found = traced("--model", file, "--dtype", "float64", *EVERYTHING)
     assert_close(floats_of(found), floats_of(expected), TOLERANCES["float64"])
+
+
+# Those of which transformers reads all that counts.
+READ_ALIKE = ("llama_grouped", "qwen2", "bloom", "bloom_three_heads", "falcon", "stablelm", "nemotron")
+
+
+@pytest.mark.parametrize("name", READ_ALIKE)
+def test_logits_are_those_of_transformers_own_reading(
+    bin_dir: Path, folder_of: Callable[[str], Path], name: str
+) -> None:
+    pytest.importorskip("accelerate", reason="transformers reads no GGUF files without the package accelerate")
+    ids, folder = [7, 3, 21, 40, 3, 12, 30, 5], folder_of(name)
+    file = write_gguf(folder, folder / "model.gguf")
+    command = [bin_dir / "rometrace_logits", *map(str, ids)]
+    done = RUNNER.run(command, env=os.environ, encoding="utf-8", input=f"{file}\n", timeout=300)
+    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file.name, dtype=torch.float32)
+    with torch.no_grad():
+        expected = model(torch.tensor([ids])).logits[0].numpy()
+    assert np.abs(np.array(json.loads(done.stdout)["logits"]) - expected).max() < 5e-5  # of up to 9 (measured: 6e-6)
 
 
 def test_parts_of_a_model_are_one(traced: Traced, rometrace: Any, folder_of: Callable[[str], Path]) -> None:
