@@ -188,7 +188,9 @@ class Server {
     const auto& attention = block->attn();
     const auto positions = at::zeros({rows.size(0)}, at::device(rows.device()).dtype(at::kLong));
     attention.keys_values(rows, positions);
-    return block->mlp().output(block->mlp().hidden(attention.project(attention.queries(rows, positions))));
+    const auto mixed = attention.project(attention.queries(rows, positions));
+    if (block->is_mixture()) return block->mixture().output(mixed.to(model_->stream_dtype()));
+    return block->mlp().output(block->mlp().hidden(mixed));
   }
 
   at::Tensor product_rows(std::int64_t rows) const {
@@ -211,7 +213,7 @@ class Server {
       best = std::min(best, seconds);
       spent += seconds;
     }
-    const double flops = TokenLayers{rows, rows, rows, 0}.flops(config) * static_cast<double>(config.layers);
+    const double flops = TokenLayers::through_layers(rows, config).flops(config);
     return {{"gflops", flops / best / 1e9}, {"seconds", best}};
   }
 

@@ -468,6 +468,86 @@ SHAPES: dict[str, Config] = {
         norm_eps=1e-05,
         partial_rotary_factor=0.5,
     ),
+    "mixtral-8x7b": gated(
+        "mixtral",
+        "MixtralForCausalLM",
+        (32, 4096, 32, 8, 14336, 32000),
+        max_position_embeddings=32768,
+        num_experts_per_tok=2,
+        num_local_experts=8,
+        rope_theta=1000000.0,
+        sliding_window=None,
+    ),
+    "qwen1.5-moe-a2.7b": gated(
+        "qwen2_moe",
+        "Qwen2MoeForCausalLM",
+        (24, 2048, 16, 16, 5632, 151936),
+        max_position_embeddings=8192,
+        moe_intermediate_size=1408,
+        norm_topk_prob=False,
+        num_experts=60,
+        num_experts_per_tok=4,
+        rms_norm_eps=1e-06,
+        rope_theta=1000000.0,
+        shared_expert_intermediate_size=5632,
+    ),
+    "qwen3-30b-a3b": gated(
+        "qwen3_moe",
+        "Qwen3MoeForCausalLM",
+        (48, 2048, 32, 4, 6144, 151936),
+        head_dim=128,
+        max_position_embeddings=40960,
+        moe_intermediate_size=768,
+        norm_topk_prob=True,
+        num_experts=128,
+        num_experts_per_tok=8,
+        rms_norm_eps=1e-06,
+        rope_theta=1000000.0,
+    ),
+    "olmoe-1b-7b": gated(
+        "olmoe",
+        "OlmoeForCausalLM",
+        (16, 2048, 16, 16, 1024, 50304),
+        max_position_embeddings=4096,
+        norm_topk_prob=False,
+        num_experts=64,
+        num_experts_per_tok=8,
+    ),
+    "granite-3.0-1b-a400m": gated(
+        "granitemoe",
+        "GraniteMoeForCausalLM",
+        (24, 1024, 16, 8, 512, 49155),
+        attention_multiplier=0.015625,
+        embedding_multiplier=12.0,
+        logits_scaling=6.0,
+        max_position_embeddings=4096,
+        num_experts_per_tok=8,
+        num_local_experts=32,
+        residual_multiplier=0.22,
+        tie_word_embeddings=True,
+    ),
+    "phi-3.5-moe": gated(
+        "phimoe",
+        "PhiMoEForCausalLM",
+        (32, 4096, 32, 8, 6400, 32064),
+        attention_bias=True,
+        lm_head_bias=True,
+        max_position_embeddings=4096,
+        num_experts_per_tok=2,
+        num_local_experts=16,
+        router_jitter_noise=0.01,
+    ),
+    "gpt-oss-20b": gated(
+        "gpt_oss",
+        "GptOssForCausalLM",
+        (24, 2880, 64, 8, 2880, 201088),
+        head_dim=64,
+        max_position_embeddings=131072,
+        num_experts_per_tok=4,
+        num_local_experts=32,
+        rope_theta=150000.0,
+        sliding_window=128,
+    ),
 }
 
 NAMES_OF_SIZES = {
@@ -709,7 +789,51 @@ PARTS = {
         (*BLOCK_NORMS, "post_self_attn_layernorm", "post_mlp_layernorm"), biases=("q",), inner=("gate_up_proj",)
     ),
     "nemotron": Parts(norm="both", gain=0.0, inner=("up_proj",)),
+    "qwen2_moe": Parts(biases=("q",)),
+    "qwen3_moe": Parts(head_norms="each"),
+    "olmoe": Parts(head_norms="all"),
+    "phimoe": Parts(norm="both", biases=("q", "o", "lm_head")),
+    "gpt_oss": Parts(biases=("q", "o")),
 }
+
+W_EXPERTS = ("block_sparse_moe.gate", "block_sparse_moe.experts", ("w1", "w3", "w2"))
+PROJ_EXPERTS = ("mlp.gate", "mlp.experts", ("gate_proj", "up_proj", "down_proj"))
+EXPERTS = {
+    **{family: W_EXPERTS for family in ("mixtral", "phimoe")},
+    **{family: PROJ_EXPERTS for family in ("qwen2_moe", "qwen3_moe", "olmoe")},
+}
+"""Of families with a tensor for each matrix of each expert: names of the router, the experts, and their matrices."""
+
+
+def expert_tensors(config: Config, block: str, residual: float) -> Iterator[Tensor]:
+    """A layer's router and experts."""
+    family, width = config["model_type"], config["hidden_size"]
+    inner = config.get("moe_intermediate_size", config["intermediate_size"])
+    count = config.get("num_local_experts") or config["num_experts"]
+    if family == "granitemoe":
+        yield from linear(f"{block}.block_sparse_moe.router.layer", count, width, bias=False)
+        yield f"{block}.block_sparse_moe.input_linear.weight", (count, 2 * inner, width), 0.0, DEVIATION
+        yield f"{block}.block_sparse_moe.output_linear.weight", (count, width, inner), 0.0, residual
+        return
+    if family == "gpt_oss":
+        yield f"{block}.self_attn.sinks", (config["num_attention_heads"],), 0.0, DEVIATION
+        yield from linear(f"{block}.mlp.router", count, width, bias=True)
+        yield f"{block}.mlp.experts.gate_up_proj", (count, width, 2 * inner), 0.0, DEVIATION
+        yield f"{block}.mlp.experts.gate_up_proj_bias", (count, 2 * inner), 0.0, DEVIATION
+        yield f"{block}.mlp.experts.down_proj", (count, inner, width), 0.0, residual
+        yield f"{block}.mlp.experts.down_proj_bias", (count, width), 0.0, DEVIATION
+        return
+    router, experts, (gate, up, down) = EXPERTS[family]
+    yield from linear(f"{block}.{router}", count, width, bias=False)
+    for expert in range(count):
+        for name in (gate, up):
+            yield from linear(f"{block}.{experts}.{expert}.{name}", inner, width, bias=False)
+        yield from linear(f"{block}.{experts}.{expert}.{down}", width, inner, bias=False, deviation=residual)
+    if shared := config.get("shared_expert_intermediate_size"):
+        for name in (gate, up):
+            yield from linear(f"{block}.mlp.shared_expert.{name}", shared, width, bias=False)
+        yield from linear(f"{block}.mlp.shared_expert.{down}", width, shared, bias=False, deviation=residual)
+        yield from linear(f"{block}.mlp.shared_expert_gate", 1, width, bias=False)
 
 
 def gated_tensors(config: Config, residual: float) -> Iterator[Tensor]:
@@ -736,10 +860,15 @@ def gated_tensors(config: Config, residual: float) -> Iterator[Tensor]:
             for name, wide in (("q_norm", queries), ("k_norm", pairs)):
                 size = wide if parts.head_norms == "all" else head
                 yield f"{block}.self_attn.{name}.weight", (size,), parts.gain, DEVIATION
-        for name in parts.inner:
+        is_mixture = "num_experts_per_tok" in config
+        if is_mixture:
+            yield from expert_tensors(config, block, residual)
+        for name in () if is_mixture else parts.inner:
             outputs = 2 * inner if name == "gate_up_proj" else inner
             yield from linear(f"{block}.mlp.{name}", outputs, width, bias="mlp" in parts.biases)
-        yield from linear(f"{block}.mlp.{parts.outer}", width, inner, bias="mlp" in parts.biases, deviation=residual)
+        if not is_mixture:
+            bias = "mlp" in parts.biases
+            yield from linear(f"{block}.mlp.{parts.outer}", width, inner, bias=bias, deviation=residual)
         for name in parts.norms:
             yield from norm(f"{block}.{name}")
     yield from norm(f"model.{parts.final_norm}")

@@ -173,6 +173,7 @@ void say_window_note(const Options& options, const Decoder& model) {
 
 void check_neurons(const Options& options, const Decoder& model) {
   if (!options.neurons) return;
+  refuse_mixtures(model.config(), "neurons are");
   const auto* name = options.neurons->given.empty() ? "--layers" : "--neurons";
   named(name, [&] { return layers_of(*options.neurons, model.config()); });
 }
@@ -223,9 +224,12 @@ Trace trace_prompt(const Options& options, const Decoder& model, const TraceProm
   if (options.engine == Engine::kPlain) return trace_plain(model, prompt, asked, clean, control);
   control.memory = memory_for_rows(options, model, least_memory(model, prompt, asked));
   const auto sweep = trace_sweep(model, prompt, asked, clean, control);
-  spdlog::debug("{} over the layers; token-layers: {} keys and values, {} attention, {} MLP; {} answers; {:.4g} TFLOP",
-                sweep.passes == 1 ? "1 pass" : fmt::format("{} passes", sweep.passes), sweep.work.keys_values,
-                sweep.work.attention, sweep.work.mlp, sweep.work.answers, sweep.work.flops(model.config()) / 1e12);
+  spdlog::debug(
+      "{} over the layers; token-layers: {} keys and values, {} attention, {} MLP{}; {} answers; {:.4g} TFLOP",
+      sweep.passes == 1 ? "1 pass" : fmt::format("{} passes", sweep.passes), sweep.work.keys_values,
+      sweep.work.attention, sweep.work.mlp,
+      sweep.work.mixture == 0 ? "" : fmt::format(", {} mixture", sweep.work.mixture), sweep.work.answers,
+      sweep.work.flops(model.config()) / 1e12);
   return sweep.trace;
 }
 

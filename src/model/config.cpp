@@ -71,7 +71,7 @@ Family read_family(const ConfigFields& fields, const std::string& architecture) 
                           ? what_it_is(fields.at("model_type").get<std::string>())
                           : std::string();
     fields.refuse("model_type is " + (named ? one_line(fields.at("model_type").dump()) : "absent") + what +
-                  "; only dense decoders of these families can be traced: " + family_names());
+                  "; only decoders of these families can be traced: " + family_names());
   }
   if (architecture.empty()) return *found;
   std::string_view name = architecture;
@@ -89,6 +89,17 @@ Family read_family(const ConfigFields& fields, const std::string& architecture) 
   fields.refuse("architectures", "expected a language model: " + expected);
 }
 
+/// Refuses experts that the family's reader did not ask for.
+void check_no_experts(const ConfigFields& fields) {
+  const auto unused = fields.unused();
+  for (const auto* name : {"num_experts", "num_local_experts", "n_routed_experts"}) {
+    const bool asked_for = std::ranges::none_of(unused, [&](const auto& full) { return full.ends_with(name); });
+    if (!asked_for && fields.has_value(name) && fields.at(name) != 0) {
+      fields.refuse(name, "expected none: a mixture of experts cannot be traced");
+    }
+  }
+}
+
 /// Fields of any family that change the computation in a way that is not computed here.
 void check_nothing_unsupported(const ConfigFields& fields, Family family) {
   if (fields.flag("is_encoder_decoder", false)) {
@@ -96,11 +107,6 @@ void check_nothing_unsupported(const ConfigFields& fields, Family family) {
   }
   if (fields.flag("add_cross_attention", false)) {
     fields.refuse("add_cross_attention", "expected false: models that attend to an encoder cannot be traced");
-  }
-  for (const auto* name : {"num_experts", "num_local_experts", "n_routed_experts"}) {
-    if (fields.has_value(name) && fields.at(name) != 0) {
-      fields.refuse(name, "expected none: a mixture of experts cannot be traced");
-    }
   }
   for (const auto* name : {"use_bidirectional_attention", "alibi"}) {
     if (family == Family::kFalcon && std::string_view(name) == "alibi") continue;  // which reads it
@@ -238,6 +244,17 @@ std::int64_t DecoderConfig::longest_prompt() const {
   return longest;
 }
 
+bool DecoderConfig::is_mixture(std::int64_t layer) const {
+  return experts && !std::ranges::binary_search(dense_layers, layer);
+}
+
+void refuse_mixtures(const DecoderConfig& config, std::string_view what) {
+  if (!config.experts) return;
+  throw Error(std::string(what) + " not to be had of " + std::string(to_string(config.family)) +
+              ", whose layers are mixtures of experts: what leads out of them is no single matrix; expected a dense "
+              "model, or the kinds state, mlp, attn, head and knockout");
+}
+
 std::string_view to_string(Family family) {
   return entry_of(family).name;
 }
@@ -259,10 +276,12 @@ DecoderConfig parse_config(std::string_view text, const std::string& where) {
     const auto text_fields = fields.object("text_config");
     check_nothing_unsupported(text_fields, config.family);
     entry.read(text_fields, config);
+    check_no_experts(text_fields);
     config.tie_word_embeddings = fields.flag("tie_word_embeddings", true);  // of the whole model
   } else {
     entry.read(fields, config);
   }
+  check_no_experts(fields);
   if (config.embedding_width == 0) config.embedding_width = config.width;
   config.attention.resize(static_cast<std::size_t>(config.layers));
   config.remarks = remarks_on(fields, entry, where);

@@ -60,5 +60,12 @@ void read_cohere(const ConfigFields& fields, DecoderConfig& config);
 void read_cohere2(const ConfigFields& fields, DecoderConfig& config);
 void read_glm4(const ConfigFields& fields, DecoderConfig& config);
 void read_nemotron(const ConfigFields& fields, DecoderConfig& config);
+void read_mixtral(const ConfigFields& fields, DecoderConfig& config);
+void read_qwen2_moe(const ConfigFields& fields, DecoderConfig& config);
+void read_qwen3_moe(const ConfigFields& fields, DecoderConfig& config);
+void read_olmoe(const ConfigFields& fields, DecoderConfig& config);
+void read_granitemoe(const ConfigFields& fields, DecoderConfig& config);
+void read_phimoe(const ConfigFields& fields, DecoderConfig& config);
+void read_gpt_oss(const ConfigFields& fields, DecoderConfig& config);
 
 }  // namespace rometrace

@@ -200,16 +200,20 @@ void read_smollm3(const ConfigFields& fields, DecoderConfig& config) {
 
 // ---- Granite, Cohere ----
 
-void read_granite(const ConfigFields& fields, DecoderConfig& config) {
-  read_llama_sizes(fields, {}, config);
-  read_rms_norm(fields, 1e-6, config);
-  read_rotary(fields, {}, config);
+void read_granite_parts(const ConfigFields& fields, DecoderConfig& config) {
   read_attention_bias(fields, config);
-  config.mlp_bias = fields.flag("mlp_bias", false);
   config.entry_scale = fields.positive_number("embedding_multiplier", 1);
   config.attention_scale = fields.positive_number("attention_multiplier", 1);
   config.output_scale = fields.positive_number("residual_multiplier", 1);
   config.logit_scale = 1 / fields.positive_number("logits_scaling", 1);
+}
+
+void read_granite(const ConfigFields& fields, DecoderConfig& config) {
+  read_llama_sizes(fields, {}, config);
+  read_rms_norm(fields, 1e-6, config);
+  read_rotary(fields, {}, config);
+  read_granite_parts(fields, config);
+  config.mlp_bias = fields.flag("mlp_bias", false);
 }
 
 namespace {

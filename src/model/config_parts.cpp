@@ -162,7 +162,14 @@ void read_rotary(const ConfigFields& fields, const RotaryDefaults& defaults, Dec
   }
   const auto width = rotary_width(fields, scaling, defaults, config);
   const auto theta = fields.positive_number(defaults.theta_name, defaults.theta);
-  const auto rotary = read_scaling(scaling, config, theta, width, trained_positions);
+  auto rotary = read_scaling(scaling, config, theta, width, trained_positions);
+  if (defaults.magnitude_name != nullptr && rotary.scaling != Rotary::Scaling::kNone) {
+    if (!scaling.has_value(defaults.magnitude_name)) {
+      scaling.refuse(name_of_type(scaling),
+                     "expected " + std::string(defaults.magnitude_name) + " beside it, a number above 0");
+    }
+    rotary.magnitude = scaling.positive_number(defaults.magnitude_name, 1);
+  }
   check_rotary_width(fields, rotary, config);
   config.learned_positions = 0;
   config.rotary = {rotary};
@@ -218,10 +225,11 @@ void set_windows(DecoderConfig& config, const std::vector<bool>& sliding, std::i
 }
 
 std::vector<bool> read_windows(const ConfigFields& fields, bool windows,
-                               const std::function<bool(std::int64_t)>& slides, DecoderConfig& config) {
+                               const std::function<bool(std::int64_t)>& slides, DecoderConfig& config,
+                               std::int64_t fallback) {
   auto sliding = sliding_layers(fields, config, [&](auto layer) { return windows && slides(layer); });
   if (windows) {
-    set_windows(config, sliding, fields.size("sliding_window", 4096, kMaxSize));
+    set_windows(config, sliding, fields.size("sliding_window", fallback, kMaxSize));
   } else if (std::ranges::find(sliding, true) != sliding.end()) {
     fields.refuse("layer_types",
                   "expected \"full_attention\" only, as there is no window (sliding_window is null, or "

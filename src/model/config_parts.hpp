@@ -42,7 +42,8 @@ struct RotaryDefaults {
   /// Of the training before a scaling: "original_max_position_embeddings" where the file does not say it, but its class
   /// does.
   std::optional<double> trained_positions = std::nullopt;
-  bool longrope_alone = false;  ///< other scalings are refused, as transformers' class does
+  bool longrope_alone = false;           ///< other scalings are refused, as transformers' class does
+  const char* magnitude_name = nullptr;  ///< the field of a scaling that says its magnitude, where the family has one
 };
 
 /// Rotary positions of all layers alike: "rope_parameters" of newer files, "rope_scaling" of older ones.
@@ -65,9 +66,11 @@ std::vector<bool> sliding_layers(const ConfigFields& fields, const DecoderConfig
 
 void set_windows(DecoderConfig& config, const std::vector<bool>& sliding, std::int64_t window);
 
-/// Layers that slide, as sliding_layers() says, and their window where there is one. Returns which slide.
+/// Layers that slide, as sliding_layers() says, and their window where there is one, `fallback` where no field
+/// says it. Returns which slide.
 std::vector<bool> read_windows(const ConfigFields& fields, bool windows,
-                               const std::function<bool(std::int64_t)>& slides, DecoderConfig& config);
+                               const std::function<bool(std::int64_t)>& slides, DecoderConfig& config,
+                               std::int64_t fallback = 4096);
 
 /// The defaults in which the families after Llama differ.
 struct LlamaLike {
@@ -81,6 +84,9 @@ struct LlamaLike {
 
 /// Sizes, activation and tying; a gated MLP and no biases. Of norms nothing.
 void read_llama_sizes(const ConfigFields& fields, const LlamaLike& defaults, DecoderConfig& config);
+
+/// Granite's multipliers, and biases of attention.
+void read_granite_parts(const ConfigFields& fields, DecoderConfig& config);
 
 /// RMSNorm by "rms_norm_eps".
 void read_rms_norm(const ConfigFields& fields, double epsilon, DecoderConfig& config);

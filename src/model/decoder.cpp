@@ -56,12 +56,29 @@ at::Tensor capped(const at::Tensor& x, double softcap) {
   return softcap > 0 ? at::tanh(x / softcap) * softcap : x;
 }
 
-// The numbers of a layer's matrices and their biases.
-std::int64_t matrix_numbers(const DecoderConfig& config) {
-  const auto D = config.width, F = config.mlp_width, A = config.mixed_width(), K = config.keys_values_width();
-  const auto product = [](std::int64_t in, std::int64_t out, bool bias) { return in * out + (bias ? out : 0); };
-  return product(D, A + K, config.query_bias) + product(A, D, config.projection_bias) +
-         (config.gated_mlp ? 2 : 1) * product(D, F, config.mlp_bias) + product(F, D, config.mlp_bias);
+std::int64_t product_numbers(std::int64_t in, std::int64_t out, bool bias) {
+  return in * out + (bias ? out : 0);
+}
+
+// The numbers of the matrices, and their biases, of an MLP with so wide a middle.
+std::int64_t mlp_numbers(const DecoderConfig& config, std::int64_t F) {
+  return (config.gated_mlp ? 2 : 1) * product_numbers(config.width, F, config.mlp_bias) +
+         product_numbers(F, config.width, config.mlp_bias);
+}
+
+// Those of a layer's experts of which some are chosen.
+std::int64_t expert_numbers(const DecoderConfig& config, std::int64_t layer) {
+  return config.is_mixture(layer) ? config.experts->count * mlp_numbers(config, config.experts->width) : 0;
+}
+
+// Those of a layer, but for these experts.
+std::int64_t other_numbers(const DecoderConfig& config, std::int64_t layer) {
+  const auto D = config.width, A = config.mixed_width(), K = config.keys_values_width();
+  const auto attention = product_numbers(D, A + K, config.query_bias) + product_numbers(A, D, config.projection_bias);
+  if (!config.is_mixture(layer)) return attention + mlp_numbers(config, config.mlp_width);
+  const auto& experts = *config.experts;
+  const auto shared = experts.shared_width > 0 ? mlp_numbers(config, experts.shared_width) + D : 0;
+  return attention + product_numbers(D, experts.count, experts.router_bias) + shared;
 }
 
 // What a norm of vectors so wide has.
@@ -181,18 +198,21 @@ at::Tensor Attention::mix_rows(const at::Tensor& queries, const at::Tensor& keys
   };
   const auto q = by_head(queries, heads_), k = of_queries(kv.select(1, 0)), v = of_queries(kv.select(1, 1));
   const bool windowed = window_ > 0 && window_ < T;
+  const auto& sinks = parts_.sinks;
   const auto biases = this->biases(T, q);
   constexpr auto kUnseen = -std::numeric_limits<double>::infinity();
   std::optional<at::Tensor> seen;
-  if (mask.defined() || windowed || softcap_ > 0 || biases.defined()) {
+  if (mask.defined() || windowed || softcap_ > 0 || biases.defined() || sinks.defined()) {
     seen = (mask.defined() ? mask : at::ones({T, T}, at::device(queries.device()).dtype(at::kBool))).tril();
     if (windowed) seen = seen->triu(1 - window_);
   }
   at::Tensor mixed;  // [B, H, T, d]
-  if (softcap_ > 0) {
+  if (softcap_ > 0 || sinks.defined()) {
     auto scores = capped(at::matmul(q, k.transpose(-1, -2)) * scale_, softcap_);
     if (biases.defined()) scores = scores + biases.unsqueeze(1);
-    mixed = at::matmul(at::softmax(scores.masked_fill(seen->logical_not(), kUnseen), -1), v);
+    scores = scores.masked_fill(seen->logical_not(), kUnseen);
+    if (sinks.defined()) scores = at::cat({scores, sinks.view({1, -1, 1, 1}).expand({B, -1, T, 1})}, -1);
+    mixed = at::matmul(at::softmax(scores, -1).slice(-1, 0, T), v);
   } else {
     if (biases.defined()) seen = at::where(*seen, biases.unsqueeze(1), kUnseen).to(q.scalar_type());
     mixed = at::scaled_dot_product_attention(q, k, v, seen, /*dropout_p=*/0, /*is_causal=*/!seen, scale_);
@@ -206,26 +226,6 @@ at::Tensor Attention::mix_rows(const at::Tensor& queries, const at::Tensor& keys
 void Attention::prepare() const {
   parts_.inputs->prepare();
   parts_.projection->prepare();
-}
-
-Mlp::Mlp(const DecoderConfig& config, std::shared_ptr<const Linear> inputs, std::shared_ptr<const Linear> output)
-    : activation_(config.activation),
-      gated_(config.gated_mlp),
-      inputs_(std::move(inputs)),
-      output_(std::move(output)) {}
-
-at::Tensor Mlp::hidden(const at::Tensor& x) const {
-  const auto inner = inputs_->activated_product(x, activation_);
-  return gated_ ? inner * inputs_->product(x, 1) : inner;
-}
-
-at::Tensor Mlp::output(const at::Tensor& hidden) const {
-  return output_->product(hidden);
-}
-
-void Mlp::prepare() const {
-  inputs_->prepare();
-  output_->prepare();
 }
 
 Block::Block(const DecoderConfig& config, std::int64_t layer, Parts parts)
@@ -246,8 +246,12 @@ at::Tensor Block::attn_output(const at::Tensor& mixed) const {
   return changes_outputs(parts_.attn_norm) ? added(product.to(mixed.scalar_type()), parts_.attn_norm) : product;
 }
 
+at::Tensor Block::mlp_input(const at::Tensor& x) const {
+  return order_ == BlockOrder::kPostNorm || !parts_.norm_2 ? x : parts_.norm_2->forward(x);
+}
+
 at::Tensor Block::mlp_hidden(const at::Tensor& x) const {
-  return parts_.mlp->hidden(order_ == BlockOrder::kPostNorm || !parts_.norm_2 ? x : parts_.norm_2->forward(x));
+  return parts_.mlp->hidden(mlp_input(x));
 }
 
 at::Tensor Block::mlp_output_of(const at::Tensor& product) const {
@@ -255,7 +259,7 @@ at::Tensor Block::mlp_output_of(const at::Tensor& product) const {
 }
 
 at::Tensor Block::mlp_output(const at::Tensor& x) const {
-  const auto product = parts_.mlp->output(mlp_hidden(x));
+  const auto product = is_mixture() ? parts_.mixture->output(mlp_input(x)) : parts_.mlp->output(mlp_hidden(x));
   return changes_outputs(parts_.mlp_norm) ? mlp_output_of(product.to(x.scalar_type())) : product;
 }
 
@@ -279,9 +283,15 @@ at::Tensor Block::forward(at::Tensor x, const Tap& tap, const AttentionMask& mas
   if (tap) tap(Site::kAttn, layer_, attn);
   const auto between = after_attn(x + attn);
 
-  auto hidden = mlp_hidden(order_ == BlockOrder::kParallel ? x : between);
-  if (tap) tap(Site::kMlpHidden, layer_, hidden);
-  auto product = parts_.mlp->output(hidden).to(x.scalar_type());
+  const auto& into_mlp = order_ == BlockOrder::kParallel ? x : between;
+  at::Tensor product;
+  if (is_mixture()) {
+    product = parts_.mixture->output(mlp_input(into_mlp));
+  } else {
+    auto hidden = mlp_hidden(into_mlp);
+    if (tap) tap(Site::kMlpHidden, layer_, hidden);
+    product = parts_.mlp->output(hidden).to(x.scalar_type());
+  }
   if (tap) tap(Site::kMlpProduct, layer_, product);
   auto mlp = mlp_output_of(product);
   if (tap) tap(Site::kMlp, layer_, mlp);
@@ -297,7 +307,11 @@ void Head::prepare() const {
 
 void Block::prepare() const {
   parts_.attn->prepare();
-  parts_.mlp->prepare();
+  is_mixture() ? parts_.mixture->prepare() : parts_.mlp->prepare();
+}
+
+void Block::prepare_experts() const {
+  if (is_mixture()) parts_.mixture->prepare_experts();
 }
 
 at::Tensor Head::logits(const at::Tensor& hidden, std::size_t part) const {
@@ -316,9 +330,19 @@ at::Tensor Head::product(const at::Tensor& hidden, std::size_t part) const {
 
 // A matrix of a checkpoint and, where it has one, its bias.
 struct Matrix {
+  // One of the matrices that a tensor has side by side, [count, ..].
+  struct Stack {
+    std::int64_t index, count;
+    bool transposed;
+    std::string_view weight_ending, bias_ending;
+  };
   std::string name;  // without ".weight"
   std::int64_t in, out;
   bool bias;
+  std::optional<Stack> stack = {};
+
+  std::string weight_name() const { return name + std::string(stack ? stack->weight_ending : ".weight"); }
+  std::string bias_name() const { return name + std::string(stack ? stack->bias_ending : ".bias"); }
 };
 
 // Reads tensors as a model wants them. A copy of its own goes with each product that reads its matrices later.
@@ -335,14 +359,33 @@ struct TensorReader {
     return copy;
   }
 
-  std::vector<std::int64_t> shape_of(const Matrix& matrix) const {
-    return transposed ? std::vector{matrix.out, matrix.in} : std::vector{matrix.in, matrix.out};
+  // Of tensors that hold several, the one that is meant.
+  at::Tensor get(const std::string& name, const std::vector<std::int64_t>& shape, at::ScalarType dtype,
+                 const std::optional<Matrix::Stack>& stack) const {
+    if (!stack) return get(name, shape, dtype);
+    const auto tensor = checkpoint->rows(name, shape, dtype, stack->index, stack->index + 1)[0];
+    if (options.device.is_cpu()) return tensor;
+    auto copy = tensor.to(options.device);
+    checkpoint->release(name, stack->index, stack->index + 1);
+    return copy;
   }
 
-  Linear::Part read(const Matrix& matrix) const {
-    const auto weight = get(matrix.name + ".weight", shape_of(matrix), options.dtype);
-    return {transposed ? weight.t() : weight,
-            matrix.bias ? get(matrix.name + ".bias", {matrix.out}, options.dtype) : at::Tensor()};
+  bool is_transposed(const Matrix& matrix) const { return matrix.stack ? matrix.stack->transposed : transposed; }
+
+  std::vector<std::int64_t> shape_of(const Matrix& matrix) const {
+    auto shape = is_transposed(matrix) ? std::vector{matrix.out, matrix.in} : std::vector{matrix.in, matrix.out};
+    if (matrix.stack) shape.insert(shape.begin(), matrix.stack->count);
+    return shape;
+  }
+
+  static std::vector<std::int64_t> bias_shape_of(const Matrix& matrix) {
+    return matrix.stack ? std::vector{matrix.stack->count, matrix.out} : std::vector{matrix.out};
+  }
+
+  Linear::Part read(const Matrix& matrix, at::ScalarType dtype) const {
+    const auto weight = get(matrix.weight_name(), shape_of(matrix), dtype, matrix.stack);
+    return {is_transposed(matrix) ? weight.t() : weight,
+            matrix.bias ? get(matrix.bias_name(), bias_shape_of(matrix), dtype, matrix.stack) : at::Tensor()};
   }
 };
 
@@ -423,8 +466,7 @@ class Decoder::Loader {
       attention.frequencies = frequencies_[of_layer.rotary];
     }
 
-    const auto D = config_.width, F = config_.mlp_width;
-    auto inputs = mlp_inputs(at);
+    const auto D = config_.width;
     Block::Parts parts;
     if (config_.input_norms) {
       parts.norm_1 = norm(at + names_.norm_1, D);
@@ -434,17 +476,27 @@ class Decoder::Loader {
       parts.attn_norm = norm(at + names_.attn_norm, D);
       parts.mlp_norm = norm(at + names_.mlp_norm, D);
     }
+    if (config_.attention_sinks) attention.sinks = vector(at + names_.sinks, {config_.heads});
     parts.attn = std::make_shared<const Attention>(config_, layer, std::move(attention));
-    parts.mlp =
-        std::make_shared<const Mlp>(config_, std::move(inputs), linear({at + names_.mlp_out}, F, D, config_.mlp_bias));
+    if (config_.is_mixture(layer)) {
+      parts.mixture = mixture(at);
+    } else {
+      parts.mlp = mlp(at, config_.mlp_width);
+    }
     return std::make_shared<const Block>(config_, layer, std::move(parts));
   }
 
-  // A layer whose weights are in memory already, and leave it with the last one who holds it.
+  // A layer whose weights are in memory already, and leave it with the last one who holds it: experts come to it when
+  // they are used, and leave with it.
   std::shared_ptr<const Block> block_for_once(std::int64_t layer) const {
     if (options_.stop.stop_requested()) throw Interrupted();
     const auto of_layer = names_of(layer);
-    for (const auto& name : of_layer) checkpoint_->prefetch(name);
+    const auto at = prefix_ + names_.layers + std::to_string(layer) + ".";
+    for (const auto& name : of_layer) {
+      const bool of_expert = config_.is_mixture(layer) && name.starts_with(at + names_.experts) &&
+                             !name.starts_with(at + names_.router + ".");
+      if (!of_expert) checkpoint_->prefetch(name);
+    }
     auto made = block(layer);
     made->prepare();
     return {made.get(), [made, of_layer, checkpoint = checkpoint_](const Block*) mutable {
@@ -640,27 +692,34 @@ class Decoder::Loader {
   // A product with matrices that are read when it is first used; `parts` makes of what is read what is multiplied.
   using Parts = std::function<std::vector<Linear::Part>(std::vector<Linear::Part>)>;
   std::shared_ptr<const Linear> linear(const std::vector<Matrix>& matrices, std::size_t count, Parts parts) const {
-    std::vector<std::string> weights;
+    return linear(matrices, count, std::move(parts), options_.dtype);
+  }
+  std::shared_ptr<const Linear> linear(const std::vector<Matrix>& matrices, std::size_t count, Parts parts,
+                                       at::ScalarType dtype) const {
     for (const auto& matrix : matrices) {
-      use(matrix.name + ".weight");
-      if (matrix.bias) use(matrix.name + ".bias");
-      checkpoint_->check(matrix.name + ".weight", reader_.shape_of(matrix));
-      if (matrix.bias) checkpoint_->check(matrix.name + ".bias", {matrix.out});
-      weights.push_back(matrix.name + ".weight");
+      use(matrix.weight_name());
+      checkpoint_->check(matrix.weight_name(), reader_.shape_of(matrix));
+      if (!matrix.bias) continue;
+      use(matrix.bias_name());
+      checkpoint_->check(matrix.bias_name(), reader_.bias_shape_of(matrix));
     }
-    const auto release = [checkpoint = checkpoint_, weights] {
-      for (const auto& name : weights) checkpoint->release(name);
+    const auto release = [checkpoint = checkpoint_, matrices] {
+      for (const auto& matrix : matrices) {
+        const auto& stack = matrix.stack;
+        stack ? checkpoint->release(matrix.weight_name(), stack->index, stack->index + 1)
+              : checkpoint->release(matrix.weight_name());
+      }
     };
-    const auto check = [checkpoint = checkpoint_, weights] {
-      for (const auto& name : weights) checkpoint->check_whole(name);
+    const auto check = [checkpoint = checkpoint_, matrices] {
+      for (const auto& matrix : matrices) checkpoint->check_whole(matrix.weight_name());
     };
-    const auto read_all = [reader = reader_, matrices, parts = std::move(parts)] {
+    const auto read_all = [reader = reader_, matrices, dtype, parts = std::move(parts)] {
       std::vector<Linear::Part> all;
-      for (const auto& matrix : matrices) all.push_back(reader.read(matrix));
+      for (const auto& matrix : matrices) all.push_back(reader.read(matrix, dtype));
       return parts ? parts(std::move(all)) : all;
     };
-    return std::make_shared<const Linear>(
-        Linear::Source{count, read_all, check, release, options_.dtype, options_.device}, options_.products, scratch_);
+    return std::make_shared<const Linear>(Linear::Source{count, read_all, check, release, dtype, options_.device},
+                                          options_.products, scratch_);
   }
 
   // Matrices of one shape, a part each.
@@ -693,12 +752,64 @@ class Decoder::Loader {
   }
 
   // What an MLP begins with: one matrix, or gate and up, which the file may have as one.
-  std::shared_ptr<const Linear> mlp_inputs(const std::string& at) const {
-    const auto D = config_.width, F = config_.mlp_width;
+  std::shared_ptr<const Linear> mlp_inputs(const std::string& at, std::int64_t F) const {
+    const auto D = config_.width;
     if (!config_.gated_mlp) return linear({at + names_.mlp_in}, D, F, config_.mlp_bias);
     if (!names_.mlp_gate.empty()) return linear({at + names_.mlp_gate, at + names_.mlp_in}, D, F, config_.mlp_bias);
     return linear({{at + names_.mlp_in, D, 2 * F, config_.mlp_bias}}, 2,
                   [F](const std::vector<Linear::Part>& all) { return cut_at(F, all.front()); });
+  }
+
+  std::shared_ptr<const Mlp> mlp(const std::string& at, std::int64_t F) const {
+    return std::make_shared<const Mlp>(config_, mlp_inputs(at, F),
+                                       linear({at + names_.mlp_out}, F, config_.width, config_.mlp_bias));
+  }
+
+  // Columns that stand in turn: the first part's, the second's, ..
+  static std::vector<Linear::Part> every_other(const Linear::Part& whole) {
+    std::vector<Linear::Part> parts;
+    for (const std::int64_t first : {0, 1}) {
+      parts.push_back({whole.weight.slice(1, first, {}, 2).contiguous(),
+                       whole.bias.defined() ? whole.bias.slice(0, first, {}, 2) : whole.bias});
+    }
+    return parts;
+  }
+
+  // An expert whose three matrices are apart.
+  std::shared_ptr<const Mlp> expert(const std::string& at, std::int64_t F) const {
+    const auto D = config_.width;
+    const bool bias = config_.mlp_bias;
+    return std::make_shared<const Mlp>(config_, linear({at + names_.expert_gate, at + names_.expert_in}, D, F, bias),
+                                       linear({at + names_.expert_out}, F, D, bias));
+  }
+
+  // One of those of which some are chosen.
+  std::shared_ptr<const Mlp> choosable(const std::string& at, std::int64_t index) const {
+    const auto D = config_.width, F = config_.experts->width;
+    const bool bias = config_.mlp_bias;
+    if (names_.expert_layout == TensorNames::Experts::kApart) return expert(at + std::to_string(index) + ".", F);
+    const bool in_turn = names_.expert_layout == TensorNames::Experts::kStackedInTurn;
+    const Matrix::Stack stack{index, config_.experts->count, !in_turn, in_turn ? "" : ".weight",
+                              in_turn ? "_bias" : ".bias"};
+    auto inputs =
+        linear({{at + names_.expert_in, D, 2 * F, bias, stack}}, 2, [F, in_turn](const std::vector<Linear::Part>& all) {
+          return in_turn ? every_other(all.front()) : cut_at(F, all.front());
+        });
+    return std::make_shared<const Mlp>(config_, std::move(inputs),
+                                       linear({{at + names_.expert_out, F, D, bias, stack}}, 1, {}));
+  }
+
+  std::shared_ptr<const Mixture> mixture(const std::string& at) const {
+    const auto& experts = *config_.experts;
+    const auto D = config_.width;
+    Mixture::Parts parts;
+    parts.router = linear({{at + names_.router, D, experts.count, experts.router_bias}}, 1, {}, stream_dtype_);
+    for (std::int64_t i = 0; i < experts.count; ++i) parts.experts.push_back(choosable(at + names_.experts, i));
+    if (experts.shared_width > 0) {
+      parts.shared = expert(at + names_.shared, experts.shared_width);
+      parts.shared_gate = linear({{at + names_.shared_gate, D, 1, false}}, 1, {}, stream_dtype_);
+    }
+    return std::make_shared<const Mixture>(experts, std::move(parts));
   }
 
   std::shared_ptr<const Linear> attention_inputs(const std::string& at) const {
@@ -812,7 +923,10 @@ Decoder::Decoder(DecoderConfig config, std::shared_ptr<const Checkpoint> checkpo
   loader_->bound_transposes(transposes ? std::clamp<std::int64_t>(room, 0, held_bytes() / kWeightsOfTransposes) : 0);
   head_ = loader_->head(streamed());
   if (device().is_cpu() || streamed()) return;
-  for (const auto& each : blocks_) each->prepare();  // what is free on the device is shared out after loading
+  for (const auto& each : blocks_) {  // what is free on the device is shared out after loading
+    each->prepare();
+    each->prepare_experts();
+  }
   head_->prepare();
 }
 
@@ -836,7 +950,9 @@ Decoder::Decoder(const Decoder& other, std::shared_ptr<const Checkpoint> checkpo
     if (streamed()) break;
     auto& block = blocks_.at(static_cast<std::size_t>(change.layer));
     block = loader_->block(change.layer);
-    if (!device().is_cpu()) block->prepare();
+    if (device().is_cpu()) continue;
+    block->prepare();
+    block->prepare_experts();
   }
 }
 
@@ -875,22 +991,35 @@ const std::vector<std::filesystem::path>& Decoder::weight_files() const {
 
 std::int64_t Decoder::held_bytes() const {
   if (!streamed()) return all_bytes();
-  return 2 * layer_bytes() + std::min(kVocabularySlice, config_.vocab_size) * token_bytes() + other_bytes();
+  std::int64_t layers = 0;  // the one that is used, and the one that is read ahead, without its experts
+  for (std::int64_t layer = 0; layer < config_.layers; ++layer) {
+    const auto next = (layer + 1) % config_.layers;
+    layers = std::max(layers, layer_bytes(layer) + layer_bytes(next) - experts_bytes(next));
+  }
+  return layers + std::min(kVocabularySlice, config_.vocab_size) * token_bytes() + other_bytes();
 }
 
 std::int64_t Decoder::all_bytes() const {
-  return config_.layers * layer_bytes() + config_.vocab_size * token_bytes() + other_bytes();
+  std::int64_t layers = 0;
+  for (std::int64_t layer = 0; layer < config_.layers; ++layer) layers += layer_bytes(layer);
+  return layers + config_.vocab_size * token_bytes() + other_bytes();
 }
 
 std::int64_t Decoder::other_bytes() const {
+  const auto F = std::max(config_.mlp_width,
+                          config_.experts ? std::max(config_.experts->width, config_.experts->shared_width) : 0);
   const auto inputs = std::max(config_.mixed_width() + config_.keys_values_width(),
-                               (config_.gated_mlp ? 2 : 1) * config_.mlp_width);  // of one product, before it is packed
+                               (config_.gated_mlp ? 2 : 1) * F);  // of one product, before it is packed
   return config_.width * (inputs * static_cast<std::int64_t>(c10::elementSize(dtype())) +
                           config_.learned_positions * static_cast<std::int64_t>(c10::elementSize(stream_dtype())));
 }
 
-std::int64_t Decoder::layer_bytes() const {
-  return matrix_numbers(config_) * static_cast<std::int64_t>(c10::elementSize(dtype()));
+std::int64_t Decoder::experts_bytes(std::int64_t layer) const {
+  return expert_numbers(config_, layer) * static_cast<std::int64_t>(c10::elementSize(dtype()));
+}
+
+std::int64_t Decoder::layer_bytes(std::int64_t layer) const {
+  return experts_bytes(layer) + other_numbers(config_, layer) * static_cast<std::int64_t>(c10::elementSize(dtype()));
 }
 
 std::int64_t Decoder::token_bytes() const {
@@ -899,9 +1028,13 @@ std::int64_t Decoder::token_bytes() const {
 
 std::int64_t Decoder::parameter_count() const {
   const auto D = config_.width, E = config_.embedding_width;
-  const auto layer = matrix_numbers(config_) + norm_numbers(config_) + head_norm_numbers(config_);
+  std::int64_t layers = 0;
+  for (std::int64_t layer = 0; layer < config_.layers; ++layer) {
+    layers += expert_numbers(config_, layer) + other_numbers(config_, layer) + norm_numbers(config_) +
+              head_norm_numbers(config_) + (config_.attention_sinks ? config_.heads : 0);
+  }
   return (tied_ ? 1 : 2) * config_.vocab_size * E + (config_.head_bias ? config_.vocab_size : 0) +
-         config_.learned_positions * D + (E == D ? 0 : 2 * E * D) + config_.layers * layer +
+         config_.learned_positions * D + (E == D ? 0 : 2 * E * D) + layers +
          (config_.embedding_norm ? numbers_of_norm(config_, E) : 0) +
          (config_.final_norm ? numbers_of_norm(config_, D) : 0);
 }

@@ -90,7 +90,9 @@ at::Tensor packed_product(const at::Tensor& x, const at::Tensor& weight, const a
                               c10::List<std::optional<at::Scalar>>(), fused.algorithm});
 }
 
-at::Tensor activate(const at::Tensor& x, Activation activation) {
+}  // namespace
+
+at::Tensor activated(const at::Tensor& x, Activation activation) {
   switch (activation) {
     case Activation::kGeluTanh:
       return at::gelu(x, "tanh");
@@ -113,8 +115,6 @@ at::Tensor activate(const at::Tensor& x, Activation activation) {
   }
   TORCH_INTERNAL_ASSERT(false, "activation not handled");
 }
-
-}  // namespace
 
 Processor Processor::here() {
   if (!at::globalContext().hasMKLDNN()) return {};
@@ -275,7 +275,7 @@ at::Tensor Linear::product(const at::Tensor& x, std::size_t part) const {
 
 at::Tensor Linear::activated_product(const at::Tensor& x, Activation activation, std::size_t part) const {
   const auto fusion = fused(activation);
-  if (!packed() || !fusion || is_differentiated(x)) return activate(product(x, part), activation);
+  if (!packed() || !fusion || is_differentiated(x)) return activated(product(x, part), activation);
   const auto& [weight, bias] = weights_->ready(part);
   return packed_product(weights_->convert(x), weight, bias, *fusion);
 }

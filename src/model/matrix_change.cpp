@@ -39,6 +39,7 @@ Checkpoint over(const Checkpoint& checkpoint, const MatrixChange& change, const 
 }  // namespace
 
 MatrixPlace mlp_output_matrix(const DecoderConfig& config, const Checkpoint& checkpoint, std::int64_t layer) {
+  refuse_mixtures(config, "edits are");
   const auto names = tensor_names(config);
   const auto tensor =
       prefix_in(names, checkpoint.names()) + names.layers + std::to_string(layer) + "." + names.mlp_out + ".weight";

@@ -230,6 +230,49 @@ TensorNames gemma3() {
   return names;
 }
 
+TensorNames mixtral() {
+  auto names = llama();
+  names.router = "block_sparse_moe.gate";
+  names.experts = "block_sparse_moe.experts.";
+  names.expert_gate = "w1";
+  names.expert_in = "w3";
+  names.expert_out = "w2";
+  return names;
+}
+
+TensorNames qwen_moe() {
+  auto names = llama();
+  names.router = "mlp.gate";
+  names.experts = "mlp.experts.";
+  names.expert_gate = "gate_proj";
+  names.expert_in = "up_proj";
+  names.expert_out = "down_proj";
+  names.shared = "mlp.shared_expert.";
+  names.shared_gate = "mlp.shared_expert_gate";
+  return names;
+}
+
+TensorNames granitemoe() {
+  auto names = llama();
+  names.expert_layout = TensorNames::Experts::kStacked;
+  names.router = "block_sparse_moe.router.layer";
+  names.experts = "block_sparse_moe.";
+  names.expert_in = "input_linear";
+  names.expert_out = "output_linear";
+  return names;
+}
+
+TensorNames gpt_oss() {
+  auto names = llama();
+  names.sinks = "self_attn.sinks";
+  names.expert_layout = TensorNames::Experts::kStackedInTurn;
+  names.router = "mlp.router";
+  names.experts = "mlp.experts.";
+  names.expert_in = "gate_up_proj";
+  names.expert_out = "down_proj";
+  return names;
+}
+
 /// Families whose rotary positions llama.cpp turns by neighbours, after it has put the rows in that order.
 bool turns_by_neighbours(Family family) {
   return family == Family::kLlama || family == Family::kMistral || family == Family::kOlmo ||
@@ -321,6 +364,17 @@ TensorNames transformers(const DecoderConfig& config) {
       return gemma2();
     case Family::kGemma3:
       return gemma3();
+    case Family::kMixtral:
+    case Family::kPhimoe:
+      return mixtral();
+    case Family::kQwen2Moe:
+    case Family::kQwen3Moe:
+    case Family::kOlmoe:
+      return qwen_moe();
+    case Family::kGraniteMoe:
+      return granitemoe();
+    case Family::kGptOss:
+      return gpt_oss();
   }
   return {};
 }

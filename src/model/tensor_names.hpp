@@ -18,6 +18,13 @@ struct TensorNames {
     kPairs,       ///< three, or one, side by side; of each head's query and key what turns together are neighbours (GGUF)
   };
 
+  /// How the matrices of a layer's experts lie.
+  enum class Experts {
+    kApart,          ///< three of each expert: `experts`, its number, a dot and their names
+    kStacked,        ///< two of all experts, [experts, out, in]: of gate, then up, and of what follows (Granite)
+    kStackedInTurn,  ///< likewise [experts, in, out], with gate and up in turn, and biases [experts, out] (GPT-OSS)
+  };
+
   std::vector<std::string> prefixes;  ///< of all names but the head's: whichever the file has
   std::vector<std::string> heads;     ///< names of the head, whichever the file has; without ".weight"
   std::string embedding, embedding_norm, positions, final_norm, enter, leave;
@@ -27,10 +34,15 @@ struct TensorNames {
   // Within a layer.
   Inputs inputs = Inputs::kApart;
   std::string queries, keys, values;  ///< or `queries` alone, of all three
-  std::string projection, query_norm, key_norm;
+  std::string projection, query_norm, key_norm, sinks;
   bool head_norms_apart = false;  ///< norms of heads that each have one are tensors by their numbers (StableLM 2)
   std::string norm_1, norm_2, attn_norm, mlp_norm;
   std::string mlp_gate, mlp_in, mlp_out;  ///< a gated MLP without `mlp_gate` has gate, then up, in `mlp_in`
+
+  // Within a layer that is a mixture of experts.
+  Experts expert_layout = Experts::kApart;
+  std::string router, experts, expert_gate, expert_in, expert_out;
+  std::string shared, shared_gate;  ///< the first stands before the names of an expert's matrices
 };
 
 /// Those of the file that `config` was read with.

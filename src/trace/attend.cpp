@@ -50,6 +50,7 @@ struct HeadRows {
   std::int64_t width;   // of a head
   Number scale, softcap;
   const Number* biases;  // by position, or null
+  const Number* sink;    // or null
   Number* weights;       // scratch, prefix.count + own.count
 };
 
@@ -92,7 +93,8 @@ template <typename Number>
     }
     Number largest = weights[from];
     for (std::int64_t i = from + 1; i < seen; ++i) largest = std::max(largest, weights[i]);
-    Number sum = 0;
+    if (line.sink != nullptr) largest = std::max(largest, *line.sink);
+    Number sum = line.sink != nullptr ? std::exp(*line.sink - largest) : Number{0};
     for (std::int64_t i = from; i < seen; ++i) sum += weights[i] = std::exp(weights[i] - largest);
 
     Number* mixed = line.mixed + (row - line.asking) * line.stride;
@@ -129,7 +131,8 @@ at::Tensor attend_on_cpu(const AttentionBlock& block) {
     end.queries += block.draws * (segment.length - segment.asking);
   }
   const auto queries = block.queries.contiguous(), keys_values = block.keys_values.contiguous(),
-             runs = block.runs.contiguous(), biases = block.biases.defined() ? block.biases.contiguous() : block.biases;
+             runs = block.runs.contiguous(), biases = block.biases.defined() ? block.biases.contiguous() : block.biases,
+             sinks = block.sinks.defined() ? block.sinks.contiguous() : block.sinks;
   auto mixed = at::empty_like(queries);
   const auto A = queries.size(1), K = runs.size(2), R = runs.size(1), width = A / block.heads;
   const auto sharing = block.heads / block.kv_heads;
@@ -147,12 +150,13 @@ at::Tensor attend_on_cpu(const AttentionBlock& block) {
         return Positions<Number>{keys, keys + K / 2, K, count};
       };
       const auto query = (offsets[index].queries + draw * asking) * A + head * width;
-      mix(HeadRows<Number>{
-          positions(runs, run * R, segment.first),
-          positions(keys_values, offsets[index].rows + draw * segment.length, segment.length), segment.asking,
-          segment.cut, block.window, queries.const_data_ptr<Number>() + query, mixed.data_ptr<Number>() + query, A,
-          width, static_cast<Number>(block.scale), static_cast<Number>(block.softcap),
-          biases.defined() ? biases.const_data_ptr<Number>() + head * biases.size(1) : nullptr, weights.data()});
+      mix(HeadRows<Number>{positions(runs, run * R, segment.first),
+                           positions(keys_values, offsets[index].rows + draw * segment.length, segment.length),
+                           segment.asking, segment.cut, block.window, queries.const_data_ptr<Number>() + query,
+                           mixed.data_ptr<Number>() + query, A, width, static_cast<Number>(block.scale),
+                           static_cast<Number>(block.softcap),
+                           biases.defined() ? biases.const_data_ptr<Number>() + head * biases.size(1) : nullptr,
+                           sinks.defined() ? sinks.const_data_ptr<Number>() + head : nullptr, weights.data()});
     }
   });
   return mixed;
@@ -225,10 +229,13 @@ at::Tensor attend_by_products(const AttentionBlock& block) {
       scores.masked_fill_(too_old, kUnseen);
     }
     if (cut.begin < cut.end) scores.slice(-1, cut.begin, cut.end).fill_(-std::numeric_limits<double>::infinity());
+    if (block.sinks.defined()) {
+      scores = at::cat({scores, block.sinks.view({1, H, 1, 1, 1}).expand({draws, H, G, Q, 1})}, -1);
+    }
     const auto weights = at::softmax(scores, -1);
     const auto prefix_weights = weights.slice(-1, 0, first).reshape({draws, H, G * Q, first});
     const auto mixed = at::matmul(prefix_weights, shared(1)).view({draws, H, G, Q, width}) +
-                       at::matmul(weights.slice(-1, first), own(1));
+                       at::matmul(weights.slice(-1, first, first + length), own(1));
     result.index_copy_(0, queries, mixed.permute({2, 0, 3, 1, 4}).reshape({G * draws * Q, A}));
   }
   return result;

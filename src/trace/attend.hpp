@@ -34,6 +34,7 @@ struct AttentionBlock {
   double softcap = 0;         ///< c tanh(score / c) of the scaled scores where it is above 0
   std::int64_t window = 0;    ///< positions that a query sees, its own among them; 0: all before it
   at::Tensor biases;  ///< [H, R] added to scores of keys by their positions, of the queries' dtype; undefined: none
+  at::Tensor sinks;   ///< [H] likewise, scores of a key without a value that every query sees; undefined: none
 
   const std::vector<std::int64_t>& prefix_runs(bool other) const { return other ? other_runs : base_runs; }
 };

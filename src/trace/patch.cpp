@@ -101,6 +101,7 @@ std::vector<std::int64_t> positions_of(const PositionRule& rule, const TraceProm
 }
 
 LayerRange layers_of(const NeuronOptions& options, const DecoderConfig& config) {
+  refuse_mixtures(config, "neurons are");
   const auto L = config.layers, F = config.mlp_width;
   const auto has = "; the model has layers 0 to " + std::to_string(L - 1) + " of " + std::to_string(F) + " neurons";
   LayerRange range = options.layers.value_or(LayerRange{0, L});

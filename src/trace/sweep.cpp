@@ -380,29 +380,42 @@ FactSize size_of(const Decoder& model, const TracePrompt& prompt, const TraceOpt
 
 }  // namespace
 
+TokenLayers TokenLayers::through_layers(std::int64_t rows, const DecoderConfig& config) {
+  TokenLayers work;
+  work.keys_values = work.attention = rows * config.layers;
+  for (std::int64_t layer = 0; layer < config.layers; ++layer)
+    (config.is_mixture(layer) ? work.mixture : work.mlp) += rows;
+  return work;
+}
+
 TokenLayers& TokenLayers::operator+=(const TokenLayers& more) {
   keys_values += more.keys_values;
   attention += more.attention;
   mlp += more.mlp;
   neurons += more.neurons;
   answers += more.answers;
+  mixture += more.mixture;
   return *this;
 }
 
 double TokenLayers::flops(const DecoderConfig& config) const {
   const auto number = [](std::int64_t value) { return static_cast<double>(value); };
   const auto D = number(config.width), F = number(config.mlp_width);
+  double of_mixture = 0;
+  if (config.experts) {
+    const auto& experts = *config.experts;
+    const auto widths = number(experts.chosen * experts.width + experts.shared_width);
+    of_mixture = D * (number(experts.count) + 3 * widths + (experts.shared_width > 0 ? 1 : 0));
+  }
   return 2 *
-         (number(keys_values) * D * number(config.keys_values_width()) +
+         (number(mixture) * of_mixture + number(keys_values) * D * number(config.keys_values_width()) +
           number(attention) * 2 * D * number(config.mixed_width()) + number(mlp) * (config.gated_mlp ? 3 : 2) * D * F +
           number(neurons) * D * F + number(answers) * number(config.embedding_width) * number(config.vocab_size));
 }
 
 double sweep_flops(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options) {
-  TokenLayers work;
-  work.keys_values = work.attention = work.mlp =
-      size_of(model, prompt, options).rows_in_a_layer * model.config().layers;
-  return work.flops(model.config());
+  const auto rows = size_of(model, prompt, options).rows_in_a_layer;
+  return TokenLayers::through_layers(rows, model.config()).flops(model.config());
 }
 
 std::int64_t least_memory(const Decoder& model, const TracePrompt& prompt, const TraceOptions& options) {

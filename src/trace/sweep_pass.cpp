@@ -102,6 +102,10 @@ class Pass {
     work_.*what += rows;
   }
 
+  std::int64_t TokenLayers::*rows_of_mlp() const {  // where those of the layer at hand are counted
+    return block_->is_mixture() ? &TokenLayers::mixture : &TokenLayers::mlp;
+  }
+
   void tell() {
     const std::scoped_lock lock(counting_);
     after_block_();
@@ -335,12 +339,13 @@ class Pass {
     attention.softcap = weights.attn().softcap();
     attention.window = weights.attn().window();
     attention.biases = biases_;
+    attention.sinks = weights.attn().sinks();
     // A parallel MLP reads what attention reads.
     const bool parallel = weights.order() == BlockOrder::kParallel;
     const auto used = used_rows(block, Site::kMlp, layer);
     const auto run_mlp = [&] {
       const auto into_mlp = select(x, used);
-      count(&TokenLayers::mlp, into_mlp.size(0));
+      count(rows_of_mlp(), into_mlp.size(0));
       if (into_mlp.size(0) == 0) return at::Tensor();
       if (!looks_at_neurons(layer, block)) return weights.mlp_output(into_mlp);
       const auto hidden = weights.mlp_hidden(into_mlp);
@@ -579,7 +584,7 @@ class Pass {
       return at_positions(outputs.reshape({-1, outputs.size(2)}), of);
     };
     const auto after = [&](const at::Tensor& before, const at::Tensor& attn) {
-      count(&TokenLayers::mlp, before.size(0) * before.size(1));
+      count(rows_of_mlp(), before.size(0) * before.size(1));
       return block.after(before, attn);
     };
     using Some = std::span<const std::size_t>;

@@ -96,7 +96,12 @@ BackwardPlan plan_backward(const Decoder& model, std::int64_t tokens, std::int64
   const auto& config = model.config();
   const auto number = static_cast<std::int64_t>(at::elementSize(model.stream_dtype()));
   // What a layer keeps of a run for its backward, with values at its sites and the derivatives by them.
-  const auto graph = tokens * (16 * config.width + (config.gated_mlp ? 6 : 4) * config.mlp_width) * number;
+  std::int64_t mlp = (config.gated_mlp ? 6 : 4) * config.mlp_width;
+  if (const auto& experts = config.experts) {  // with copies of the rows for each expert that they come to
+    mlp = std::max(mlp, experts->chosen * (6 * experts->width + 4 * config.width) + 6 * experts->shared_width +
+                            4 * experts->count);
+  }
+  const auto graph = tokens * (16 * config.width + mlp) * number;
   if (!model.streamed() && rows <= memory / (layers * graph)) return {rows, LayerTape::Graphs::kKept};
   const auto row = graph + layers * tokens * config.width * number;
   return {std::clamp<std::int64_t>(memory / row, 1, rows), LayerTape::Graphs::kMadeAgain};

@@ -7,7 +7,8 @@ a case says that its fields are those that transformers 5 writes.
 from __future__ import annotations
 
 import zlib
-from typing import Any
+from functools import partial
+from typing import Any, Callable
 
 import numpy as np
 import torch
@@ -434,6 +435,152 @@ BASES |= {
         "tie_word_embeddings": False,
     },
 }
+BASES |= {
+    "mixtral": {
+        "architectures": ["MixtralForCausalLM"],
+        "model_type": "mixtral",
+        "hidden_act": "silu",
+        **LLAMA_SIZES,
+        "num_experts_per_tok": 2,
+        "num_local_experts": 4,
+        "output_router_logits": False,
+        "rope_theta": 1000000.0,
+        "router_aux_loss_coef": 0.02,
+        "sliding_window": None,
+        "tie_word_embeddings": False,
+    },
+    "qwen2_moe": {
+        "architectures": ["Qwen2MoeForCausalLM"],
+        "model_type": "qwen2_moe",
+        "decoder_sparse_step": 1,
+        "hidden_act": "silu",
+        **LLAMA_SIZES,
+        "max_window_layers": 1,
+        "moe_intermediate_size": 12,
+        "norm_topk_prob": False,
+        "num_experts": 5,
+        "num_experts_per_tok": 3,
+        "num_key_value_heads": 2,
+        "output_router_logits": False,
+        "rope_theta": 1000000.0,
+        "router_aux_loss_coef": 0.001,
+        "shared_expert_intermediate_size": 28,
+        "sliding_window": 3,
+        "tie_word_embeddings": False,
+        "use_sliding_window": False,
+    },
+    "qwen3_moe": {
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "model_type": "qwen3_moe",
+        "attention_bias": False,
+        "decoder_sparse_step": 1,
+        "head_dim": 12,
+        "hidden_act": "silu",
+        **LLAMA_SIZES,
+        "max_window_layers": 2,
+        "mlp_only_layers": [],
+        "moe_intermediate_size": 12,
+        "norm_topk_prob": True,
+        "num_experts": 8,
+        "num_experts_per_tok": 3,
+        "output_router_logits": False,
+        "rope_scaling": None,
+        "rope_theta": 1000000.0,
+        "router_aux_loss_coef": 0.001,
+        "sliding_window": None,
+        "tie_word_embeddings": False,
+        "use_sliding_window": False,
+    },
+    "olmoe": {
+        "architectures": ["OlmoeForCausalLM"],
+        "model_type": "olmoe",
+        "attention_bias": False,
+        "clip_qkv": None,
+        "hidden_act": "silu",
+        **LLAMA_SIZES,
+        "norm_topk_prob": False,
+        "num_experts": 8,
+        "num_experts_per_tok": 4,
+        "num_key_value_heads": 2,
+        "output_router_logits": False,
+        "rope_scaling": None,
+        "rope_theta": 10000.0,
+        "router_aux_loss_coef": 0.01,
+        "tie_word_embeddings": False,
+    },
+    "granitemoe": {
+        "architectures": ["GraniteMoeForCausalLM"],
+        "model_type": "granitemoe",
+        "attention_bias": False,
+        "attention_multiplier": 0.25,
+        "embedding_multiplier": 3.0,
+        "hidden_act": "silu",
+        **LLAMA_SIZES,
+        "logits_scaling": 2.0,
+        "num_experts_per_tok": 3,
+        "num_local_experts": 6,
+        "output_router_logits": False,
+        "residual_multiplier": 0.8,
+        "rope_scaling": None,
+        "rope_theta": 10000,
+        "router_aux_loss_coef": 0.0,
+        "tie_word_embeddings": True,
+    },
+    "phimoe": {
+        "architectures": ["PhiMoEForCausalLM"],
+        "model_type": "phimoe",
+        "attention_bias": True,
+        "hidden_act": "silu",
+        "hidden_dropout": 0.0,
+        "input_jitter_noise": 0.01,
+        **LLAMA_SIZES,
+        "lm_head_bias": True,
+        "num_experts_per_tok": 2,
+        "num_local_experts": 6,
+        "original_max_position_embeddings": 16,
+        "output_router_logits": False,
+        "rope_scaling": {
+            "long_factor": [2.0, 3.0, 4.0, 5.0],
+            "long_mscale": 1.3,
+            "original_max_position_embeddings": 16,
+            "short_factor": [1.0, 1.1, 1.3, 1.6],
+            "short_mscale": 1.2,
+            "type": "longrope",
+        },
+        "rope_theta": 10000.0,
+        "router_aux_loss_coef": 0.0,
+        "router_jitter_noise": 0.2,
+        "sliding_window": 4,
+        "tie_word_embeddings": False,
+    },
+    "gpt_oss": {
+        "architectures": ["GptOssForCausalLM"],
+        "model_type": "gpt_oss",
+        "attention_bias": True,
+        "experts_per_token": 2,
+        "head_dim": 12,
+        "hidden_act": "silu",
+        "initial_context_length": 16,
+        "layer_types": ["sliding_attention", "full_attention"],
+        **LLAMA_SIZES,
+        "num_experts_per_tok": 2,
+        "num_local_experts": 4,
+        "output_router_logits": False,
+        "rope_scaling": {
+            "beta_fast": 32.0,
+            "beta_slow": 1.0,
+            "factor": 2.0,
+            "original_max_position_embeddings": 16,
+            "rope_type": "yarn",
+            "truncate": False,
+        },
+        "rope_theta": 150000,
+        "router_aux_loss_coef": 0.9,
+        "sliding_window": 3,
+        "swiglu_limit": 1.5,
+        "tie_word_embeddings": False,
+    },
+}
 BASES["gemma3"] = {
     "architectures": ["Gemma3ForConditionalGeneration"],
     "boi_token_index": 44,
@@ -490,7 +637,7 @@ def make_family_weights(case: Case, config: dict[str, Any]) -> Tensors:
     for name, shape in tensor_shapes(config).items():
         module, kind = name.rpartition(".")[::2]
         last = module.rpartition(".")[2]
-        if kind == "bias":
+        if kind.endswith("bias"):
             mean, std = 0.0, 0.1
         elif len(shape) == 1 or "norm" in last:
             mean, std = norm, 0.2
@@ -501,10 +648,56 @@ def make_family_weights(case: Case, config: dict[str, Any]) -> Tensors:
         elif last == "lm_head":
             mean, std = 0.0, 0.5
         else:
-            mean, std = 0.0, (case.gain if last in WRITES else 1.4) / shape[-1] ** 0.5
+            mean, std = 0.0, (case.gain if last in WRITES or kind in WRITES else 1.4) / shape[-1] ** 0.5
         random = np.random.RandomState(zlib.crc32(f"{case.name} {name}".encode()))
         tensors[name] = torch.from_numpy(mean + std * random.randn(*shape))
     return tensors
+
+
+# --- Experts as public checkpoints have them ---------------------------------------------------------------------
+
+
+def experts_apart(layer: str, names: tuple[str, str, str], tensors: Tensors) -> Tensors:
+    """Three matrices for each expert, by `names` of gate, up and down; in transformers' modules all are together.
+
+    `layer` is what the file calls a layer's "mlp".
+    """
+    result: Tensors = {}
+    for name, tensor in tensors.items():
+        stem, _, kind = name.replace(".mlp.", f".{layer}.").rpartition(".")
+        if not stem.endswith(".experts"):
+            result[name.replace(".mlp.", f".{layer}.").replace(".router.", ".gate.")] = tensor
+            continue
+        for expert, matrix in enumerate(tensor):
+            parts = dict(zip(names[:2], matrix.chunk(2))) if kind == "gate_up_proj" else {names[2]: matrix}
+            result |= {f"{stem}.{expert}.{part}.weight": each.clone() for part, each in parts.items()}
+    return result
+
+
+def granite_names(tensors: Tensors) -> Tensors:
+    """All experts together, by the names of the first files."""
+    names = {"experts.gate_up_proj": "input_linear.weight", "experts.down_proj": "output_linear.weight"}
+    names["router.weight"] = "router.layer.weight"
+    result = {}
+    for name, tensor in tensors.items():
+        for ours, theirs in names.items():
+            name = name.replace(f"block_sparse_moe.{ours}", f"block_sparse_moe.{theirs}")
+        result[name] = tensor
+    return result
+
+
+W_NAMES = partial(experts_apart, "block_sparse_moe", ("w1", "w3", "w2"))
+PROJ_NAMES = partial(experts_apart, "mlp", ("gate_proj", "up_proj", "down_proj"))
+PUBLIC_NAMES: dict[str, Callable[[Tensors], Tensors]] = {
+    **{family: W_NAMES for family in ("mixtral", "phimoe")},
+    **{family: PROJ_NAMES for family in ("qwen2_moe", "qwen3_moe", "olmoe")},
+    "granitemoe": granite_names,
+}
+"""Tensors of transformers' modules -> those of public checkpoints, where they are others."""
+
+
+def public_names(family: str, tensors: Tensors) -> Tensors:
+    return PUBLIC_NAMES.get(family, dict)(tensors)
 
 
 # --- Names and buffers of old checkpoints -----------------------------------------------------------------------
@@ -1595,6 +1788,195 @@ FAMILY_CASES = (
         "nemotron",
         "attention_bias head_dim hidden_act mlp_bias norm_eps partial_rotary_factor rope_theta tie_word_embeddings",
         counts=({"partial_rotary_factor": 1.0},),
+    ),
+    # Mixtral
+    family_case(
+        "mixtral",
+        "mixtral",
+        "two of four experts with weights that sum to one, groups of heads",
+        counts=({"num_experts_per_tok": 1}, {"rope_theta": 100.0}),
+    ),
+    family_case(
+        "mixtral_sliding",
+        "mixtral",
+        "a window in all layers, heads wider than their share, two of three experts",
+        {"head_dim": 12, "num_local_experts": 3, "sliding_window": 4},
+        shards=2,
+        counts=({"sliding_window": 3},),
+    ),
+    default_case(
+        "mixtral_default_fields",
+        "mixtral",
+        "hidden_act num_experts_per_tok rms_norm_eps rope_theta sliding_window tie_word_embeddings",
+        counts=({"num_experts_per_tok": 1}, {"rope_theta": 100.0}),
+    ),
+    # Qwen 2's mixtures
+    family_case(
+        "qwen2_moe",
+        "qwen2_moe",
+        "three of five experts with weights that do not sum to one, an expert of all tokens with its gate",
+        counts=({"norm_topk_prob": True}, {"num_experts_per_tok": 2}, {"rope_theta": 100.0}),
+    ),
+    family_case(
+        "qwen2_moe_dense_layers",
+        "qwen2_moe",
+        "of four layers one is dense by name and others by step; weights that sum to one, groups of heads, windows",
+        {
+            "decoder_sparse_step": 2,
+            "max_window_layers": 3,
+            "mlp_only_layers": [1],
+            "norm_topk_prob": True,
+            "num_attention_heads": 4,
+            "num_hidden_layers": 4,
+            "num_key_value_heads": 2,
+            "use_sliding_window": True,
+        },
+        traces=OTHER_TRACES,
+        counts=({"norm_topk_prob": False}, {"sliding_window": 4}),
+    ),
+    default_case(
+        "qwen2_moe_default_fields",
+        "qwen2_moe",
+        "decoder_sparse_step hidden_act norm_topk_prob num_experts_per_tok rms_norm_eps rope_theta use_sliding_window",
+        counts=({"num_experts_per_tok": 3}, {"rope_theta": 100.0}),
+    ),
+    # Qwen 3's mixtures
+    family_case(
+        "qwen3_moe",
+        "qwen3_moe",
+        "three of eight experts with weights that sum to one, norms of heads wider than their share",
+        counts=({"norm_topk_prob": False}, {"num_experts_per_tok": 2}),
+    ),
+    family_case(
+        "qwen3_moe_dense_layer",
+        "qwen3_moe",
+        "a dense layer among mixtures, weights as they are, biases, a window",
+        {
+            "attention_bias": True,
+            "mlp_only_layers": [0],
+            "norm_topk_prob": False,
+            "sliding_window": 4,
+            "use_sliding_window": True,
+        },
+        traces=OTHER_TRACES,
+        counts=({"norm_topk_prob": True}, {"sliding_window": 3}),
+    ),
+    default_case(
+        "qwen3_moe_default_fields",
+        "qwen3_moe",
+        "attention_bias decoder_sparse_step hidden_act mlp_only_layers norm_topk_prob num_experts_per_tok rms_norm_eps "
+        "rope_theta sliding_window",
+        {"num_experts": 12},
+        counts=({"num_experts_per_tok": 3},),
+    ),
+    # OLMoE
+    family_case(
+        "olmoe",
+        "olmoe",
+        "four of eight experts, norms of all queries and all keys together",
+        counts=({"norm_topk_prob": True}, {"num_experts_per_tok": 2}),
+    ),
+    family_case(
+        "olmoe_grouped",
+        "olmoe",
+        "groups of heads, biases, weights that sum to one, a tied head",
+        {
+            "attention_bias": True,
+            "norm_topk_prob": True,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "tie_word_embeddings": True,
+        },
+        traces=OTHER_TRACES,
+        counts=({"norm_topk_prob": False},),
+    ),
+    default_case(
+        "olmoe_default_fields",
+        "olmoe",
+        "attention_bias clip_qkv hidden_act norm_topk_prob num_experts_per_tok num_key_value_heads rms_norm_eps "
+        "rope_theta",
+        {"num_experts": 12},
+        counts=({"num_experts_per_tok": 3},),
+    ),
+    # Granite's mixtures
+    family_case(
+        "granitemoe",
+        "granitemoe",
+        "three of six experts by the softmax of their scores alone, multipliers, fused matrices, a tied head",
+        counts=({"num_experts_per_tok": 2}, {"residual_multiplier": 0.5}, {"attention_multiplier": 0.5}),
+    ),
+    family_case(
+        "granitemoe_biases",
+        "granitemoe",
+        "biases of attention, an untied head, two heads of keys",
+        {"attention_bias": True, "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": False},
+        counts=({"logits_scaling": 1.0},),
+    ),
+    default_case(
+        "granitemoe_default_fields",
+        "granitemoe",
+        "attention_multiplier embedding_multiplier hidden_act logits_scaling num_experts_per_tok residual_multiplier "
+        "rms_norm_eps rope_theta",
+        counts=({"attention_multiplier": 0.5}, {"num_experts_per_tok": 3}),
+    ),
+    # Phi's mixtures
+    family_case(
+        "phimoe",
+        "phimoe",
+        "two experts chosen one after the other, LayerNorm, biases, longrope with a magnitude of its own, a window",
+        counts=({"router_jitter_noise": 0.6}, {"sliding_window": 3}, {"rms_norm_eps": 0.05}),
+    ),
+    family_case(
+        "phimoe_plain",
+        "phimoe",
+        "without biases, scaling and window; four heads that share two",
+        {
+            "attention_bias": False,
+            "lm_head_bias": False,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "rope_scaling": NULL,
+            "sliding_window": NULL,
+        },
+        traces=OTHER_TRACES,
+        counts=({"router_jitter_noise": 0.6}, {"rope_theta": 100.0}),
+    ),
+    default_case(
+        "phimoe_default_fields",
+        "phimoe",
+        "attention_bias hidden_act lm_head_bias num_experts_per_tok rms_norm_eps rope_scaling rope_theta "
+        "router_jitter_noise sliding_window",
+        counts=({"router_jitter_noise": 0.6}, {"rope_theta": 100.0}),
+    ),
+    # GPT-OSS
+    family_case(
+        "gpt_oss",
+        "gpt_oss",
+        "two of four experts with biases and a clamped gate, sinks, a window in every other layer, yarn",
+        counts=({"swiglu_limit": 7.0}, {"sliding_window": 4}, {"num_experts_per_tok": 1}),
+    ),
+    family_case(
+        "gpt_oss_grouped",
+        "gpt_oss",
+        "four heads that share two, no biases of attention, positions without a scaling, three layers that slide in turn",
+        {
+            "attention_bias": False,
+            "layer_types": None,
+            "num_attention_heads": 4,
+            "num_hidden_layers": 3,
+            "num_key_value_heads": 2,
+            "rope_scaling": {"rope_type": "default"},
+            "swiglu_limit": 0.8,
+        },
+        traces=OTHER_TRACES,
+        counts=({"swiglu_limit": 7.0}, {"rope_theta": 100.0}),
+    ),
+    default_case(
+        "gpt_oss_default_fields",
+        "gpt_oss",
+        "attention_bias hidden_act layer_types num_experts_per_tok rms_norm_eps rope_scaling rope_theta swiglu_limit",
+        {"num_local_experts": 6},
+        counts=({"num_experts_per_tok": 2}, {"rope_theta": 100.0}, {"swiglu_limit": 0.5}),
     ),
 )
 

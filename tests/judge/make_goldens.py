@@ -53,7 +53,7 @@ import transformers
 from safetensors.torch import save_file
 
 from golden_cases import FIRST, LAST, MIDDLE, ONE, ONLY, WHOLE, Case, Prompt, Spec, Tensors, config_json
-from golden_families import BASES, FAMILY_CASES, LONG, LONG_LAST, make_family_weights
+from golden_families import BASES, FAMILY_CASES, LONG, LONG_LAST, make_family_weights, public_names
 from reference_tracer import (
     GRID_KINDS,
     KINDS,
@@ -388,7 +388,7 @@ def save_model(case: Case, folder: Path) -> None:
     config = config_json(base_of(case), case.config)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     weights = {name: tensor.to(case.stored) for name, tensor in make_weights(case, config).items()}
-    save_weights(case.layout(weights), folder, case.shards)
+    save_weights(case.layout(public_names(case.family, weights)), folder, case.shards)
     for path in folder.iterdir():
         path.chmod(0o644)  # safetensors writes files that only their owner can read
 

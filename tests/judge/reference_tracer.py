@@ -131,6 +131,7 @@ SANDWICH = ("self_attn", "self_attn.o_proj", "post_attention_layernorm", "post_f
 GLM4 = ("self_attn", "self_attn.o_proj", "post_self_attn_layernorm", "post_mlp_layernorm")
 BLOOM_BLOCKS = ("transformer.h", "transformer.word_embeddings", "self_attention", "self_attention.dense")
 GEMMAS = ("gemma", "gemma2", "gemma3", "gemma3_text")
+MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "phimoe", "gpt_oss")
 LAYOUTS = {
     "gpt2": Layout(*GPT_BLOCKS, "attn", "attn.c_proj", "attn", "mlp"),
     "gptj": Layout(*GPT_BLOCKS, "attn", "attn.out_proj", "attn", "mlp"),
@@ -151,6 +152,8 @@ LAYOUTS = {
     "phi": Layout(*LLAMA_BLOCKS, "self_attn", "self_attn.dense", "self_attn", "mlp"),
     "granite": replace(LLAMA, scale="residual_multiplier"),
     "glm4": Layout(*LLAMA_BLOCKS, *GLM4),
+    **{family: LLAMA for family in ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "phimoe", "gpt_oss")},
+    "granitemoe": replace(LLAMA, mlp="block_sparse_moe", scale="residual_multiplier"),
     "gemma3": Layout("model.language_model.layers", "model.language_model.embed_tokens", *SANDWICH),
 }
 
@@ -198,9 +201,15 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedMo
         config.reorder_and_upcast_attn = False
     # With ALiBi Falcon's eager attention adds the biases twice, unlike its default and what it was trained with.
     attention = "sdpa" if config.model_type == "falcon" and config.alibi else "eager"
-    model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype, attn_implementation=attention)
+    # Experts one after another, in the model's own dtype.
+    experts = {"experts_implementation": "eager"} if config.model_type in MIXTURES else {}
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, config=config, dtype=dtype, attn_implementation=attention, **experts
+    )
     if config.model_type == "gptj" and dtype == torch.float64:
         sharpen_rotary_table(model)
+    if config.model_type == "phimoe":
+        keep_rotary_frequencies(model)
     return model.eval()
 
 
@@ -220,6 +229,13 @@ def sharpen_rotary_table(model: PreTrainedModel) -> None:
     table = torch.cat([angles.sin(), angles.cos()], dim=1)
     for module in rotary_tables_of(model):
         module.embed_positions = table
+
+
+def keep_rotary_frequencies(model: PreTrainedModel) -> None:
+    """Phi-3.5-MoE's rotary frequencies as float32 gives them, once: transformers computes them again in each run."""
+    module = model.model.rotary_emb
+    frequencies = module.rope_init_fn(model.config)
+    module.rope_init_fn = lambda config: frequencies
 
 
 class NoFloat32(TorchFunctionMode):

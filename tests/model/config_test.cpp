@@ -192,13 +192,13 @@ TEST_CASE("a language model is known by model_type, or by its class where that i
 
 TEST_CASE("a field that cannot be honoured is refused by name, with the value found") {
   const std::vector<std::pair<json, const char*>> cases = {
-      {{{"model_type", "mixtral"}}, "model_type is \"mixtral\" (a mixture of experts); only dense decoders"},
-      {{{"model_type", "qwen3_moe"}}, "model_type is \"qwen3_moe\" (a mixture of experts); only"},
-      {{{"model_type", "t5"}}, "model_type is \"t5\" (an encoder-decoder); only dense decoders"},
-      {{{"model_type", "bert"}}, "model_type is \"bert\" (an encoder); only dense decoders"},
-      {{{"model_type", "rwkv"}}, "model_type is \"rwkv\"; only dense decoders of these families can be traced: gpt2, "},
-      {{{"model_type", 2}}, "model_type is 2; only dense decoders"},
-      {{{"model_type", nullptr}, {"architectures", {"BertModel"}}}, "model_type is absent; only dense decoders"},
+      {{{"model_type", "deepseek_v3"}}, "model_type is \"deepseek_v3\" (a mixture of experts); only decoders"},
+      {{{"model_type", "glm4_moe"}}, "model_type is \"glm4_moe\" (a mixture of experts); only"},
+      {{{"model_type", "t5"}}, "model_type is \"t5\" (an encoder-decoder); only decoders"},
+      {{{"model_type", "bert"}}, "model_type is \"bert\" (an encoder); only decoders"},
+      {{{"model_type", "rwkv"}}, "model_type is \"rwkv\"; only decoders of these families can be traced: gpt2, "},
+      {{{"model_type", 2}}, "model_type is 2; only decoders"},
+      {{{"model_type", nullptr}, {"architectures", {"BertModel"}}}, "model_type is absent; only decoders"},
       {{{"is_encoder_decoder", true}}, "is_encoder_decoder is true; expected false"},
       {{{"num_local_experts", 8}}, "num_local_experts is 8; expected none: a mixture of experts"},
       {{{"architectures", {"GPT2ForSequenceClassification"}}}, "GPT2ForSequenceClassification\"]; expected a language"},
@@ -312,6 +312,13 @@ TEST_CASE("the sizes of a family's first checkpoint are its defaults") {
       {"cohere2", 40, 8192, 64, 64, 128, 22528, 256000},
       {"glm4", 40, 4096, 32, 2, 128, 13696, 151552},
       {"nemotron", 32, 6144, 48, 48, 128, 24576, 256000},
+      {"mixtral", 32, 4096, 32, 8, 128, 14336, 32000},
+      {"qwen2_moe", 24, 2048, 16, 16, 128, 5632, 151936},
+      {"qwen3_moe", 24, 2048, 32, 4, 64, 6144, 151936},
+      {"olmoe", 16, 2048, 16, 16, 128, 2048, 50304},
+      {"granitemoe", 32, 4096, 32, 32, 128, 11008, 32000},
+      {"phimoe", 32, 4096, 32, 8, 128, 6400, 32064},
+      {"gpt_oss", 36, 2880, 64, 8, 64, 2880, 201088},
   };
   for (const auto& sizes : cases) {
     CAPTURE(sizes.family);
@@ -327,6 +334,42 @@ TEST_CASE("the sizes of a family's first checkpoint are its defaults") {
     CHECK(config.vocab_size == sizes.vocab_size);
     CHECK(config.attention.size() == static_cast<std::size_t>(sizes.layers));
   }
+}
+
+TEST_CASE("mixtures without fields have the experts of transformers' configurations") {
+  using Weights = Experts::Weights;
+  const auto of = [](const char* family) { return read(fields_of(family)).experts.value(); };
+  const auto is = [](const Experts& experts, std::int64_t count, std::int64_t chosen, std::int64_t width) {
+    return experts.count == count && experts.chosen == chosen && experts.width == width;
+  };
+  CHECK(is(of("mixtral"), 8, 2, 14336));
+  CHECK(of("mixtral").sums_to_one);
+  CHECK(is(of("qwen2_moe"), 60, 4, 1408));
+  CHECK(of("qwen2_moe").shared_width == 5632);
+  CHECK_FALSE(of("qwen2_moe").sums_to_one);
+  CHECK(is(of("qwen3_moe"), 128, 8, 768));
+  CHECK(of("qwen3_moe").shared_width == 0);
+  CHECK(is(of("olmoe"), 64, 8, 2048));
+  CHECK(is(of("granitemoe"), 8, 2, 11008));
+  CHECK(of("granitemoe").weights == Weights::kOfChosen);
+  CHECK(is(of("phimoe"), 16, 2, 6400));
+  CHECK(of("phimoe").weights == Weights::kOneByOne);
+  CHECK(of("phimoe").nearness == 0.02);
+  CHECK(is(of("gpt_oss"), 128, 4, 2880));
+  CHECK(of("gpt_oss").router_bias);
+}
+
+TEST_CASE("layers that are dense among mixtures are those of the list and those off the step") {
+  auto fields = fields_of("qwen3_moe");
+  fields["num_hidden_layers"] = 6;
+  fields["mlp_only_layers"] = {1, 9};
+  fields["decoder_sparse_step"] = 2;
+  const auto config = read(fields);
+  CHECK(config.dense_layers == std::vector<std::int64_t>{0, 1, 2, 4});
+  CHECK(config.is_mixture(3));
+  CHECK_FALSE(config.is_mixture(1));
+  fields["decoder_sparse_step"] = 7;
+  CHECK_FALSE(read(fields).experts);
 }
 
 std::vector<std::int64_t> windows(const DecoderConfig& config) {
@@ -487,6 +530,15 @@ TEST_CASE("what a family's checkpoints may say and is not computed is refused by
       {"gemma3_text", {{"attn_logit_softcapping", 50.0}}, "attn_logit_softcapping is 50.0; expected null"},
       {"qwen2", {{"layer_types", {"full_attention"}}}, "layer_types is [\"full_attention\"]; expected a list"},
       {"qwen2", {{"num_experts", 60}}, "num_experts is 60; expected none: a mixture of experts"},
+      {"mixtral", {{"num_experts_per_tok", 9}}, "num_experts_per_tok is 9; expected at most 8, as there are experts"},
+      {"qwen3_moe", {{"mlp_only_layers", 3}}, "mlp_only_layers is 3; expected a list of layers"},
+      {"qwen2_moe", {{"mlp_only_layers", {0.5}}}, "mlp_only_layers is [0.5]; expected a list of layers"},
+      {"olmoe", {{"clip_qkv", 8.0}}, "clip_qkv is 8.0; expected null"},
+      {"phimoe", {{"num_experts_per_tok", 3}}, "num_experts_per_tok is 3; expected 2"},
+      {"phimoe",
+       {{"rope_scaling", {{"rope_type", "yarn"}, {"factor", 2}}}},
+       "rope_scaling.rope_type is \"yarn\"; expected default or longrope"},
+      {"gpt_oss", {{"swiglu_alpha", 1.5}}, "swiglu_alpha is 1.5; expected 1.702"},
       {"qwen2",
        {{"use_sliding_window", true}, {"max_window_layers", -1}},
        "max_window_layers is -1; expected a whole number from 0"},

@@ -497,7 +497,7 @@ def vocabulary_without_the_space(folder: Path) -> None:
         (configure(n_head=7), ["n_head", "7"]),
         (configure(n_layer="8"), ["n_layer"]),
         (configure(model_type="bert"), ["bert", "encoder"]),
-        (configure(model_type="mixtral"), ["mixtral", "mixture of experts"]),
+        (configure(model_type="deepseek_v3"), ["deepseek_v3", "mixture of experts"]),
         (configure(vocab_size=10), ["wte"]),
         (remove("vocab.json"), ["vocab.json"]),
         (rewrite("vocab.json", "{}"), ["vocab.json"]),

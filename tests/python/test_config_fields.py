@@ -24,19 +24,21 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 from transformers.generation import GenerationConfig
 from transformers.utils import logging
 
-from golden_families import BASES, NORMS_FROM_ZERO
+from golden_families import BASES, NORMS_FROM_ZERO, public_names
 from make_goldens import BASE_CONFIG
 from zygote import RUNNER
 
 Rometrace = Callable[..., "subprocess.CompletedProcess[str]"]
 
 FAMILIES = {"gpt2": BASE_CONFIG} | {name: base for name, base in BASES.items() if name != "gemma3"}
-# transformers' class for a Mistral with layer_types needs it.
-FAMILIES["mistral"] = FAMILIES["mistral"] | {"head_dim": 8}
+# transformers' class for a Mistral with layer_types needs it; Mixtral's stumbles over its absence in some scalings.
+for name in ("mistral", "mixtral"):
+    FAMILIES[name] = FAMILIES[name] | {"head_dim": 8}
 # Lists of layers would have to fit their number.
-for name, lists in (("olmo3", ("layer_types",)), ("smollm3", ("layer_types", "no_rope_layers"))):
+for name, lists in (("olmo3", ("layer_types",)), ("gpt_oss", ("layer_types",)), ("smollm3", ("layer_types", "no_rope_layers"))):
     FAMILIES[name] = {field: value for field, value in FAMILIES[name].items() if field not in lists}
 FAMILIES["smollm3"]["no_rope_layer_interval"] = 2
+FAMILIES["phimoe"] = FAMILIES["phimoe"] | {"rope_scaling": None}  # whose lists would have to fit the width of heads
 TOKEN_IDS = (7, 3, 22, 15, 4, 31, 9, 40, 2, 11)
 
 # Relative to the largest logit. Two orders of float32 additions differ by less than the first; what a field changes is
@@ -100,6 +102,7 @@ VALUES: dict[str, list[Any]] = {
     "bos_token_id": ID,
     "clip_qkv": [0.5],
     "d_model": [64],
+    "decoder_sparse_step": [2, 3],
     "dtype": ["float16", None],
     "embd_pdrop": DROPOUT,
     "eos_token_id": [*ID, [2, 3]],
@@ -119,6 +122,8 @@ VALUES: dict[str, list[Any]] = {
     "max_position_embeddings": [24],
     "max_seq_len": [24],
     "max_window_layers": [0, 1, 2],
+    "mlp_only_layers": [[0], [], None],
+    "moe_intermediate_size": [8],
     "n_embd": [64],
     "n_head": [4],
     "n_heads": [4],
@@ -130,15 +135,21 @@ VALUES: dict[str, list[Any]] = {
     "norm_eps": EPSILON,
     "norm_epsilon": EPSILON,
     "num_attention_heads": [4],
+    "num_experts": [7],
+    "num_experts_per_tok": [1, 4],
     "num_heads": [4],
     "num_hidden_layers": LAYERS,
     "num_key_value_heads": [2],
     "num_kv_heads": [1],
     "num_layers": [],
+    "num_local_experts": [7],
     "num_ln_in_parallel_attn": [1, 2],
     "output_hidden_states": [True],
     "pad_token_id": ID,
     "problem_type": ["regression"],
+    "router_jitter_noise": [0.6, 0.0],
+    "shared_expert_intermediate_size": [8],
+    "swiglu_limit": [0.5],
     "query_pre_attn_scalar": [2],
     "rms_norm_eps": EPSILON,
     "rope_parameters": ROTARY,
@@ -203,6 +214,7 @@ KINDS_OF_LAYERS = [["full_attention", "sliding_attention"], ["sliding_attention"
 # What makes sense together only.
 ROTARY_FAMILIES = ("gpt_neox", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "falcon", "phi", "olmo")
 ROTARY_FAMILIES += ("olmo2", "stablelm", "starcoder2", "smollm3", "granite", "cohere", "cohere2", "glm4", "nemotron")
+ROTARY_FAMILIES += ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "gpt_oss")
 COMBINED: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "gpt2": [("hidden_size", {"hidden_size": 32, "n_embd": ABSENT}), ("n_ctx", {"n_ctx": 8})],
     "gptj": [("rotary", {"rotary": False}), ("n_ctx", {"n_ctx": 8})],
@@ -237,6 +249,21 @@ COMBINED["phi3"] = [
         {"rope_scaling": LONG | {"short_factor": [1.0, 3.0], "long_factor": [2.0] * 2}, "partial_rotary_factor": 0.5},
     ),
 ]
+LONG_PHIMOE = LONG | {"short_mscale": 1.2, "long_mscale": 1.3, "original_max_position_embeddings": 16}
+COMBINED["phimoe"] = [
+    ("rope_scaling", {"rope_scaling": LONG}),
+    ("rope_scaling", {"rope_scaling": LONG_PHIMOE}),
+    ("rope_scaling", {"rope_scaling": LONG_PHIMOE | {"short_mscale": 1.7}}),
+    ("rope_scaling", {"rope_scaling": LONG_PHIMOE | {"attention_factor": 1.5}}),
+]
+COMBINED["gpt_oss"] += [
+    ("sliding_window", {"sliding_window": 5, "layer_types": ["sliding_attention", "sliding_attention"]}),
+    ("rope_scaling", {"rope_scaling": ABSENT}),
+    ("rope_scaling", {"rope_scaling": {"rope_type": "default"}}),
+]
+for family in ("qwen2_moe", "qwen3_moe"):
+    COMBINED[family] += [("sliding_window", SLIDING | {"max_window_layers": layers}) for layers in (0, 1)]
+    COMBINED[family].append(("decoder_sparse_step", {"decoder_sparse_step": 2, "mlp_only_layers": [1]}))
 NEWER = {"new_decoder_architecture": True, "num_attention_heads": 4}
 COMBINED["falcon"] += [
     ("new_decoder_architecture", NEWER | {"num_kv_heads": 1}),
@@ -304,7 +331,7 @@ def weight(name: str, shape: torch.Size, family: str) -> torch.Tensor:
     """A random tensor that depends on its name and shape alone."""
     module, kind = name.rpartition(".")[::2]
     random = torch.from_numpy(np.random.RandomState(zlib.crc32(name.encode())).randn(*shape)).float()
-    if kind == "bias":
+    if kind.endswith("bias"):
         return 0.1 * random
     if len(shape) == 1:
         return (0.0 if family in NORMS_FROM_ZERO else 1.0) + 0.2 * random
@@ -327,7 +354,8 @@ def make_model(family: str, changes: dict[str, Any], folder: Path) -> Judged:
         with torch.inference_mode():
             for name, parameter in model.named_parameters():
                 parameter.copy_(weight(name, parameter.shape, family))
-            save_file({name: tensor.clone() for name, tensor in model.named_parameters()}, weights)
+            tensors = {name: tensor.clone() for name, tensor in model.named_parameters()}
+            save_file({name: tensor.contiguous() for name, tensor in public_names(family, tensors).items()}, weights)
             model.config.return_dict = True  # false means a tuple, over which some classes stumble themselves
             return Judged(model(torch.tensor([TOKEN_IDS]), use_cache=False).logits[0])
     except Exception as error:  # of any type: what a config makes it stumble over is not always foreseen

@@ -65,6 +65,16 @@ CASES = (
     ("cohere2", Live("", "abcdef gh", "bc", (*ALL, "--direction", "noising"))),
     ("glm4", Live("", "ab cdef", "cd", (*ALL, "--replace"))),
     ("nemotron", Live("", "abc abd", "c a", (*ALL, "--answer", "greedy:2"))),
+    ("mixtral", Live("", "ab cdef", "cd", ALL)),
+    ("mixtral_sliding", Live("", "abcdef gh", "bc", (*ALL, "--direction", "noising"))),
+    ("qwen2_moe", Live("", "abc abd", "c a", (*ALL, "--answer", "greedy:2"))),
+    ("qwen2_moe_dense_layers", Live("", "abcdef gh", "bc", ALL)),
+    ("qwen3_moe", Live("", "ab cdef", "cd", (*ALL, "--direction", "noising"))),
+    ("olmoe", Live("", "xyz abc", "z a", ALL)),
+    ("granitemoe", Live("", "ab cdef", "cd", (*ALL, "--answer", "greedy:2"))),
+    ("phimoe", Live("", "abcdef gh", "bc", ALL)),
+    ("gpt_oss", Live("", "abcdef gh", "bc", (*ALL, "--direction", "noising"))),
+    ("gpt_oss_grouped", Live("", "ab cdef", "f", (*EVERYTHING, "--corrupt", "zero"))),
 )
 
 

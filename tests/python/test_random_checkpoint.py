@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from checkpoint_shapes import SHAPES, field_of, tensors_of, with_size
-from golden_families import tensor_shapes
+from golden_families import public_names, tensor_shapes
 from reference_tracer import LAYOUTS
 
 SMALL = ("--layers", "1", "--vocab", "300", "--positions", "32")
@@ -53,7 +53,9 @@ def test_a_shapes_tensors_are_those_of_transformers_module(shape: str) -> None:
     config = with_size(SHAPES[shape], "layers", 2)
     found = {name.replace("embed_out.", "lm_head."): size for name, size, _, _ in tensors_of(config)}
     assert len(found) == len(tensors_of(config))
-    assert found == {name: tuple(size) for name, size in tensor_shapes(config).items()}
+    expected = {name: torch.empty(size, device="meta") for name, size in tensor_shapes(config).items()}
+    expected = public_names(config["model_type"], expected)
+    assert found == {name: tuple(tensor.shape) for name, tensor in expected.items()}
 
 
 def test_layers_are_cut_where_a_family_lists_them() -> None:

@@ -45,19 +45,21 @@ NAMES = (
     " olmo2_grouped olmo3 stablelm_parallel starcoder2 smollm3_sliding granite cohere_norms_of_heads cohere2 glm4"
     " nemotron"
 ).split()
+MIXTURES = "mixtral qwen2_moe qwen3_moe olmoe granitemoe phimoe_plain gpt_oss".split()
 TOKEN_IDS = [3, 14, 15, 9, 26, 7, 31]
 SUBJECT = (1, 3)
 OPTIONS = TraceOptions(kinds=GRID_KINDS, sigma=1.5, samples=2, window=2)
 CLOSE = {"rtol": 1e-12, "atol": 1e-14}
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=NAMES + MIXTURES)
 def model(request: pytest.FixtureRequest, repository: Path) -> Any:
     return load_model(repository / "tests/goldens/models" / request.param, torch.float64)
 
 
 def test_every_family_has_a_golden_here(repository: Path) -> None:
-    configs = [json.loads((repository / "tests/goldens/models" / name / "config.json").read_text()) for name in NAMES]
+    folder = repository / "tests/goldens/models"
+    configs = [json.loads((folder / name / "config.json").read_text()) for name in NAMES + MIXTURES]
     assert {config["model_type"] for config in configs} == set(LAYOUTS)
 
 
@@ -137,7 +139,8 @@ def test_a_cut_takes_weight_from_the_keys_and_gives_it_to_the_others(model: Any)
         assert torch.equal(changed[layer][:, :last], clean[layer][:, :last])
         assert torch.equal(changed[layer][:, last, keys], torch.zeros_like(changed[layer][:, last, keys]))
         left = clean[layer][:, last, others]
-        np.testing.assert_allclose(changed[layer][:, last, others], left / left.sum(dim=-1, keepdim=True), **CLOSE)
+        rest = 1 - clean[layer][:, last, keys].sum(dim=-1, keepdim=True)  # with what GPT-OSS's sinks have
+        np.testing.assert_allclose(changed[layer][:, last, others], left / rest, **CLOSE)
         assert clean[layer][:, last, keys].max() > 0  # position 5 is in every sliding window
 
 
@@ -154,6 +157,7 @@ def test_sliding_layers_see_their_window_and_the_others_all(model: Any, request:
         "starcoder2": [0, 1, 2],
         "smollm3_sliding": [1],
         "cohere2": [0],
+        "gpt_oss": [0],
     }.get(request.node.callspec.params["model"], [])
     for layer, weights in enumerate(attention_weights(model, [])):
         seen = (weights[:, -1] > 0).all(dim=0).tolist()
@@ -197,12 +201,13 @@ def test_moments_are_those_of_the_embeddings_as_the_model_reads_them(model: Any)
 
 def raw_logits(folder: Path, dtype: torch.dtype) -> torch.Tensor:
     """Logits [T, V] of transformers, with nothing of the judge's."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager").eval()
+    experts = {"experts_implementation": "eager"} if folder.name in MIXTURES else {}  # others refuse float64
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager", **experts).eval()
     with torch.no_grad():
         return model(torch.tensor([TOKEN_IDS]), use_cache=False).logits[0]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES + MIXTURES)
 def test_float32_is_transformers_own_and_float64_is_the_same_function(repository: Path, name: str) -> None:
     folder = repository / "tests/goldens/models" / name
     single = raw_logits(folder, torch.float32)
@@ -233,7 +238,8 @@ def test_norms_and_rotary_angles_of_a_float64_model_have_its_precision(model: An
                     cosines = module(stream, torch.arange(4)[None], *([kind] if kind else []))[0]
                 angles = torch.arange(4.0).double()[:, None] * frequencies.double()
                 neighbours = type(module).__name__.startswith("Cohere")
-                both = angles.repeat_interleave(2, dim=1) if neighbours else torch.cat([angles, angles], dim=1)
+                halves = [angles] if type(module).__name__.startswith("GptOss") else [angles, angles]
+                both = angles.repeat_interleave(2, dim=1) if neighbours else torch.cat(halves, dim=1)
                 scale = getattr(module, f"{kind}_attention_scaling" if kind else "attention_scaling")
                 np.testing.assert_allclose(cosines[0], both.cos() * scale, rtol=1e-14)
 

@@ -14,6 +14,7 @@
 #include "checks.hpp"
 #include "closeness.hpp"
 #include "files.hpp"
+#include "golden_models.hpp"
 #include "random_model.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/trace/embedding_moments.hpp"
@@ -163,6 +164,23 @@ TEST_CASE("a score is the base run's plus the finite difference of what the cell
       compare_with_differences(example);
     }
   }
+}
+
+TEST_CASE("through a mixture of experts it is the finite difference, too, the weights of the chosen included") {
+  std::size_t mixtures = 0;
+  for (const auto& golden : testing::golden_models()) {
+    Example example;
+    example.model = Decoder::load(golden.folder, LoadOptions{.dtype = at::kDouble, .products = Products::kUnpacked});
+    if (!example.model->config().experts) continue;
+    CAPTURE(golden.name);
+    ++mixtures;
+    example.options.window = example.options.head_window = 1;
+    for (const auto direction : {Direction::kDenoising, Direction::kNoising}) {
+      example.options.direction = direction;
+      compare_with_differences(example);
+    }
+  }
+  CHECK(mixtures > 10);
 }
 
 TEST_CASE("every corruption is differentiated at") {

@@ -194,6 +194,7 @@ class Example {
     const auto config = read_config(path_ / "config.json");
     model_.layers = config.layers;
     model_.inner = config.mlp_width;
+    mixes_experts_ = config.experts.has_value();
     model_.vocab = config.vocab_size;
     model_.positions = std::min<std::int64_t>(10, config.max_positions);
     draw(seed);
@@ -274,7 +275,7 @@ class Example {
       options.precision = 0.02;
       options.most_samples = 3 * options.samples - 1;
     }
-    if (chance(0.25)) ask_for_neurons();
+    if (chance(0.25) && !mixes_experts_) ask_for_neurons();
     if (!options.precision && !options.neurons && chance(0.4)) options.direction = Direction::kBoth;
     const auto rows = options.samples * (T + prompt.answer_tokens() - 1 - prompt.first_corrupted());
     memory_rows = 2 * rows * (chance(0.5) ? 1 : whole(1, 30));
@@ -350,6 +351,7 @@ class Example {
 
   std::mt19937 engine_;
   RandomModel model_;
+  bool mixes_experts_ = false;  // and then has no neurons to be asked for
   TemporaryFolder folder_;
   std::filesystem::path path_;
 };
@@ -749,6 +751,37 @@ TEST_CASE("the sweep does the work of the rows that differ, and no more") {
     CHECK(done.attention == needed.attention);
     CHECK(done.mlp == needed.mlp);
     CHECK(done.answers == needed.answers);
+  }
+}
+
+TEST_CASE("rows of mixtures count apart, and cost as many experts as are chosen") {
+  for (const auto& golden : golden_models()) {
+    const auto model = Decoder::load(golden.folder);
+    const auto& config = model->config();
+    if (!config.experts) continue;
+    CAPTURE(golden.name);
+    TracePrompt prompt;
+    prompt.token_ids = {1, 2, 3, 4, 5, 6};
+    prompt.subject_range = {1, 3};
+    TraceOptions options;
+    options.kinds = {Kind::kState, Kind::kMlp};
+    options.samples = 2;
+    options.window = 1;
+    options.corruption.sigma = 0.5;
+    const auto work = trace_sweep(*model, prompt, options, run_clean(*model, prompt, options)).work;
+    const auto needed = work_needed(prompt, options, config.layers);
+    CHECK(work.mlp + work.mixture == needed.mlp);
+    CHECK((work.mlp > 0) == !config.dense_layers.empty());
+    CHECK(work.mixture > 0);
+    const auto& experts = *config.experts;
+    const auto D = config.width;
+    TokenLayers one;
+    one.mixture = 1;
+    auto numbers = D * experts.count + 3 * D * experts.chosen * experts.width;
+    if (experts.shared_width > 0) numbers += 3 * D * experts.shared_width + D;
+    CHECK(one.flops(config) == 2.0 * static_cast<double>(numbers));
+    CHECK(TokenLayers::through_layers(3, config).mixture ==
+          3 * (config.layers - static_cast<std::int64_t>(config.dense_layers.size())));
   }
 }
 

@@ -54,6 +54,13 @@ enum class Family {
   kCohere2,
   kGlm4,
   kNemotron,
+  kMixtral,
+  kQwen2Moe,
+  kQwen3Moe,
+  kOlmoe,
+  kGraniteMoe,
+  kPhimoe,
+  kGptOss,
 };
 
 /// How attention and MLP of a layer are put together.
@@ -127,6 +134,24 @@ struct LayerAttention {
   bool turns = true;        ///< false: its queries and keys know no positions (SmolLM3, Cohere 2)
 };
 
+/// A mixture of experts in place of a layer's MLP: a router scores the experts for each position, and some of them,
+/// each an MLP of its own, are added with weights made of the scores (arXiv 1701.06538, 2101.03961).
+struct Experts {
+  enum class Weights {
+    kOfAll,     ///< the softmax of all scores, and of it the largest: Mixtral, Qwen
+    kOfChosen,  ///< the softmax of the largest scores: Granite, GPT-OSS
+    kOneByOne,  ///< of each choice the softmax of those still there that are near the largest: Phi-3.5 (2409.12136)
+  };
+  std::int64_t count = 0;
+  std::int64_t chosen = 0;  ///< for each position
+  std::int64_t width = 0;   ///< F of an expert
+  Weights weights = Weights::kOfAll;
+  bool sums_to_one = false;       ///< kOfAll: the weights of the chosen are divided by their sum
+  double nearness = 0;            ///< kOneByOne: how far below the largest, as a part of the larger of both
+  bool router_bias = false;       ///< the scores have a bias
+  std::int64_t shared_width = 0;  ///< F of an expert that all positions have, times a gate of its own; 0: none (Qwen 2)
+};
+
 /// Who named a file's tensors and laid them out.
 enum class TensorLayout {
   kTransformers,
@@ -149,7 +174,7 @@ struct DecoderConfig {
   std::int64_t heads = 12;             ///< H, of queries
   std::int64_t kv_heads = 12;          ///< of keys and values; H is a multiple of it
   std::int64_t head_width = 64;        ///< d; H d need not be D
-  std::int64_t mlp_width = 4 * 768;    ///< F
+  std::int64_t mlp_width = 4 * 768;    ///< F, of layers that are no mixtures
 
   Norm norm;  ///< all norms of the model
   BlockOrder order = BlockOrder::kSequential;
@@ -162,6 +187,11 @@ struct DecoderConfig {
 
   Activation activation = Activation::kGeluTanh;
   bool gated_mlp = false;  ///< down(activation(gate(x)) * up(x)); else out(activation(in(x)))
+  double gate_limit = 0;   ///< gate(x) is kept below it, and up(x) within it, where it is above 0: GPT-OSS
+  double up_offset = 0;    ///< added to up(x): GPT-OSS
+
+  std::optional<Experts> experts;          ///< of all layers but these
+  std::vector<std::int64_t> dense_layers;  ///< ascending
 
   std::int64_t learned_positions = 1024;  ///< rows of the position embedding, 0: none
   std::int64_t position_offset = 0;       ///< the row of the first position
@@ -172,6 +202,7 @@ struct DecoderConfig {
   double query_key_value_clip = 0;  ///< queries, keys and values are kept within it where it is above 0: OLMo, MPT
   double attention_scale = 0.125;   ///< of the scores, before the softmax
   bool scale_attn_by_inverse_layer_idx = false;  ///< scores of layer l divided by l + 1 as well
+  bool attention_sinks = false;                  ///< each head has a score of a key that has no value: GPT-OSS
   double attention_softcap = 0;                  ///< c tanh(score / c) where it is above 0: Gemma 2
 
   bool query_bias = true;       ///< products of queries, keys and values have a bias
@@ -189,12 +220,17 @@ struct DecoderConfig {
   /// Tokens of the longest prompt: max_positions, but angles and biases can go on, as they do in transformers.
   std::int64_t longest_prompt() const;
 
+  bool is_mixture(std::int64_t layer) const;  ///< whether its MLP is a mixture of experts
+
   std::int64_t mixed_width() const { return heads * head_width; }               ///< what a layer's attention mixes, H d
   std::int64_t keys_values_width() const { return 2 * kv_heads * head_width; }  ///< keys, then values, of a position
 };
 
 /// The name of a family as config.json has it, such as "gpt_neox".
 std::string_view to_string(Family family);
+
+/// Throws Error where a layer is a mixture of experts: `what` is not to be had of it ("neurons are").
+void refuse_mixtures(const DecoderConfig& config, std::string_view what);
 
 /// Reads config.json; the fields that change the computation are those that transformers reads, with its defaults,
 /// second names (hidden_size, n_embd) and the forms of older files; fields that are known not to change it are ignored.

@@ -15,6 +15,7 @@
 #include "rometrace/model/config.hpp"
 #include "rometrace/model/linear.hpp"
 #include "rometrace/model/matrix_change.hpp"
+#include "rometrace/model/mlp.hpp"
 
 // Letters used for shapes everywhere: N noise draws, B rows of a batch, T tokens, L layers, D width, H heads,
 // V vocabulary, F width of the MLP; and E width of the token embeddings (D but for OPT-350m), A = H d width of what
@@ -28,8 +29,10 @@ enum class Site {
   kEmbedding,   ///< token embedding, before positions are added; once, with layer 0
   kMixed,       ///< values mixed by a layer's attention, heads side by side, before the output projection
   kAttn,        ///< what a layer's attention adds to the stream
-  kMlpHidden,   ///< what the MLP's last matrix reads: after the activation, and after the gate where there is one
-  kMlpProduct,  ///< what that matrix gives, with its bias; kMlp but where outputs are normalised or scaled
+  kMlpHidden,   ///< what the MLP's last matrix reads: after the activation, and after the gate where there is one; not
+                ///< of a mixture of experts
+  kMlpProduct,  ///< what that matrix gives, with its bias, or a mixture; kMlp but where outputs are normalised or
+                ///< scaled
   kMlp,         ///< what a layer's MLP adds to the stream
   kState,       ///< output of a layer: the residual stream after both
 };
@@ -62,6 +65,7 @@ class Attention {
     std::shared_ptr<const Linear> projection;               ///< A -> D
     std::shared_ptr<const NormLayer> query_norm, key_norm;  ///< as DecoderConfig::head_norms says, or none
     at::Tensor frequencies;  ///< [pairs], of rotary positions in the stream's dtype, or undefined
+    at::Tensor sinks;        ///< as sinks() gives them
   };
   Attention(const DecoderConfig& config, std::int64_t layer, Parts parts);
 
@@ -79,6 +83,8 @@ class Attention {
   double scale() const { return scale_; }          ///< of the scores, before the softmax
   double softcap() const { return softcap_; }      ///< c tanh(score / c) of the scaled scores where it is above 0
   std::int64_t window() const { return window_; }  ///< positions that a query sees, its own among them; 0: all
+  /// Scores, [H] in the stream's dtype, of a key without a value that every query sees as well; or undefined.
+  const at::Tensor& sinks() const { return parts_.sinks; }
   /// What is added to the scaled scores of keys at positions 0 .. length - 1, [H, length] like `like`; undefined where
   /// nothing is.
   at::Tensor biases(std::int64_t length, const at::Tensor& like) const;
@@ -106,21 +112,6 @@ class Attention {
   Parts parts_;
 };
 
-class Mlp {
- public:
-  /// `inputs`: D -> F, or to two parts where the MLP is gated: gate (F), up (F); `output`: F -> D.
-  Mlp(const DecoderConfig& config, std::shared_ptr<const Linear> inputs, std::shared_ptr<const Linear> output);
-  at::Tensor hidden(const at::Tensor& x) const;       ///< what the last matrix reads: [..., D] -> [..., F]
-  at::Tensor output(const at::Tensor& hidden) const;  ///< that matrix's product, with its bias: [..., F] -> [..., D]
-  void prepare() const;
-
- private:
-  Activation activation_;
-  bool gated_;
-  std::shared_ptr<const Linear> inputs_;
-  std::shared_ptr<const Linear> output_;
-};
-
 /// One layer: attention and MLP, put together in one of the orders of BlockOrder.
 class Block {
  public:
@@ -129,11 +120,14 @@ class Block {
     std::shared_ptr<const NormLayer> attn_norm, mlp_norm;  ///< of the outputs (Gemma 2, 3), or none
     std::shared_ptr<const Attention> attn;
     std::shared_ptr<const Mlp> mlp;
+    std::shared_ptr<const Mixture> mixture;  ///< in place of `mlp`, or none
   };
   Block(const DecoderConfig& config, std::int64_t layer, Parts parts);
 
   const Attention& attn() const { return *parts_.attn; }
-  const Mlp& mlp() const { return *parts_.mlp; }
+  const Mlp& mlp() const { return *parts_.mlp; }              ///< of a layer that is no mixture
+  const Mixture& mixture() const { return *parts_.mixture; }  ///< of one that is
+  bool is_mixture() const { return parts_.mixture != nullptr; }
   BlockOrder order() const { return order_; }
 
   /// What attention reads of the stream that enters the layer: [..., D] -> [..., D].
@@ -143,8 +137,8 @@ class Block {
   /// What the MLP adds, [..., D] -> [..., D]. It reads the stream after attention or, where the order is kParallel, the
   /// one that enters the layer.
   at::Tensor mlp_output(const at::Tensor& x) const;
-  /// The same in two steps: what the MLP's last matrix reads, [..., D] -> [..., F], and of that matrix's product
-  /// [..., D] what the MLP adds.
+  /// The same in two steps: what the MLP's last matrix reads, [..., D] -> [..., F], where it is no mixture, and of that
+  /// matrix's product [..., D] what the MLP adds.
   at::Tensor mlp_hidden(const at::Tensor& x) const;
   at::Tensor mlp_output_of(const at::Tensor& product) const;
   /// The stream that goes on, once attention's or the MLP's output has been added: itself but for kPostNorm.
@@ -155,10 +149,12 @@ class Block {
 
   at::Tensor forward(at::Tensor x, const Tap& tap, const AttentionMask& mask) const;  ///< [B, T, D] -> [B, T, D]
 
-  /// Reads the layer's weights, and packs them, now.
+  /// Reads the layer's weights, and packs them, now: but for experts, which are read when rows first come to them.
   void prepare() const;
+  void prepare_experts() const;  ///< these, too
 
  private:
+  at::Tensor mlp_input(const at::Tensor& x) const;
   at::Tensor added(const at::Tensor& product, const std::shared_ptr<const NormLayer>& norm) const;
   bool changes_outputs(const std::shared_ptr<const NormLayer>& norm) const { return norm || output_scale_ != 1; }
 
@@ -306,8 +302,9 @@ class Decoder {
   Decoder(const Decoder& other, std::shared_ptr<const Checkpoint> checkpoint, std::span<const MatrixChange> changes);
 
   void stream_layers();
-  std::int64_t layer_bytes() const;  // of a layer's matrices
-  std::int64_t token_bytes() const;  // of a token's row of the head
+  std::int64_t layer_bytes(std::int64_t layer) const;    // of a layer's matrices
+  std::int64_t experts_bytes(std::int64_t layer) const;  // of those, the experts'
+  std::int64_t token_bytes() const;                      // of a token's row of the head
   std::int64_t other_bytes() const;
   at::Tensor run_layers(at::Tensor embeddings, const Tap& tap, const AttentionMask& mask) const;
 

@@ -41,6 +41,8 @@ enum class Products {
   kUnpacked,  ///< weights are used where they lie: no copy of any, and slower products
 };
 
+at::Tensor activated(const at::Tensor& x, Activation activation);  ///< each element of x
+
 /// y = x W + b. On the CPU in float32 and bfloat16 the weight is "packed" when it is first used: copied into oneDNN's
 /// own layout, which serves products of any number of rows, and stays for good. Otherwise, and where that is asked for,
 /// it is used as it is. Safe to use from several threads.

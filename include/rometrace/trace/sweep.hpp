@@ -20,6 +20,10 @@ struct TokenLayers {
   std::int64_t mlp = 0;          ///< D -> F -> D, twice D -> F where it is gated: rows whose MLP output is used
   std::int64_t neurons = 0;      ///< F -> D alone: sets of neurons where they begin
   std::int64_t answers = 0;      ///< rows of the head, E -> V; once, not for each layer
+  std::int64_t mixture = 0;  ///< in place of `mlp` where a layer is a mixture: router and as many experts as it chooses
+
+  /// So many rows through all of a model's layers.
+  static TokenLayers through_layers(std::int64_t rows, const DecoderConfig& config);
 
   TokenLayers& operator+=(const TokenLayers& more);
 

@@ -75,6 +75,7 @@ EditSession::EditSession(const EditOptions& options, std::stop_token stop)
       model_(stack_.empty() ? base_ : base_->with_changes(stack_.changes())),
       hash_(*base_, stack_, stop_),
       defaults_(edit_defaults(model_->config(), options.method)) {
+  refuse_mixtures(model_->config(), "edits are");
   auto& value = defaults_.value;
   value.steps = options.steps.value_or(value.steps);
   value.rate = options.rate.value_or(value.rate);

@@ -135,6 +135,7 @@ int run_moments(const MomentsOptions& options, const std::stop_token& stop) {
   const auto tokenizer = Tokenizer::load(located.folder);
   const EditStack no_edits;
   const auto model = load_model(trace, located.folder, no_edits, stop);
+  refuse_mixtures(model->config(), "second moments are");
   check_layers(options.layers, *model);
   WeightsHash hash(*model, no_edits, stop);
   const auto& config = model->config();
