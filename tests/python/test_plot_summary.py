@@ -193,6 +193,16 @@ def test_the_legend_says_n_of_each_role() -> None:
     }
 
 
+def test_the_legend_of_a_single_role_names_no_other() -> None:
+    summary = make_summary()
+    empty = summary["overall"]["kinds"]["state"]["roles"]["middle_subject"]
+    for kind in KINDS:
+        roles = summary["overall"]["kinds"][kind]["roles"]
+        roles.update({name: empty for name in ROLES if name != "last_subject"})
+    legend = lines_of(picture_of(summary)).legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == ["Last subject token (n = 3)"]
+
+
 def test_panels_share_the_y_axis_and_lines_differ_without_colour() -> None:
     axes = panels_of(lines_of(picture_of()))
     assert len({one.get_ylim() for one in axes}) == 1

@@ -527,7 +527,7 @@ def make_lines(picture: Picture, limits: tuple[float | None, float | None], widt
             raise PlotError(f"the axis would begin at {ends[0]:.4g} and end at {ends[1]:.4g}; see --vmin and --vmax")
         for axes in of_scale:
             axes.set_ylim(*ends)
-    for role in picture.panels[0].roles:
+    for role in picture.panels[0].roles if len(labels) > 1 else ():  # of a single role, as of one position, no others
         if all(panel.roles[role].aie is None for panel in picture.panels):
             labels[f"{(KNOCKOUT_NAMES if knockout else ROLES)[role]} (none)"] = blank_line()
     columns = 1 if width < 3.6 else 2 if columns_of_panels < 2 else 3
