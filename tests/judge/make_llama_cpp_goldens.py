@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def tokens_of(file: Path) -> list[list[int]]:
 
 def main() -> None:
     target = REPOSITORY / "tests/goldens/llama_cpp.json"
-    goldens: dict[str, Any] = {"versions": {"llama-cpp-python": llama_cpp.__version__, "gguf": "0.19.0"}}
+    goldens: dict[str, Any] = {"versions": {"llama-cpp-python": llama_cpp.__version__, "gguf": version("gguf")}}
     goldens["logits"], goldens["tokens"] = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for name in LOGIT_CASES:
