@@ -175,6 +175,7 @@ TEST_CASE("through a mixture of experts it is the finite difference, too, the we
     CAPTURE(golden.name);
     ++mixtures;
     example.options.window = example.options.head_window = 1;
+    example.options.corruption.sigma = 1;
     for (const auto direction : {Direction::kDenoising, Direction::kNoising}) {
       example.options.direction = direction;
       compare_with_differences(example);
