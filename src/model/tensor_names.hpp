@@ -15,7 +15,7 @@ struct TensorNames {
     kApart,       ///< three matrices
     kSideBySide,  ///< one: queries, then keys, then values (GPT-2)
     kHeadByHead,  ///< one: the first key's queries, itself and its value, then the next key's (GPT-NeoX, Falcon)
-    kPairs,       ///< three, or one, side by side; of each head's query and key what turns together are neighbours (GGUF)
+    kPairs,  ///< three, or one, side by side; of each head's query and key what turns together are neighbours (GGUF)
   };
 
   /// How the matrices of a layer's experts lie.

@@ -62,7 +62,9 @@ TEST_CASE("a model of any family and dtype that is written with an edit is the o
     const auto original = Decoder::load(golden.folder);
     const std::vector<std::int64_t> layers = {original->config().layers - 1};
     if (original->config().experts) {  // no single matrix leads out of their MLPs
-      CHECK(testing::message_of<Error>([&] { original->mlp_output_matrix(0); }).starts_with("edits are not to be had of "));
+      CHECK(testing::message_of<Error>([&] {
+              original->mlp_output_matrix(0);
+            }).starts_with("edits are not to be had of "));
       continue;
     }
     const auto edits = stack_of(folder, random_edit(*original, layers, 2, engine));

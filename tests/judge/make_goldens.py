@@ -805,6 +805,13 @@ METHODS = (
     Method("Cohere 2", "cohere2", LONG, FAMILY_OF_ONE),
     Method("GLM-4, noising", "glm4", MIDDLE, FAMILY_OF_ONE_NOISING),
     Method("Nemotron", "nemotron", MIDDLE, FAMILY_OF_ONE),
+    Method("Mixtral, noising", "mixtral", MIDDLE, FAMILY_OF_ONE_NOISING),
+    Method("Qwen 2's mixtures", "qwen2_moe_dense_layers", MIDDLE, FAMILY_OF_ONE),
+    Method("Qwen 3's mixtures, noising", "qwen3_moe", MIDDLE, FAMILY_OF_ONE_NOISING),
+    Method("OLMoE", "olmoe_grouped", MIDDLE, FAMILY_OF_ONE),
+    Method("Granite's mixtures, noising", "granitemoe_biases", MIDDLE, FAMILY_OF_ONE_NOISING),
+    Method("Phi-3.5-MoE", "phimoe_plain", MIDDLE, FAMILY_OF_ONE),
+    Method("GPT-OSS, noising", "gpt_oss_grouped", MIDDLE, FAMILY_OF_ONE_NOISING),
 )
 
 

@@ -152,7 +152,7 @@ LAYOUTS = {
     "phi": Layout(*LLAMA_BLOCKS, "self_attn", "self_attn.dense", "self_attn", "mlp"),
     "granite": replace(LLAMA, scale="residual_multiplier"),
     "glm4": Layout(*LLAMA_BLOCKS, *GLM4),
-    **{family: LLAMA for family in ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "phimoe", "gpt_oss")},
+    **{family: LLAMA for family in MIXTURES if family != "granitemoe"},
     "granitemoe": replace(LLAMA, mlp="block_sparse_moe", scale="residual_multiplier"),
     "gemma3": Layout("model.language_model.layers", "model.language_model.embed_tokens", *SANDWICH),
 }
