@@ -3,227 +3,20 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstring>
 #include <nlohmann/json.hpp>
-#include <optional>
-#include <set>
 #include <string_view>
 #include <utility>
 
 #include "model/gguf.hpp"
+#include "model/gguf_keys.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
 
 namespace rometrace {
+namespace gguf {
 namespace {
 
-using nlohmann::json;
-using Tensors = std::span<const TensorView>;
-
 constexpr std::string_view kArchitecture = "general.architecture";
-
-// What angles are divided by: of Llama 3.1 and later, and of Phi 3.
-constexpr std::string_view kDivisors = "rope_freqs.weight";
-constexpr std::string_view kShortDivisors = "rope_factors_short.weight", kLongDivisors = "rope_factors_long.weight";
-
-/// The keys of a file's architecture, "llama.block_count" as "block_count". Whoever asks for one has it noted.
-class Keys {
- public:
-  Keys(const GgufHeader& header, std::string architecture) : header_(header), prefix_(std::move(architecture) + ".") {}
-
-  const std::string& where() const { return header_.where(); }
-  bool has(const std::string& name) { return header_.has(full(name)); }
-
-  std::optional<std::int64_t> find_size(const std::string& name) {
-    const auto key = full(name);
-    if (!header_.is_list(key)) return header_.whole_number(key);
-    const auto of_layers = *header_.whole_numbers(key);
-    if (!of_layers.empty() && std::ranges::count(of_layers, of_layers.front()) == std::ssize(of_layers)) {
-      return of_layers.front();
-    }
-    header_.refuse(key, "expected one number for all layers");
-  }
-
-  std::int64_t size(const std::string& name) {
-    if (const auto value = find_size(name)) return *value;
-    refuse_absent(name);
-  }
-
-  std::optional<double> find_number(const std::string& name) { return header_.number(full(name)); }
-
-  double number(const std::string& name) {
-    if (const auto value = find_number(name)) return *value;
-    refuse_absent(name);
-  }
-
-  std::optional<bool> find_flag(const std::string& name) { return header_.flag(full(name)); }
-  std::optional<std::string_view> find_text(const std::string& name) { return header_.text(full(name)); }
-  bool is_list(const std::string& name) { return header_.is_list(full(name)); }
-  std::vector<std::int64_t> list(const std::string& name) { return *header_.whole_numbers(full(name)); }
-
-  [[noreturn]] void refuse(const std::string& name, const std::string& expected) {
-    header_.refuse(full(name), expected);
-  }
-
-  /// Keys that change nothing, or nothing beside the tensors.
-  void pass_over(std::initializer_list<const char*> names) {
-    for (const auto* name : names) full(name);
-  }
-
-  void refuse_unused() const {
-    for (const auto& key : header_.keys()) {
-      if (!key.starts_with(prefix_) || used_.contains(key)) continue;
-      header_.refuse(key, "what this key changes is not known here; expected a file without it");
-    }
-  }
-
- private:
-  std::string full(const std::string& name) {
-    auto key = prefix_ + name;
-    used_.insert(key);
-    return key;
-  }
-
-  [[noreturn]] void refuse_absent(const std::string& name) {
-    throw Error(header_.where() + ": has no " + full(name) + "; expected a number");
-  }
-
-  const GgufHeader& header_;
-  std::string prefix_;
-  std::set<std::string> used_;
-};
-
-const TensorView* find(Tensors tensors, std::string_view name) {
-  const auto found = std::ranges::find(tensors, name, &TensorView::name);
-  return found == tensors.end() ? nullptr : &*found;
-}
-
-bool has(Tensors tensors, std::string_view name) {
-  return find(tensors, name) != nullptr;
-}
-
-/// Queries, keys and values are one matrix.
-bool has_joined_inputs(Tensors tensors) {
-  return has(tensors, "blk.0.attn_qkv.weight");
-}
-
-bool has_input_biases(Tensors tensors) {
-  return has(tensors, "blk.0.attn_q.bias") || has(tensors, "blk.0.attn_qkv.bias");
-}
-
-// ---- Keys that families share ----
-
-/// "rope_scaling" of config.json; null for none.
-json scaling_of(Keys& keys) {
-  keys.pass_over({"rope.scaling.finetuned"});
-  const auto type = keys.find_text("rope.scaling.type");
-  const auto old_factor = keys.find_number("rope.scale_linear");
-  const auto factor = keys.find_number("rope.scaling.factor");
-  const auto original = keys.find_size("rope.scaling.original_context_length");
-  const auto fast = keys.find_number("rope.scaling.yarn_beta_fast"),
-             slow = keys.find_number("rope.scaling.yarn_beta_slow");
-  const auto magnitude = keys.find_number("rope.scaling.yarn_attn_factor");
-  if (!type && old_factor.value_or(1) != 1) return {{"rope_type", "linear"}, {"factor", *old_factor}};
-  if (!type || *type == "none") return nullptr;
-  if (*type != "linear" && *type != "yarn") keys.refuse("rope.scaling.type", "expected none, linear or yarn");
-  json scaling = {{"rope_type", *type}, {"factor", factor ? *factor : keys.number("rope.scaling.factor")}};
-  if (*type == "linear") return scaling;
-  if (original) scaling["original_max_position_embeddings"] = *original;
-  if (fast) scaling["beta_fast"] = *fast;
-  if (slow) scaling["beta_slow"] = *slow;
-  if (magnitude) scaling["attention_factor"] = *magnitude;
-  return scaling;
-}
-
-/// A key that says how large what has turned is, which only files with divisors of their own have use for.
-constexpr const char* kMagnitude = "rope.scaling.attn_factor";
-
-void refuse_magnitude(Keys& keys) {
-  if (keys.find_number(kMagnitude).value_or(1) != 1) keys.refuse(kMagnitude, "expected none, or 1");
-}
-
-/// Queries, keys and values are of one width.
-void check_value_width(Keys& keys, std::int64_t width) {
-  if (keys.find_size("attention.value_length").value_or(width) != width) {
-    keys.refuse("attention.value_length", "expected " + std::to_string(width) + ", the width of a head");
-  }
-}
-
-/// And heads are turned as a whole.
-void check_head_width(Keys& keys, std::int64_t width) {
-  if (keys.find_size("rope.dimension_count").value_or(width) != width) {
-    keys.refuse("rope.dimension_count", "expected " + std::to_string(width) + ", the width of a head");
-  }
-  check_value_width(keys, width);
-}
-
-std::int64_t head_width(Keys& keys) {
-  if (const auto width = keys.find_size("attention.key_length")) {
-    if (*width < 1) keys.refuse("attention.key_length", "expected a whole number from 1 up");
-    return *width;
-  }
-  const auto heads = keys.size("attention.head_count"), width = keys.size("embedding_length");
-  if (heads < 1 || width % heads != 0) {
-    keys.refuse("attention.head_count",
-                "expected a number that divides the embedding length, " + std::to_string(width));
-  }
-  return width / heads;
-}
-
-/// What most families have, under the names that Llama's config.json gave them; without the norms' epsilon.
-json llama_sizes(const char* type, Keys& keys, Tensors tensors) {
-  const auto heads = keys.size("attention.head_count");
-  json config = {{"model_type", type},
-                 {"max_position_embeddings", keys.size("context_length")},
-                 {"hidden_size", keys.size("embedding_length")},
-                 {"num_hidden_layers", keys.size("block_count")},
-                 {"intermediate_size", keys.size("feed_forward_length")},
-                 {"num_attention_heads", heads},
-                 {"num_key_value_heads", keys.find_size("attention.head_count_kv").value_or(heads)},
-                 {"head_dim", head_width(keys)},
-                 {"rope_theta", keys.find_number("rope.freq_base").value_or(10000)}};
-  if (const auto scaling = scaling_of(keys); !scaling.is_null()) config["rope_scaling"] = scaling;
-  if (has_input_biases(tensors)) config["attention_bias"] = true;
-  return config;
-}
-
-/// The same of families that turn heads as a whole, with RMSNorm.
-json llama_like(const char* type, Keys& keys, Tensors tensors) {
-  auto config = llama_sizes(type, keys, tensors);
-  check_head_width(keys, config["head_dim"]);
-  config["rms_norm_eps"] = keys.number("attention.layer_norm_rms_epsilon");
-  return config;
-}
-
-/// The part of heads that turns. It is multiplied by their width again, and what that gives is cut to a whole number.
-double turned_part(Keys& keys) {
-  const auto width = head_width(keys), turned = keys.find_size("rope.dimension_count").value_or(width);
-  if (turned < 1 || turned > width) {
-    keys.refuse("rope.dimension_count", "expected 1 to " + std::to_string(width) + ", the width of a head");
-  }
-  check_value_width(keys, width);
-  return turned == width ? 1.0 : (static_cast<double>(turned) + 0.5) / static_cast<double>(width);
-}
-
-/// A number that is what it must be, where the file has it.
-void expect_size(Keys& keys, const char* name, std::int64_t value, const std::string& what) {
-  if (keys.find_size(name).value_or(value) != value) {
-    keys.refuse(name, "expected " + std::to_string(value) + ", " + what);
-  }
-}
-
-/// As many keys and values as queries have heads.
-void expect_one_key_a_head(Keys& keys) {
-  expect_size(keys, "attention.head_count_kv", keys.size("attention.head_count"), "attention.head_count");
-}
-
-/// Of families whose MLP has one width.
-void expect_four_widths(Keys& keys) {
-  const auto width = keys.size("embedding_length");
-  if (keys.size("feed_forward_length") / 4 != width || keys.size("feed_forward_length") % 4 != 0) {
-    keys.refuse("feed_forward_length", "expected 4 times the embedding length, " + std::to_string(width));
-  }
-}
 
 // ---- Architectures ----
 
@@ -402,21 +195,6 @@ json phi2(Keys& keys, Tensors tensors) {
   config["layer_norm_eps"] = keys.number("attention.layer_norm_epsilon");
   config["partial_rotary_factor"] = turned_part(keys);
   return config;
-}
-
-/// What each pair's angle is divided by, a tensor of its own.
-std::vector<float> divisors_of(const TensorView& tensor, std::int64_t pairs, const std::string& where) {
-  const auto of_tensor = where + ": tensor " + in_quotes(tensor.name);
-  if (tensor.dtype != "F32" || tensor.shape != std::vector{pairs}) {
-    throw Error(of_tensor + " is " + tensor.dtype + " of shape " + shape_text(tensor.shape) + "; expected F32 of [" +
-                std::to_string(pairs) + "]");
-  }
-  std::vector<float> divisors(static_cast<std::size_t>(pairs));
-  std::memcpy(divisors.data(), tensor.bytes.data(), tensor.bytes.size());
-  for (const float divisor : divisors) {
-    if (!(divisor > 0)) throw Error(of_tensor + " has a number that is not above 0; expected divisors of angles");
-  }
-  return divisors;
 }
 
 json phi3(Keys& keys, Tensors tensors) {
@@ -600,11 +378,12 @@ void remark_on_namespaces(const GgufHeader& header, const std::string& architect
 }
 
 }  // namespace
+}  // namespace gguf
 
-DecoderConfig to_config(const GgufHeader& header, Tensors tensors) {
-  const auto& architecture = architecture_of(header);
+DecoderConfig to_config(const GgufHeader& header, std::span<const TensorView> tensors) {
+  const auto& architecture = gguf::architecture_of(header);
   const std::string name(architecture.name);
-  Keys keys(header, name);
+  gguf::Keys keys(header, name);
   keys.pass_over({"vocab_size", "tensor_data_layout"});
   for (const auto* of_mixtures : {"expert_count", "expert_used_count"}) {
     if (keys.find_size(of_mixtures).value_or(0) != 0) {
@@ -615,29 +394,32 @@ DecoderConfig to_config(const GgufHeader& header, Tensors tensors) {
     keys.refuse("attention.causal", "expected true: queries that see what comes after them are not computed");
   }
   auto values = architecture.config(keys, tensors);
-  if (!has(tensors, kShortDivisors)) refuse_magnitude(keys);
+  if (!gguf::has(tensors, gguf::kShortDivisors)) gguf::refuse_magnitude(keys);
   keys.refuse_unused();
 
-  const auto* embedding = find(tensors, "token_embd.weight");
+  const auto* embedding = gguf::find(tensors, "token_embd.weight");
   if (embedding == nullptr || embedding->shape.size() != 2) {
     throw Error(header.where() + ": no matrix \"token_embd.weight\"; expected a model's weights");
   }
   values["vocab_size"] = embedding->shape.front();
-  values["tie_word_embeddings"] = !has(tensors, "output.weight");
-  auto config = parse_config(values.dump(-1, ' ', false, json::error_handler_t::replace),
+  values["tie_word_embeddings"] = !gguf::has(tensors, "output.weight");
+  auto config = parse_config(values.dump(-1, ' ', false, gguf::json::error_handler_t::replace),
                              header.where() + " (its keys as a config.json)");
   config.layout = TensorLayout::kLlamaCpp;
-  config.joined_inputs = has_joined_inputs(tensors);
+  config.joined_inputs = gguf::has_joined_inputs(tensors);
   config.norm.offset = false;  // the file has 1 + weight
-  if (const auto* divisors = find(tensors, kDivisors); divisors != nullptr && (name == "llama" || name == "granite")) {
+  if (const auto* divisors = gguf::find(tensors, gguf::kDivisors);
+      divisors != nullptr && (name == "llama" || name == "granite")) {
     auto& rotary = config.rotary.front();
-    if (rotary.scaling != Rotary::Scaling::kNone || has(tensors, kShortDivisors) || has(tensors, kLongDivisors)) {
-      throw Error(header.where() + ": has " + std::string(kDivisors) + " and another scaling; expected one of them");
+    if (rotary.scaling != Rotary::Scaling::kNone || gguf::has(tensors, gguf::kShortDivisors) ||
+        gguf::has(tensors, gguf::kLongDivisors)) {
+      throw Error(header.where() + ": has " + std::string(gguf::kDivisors) +
+                  " and another scaling; expected one of them");
     }
     rotary.scaling = Rotary::Scaling::kEach;
-    rotary.divisors = divisors_of(*divisors, rotary.width / 2, header.where());
+    rotary.divisors = gguf::divisors_of(*divisors, rotary.width / 2, header.where());
   }
-  remark_on_namespaces(header, name, config);
+  gguf::remark_on_namespaces(header, name, config);
   return config;
 }
 
