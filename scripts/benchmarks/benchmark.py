@@ -914,7 +914,20 @@ def growth_caption(arguments: argparse.Namespace, runs: Sequence[Grown]) -> list
     ]
 
 
-# --- Overhead ---------------------------------------------------------------------------------------------------
+# --- Second moments ---------------------------------------------------------------------------------------------
+
+
+@dataclass
+class MomentRow:
+    """The best of some rounds, and the best rate of the packed products that were timed in turn."""
+
+    shape: str
+    layer: int
+    texts: int
+    length: int
+    seconds: float
+    gflops: float
+    product_gflops: float | None
 
 
 def moments(arguments: argparse.Namespace, figures: dict[str, Any]) -> None:
@@ -928,9 +941,8 @@ def moments(arguments: argparse.Namespace, figures: dict[str, Any]) -> None:
             for length, texts in MOMENT_TEXTS:
                 row = collect_moments(worker, checkpoint, length, texts, arguments)
                 rows.append(row)
-                rate, part = three(row["gflops"]), percent_or_dash(row["gflops"], row["product_gflops"])
-                size = f"{texts} x {length}"
-                show(table_row([shape, str(row["layer"]), size, three(row["seconds"]), rate, part]))
+                rate, part = three(row.gflops), percent_or_dash(row.gflops, row.product_gflops)
+                show(table_row([shape, str(row.layer), f"{texts} x {length}", three(row.seconds), rate, part]))
     show(
         "",
         "The formula's operations (all products of the layers up to the one named, and 2 F^2 a token) by the time of the "
@@ -941,8 +953,8 @@ def moments(arguments: argparse.Namespace, figures: dict[str, Any]) -> None:
 
 def collect_moments(
     worker: Worker, checkpoint: Checkpoint, length: int, texts: int, arguments: argparse.Namespace
-) -> dict[str, Any]:
-    """The best of some rounds, the first of which, packing weights, does not count; so the products are timed too."""
+) -> MomentRow:
+    """The first round, which packs weights, does not count; so the products are timed too."""
     layer = MOMENT_LAYERS[checkpoint.shape]
     request = {"layers": [layer], "length": length, "texts": texts, "seed": SEED}
     answers, rates = [], []
@@ -953,15 +965,18 @@ def collect_moments(
         if answers[-1]["traces"] != answers[0]["traces"]:
             raise ScoresDiffer(f"{checkpoint.shape}: two runs gave other moments")
     seconds = min(answer["seconds"] for answer in answers[1:])
-    return {
-        "shape": checkpoint.shape,
-        "layer": layer,
-        "texts": texts,
-        "length": length,
-        "seconds": seconds,
-        "gflops": answers[0]["flops"] / seconds / 1e9,
-        "product_gflops": max((rate for rate in rates[1:] if rate is not None), default=None),
-    }
+    return MomentRow(
+        shape=checkpoint.shape,
+        layer=layer,
+        texts=texts,
+        length=length,
+        seconds=seconds,
+        gflops=answers[0]["flops"] / seconds / 1e9,
+        product_gflops=max((rate for rate in rates[1:] if rate is not None), default=None),
+    )
+
+
+# --- Overhead ---------------------------------------------------------------------------------------------------
 
 
 def overhead(arguments: argparse.Namespace, figures: dict[str, Any]) -> None:

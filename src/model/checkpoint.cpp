@@ -23,6 +23,7 @@
 #include "hub/weight_files.hpp"
 #include "model/gguf.hpp"
 #include "model/gguf_types.hpp"
+#include "model/microscaled.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/model/safetensors.hpp"
 #include "rometrace/model/torch_file.hpp"
@@ -251,6 +252,43 @@ TensorView rows_of(TensorView source, std::int64_t begin, std::int64_t end) {
   return source;
 }
 
+/// The other half of a matrix in MXFP4.
+struct Scales {
+  std::shared_ptr<const WeightFile> file;
+  const TensorView* tensor;
+  TensorView whole;  ///< the matrix
+};
+
+/// Rows [begin, end) of the first dimension of such a matrix, whose blocks are in `file`.
+at::Tensor read_rows(const std::shared_ptr<const WeightFile>& file, const Scales& scales, at::ScalarType dtype,
+                     std::int64_t begin, std::int64_t end, const std::stop_token& stop) {
+  const auto blocks_of = rows_of(scales.whole, begin, end), scales_of = rows_of(*scales.tensor, begin, end);
+  const auto check = [&] {
+    file->check_whole();
+    scales.file->check_whole();
+  };
+  check();
+  at::Tensor result = at::empty(blocks_of.shape, at::TensorOptions().dtype(dtype));
+  const auto flat = result.view({-1});
+  const auto count = static_cast<std::int64_t>(scales_of.bytes.size()), step = kConversionStep / kMicroscaledNumbers;
+  for (std::int64_t first = 0; first < count; first += step) {
+    const auto some = std::min(step, count - first), numbers = some * kMicroscaledNumbers;
+    const auto part = [&](std::span<const std::byte> bytes, std::int64_t of_one) {
+      return bytes.subspan(static_cast<std::size_t>(first * of_one), static_cast<std::size_t>(some * of_one));
+    };
+    const auto blocks = part(blocks_of.bytes, kMicroscaledNumbers / 2), powers = part(scales_of.bytes, 1);
+    const auto target = flat.narrow(0, first * kMicroscaledNumbers, numbers);
+    const auto made = dtype == at::kFloat ? target : at::empty({numbers}, at::kFloat);
+    read_microscaled(blocks, powers, made.mutable_data_ptr<float>());
+    if (dtype != at::kFloat) target.copy_(made);
+    file->release(blocks);
+    scales.file->release(powers);
+    if (first + some < count) stop_if_asked(stop);
+  }
+  check();
+  return result;
+}
+
 /// A change of rank n that is laid over a matrix, both float32: rows [n, rows of the matrix], columns [n, its columns].
 struct Overlay {
   at::Tensor rows, columns;
@@ -340,6 +378,20 @@ struct Checkpoint::Impl {
     std::shared_ptr<const WeightFile> file;
     const TensorView* tensor;
     Overlays overlays = {};
+    std::shared_ptr<const Scales> scales = nullptr;  // of a matrix in MXFP4, whose blocks `tensor` has
+
+    /// What may be done with the bytes of its rows: `act(file, tensor)`, of both halves where there are two.
+    template <typename Act>
+    void for_each_part(Act act) const {
+      act(*file, *tensor);
+      if (scales != nullptr) act(*scales->file, *scales->tensor);
+    }
+
+    at::Tensor rows(at::ScalarType dtype, std::int64_t begin, std::int64_t end, const std::stop_token& stop) const {
+      if (scales != nullptr) return read_rows(file, *scales, dtype, begin, end, stop);
+      if (!overlays.empty()) return read_changed(file, *tensor, overlays, dtype, begin, end, stop);
+      return read(file, rows_of(*tensor, begin, end), dtype, stop);
+    }
   };
 
   void add(const fs::path& path, const Layout& layout) { add(std::make_shared<const WeightFile>(layout.open(path))); }
@@ -418,6 +470,26 @@ struct Checkpoint::Impl {
     renamed(absent);
   }
 
+  /// Puts the two halves of each matrix in MXFP4 together, under its own name.
+  void join_microscaled() {
+    std::vector<std::string> names;
+    for (const auto& [name, place] : places) {
+      if (name.ends_with(kBlocksEnding)) names.push_back(name.substr(0, name.size() - kBlocksEnding.size()));
+    }
+    for (const auto& name : names) {
+      const auto blocks = places.find(name + std::string(kBlocksEnding));
+      const auto scales = places.find(name + std::string(kScalesEnding));
+      if (scales == places.end() || places.contains(name)) continue;
+      const auto& [file, tensor, overlays, none] = blocks->second;
+      auto whole = microscaled_view(name, *tensor, *scales->second.tensor, label_of(file->path()));
+      auto both = std::make_shared<const Scales>(Scales{scales->second.file, scales->second.tensor, std::move(whole)});
+      Place place{file, &both->whole, {}, both};
+      places.erase(blocks);
+      places.erase(scales);
+      places.emplace(name, std::move(place));
+    }
+  }
+
   /// For messages: the file, or the folder where the weights are in several.
   std::string label() const { return label_of(files.size() == 1 ? files.front() : files.front().parent_path()); }
 
@@ -443,11 +515,13 @@ Checkpoint Checkpoint::open(const fs::path& model, std::stop_token stop) {
     if (has_entry(model, layout.single_file)) {
       impl->add(model / layout.single_file, layout);
       impl->unwrap();
+      impl->join_microscaled();
       return Checkpoint(std::move(impl));
     }
     if (has_entry(model, layout.index_file)) {
       impl->add_shards(model / layout.index_file, layout);
       impl->unwrap();
+      impl->join_microscaled();
       return Checkpoint(std::move(impl));
     }
   }
@@ -465,16 +539,14 @@ bool Checkpoint::contains(std::string_view name) const {
 
 at::Tensor Checkpoint::tensor(std::string_view name, const std::vector<std::int64_t>& shape,
                               at::ScalarType dtype) const {
-  const auto& [file, source, overlays] = impl_->find(name, shape);
-  return overlays.empty() ? read(file, *source, dtype, impl_->stop)
-                          : read_changed(file, *source, overlays, dtype, 0, source->shape.front(), impl_->stop);
+  const auto& place = impl_->find(name, shape);
+  if (place.overlays.empty() && place.scales == nullptr) return read(place.file, *place.tensor, dtype, impl_->stop);
+  return place.rows(dtype, 0, shape.front(), impl_->stop);
 }
 
 at::Tensor Checkpoint::rows(std::string_view name, const std::vector<std::int64_t>& shape, at::ScalarType dtype,
                             std::int64_t begin, std::int64_t end) const {
-  const auto& [file, source, overlays] = impl_->find(name, shape);
-  return overlays.empty() ? read(file, rows_of(*source, begin, end), dtype, impl_->stop)
-                          : read_changed(file, *source, overlays, dtype, begin, end, impl_->stop);
+  return impl_->find(name, shape).rows(dtype, begin, end, impl_->stop);
 }
 
 void Checkpoint::check(std::string_view name, const std::vector<std::int64_t>& shape) const {
@@ -482,9 +554,9 @@ void Checkpoint::check(std::string_view name, const std::vector<std::int64_t>& s
 }
 
 bool Checkpoint::equal(std::string_view name, std::string_view other) const {
-  const auto& [file, first, overlays] = impl_->find(name);
-  const auto& [other_file, second, other_overlays] = impl_->find(other);
-  if (overlays != other_overlays) return false;
+  const auto& [file, first, overlays, scales] = impl_->find(name);
+  const auto& [other_file, second, other_overlays, other_scales] = impl_->find(other);
+  if (overlays != other_overlays || scales != other_scales) return false;
   if (first->bytes.size() != second->bytes.size()) return false;
   if (first->dtype != second->dtype || first->shape != second->shape || first->strides != second->strides) return false;
   if (first->bytes.data() == second->bytes.data()) return true;  // one storage under two names
@@ -502,23 +574,26 @@ bool Checkpoint::equal(std::string_view name, std::string_view other) const {
 }
 
 void Checkpoint::check_whole(std::string_view name) const {
-  impl_->find(name).file->check_whole();
+  impl_->find(name).for_each_part([](const WeightFile& file, const TensorView&) { file.check_whole(); });
 }
 
 void Checkpoint::prefetch(std::string_view name) const {
   const auto found = impl_->places.find(name);
-  if (found != impl_->places.end()) found->second.file->prefetch(found->second.tensor->bytes);
+  if (found == impl_->places.end()) return;
+  found->second.for_each_part([](const WeightFile& file, const TensorView& part) { file.prefetch(part.bytes); });
 }
 
 void Checkpoint::release(std::string_view name) const {
   const auto found = impl_->places.find(name);
-  if (found != impl_->places.end()) found->second.file->release(found->second.tensor->bytes);
+  if (found == impl_->places.end()) return;
+  found->second.for_each_part([](const WeightFile& file, const TensorView& part) { file.release(part.bytes); });
 }
 
 void Checkpoint::release(std::string_view name, std::int64_t begin, std::int64_t end) const {
   const auto found = impl_->places.find(name);
   if (found == impl_->places.end()) return;
-  found->second.file->release(rows_of(*found->second.tensor, begin, end).bytes);
+  found->second.for_each_part(
+      [&](const WeightFile& file, const TensorView& part) { file.release(rows_of(part, begin, end).bytes); });
 }
 
 Checkpoint Checkpoint::with_change(std::string_view name, at::Tensor rows, at::Tensor columns) const {
@@ -539,8 +614,8 @@ Checkpoint Checkpoint::with_change(std::string_view name, at::Tensor rows, at::T
 }
 
 std::vector<std::string> Checkpoint::sha256(std::string_view name, const std::vector<std::int64_t>& shape) const {
-  const auto& [file, source, overlays] = impl_->find(name, shape);
-  TORCH_INTERNAL_ASSERT(shape.size() == 2, "not a matrix");
+  const auto& [file, source, overlays, scales] = impl_->find(name, shape);
+  TORCH_INTERNAL_ASSERT(shape.size() == 2 && scales == nullptr, "not a matrix");
   const auto dtype = plain_type(source->dtype) ? source->dtype : "F32";
   const auto head = dtype + " " + shape_text(shape) + "\n";
   std::vector<Sha256> hashes(overlays.size() + 1);

@@ -8,6 +8,7 @@
 
 #include "model/config_families.hpp"
 #include "model/config_fields.hpp"
+#include "model/config_parts.hpp"
 #include "model/gguf_config.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
@@ -121,7 +122,8 @@ void check_nothing_unsupported(const ConfigFields& fields, Family family) {
   if (fields.has_value("per_layer_config") && !fields.at("per_layer_config").empty()) {
     fields.refuse("per_layer_config", "expected none: layers of several kinds cannot be traced");
   }
-  if (fields.has_value("quantization_config") && !fields.at("quantization_config").empty()) {
+  if (fields.has_value("quantization_config") && !fields.at("quantization_config").empty() &&
+      !has_microscaled_experts(fields, family)) {
     fields.refuse("quantization_config", "expected none: give the model's unquantised weights");
   }
   if (fields.has_value("transformers_weights")) {

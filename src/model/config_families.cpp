@@ -266,7 +266,7 @@ const std::vector<FamilyEntry>& families() {
         "rope_scaling.long_mscale", "rope_parameters.long_mscale", "router_aux_loss_coef"}},
       {Family::kGptOss,
        "gpt_oss",
-       {"gpt-oss-20b, gpt-oss-120b, in bfloat16",
+       {"gpt-oss-20b, gpt-oss-120b",
         "sinks, biases, every other layer a window, yarn; mixtures with a clamped gate", "embed_tokens"},
        {"GptOssForCausalLM"},
        read_gpt_oss,

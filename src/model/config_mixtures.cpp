@@ -202,6 +202,7 @@ void read_gpt_oss(const ConfigFields& fields, DecoderConfig& config) {
   config.experts = read_experts(fields, {.count = 128, .chosen = 4}, config.mlp_width);
   config.experts->weights = Experts::Weights::kOfChosen;
   config.experts->router_bias = config.mlp_bias = true;
+  config.experts->microscaled = has_microscaled_experts(fields, Family::kGptOss);
   config.activation = Activation::kGeluQuick;
   if (fields.positive_number("swiglu_alpha", 1.702) != 1.702) fields.refuse("swiglu_alpha", "expected 1.702");
   config.gate_limit = fields.positive_number("swiglu_limit", 7);

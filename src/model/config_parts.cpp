@@ -248,6 +248,12 @@ void read_kv_heads(const ConfigFields& fields, std::int64_t fallback, DecoderCon
                         "each serves the same number of queries' heads");
 }
 
+bool has_microscaled_experts(const ConfigFields& fields, Family family) {
+  if (family != Family::kGptOss || !fields.has_value("quantization_config")) return false;
+  const auto& quantised = fields.at("quantization_config");
+  return quantised.is_object() && quantised.contains("quant_method") && quantised.at("quant_method") == "mxfp4";
+}
+
 void read_rms_norm(const ConfigFields& fields, double epsilon, DecoderConfig& config) {
   config.norm.type = Norm::Type::kRms;
   config.norm.epsilon = fields.positive_number("rms_norm_eps", epsilon);

@@ -88,6 +88,9 @@ void read_llama_sizes(const ConfigFields& fields, const LlamaLike& defaults, Dec
 /// Granite's multipliers, and biases of attention.
 void read_granite_parts(const ConfigFields& fields, DecoderConfig& config);
 
+/// Whether "quantization_config" says that the matrices of experts are in MXFP4, as GPT-OSS has them.
+bool has_microscaled_experts(const ConfigFields& fields, Family family);
+
 /// RMSNorm by "rms_norm_eps".
 void read_rms_norm(const ConfigFields& fields, double epsilon, DecoderConfig& config);
 

@@ -375,6 +375,10 @@ struct TensorReader {
   std::vector<std::int64_t> shape_of(const Matrix& matrix) const {
     auto shape = is_transposed(matrix) ? std::vector{matrix.out, matrix.in} : std::vector{matrix.in, matrix.out};
     if (matrix.stack) shape.insert(shape.begin(), matrix.stack->count);
+    if (const auto row = std::vector{matrix.in}; matrix.out == 1 && !matrix.stack) {  // GGUF files may have it as such
+      const auto name = matrix.weight_name();
+      if (checkpoint->contains(name) && checkpoint->stored(name).shape == row) return row;
+    }
     return shape;
   }
 
@@ -383,7 +387,8 @@ struct TensorReader {
   }
 
   Linear::Part read(const Matrix& matrix, at::ScalarType dtype) const {
-    const auto weight = get(matrix.weight_name(), shape_of(matrix), dtype, matrix.stack);
+    auto weight = get(matrix.weight_name(), shape_of(matrix), dtype, matrix.stack);
+    if (weight.dim() == 1) weight = weight.unsqueeze(is_transposed(matrix) ? 0 : 1);
     return {is_transposed(matrix) ? weight.t() : weight,
             matrix.bias ? get(matrix.bias_name(), bias_shape_of(matrix), dtype, matrix.stack) : at::Tensor()};
   }
@@ -491,11 +496,8 @@ class Decoder::Loader {
   std::shared_ptr<const Block> block_for_once(std::int64_t layer) const {
     if (options_.stop.stop_requested()) throw Interrupted();
     const auto of_layer = names_of(layer);
-    const auto at = prefix_ + names_.layers + std::to_string(layer) + ".";
     for (const auto& name : of_layer) {
-      const bool of_expert = config_.is_mixture(layer) && name.starts_with(at + names_.experts) &&
-                             !name.starts_with(at + names_.router + ".");
-      if (!of_expert) checkpoint_->prefetch(name);
+      if (!config_.is_mixture(layer) || !is_of_experts(layer, name)) checkpoint_->prefetch(name);
     }
     auto made = block(layer);
     made->prepare();
@@ -775,28 +777,51 @@ class Decoder::Loader {
     return parts;
   }
 
-  // An expert whose three matrices are apart.
-  std::shared_ptr<const Mlp> expert(const std::string& at, std::int64_t F) const {
-    const auto D = config_.width;
-    const bool bias = config_.mlp_bias;
-    return std::make_shared<const Mlp>(config_, linear({at + names_.expert_gate, at + names_.expert_in}, D, F, bias),
-                                       linear({at + names_.expert_out}, F, D, bias));
+  // Whether a tensor of a layer belongs to the experts of which some are chosen.
+  bool is_of_experts(std::int64_t layer, const std::string& name) const {
+    const auto at = prefix_ + names_.layers + std::to_string(layer) + "." + names_.experts;
+    if (names_.expert_layout == TensorNames::Experts::kApart) return name.starts_with(at);
+    const auto is_of = [&](const std::string& matrix) { return !matrix.empty() && name.starts_with(at + matrix); };
+    return is_of(names_.expert_gate) || is_of(names_.expert_in) || is_of(names_.expert_out);
   }
 
   // One of those of which some are chosen.
-  std::shared_ptr<const Mlp> choosable(const std::string& at, std::int64_t index) const {
+  std::shared_ptr<const Mlp> expert(const std::string& at, std::int64_t index) const {
+    using Layout = TensorNames::Experts;
     const auto D = config_.width, F = config_.experts->width;
     const bool bias = config_.mlp_bias;
-    if (names_.expert_layout == TensorNames::Experts::kApart) return expert(at + std::to_string(index) + ".", F);
-    const bool in_turn = names_.expert_layout == TensorNames::Experts::kStackedInTurn;
-    const Matrix::Stack stack{index, config_.experts->count, !in_turn, in_turn ? "" : ".weight",
-                              in_turn ? "_bias" : ".bias"};
-    auto inputs =
-        linear({{at + names_.expert_in, D, 2 * F, bias, stack}}, 2, [F, in_turn](const std::vector<Linear::Part>& all) {
-          return in_turn ? every_other(all.front()) : cut_at(F, all.front());
-        });
-    return std::make_shared<const Mlp>(config_, std::move(inputs),
-                                       linear({{at + names_.expert_out, F, D, bias, stack}}, 1, {}));
+    const auto layout = names_.expert_layout;
+    const auto make = [&](std::shared_ptr<const Linear> inputs, const Matrix& out) {
+      return std::make_shared<const Mlp>(config_, std::move(inputs), linear({out}, 1, {}));
+    };
+    if (layout == Layout::kApart) {
+      const auto mine = at + std::to_string(index) + ".";
+      return make(linear({mine + names_.expert_gate, mine + names_.expert_in}, D, F, bias),
+                  {mine + names_.expert_out, F, D, bias});
+    }
+    const bool in_turn = layout == Layout::kStackedInTurn;
+    const Matrix::Stack stack{index, config_.experts->count, !in_turn || names_.experts_transposed,
+                              in_turn ? "" : ".weight", in_turn ? "_bias" : ".bias"};
+    const Matrix out{at + names_.expert_out, F, D, bias, stack};
+    if (layout == Layout::kStackedApart) {
+      return make(
+          linear({{at + names_.expert_gate, D, F, bias, stack}, {at + names_.expert_in, D, F, bias, stack}}, 2, {}),
+          out);
+    }
+    return make(linear({{at + names_.expert_in, D, 2 * F, bias, stack}}, 2,
+                       [F, in_turn](const std::vector<Linear::Part>& all) {
+                         return in_turn ? every_other(all.front()) : cut_at(F, all.front());
+                       }),
+                out);
+  }
+
+  // The expert that all tokens share.
+  std::shared_ptr<const Mlp> shared_expert(const std::string& at, std::int64_t F) const {
+    const auto D = config_.width;
+    const bool bias = config_.mlp_bias;
+    return std::make_shared<const Mlp>(config_,
+                                       linear({at + names_.shared_mlp_gate, at + names_.shared_mlp_in}, D, F, bias),
+                                       linear({at + names_.shared_mlp_out}, F, D, bias));
   }
 
   std::shared_ptr<const Mixture> mixture(const std::string& at) const {
@@ -804,9 +829,9 @@ class Decoder::Loader {
     const auto D = config_.width;
     Mixture::Parts parts;
     parts.router = linear({{at + names_.router, D, experts.count, experts.router_bias}}, 1, {}, stream_dtype_);
-    for (std::int64_t i = 0; i < experts.count; ++i) parts.experts.push_back(choosable(at + names_.experts, i));
+    for (std::int64_t i = 0; i < experts.count; ++i) parts.experts.push_back(expert(at + names_.experts, i));
     if (experts.shared_width > 0) {
-      parts.shared = expert(at + names_.shared, experts.shared_width);
+      parts.shared = shared_expert(at, experts.shared_width);
       parts.shared_gate = linear({{at + names_.shared_gate, D, 1, false}}, 1, {}, stream_dtype_);
     }
     return std::make_shared<const Mixture>(experts, std::move(parts));

@@ -9,6 +9,7 @@
 
 #include "model/gguf.hpp"
 #include "model/gguf_keys.hpp"
+#include "model/gguf_mixtures.hpp"
 #include "rometrace/error.hpp"
 #include "rometrace/text/input_file.hpp"
 
@@ -44,7 +45,17 @@ json gptneox(Keys& keys, Tensors tensors) {
           {"attention_bias", has(tensors, "blk.0.attn_qkv.bias")}};
 }
 
+json mixtral(Keys& keys, Tensors tensors) {
+  auto config = llama_like("mixtral", keys, tensors);
+  add_experts(keys, config);
+  if (const auto window = keys.find_size("attention.sliding_window").value_or(0); window != 0) {
+    config["sliding_window"] = window;
+  }
+  return config;
+}
+
 json llama(Keys& keys, Tensors tensors) {
+  if (has_experts(keys)) return mixtral(keys, tensors);
   const auto window = keys.find_size("attention.sliding_window").value_or(0);
   if (window != 0) {
     auto mistral = llama_like("mistral", keys, tensors);
@@ -283,17 +294,28 @@ json cohere2(Keys& keys, Tensors tensors) {
   return config;
 }
 
-json granite(Keys& keys, Tensors tensors) {
+json any_granite(const char* type, Keys& keys, Tensors tensors) {
   if (!keys.find_flag("rope.scaling.finetuned").value_or(true)) {  // Granite's way to say so
     keys.refuse("rope.scaling.finetuned", "expected true: queries and keys that know no positions");
   }
-  auto config = llama_like("granite", keys, tensors);
+  auto config = llama_like(type, keys, tensors);
   const auto width = config["head_dim"].get<double>();
   config["attention_multiplier"] = keys.find_number("attention.scale").value_or(1 / std::sqrt(width));
   config["embedding_multiplier"] = keys.find_number("embedding_scale").value_or(1);
   config["residual_multiplier"] = keys.find_number("residual_scale").value_or(1);
   config["logits_scaling"] = keys.number("logit_scale");
+  return config;
+}
+
+json granite(Keys& keys, Tensors tensors) {
+  auto config = any_granite("granite", keys, tensors);
   if (has(tensors, "blk.0.ffn_up.bias")) config["mlp_bias"] = true;
+  return config;
+}
+
+json granitemoe(Keys& keys, Tensors tensors) {
+  auto config = any_granite("granitemoe", keys, tensors);
+  add_experts(keys, config);
   return config;
 }
 
@@ -320,12 +342,13 @@ json nemotron(Keys& keys, Tensors tensors) {
 struct Architecture {
   std::string_view name;
   json (*config)(Keys&, Tensors);
+  bool may_mix = false;  ///< its layers may be mixtures of experts
 };
 
-constexpr std::array<Architecture, 24> kArchitectures = {{
+constexpr std::array<Architecture, 29> kArchitectures = {{
     {"gpt2", gpt2},
     {"gptneox", gptneox},
-    {"llama", llama},
+    {"llama", llama, true},
     {"qwen2", qwen2},
     {"qwen3", qwen3},
     {"gemma", gemma},
@@ -347,6 +370,11 @@ constexpr std::array<Architecture, 24> kArchitectures = {{
     {"smollm3", smollm3},
     {"glm4", glm4},
     {"nemotron", nemotron},
+    {"qwen2moe", qwen2moe, true},
+    {"qwen3moe", qwen3moe, true},
+    {"olmoe", olmoe, true},
+    {"granitemoe", granitemoe, true},
+    {"gpt-oss", gpt_oss, true},
 }};
 
 const Architecture& architecture_of(const GgufHeader& header) {
@@ -386,8 +414,8 @@ DecoderConfig to_config(const GgufHeader& header, std::span<const TensorView> te
   gguf::Keys keys(header, name);
   keys.pass_over({"vocab_size", "tensor_data_layout"});
   for (const auto* of_mixtures : {"expert_count", "expert_used_count"}) {
-    if (keys.find_size(of_mixtures).value_or(0) != 0) {
-      keys.refuse(of_mixtures, "expected none: a mixture of experts cannot be traced");
+    if (keys.find_size(of_mixtures).value_or(0) != 0 && !architecture.may_mix) {
+      keys.refuse(of_mixtures, "expected none: a mixture of experts of this architecture cannot be traced");
     }
   }
   if (!keys.find_flag("attention.causal").value_or(true)) {
@@ -409,7 +437,7 @@ DecoderConfig to_config(const GgufHeader& header, std::span<const TensorView> te
   config.joined_inputs = gguf::has_joined_inputs(tensors);
   config.norm.offset = false;  // the file has 1 + weight
   if (const auto* divisors = gguf::find(tensors, gguf::kDivisors);
-      divisors != nullptr && (name == "llama" || name == "granite")) {
+      divisors != nullptr && (name == "llama" || name == "granite" || name == "granitemoe")) {
     auto& rotary = config.rotary.front();
     if (rotary.scaling != Rotary::Scaling::kNone || gguf::has(tensors, gguf::kShortDivisors) ||
         gguf::has(tensors, gguf::kLongDivisors)) {

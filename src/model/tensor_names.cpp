@@ -247,8 +247,10 @@ TensorNames qwen_moe() {
   names.expert_gate = "gate_proj";
   names.expert_in = "up_proj";
   names.expert_out = "down_proj";
-  names.shared = "mlp.shared_expert.";
   names.shared_gate = "mlp.shared_expert_gate";
+  names.shared_mlp_gate = "mlp.shared_expert.gate_proj";
+  names.shared_mlp_in = "mlp.shared_expert.up_proj";
+  names.shared_mlp_out = "mlp.shared_expert.down_proj";
   return names;
 }
 
@@ -262,10 +264,11 @@ TensorNames granitemoe() {
   return names;
 }
 
-TensorNames gpt_oss() {
+TensorNames gpt_oss(const DecoderConfig& config) {
   auto names = llama();
   names.sinks = "self_attn.sinks";
   names.expert_layout = TensorNames::Experts::kStackedInTurn;
+  names.experts_transposed = config.experts->microscaled;
   names.router = "mlp.router";
   names.experts = "mlp.experts.";
   names.expert_in = "gate_up_proj";
@@ -275,8 +278,9 @@ TensorNames gpt_oss() {
 
 /// Families whose rotary positions llama.cpp turns by neighbours, after it has put the rows in that order.
 bool turns_by_neighbours(Family family) {
-  return family == Family::kLlama || family == Family::kMistral || family == Family::kOlmo ||
-         family == Family::kSmolLm3 || family == Family::kGranite;
+  return family == Family::kLlama || family == Family::kMistral || family == Family::kMixtral ||
+         family == Family::kOlmo || family == Family::kSmolLm3 || family == Family::kGranite ||
+         family == Family::kGraniteMoe;
 }
 
 // GGUF files name tensors alike in all families.
@@ -307,11 +311,22 @@ TensorNames llama_cpp(const DecoderConfig& config) {
     names.norm_1 = "attn_norm_2";
     names.norm_2 = "attn_norm";
   }
+  if (config.family == Family::kGptOss) names.norm_2 = "post_attention_norm";
   names.attn_norm = "post_attention_norm";
   names.mlp_norm = "post_ffw_norm";
+  names.sinks = "attn_sinks.weight";
   if (config.family != Family::kPhi3 && config.family != Family::kGlm4) names.mlp_gate = "ffn_gate";
   names.mlp_in = "ffn_up";
   names.mlp_out = "ffn_down";
+  names.expert_layout = TensorNames::Experts::kStackedApart;
+  names.router = "ffn_gate_inp";
+  names.expert_gate = "ffn_gate_exps";
+  names.expert_in = "ffn_up_exps";
+  names.expert_out = "ffn_down_exps";
+  names.shared_gate = "ffn_gate_inp_shexp";
+  names.shared_mlp_gate = "ffn_gate_shexp";
+  names.shared_mlp_in = "ffn_up_shexp";
+  names.shared_mlp_out = "ffn_down_shexp";
   return names;
 }
 
@@ -374,7 +389,7 @@ TensorNames transformers(const DecoderConfig& config) {
     case Family::kGraniteMoe:
       return granitemoe();
     case Family::kGptOss:
-      return gpt_oss();
+      return gpt_oss(config);
   }
   return {};
 }

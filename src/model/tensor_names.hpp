@@ -23,6 +23,7 @@ struct TensorNames {
     kApart,          ///< three of each expert: `experts`, its number, a dot and their names
     kStacked,        ///< two of all experts, [experts, out, in]: of gate, then up, and of what follows (Granite)
     kStackedInTurn,  ///< likewise [experts, in, out], with gate and up in turn, and biases [experts, out] (GPT-OSS)
+    kStackedApart,   ///< three of all experts, [experts, out, in], and biases [experts, out] (GGUF)
   };
 
   std::vector<std::string> prefixes;  ///< of all names but the head's: whichever the file has
@@ -41,8 +42,9 @@ struct TensorNames {
 
   // Within a layer that is a mixture of experts.
   Experts expert_layout = Experts::kApart;
+  bool experts_transposed = false;  ///< of kStackedInTurn: matrices are [experts, out, in] all the same (MXFP4)
   std::string router, experts, expert_gate, expert_in, expert_out;
-  std::string shared, shared_gate;  ///< the first stands before the names of an expert's matrices
+  std::string shared_gate, shared_mlp_gate, shared_mlp_in, shared_mlp_out;  ///< of the expert that all tokens share
 };
 
 /// Those of the file that `config` was read with.

@@ -76,6 +76,36 @@ std::int64_t resident_bytes(const std::string& kind) {
   return 0;
 }
 
+TEST_CASE("the halves of a matrix in MXFP4 are one tensor") {
+  const TemporaryFolder folder;
+  std::string blocks;  // a row of all codes in order, twice, and one of 2 and 7 in turn
+  for (int i = 0; i < 16; ++i) blocks += static_cast<char>(0x10 * ((2 * i + 1) % 16) + 2 * i % 16);
+  blocks += std::string(16, '\x72');
+  const std::string scales = {'\x7f', '\x7c'};  // 2^0, 2^-3
+  folder.write("model.safetensors", FileBuilder()
+                                        .add("m_blocks", "U8", {2, 1, 16}, blocks)
+                                        .add("m_scales", "U8", {2, 1}, scales)
+                                        .add("other_blocks", "F32", {1}, bytes_of<float>({5}))
+                                        .bytes());
+  const auto checkpoint = Checkpoint::open(folder.path());
+  CHECK(checkpoint.names() == std::vector<std::string>{"m", "other_blocks"});
+  const std::vector<double> codes = {0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6};
+  std::vector<double> expected = codes, second;
+  expected.insert(expected.end(), codes.begin(), codes.end());
+  for (int i = 0; i < 16; ++i) second.insert(second.end(), {1.0 / 8, 6.0 / 8});
+  for (const auto dtype : {at::kFloat, at::kDouble, at::kBFloat16}) {
+    CHECK(values(checkpoint.rows("m", {2, 32}, dtype, 1, 2)) == second);
+    auto both = expected;
+    both.insert(both.end(), second.begin(), second.end());
+    CHECK(values(checkpoint.tensor("m", {2, 32}, dtype)) == both);
+  }
+  CHECK_THROWS_AS(checkpoint.tensor("m", {32, 2}, at::kFloat), Error);
+  checkpoint.prefetch("m");
+  checkpoint.release("m", 0, 1);
+  checkpoint.release("m");
+  CHECK(values(checkpoint.rows("m", {2, 32}, at::kFloat, 0, 1)) == expected);
+}
+
 TEST_CASE("a tensor in the file's dtype is a view that outlives the checkpoint") {
   const TemporaryFolder folder;
   folder.write("model.safetensors", FileBuilder().add("a", "F32", {2, 2}, bytes_of<float>({1, 2, 3, 4})).bytes());

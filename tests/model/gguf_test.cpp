@@ -251,8 +251,10 @@ TEST_CASE("what is not known of a model is refused by name") {
   CHECK(config_refusal(llama().text("general.type", "adapter")) ==
         Contains("general.type is \"adapter\"; expected \"model\""));
   CHECK(config_refusal(model("llama")) == Contains("has no llama.attention.layer_norm_rms_epsilon; expected a number"));
+  CHECK(config_refusal(model("qwen2").number("qwen2.expert_count", 8)) ==
+        Contains("qwen2.expert_count is 8; expected none: a mixture of experts of this architecture"));
   CHECK(config_refusal(llama().number("llama.expert_count", 8)) ==
-        Contains("llama.expert_count is 8; expected none: a mixture"));
+        Contains("has no llama.expert_used_count; expected a number"));
   CHECK(config_refusal(llama().real("llama.logit_scale", 2)) ==
         Contains("llama.logit_scale is 2; what this key changes is not known"));
   CHECK(config_refusal(llama().number("llama.rope.dimension_count", 2)) ==
@@ -268,6 +270,39 @@ TEST_CASE("what is not known of a model is refused by name") {
   CHECK(config_refusal(layer_norm_model("gptneox").number("gptneox.attention.key_length", 0)) ==
         Contains("gptneox.attention.key_length is 0; expected a whole number from 1 up"));
   CHECK(config_of(llama().number("x.y", 1)).remarks.front() == Contains("these keys are passed over: x.y"));
+}
+
+TEST_CASE("a Llama file with experts is Mixtral's, and one without is none") {
+  const auto mixtral = config_of(llama().number("llama.expert_count", 8).number("llama.expert_used_count", 2));
+  CHECK(mixtral.family == Family::kMixtral);
+  REQUIRE(mixtral.experts);
+  CHECK(mixtral.experts->count == 8);
+  CHECK(mixtral.experts->chosen == 2);
+  CHECK(mixtral.experts->sums_to_one);
+  const auto dense = config_of(llama().number("llama.expert_count", 0).number("llama.expert_used_count", 0));
+  CHECK(dense.family == Family::kLlama);
+  CHECK_FALSE(dense.experts);
+}
+
+TEST_CASE("the width of experts is a key's, or a tensor's") {
+  const auto qwen = [] {
+    return model("qwen2moe")
+        .real("qwen2moe.attention.layer_norm_rms_epsilon", 1e-5F)
+        .number("qwen2moe.expert_count", 2)
+        .number("qwen2moe.expert_used_count", 1)
+        .tensor("blk.0.ffn_gate_shexp.weight", {8, 3}, kF32, std::string(96, '\0'));
+  };
+  const auto of_tensors =
+      config_of(qwen().tensor("blk.0.ffn_gate_exps.weight", {8, 5, 2}, kF32, std::string(320, '\0')));
+  REQUIRE(of_tensors.experts);
+  CHECK(of_tensors.experts->width == 5);
+  CHECK(of_tensors.experts->shared_width == 3);
+  CHECK_FALSE(of_tensors.experts->sums_to_one);
+  const auto of_keys = config_of(
+      qwen().number("qwen2moe.expert_feed_forward_length", 7).number("qwen2moe.expert_shared_feed_forward_length", 9));
+  CHECK(of_keys.experts->width == 7);
+  CHECK(of_keys.experts->shared_width == 9);
+  CHECK(config_refusal(qwen()) == Contains("has no qwen2moe.expert_feed_forward_length; expected a number"));
 }
 
 TEST_CASE("what a family computes with one number only is refused with another") {

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import string
 from pathlib import Path
@@ -43,8 +44,14 @@ ARCHITECTURES = {
     "smollm3": gguf.MODEL_ARCH.SMOLLM3,
     "glm4": gguf.MODEL_ARCH.GLM4,
     "nemotron": gguf.MODEL_ARCH.NEMOTRON,
+    "mixtral": gguf.MODEL_ARCH.LLAMA,
+    "qwen2_moe": gguf.MODEL_ARCH.QWEN2MOE,
+    "qwen3_moe": gguf.MODEL_ARCH.QWEN3MOE,
+    "olmoe": gguf.MODEL_ARCH.OLMOE,
+    "granitemoe": gguf.MODEL_ARCH.GRANITE_MOE,
+    "gpt_oss": gguf.MODEL_ARCH.GPT_OSS,
 }
-PERMUTED = ("llama", "mistral", "olmo", "granite", "smollm3")
+PERMUTED = ("llama", "mistral", "olmo", "granite", "smollm3", "mixtral", "granitemoe")
 ONE_ADDED = ("gemma", "gemma2", "gemma3_text", "nemotron")
 # Goldens whose config llama.cpp's converter can say; the rest has windows, activations or fields that it leaves out.
 CASES = (
@@ -93,6 +100,14 @@ CASES = (
     "nemotron",
     "nemotron_biases",
     "olmo3_default_fields",
+    "mixtral",
+    "qwen2_moe",
+    "qwen3_moe",
+    "olmoe",
+    "granitemoe",
+    "granitemoe_biases",
+    "gpt_oss",
+    "gpt_oss_grouped",
 )
 # Those with numbers that the file has in float32 alone.
 ROUNDED_CASES = ("llama_llama3", "phi3_longrope", "phi4_mini")
@@ -138,6 +153,33 @@ def stacked(tensors: Tensors) -> Tensors:
     return made
 
 
+def of_all_experts(tensors: Tensors) -> Tensors:
+    """The matrices of a mixture's experts: gates, ups and downs, each a tensor of all experts, [experts, out, in]."""
+    made: Tensors = {}
+    apart: dict[str, list[np.ndarray]] = {}
+    for name, values in tensors.items():
+        if found := re.fullmatch(r"(.*\.)(?:mlp|block_sparse_moe)\.experts\.(\d+)\.(\w+)\.weight", name):
+            part = {"w1": "gate_proj", "w3": "up_proj", "w2": "down_proj"}.get(found[3], found[3])
+            of_part = apart.setdefault(f"{found[1]}mlp.experts.{part}.weight", [])
+            assert int(found[2]) == len(of_part)  # there are fewer than 11
+            of_part.append(values)
+        elif name.endswith("block_sparse_moe.input_linear.weight"):  # Granite's: gates, then ups
+            stem = name.replace("block_sparse_moe.input_linear.weight", "mlp.experts.")
+            made[f"{stem}gate_proj.weight"], made[f"{stem}up_proj.weight"] = np.split(values, 2, axis=1)
+        elif ".mlp.experts.gate_up_proj" in name:  # GPT-OSS's: in turn, [experts, in, out]
+            ending = ".bias" if name.endswith("_bias") else ".weight"
+            stem = name.split("gate_up_proj")[0]
+            rows = values if ending == ".bias" else values.swapaxes(1, 2)
+            made[f"{stem}gate_proj{ending}"], made[f"{stem}up_proj{ending}"] = rows[:, ::2], rows[:, 1::2]
+        elif name.endswith(".mlp.experts.down_proj"):
+            made[f"{name}.weight"] = values.swapaxes(1, 2)
+        elif name.endswith(".mlp.experts.down_proj_bias"):
+            made[name.replace("_bias", ".bias")] = values
+        else:
+            made[f"{name}.weight" if name.endswith(".sinks") else name] = values
+    return made | {name: np.stack(values) for name, values in apart.items()}
+
+
 SIZES = {
     "width": ("hidden_size", "n_embed", "n_embd", "d_model"),
     "heads": ("num_attention_heads", "n_head", "n_heads"),
@@ -163,7 +205,7 @@ def tensors_of(folder: Path) -> Tensors:
     names = gguf.get_tensor_name_map(ARCHITECTURES[kind], layers)
     state = {name: tensor.float().numpy() for name, tensor in load_file(folder / "model.safetensors").items()}
     made: Tensors = {}
-    for name, values in stacked(dict(sorted(state.items()))).items():
+    for name, values in of_all_experts(stacked(dict(sorted(state.items())))).items():
         if name.endswith((".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".inv_freq")):
             continue
         known = name.removeprefix("transformer.") if kind == "bloom" else name
@@ -246,11 +288,11 @@ def add_keys(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
         writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     else:
         writer.add_layer_norm_eps(1e-5 if kind == "olmo" else size_of(config, "layer_norm"))
-    if kind in ("llama", "mistral", "granite", "smollm3", "cohere2"):
+    if kind in ("llama", "mistral", "granite", "smollm3", "cohere2", "mixtral", "granitemoe"):
         writer.add_rope_dimension_count(head_width)
     if kind in ("phi", "phi3", "stablelm", "glm4", "nemotron"):
         writer.add_rope_dimension_count(int(config.get("partial_rotary_factor", 1.0) * head_width))
-    if config.get("head_dim") is not None and kind != "granite":
+    if config.get("head_dim") is not None and not kind.startswith("granite"):
         writer.add_key_length(head_width)
         writer.add_value_length(head_width)
     if kind not in ("gemma", "gemma2", "phi", "stablelm"):
@@ -278,11 +320,21 @@ def add_keys(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
     if kind in ("cohere", "cohere2"):
         writer.add_logit_scale(config["logit_scale"])
         writer.add_rope_scaling_type(gguf.RopeScalingType.NONE)
-    if kind == "granite":
+    if kind.startswith("granite"):
         writer.add_attention_scale(config["attention_multiplier"])
         writer.add_embedding_scale(config["embedding_multiplier"])
         writer.add_residual_scale(config["residual_multiplier"])
         writer.add_logit_scale(config["logits_scaling"])
+    if experts := config.get("num_local_experts", config.get("num_experts")):
+        writer.add_expert_count(experts)
+        writer.add_expert_used_count(config["num_experts_per_tok"])
+    if kind in ("qwen2_moe", "qwen3_moe"):
+        writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
+    if kind == "qwen2_moe":
+        writer.add_expert_shared_feed_forward_length(config["shared_expert_intermediate_size"])
+    if kind == "gpt_oss":
+        writer.add_expert_feed_forward_length(config["intermediate_size"])
+        writer.add_sliding_window(config["sliding_window"])
     scaling = config.get("rope_scaling") or {}
     scaling_type = scaling.get("rope_type", scaling.get("type"))
     if scaling_type in ("linear", "yarn"):
@@ -340,6 +392,8 @@ def add_defaults(folder: Path) -> None:
     kind = config["model_type"]
     if kind in ("bloom", "mpt"):  # of which the cases have other classes as well
         change_config(folder, architectures=[f"{kind.title()}ForCausalLM"])
+    if kind == "gpt_oss":
+        change_config(folder, swiglu_limit=7.0)
     if kind == "smollm3":
         change_config(folder, rms_norm_eps=1e-6, num_key_value_heads=4)
     if kind == "mpt":

@@ -14,8 +14,9 @@ TOKEN_IDS = [7, 3, 21, 40, 3, 12, 30, 5]
 POSITIONS = [2, 7]  # of which logits are kept
 
 # What llama.cpp does not load, though its format says it: heads that are not width / heads wide (Qwen 2, OLMo 2 and 3),
-# tied heads (GPT-NeoX, Nemotron), no biases (StarCoder 2), norms of heads in fewer than 64 layers (Command R).
+# tied heads (GPT-NeoX, Nemotron), no biases (StarCoder 2, GPT-OSS), norms of heads in fewer than 64 layers (Command R).
 LEFT_OUT = ("gpt_neox_sequential", "qwen2_yarn", "starcoder2_full", "olmo3", "cohere_norms_of_heads", "nemotron_biases")
+LEFT_OUT += ("gpt_oss_grouped",)
 LOGIT_CASES = tuple(name for name in (*CASES, *ROUNDED_CASES) if name not in LEFT_OUT) + ("starcoder2",)
 
 PRES = ("gpt-2", "phi-2", "olmo", "mpt", "smollm", "starcoder", "refact", "command-r", "llama-bpe", "smaug-bpe", "dbrx")
@@ -43,6 +44,8 @@ def write_case(repository: Path, name: str, folder: Path) -> Path:
         change_config(folder, sliding_window=None)  # which llama.cpp does not have
         # It takes the divisors by the room that it has for tokens, 256 at least.
         change_config(folder, original_max_position_embeddings=512, max_position_embeddings=2048)
+    if config["model_type"] == "gpt_oss":  # of whose ramp it takes whole numbers, which the model does not
+        change_config(folder, rope_scaling={"rope_type": "default"})
     return write_gguf(folder, folder / "model.gguf")
 
 

@@ -93,6 +93,22 @@ def test_scores_in_company_are_compared_for_every_cell(checkpoint, arguments):
         benchmark.method_round("test", joined, traced, 100.0)
 
 
+def test_figures_of_moments_are_written(checkpoint, arguments, monkeypatch, capsys, tmp_path):
+    plans = {"demo": benchmark.Plan(rounds=1, cells=1, layers=1, warm_samples=1)}
+    for name, value in (("shapes", ["demo"]), ("plans", plans)):
+        setattr(arguments, name, value)
+    monkeypatch.setattr(benchmark, "find_checkpoint", lambda shape: checkpoint)
+    monkeypatch.setattr(benchmark, "MOMENT_LAYERS", {"demo": 2})
+    monkeypatch.setattr(benchmark, "MOMENT_TEXTS", ((7, 3), (20, 2)))
+    figures: dict = {}
+    benchmark.moments(arguments, figures)
+    benchmark.write_json(tmp_path / "figures.json", figures)
+    rows = json.loads((tmp_path / "figures.json").read_text())["moments"]
+    assert [(row["layer"], row["texts"], row["length"]) for row in rows] == [(2, 3, 7), (2, 2, 20)]
+    assert all(row["seconds"] > 0 and row["gflops"] > 0 for row in rows)
+    assert "| demo | 2 | 3 x 7 | " in capsys.readouterr().out
+
+
 def test_what_a_row_takes_is_set_beside_its_parts_round_by_round():
     # 6 GFLOP in 2 s and 3 s, while the states ran at 2 and 1 GFLOP/s; the parts have 8 GFLOP.
     rounds = [

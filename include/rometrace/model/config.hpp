@@ -149,6 +149,7 @@ struct Experts {
   bool sums_to_one = false;       ///< kOfAll: the weights of the chosen are divided by their sum
   double nearness = 0;            ///< kOneByOne: how far below the largest, as a part of the larger of both
   bool router_bias = false;       ///< the scores have a bias
+  bool microscaled = false;       ///< their matrices are MXFP4 in the files, and [out, in] (GPT-OSS)
   std::int64_t shared_width = 0;  ///< F of an expert that all positions have, times a gate of its own; 0: none (Qwen 2)
 };
 
