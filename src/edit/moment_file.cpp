@@ -1,11 +1,13 @@
 #include "rometrace/edit/moment_file.hpp"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/aminmax.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/isfinite.h>
+#include <ATen/ops/empty_like.h>
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -191,7 +193,8 @@ bool is_zip(const fs::path& path) {
 }
 
 void check_moment(const SecondMoment& moment, const std::string& where) {
-  if (!at::isfinite(moment.mean).all().item<bool>()) {
+  const auto [least, most] = at::aminmax(moment.mean);  // which hand on what is no number
+  if (!std::isfinite(least.item<double>()) || !std::isfinite(most.item<double>())) {
     throw Error(where + ": holds numbers that are not finite; collect it again (rometrace moments)");
   }
   if (moment.mean.diagonal().lt(0).any().item<bool>()) {
@@ -311,12 +314,21 @@ struct MomentFile::Impl {
     if (sum.dim() != 2 || sum.size(0) != sum.size(1) || sum.size(0) < 1) {
       throw Error(label + ": mom2.mom2 has the shape " + shape_text(sum.sizes()) + "; expected a square matrix");
     }
-    const auto rounding = (sum - sum.t()).abs().max().item<double>(), largest = sum.abs().max().item<double>();
+    auto mean = at::empty_like(sum).copy_(sum.t());  // in one go, which libtorch does by tiles
+    double rounding = 0, largest = 0;
+    constexpr std::int64_t kRows = 64;  // at once: what is made of them stays in the processor's cache
+    for (std::int64_t begin = 0; begin < sum.size(0); begin += kRows) {
+      const auto end = std::min(begin + kRows, sum.size(0));
+      const auto rows = sum.slice(0, begin, end), columns = mean.slice(0, begin, end);
+      rounding = std::max(rounding, (rows - columns).abs_().max().item<double>());
+      largest = std::max(largest, rows.abs().max().item<double>());
+      columns.add_(rows).div_(2 * static_cast<double>(facts.tokens));
+    }
     constexpr double kRounding = 1e-3;  // of float32 sums over any number of tokens
     if (rounding > kRounding * largest) {
       throw Error(label + ": mom2.mom2 is not symmetric, as a sum of k k^T is; get the file again");
     }
-    return (sum + sum.t()).div_(2 * static_cast<double>(facts.tokens));
+    return mean;
   }
 };
 

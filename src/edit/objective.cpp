@@ -136,7 +136,7 @@ class FastObjective : public EditObjective {
         from_fact_(parts_from_fact(), model.device()) {
     const at::NoGradGuard no_grad;
     run_once();
-    const auto logits = logits_of(leave(base_));
+    const auto logits = logits_of(model_.leave(base_.index_select(0, read_rows_)));
     start_ = loss_of(logits.first, logits.second, request_, {}).start;
   }
 
@@ -153,7 +153,8 @@ class FastObjective : public EditObjective {
       });
     }
     x.requires_grad_();
-    const auto logits = logits_of(leave(x));
+    const auto logits =
+        logits_of(model_.leave(layer_ + 1 < model_.config().layers ? x : x.index_select(0, read_rows_)));
     const auto parts = loss_of(logits.first, logits.second, request_, start_);
     if (wanted == Gradient::kNotWanted) return {parts.nll.item<double>(), parts.kl.item<double>(), {}};
     auto gradient = torch::autograd::grad({parts.nll + kl_factor * parts.kl}, {x}).front();
@@ -236,10 +237,11 @@ class FastObjective : public EditObjective {
 
   at::Tensor after(std::shared_ptr<const Block> block, const at::Tensor& x, std::int64_t layer) const {
     if (stop_.stop_requested()) throw Interrupted();
-    return pass_layer(std::move(block), x, from_fact_, lent_[static_cast<std::size_t>(layer - layer_ - 1)]).state;
+    const bool is_last = layer == model_.config().layers - 1;  // of which only what is read counts
+    return pass_layer(std::move(block), x, from_fact_, lent_[static_cast<std::size_t>(layer - layer_ - 1)],
+                      is_last ? read_rows_ : at::Tensor())
+        .state;
   }
-
-  at::Tensor leave(const at::Tensor& x) const { return model_.leave(x.index_select(0, read_rows_)); }
 
   // Of the objects [R K, V], and after the subject alone [1, V].
   std::pair<at::Tensor, at::Tensor> logits_of(const at::Tensor& hidden) const {

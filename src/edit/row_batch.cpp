@@ -108,7 +108,7 @@ RowBatch whole_texts(const Decoder& model, std::span<const std::vector<std::int3
 }
 
 LayerRows pass_layer(std::shared_ptr<const Block> of_layer, const at::Tensor& x, const RowBatch& batch,
-                     std::span<const at::Tensor> lent) {
+                     std::span<const at::Tensor> lent, const at::Tensor& kept) {
   LayerRows rows;
   rows.block = std::move(of_layer);
   const auto& block = *rows.block;
@@ -116,8 +116,9 @@ LayerRows pass_layer(std::shared_ptr<const Block> of_layer, const at::Tensor& x,
   rows.keys_values = block.attn().keys_values(input, batch.positions()).to(x.scalar_type());
   const auto queries = block.attn().queries(input, batch.positions()).to(x.scalar_type());
   const auto attn = block.attn_output(batch.attend(block.attn(), queries, rows.keys_values, lent));
-  rows.between = block.after_attn(x + attn.to(x.scalar_type()));
-  rows.hidden = block.mlp_hidden(block.order() == BlockOrder::kParallel ? x : rows.between);
+  const auto of_kept = [&](const at::Tensor& all) { return kept.defined() ? all.index_select(0, kept) : all; };
+  rows.between = of_kept(block.after_attn(x + attn.to(x.scalar_type())));
+  rows.hidden = block.mlp_hidden(block.order() == BlockOrder::kParallel ? of_kept(x) : rows.between);
   rows.product = block.mlp().output(rows.hidden).to(x.scalar_type());
   rows.state = block.after_mlp(rows.between + block.mlp_output_of(rows.product));
   return rows;

@@ -72,9 +72,10 @@ struct LayerRows {
 };
 
 /// Takes rows of a batch that enter a layer, [rows, D], through it; `lent` as RowBatch::lent() gives it. Differentiable
-/// as RowBatch is.
+/// as RowBatch is. Where rows to be `kept` are named, no others go through the MLP: all but the keys and values are then
+/// of these alone.
 LayerRows pass_layer(std::shared_ptr<const Block> block, const at::Tensor& x, const RowBatch& batch,
-                     std::span<const at::Tensor> lent);
+                     std::span<const at::Tensor> lent, const at::Tensor& kept = {});
 
 /// Runs whole texts through layers [0, end), side by side, and shows each layer to `visit`. Returns the last output.
 /// Throws Interrupted, Error for a text that the model does not take.

@@ -39,9 +39,13 @@ namespace {
 
 // Columns of the head that are multiplied at once: it bounds the logits that are held.
 constexpr std::int64_t kVocabularySlice = 8192;
-// Bytes of weights for each byte of their second copies, at least. With as many copies as an edit can use it takes 0.84
-// of the time, and at its peak 1.9 times the weights instead of 1.5 (GPT-2 medium's shape, layer 8).
-constexpr std::int64_t kWeightsOfTransposes = 4;
+
+// What second copies of weights may take, in bytes: half a gigabyte, and of larger models what keeps the peak of an
+// edit below 1.75 times the weights, with some 400 MB for the rest of the program.
+std::int64_t most_transposes(std::int64_t weights) {
+  constexpr std::int64_t kAlways = std::int64_t{1} << 29, kRest = 400'000'000;
+  return std::max(kAlways, weights / 10 * 7 - kRest);
+}
 
 void refuse_unless_it_multiplies(const LoadOptions& options) {
   if (!options.device.is_cpu()) return;
@@ -945,7 +949,7 @@ Decoder::Decoder(DecoderConfig config, std::shared_ptr<const Checkpoint> checkpo
   const auto room = options_.memory.value_or(std::numeric_limits<std::int64_t>::max()) - held_bytes();
   // Streamed layers are used once: a second copy of them would not pay.
   const bool transposes = options_.transposes == Transposes::kPacked && !streamed();
-  loader_->bound_transposes(transposes ? std::clamp<std::int64_t>(room, 0, held_bytes() / kWeightsOfTransposes) : 0);
+  loader_->bound_transposes(transposes ? std::clamp<std::int64_t>(room, 0, most_transposes(held_bytes())) : 0);
   head_ = loader_->head(streamed());
   if (device().is_cpu() || streamed()) return;
   for (const auto& each : blocks_) {  // what is free on the device is shared out after loading

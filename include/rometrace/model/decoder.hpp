@@ -203,8 +203,8 @@ struct LoadOptions {
   /// Bytes that weights may take; where they need more, layers are read from the files each time that they are used
   /// and let go again, two of them held at a time. None: all are kept.
   std::optional<std::int64_t> memory;
-  /// Whether what is left of that memory, up to a quarter of the weights, may go to transposes, which make backwards
-  /// faster (see Linear). Beyond that, and where layers are streamed, backwards use the weights as they lie.
+  /// Whether what is left of that memory, up to 0.7 of the weights or half a gigabyte, may go to transposes, which make
+  /// backwards faster (see Linear). Beyond that, and where layers are streamed, they use the weights as they lie.
   Transposes transposes = Transposes::kPacked;
   /// Asked whether bfloat16 is to be refused on the CPU.
   Processor processor = Processor::here();

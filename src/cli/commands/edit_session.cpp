@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "cli/files/share_dir.hpp"
+#include "cli/machine/freed_memory.hpp"
 #include "cli/options/option_values.hpp"
 #include "cli/progress_bar.hpp"
 #include "cli/window_note.hpp"
@@ -75,6 +76,7 @@ EditSession::EditSession(const EditOptions& options, std::stop_token stop)
       model_(stack_.empty() ? base_ : base_->with_changes(stack_.changes())),
       hash_(*base_, stack_, stop_),
       defaults_(edit_defaults(model_->config(), options.method)) {
+  give_back_freed_memory();
   refuse_mixtures(model_->config(), "edits are");
   auto& value = defaults_.value;
   value.steps = options.steps.value_or(value.steps);
