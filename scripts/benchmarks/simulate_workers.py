@@ -6,7 +6,7 @@
 
 For a trace of states, and of states, MLP and attention, of a prompt of T tokens whose first two are the subject, it
 makes the list of segments that each layer carries (the corrupted runs, and each restored run from its admission on, as
-src/trace/sweep_plan.cpp plans them), cuts them into blocks by the rule of src/trace/sweep_pass.cpp, and hands the
+src/trace/sweep_plan.cpp plans them), cuts them into blocks by the rule of src/trace/pass_schedule.cpp, and hands the
 blocks to workers in order, each to the one that is free first. A layer lasts as long as its last worker; the head's
 rows are shared likewise. Efficiency is the work over workers x time.
 

@@ -126,10 +126,10 @@ at::Tensor mix_texts(const Attention& attention, const TextBlock& block, const a
     all.queries = queries;
     all.keys_values = keys_values;
     for_each_group(block, [&](const TextGroup& group, std::int64_t) {
-      for (std::int64_t i = 0; i < group.texts; ++i) all.segments.push_back({0, group.length, 0, false, {}});
+      for (std::int64_t i = 0; i < group.texts; ++i) all.segments.push_back({.length = group.length});
     });
     all.runs = at::empty({1, block.groups.back().length, keys_values.size(1)}, keys_values.options());
-    all.base_runs = {0};
+    all.prefixes = {at::zeros({1}, at::kLong)};
     all.heads = attention.heads();
     all.kv_heads = attention.kv_heads();
     all.scale = attention.scale();

@@ -21,6 +21,7 @@ struct Visits {
   std::vector<std::int64_t> rows, choices;
 };
 
+// The one thing in a layer that waits for a device: only the host can say which experts are run, and of how many rows.
 std::vector<Visits> visits_of(const at::Tensor& chosen, std::int64_t experts) {
   const auto on_cpu = chosen.cpu();
   const auto of = on_cpu.accessor<std::int64_t, 2>();

@@ -1,22 +1,21 @@
 #include "trace/attend.hpp"
 
-#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/index_copy.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/matmul.h>
-#include <ATen/ops/ones.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/tanh.h>
-#include <ATen/ops/tensor.h>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <map>
-#include <tuple>
+#include <utility>
 
 // One binary for every processor: the loader picks the widest vectors that the machine has.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
@@ -119,126 +118,143 @@ ROMETRACE_WIDEST_VECTORS void mix(const HeadRows<double>& line) {
 
 template <typename Number>
 at::Tensor attend_on_cpu(const AttentionBlock& block) {
-  // Where the rows and queries of each segment begin.
-  struct Offsets {
-    std::int64_t rows, queries;
-  };
-  std::vector<Offsets> offsets;
-  Offsets end{0, 0};
-  for (const auto& segment : block.segments) {
-    offsets.push_back(end);
-    end.rows += block.draws * segment.length;
-    end.queries += block.draws * (segment.length - segment.asking);
-  }
   const auto queries = block.queries.contiguous(), keys_values = block.keys_values.contiguous(),
              runs = block.runs.contiguous(), biases = block.biases.defined() ? block.biases.contiguous() : block.biases,
              sinks = block.sinks.defined() ? block.sinks.contiguous() : block.sinks;
   auto mixed = at::empty_like(queries);
   const auto A = queries.size(1), K = runs.size(2), R = runs.size(1), width = A / block.heads;
   const auto sharing = block.heads / block.kv_heads;
-  const auto tasks = static_cast<std::int64_t>(block.segments.size()) * block.draws * block.heads;
-  at::parallel_for(0, tasks, /*grain_size=*/16, [&](std::int64_t from, std::int64_t to) {
-    std::vector<Number> weights(static_cast<std::size_t>(R));
-    for (std::int64_t task = from; task < to; ++task) {
-      const auto head = task % block.heads, draw = task / block.heads % block.draws;
-      const auto index = static_cast<std::size_t>(task / block.heads / block.draws);
-      const auto& segment = block.segments[index];
-      const auto asking = segment.length - segment.asking;
-      const auto run = block.prefix_runs(segment.other_prefix)[static_cast<std::size_t>(draw)];
-      const auto positions = [&](const at::Tensor& rows, std::int64_t row, std::int64_t count) {
-        const Number* keys = rows.const_data_ptr<Number>() + row * K + head / sharing * width;
-        return Positions<Number>{keys, keys + K / 2, K, count};
-      };
-      const auto query = (offsets[index].queries + draw * asking) * A + head * width;
-      mix(HeadRows<Number>{positions(runs, run * R, segment.first),
-                           positions(keys_values, offsets[index].rows + draw * segment.length, segment.length),
-                           segment.asking, segment.cut, block.window, queries.const_data_ptr<Number>() + query,
-                           mixed.data_ptr<Number>() + query, A, width, static_cast<Number>(block.scale),
-                           static_cast<Number>(block.softcap),
-                           biases.defined() ? biases.const_data_ptr<Number>() + head * biases.size(1) : nullptr,
-                           sinks.defined() ? sinks.const_data_ptr<Number>() + head : nullptr, weights.data()});
+  std::vector<Number> weights(static_cast<std::size_t>(R));
+  std::int64_t row = 0, query = 0;  // where those of a draw begin
+  for (const auto& segment : block.segments) {
+    const auto& prefix = block.prefixes[segment.prefix];
+    for (std::int64_t draw = 0; draw < segment.draws; ++draw) {
+      const auto run = prefix.const_data_ptr<std::int64_t>()[prefix.size(0) == 1 ? 0 : draw];
+      for (std::int64_t head = 0; head < block.heads; ++head) {
+        const auto positions = [&](const at::Tensor& rows, std::int64_t begin, std::int64_t count) {
+          const Number* keys = rows.const_data_ptr<Number>() + begin * K + head / sharing * width;
+          return Positions<Number>{keys, keys + K / 2, K, count};
+        };
+        const auto begin = query * A + head * width;
+        mix(HeadRows<Number>{positions(runs, run * R, segment.first), positions(keys_values, row, segment.length),
+                             segment.asking, segment.cut, block.window, queries.const_data_ptr<Number>() + begin,
+                             mixed.data_ptr<Number>() + begin, A, width, static_cast<Number>(block.scale),
+                             static_cast<Number>(block.softcap),
+                             biases.defined() ? biases.const_data_ptr<Number>() + head * biases.size(1) : nullptr,
+                             sinks.defined() ? sinks.const_data_ptr<Number>() + head : nullptr, weights.data()});
+      }
+      row += segment.length;
+      query += segment.length - segment.asking;
     }
-  });
+  }
   return mixed;
 }
 
-// Segments of one shape, with the rows and queries that they have in the block.
-struct Group {
-  std::vector<std::int64_t> rows, queries;
-  std::int64_t segments = 0;
-};
+// What one group's queries see, with the places of its rows. Of each segment there are `longest` positions W up to the
+// runs' last: those before its first are only there so that all have as many.
+class GroupedRows {
+ public:
+  // `positions` [R]: 0 .. R - 1.
+  GroupedRows(const AttentionGroup& group, const at::Tensor& positions)
+      : table_(group.table),
+        own_(positions.slice(0, positions.size(0) - group.longest)),
+        keys_(at::cat({positions.slice(0, 0, group.prefix_end), own_})),
+        draws_(at::arange(group.draws, positions.options()).unsqueeze(1)),
+        prefix_end_(group.prefix_end),
+        cuts_(group.cuts) {}
 
-// Of each draw of the block, or of the first alone where they all see the same: [draws or 1, R, K].
-at::Tensor prefix_runs(const AttentionBlock& block, bool other) {
-  const auto& runs = block.prefix_runs(other);
-  if (runs.front() == runs.back()) return block.runs.slice(0, runs.front(), runs.front() + 1);
-  return block.runs.index_select(0, at::tensor(runs).to(block.runs.device()));
-}
+  // Of the block's rows, [segments, draws, W].
+  at::Tensor rows() const { return column(kRow) + draws_ * column(kLength) + (own_ - column(kFirst)).clamp_min(0); }
+
+  // Of its queries, and where what they mix goes: `nowhere` for those that are none.
+  at::Tensor queries() const { return all_queries().clamp_min(0); }
+  at::Tensor mixed(std::int64_t nowhere) const { return all_queries().masked_fill(asked() < 0, nowhere); }
+
+  // Of a table by positions [.., R] those of the keys, [.., P + W]: the prefix's, then a segment's own.
+  const at::Tensor& keys() const { return keys_; }
+
+  // Bool [segments, W, P + W]: which keys each query sees.
+  at::Tensor seen(std::int64_t window) const {
+    const auto of_queries = own_.unsqueeze(1);
+    const auto is_own = at::arange(keys_.size(0), keys_.options()) >= prefix_end_;
+    auto seen = ((keys_ >= column(kFirst)) == is_own).logical_and(keys_ <= of_queries);
+    if (window > 0) seen = seen.logical_and(keys_ > of_queries - window);
+    return cuts_ ? seen.logical_and((keys_ < column(kCutBegin)).logical_or(keys_ >= column(kCutEnd))) : seen;
+  }
+
+ private:
+  enum Column { kFirst, kLength, kAsking, kRow, kQuery, kCutBegin, kCutEnd };
+
+  at::Tensor column(Column which) const { return table_.select(1, which).view({-1, 1, 1}); }
+
+  // Which query of its draw each position has; below 0: none.
+  at::Tensor asked() const { return own_ - (column(kFirst) + column(kAsking)); }
+  at::Tensor all_queries() const { return column(kQuery) + draws_ * (column(kLength) - column(kAsking)) + asked(); }
+
+  at::Tensor table_, own_, keys_, draws_;
+  std::int64_t prefix_end_;
+  bool cuts_;
+};
 
 }  // namespace
 
-at::Tensor attend_by_products(const AttentionBlock& block) {
-  const auto shape = [](const AttentionSegment& segment) {
-    return std::tuple(segment.first, segment.length, segment.asking, segment.other_prefix, segment.cut);
-  };
-  std::map<std::tuple<std::int64_t, std::int64_t, std::int64_t, bool, PositionRange>, Group> groups;
+std::vector<AttentionGroup> group_segments(std::span<const AttentionSegment> segments) {
+  std::map<std::pair<std::int64_t, std::size_t>, AttentionGroup> groups;
   std::int64_t row = 0, query = 0;
-  for (const auto& segment : block.segments) {
-    auto& group = groups[shape(segment)];
-    ++group.segments;
-    for (std::int64_t i = 0; i < block.draws * segment.length; ++i) group.rows.push_back(row++);
-    for (std::int64_t i = 0; i < block.draws * (segment.length - segment.asking); ++i) {
-      group.queries.push_back(query++);
+  for (const auto& segment : segments) {
+    const auto [draws, first, length, asking, prefix, cut] = segment;
+    if (asking < length) {
+      auto& group = groups[{draws, prefix}];
+      group.draws = draws;
+      group.prefix = prefix;
+      group.prefix_end = std::max(group.prefix_end, first);
+      group.longest = std::max(group.longest, length);
+      group.cuts = group.cuts || cut.begin < cut.end;
+      group.list.insert(group.list.end(), {first, length, asking, row, query, cut.begin, cut.end});
     }
+    row += draws * length;
+    query += draws * (length - asking);
   }
-  const auto A = block.queries.size(1), H = block.heads, width = A / H, draws = block.draws;
+  std::vector<AttentionGroup> list;
+  for (auto& [key, group] : groups) list.push_back(std::move(group));
+  return list;
+}
+
+at::Tensor attend_by_products(const AttentionBlock& block) {
+  const auto A = block.queries.size(1), H = block.heads, width = A / H, queries = block.queries.size(0);
   const auto of_queries = [&](const at::Tensor& heads) {  // [draws, H', ...] -> [draws, H, ...]
     return block.kv_heads == H ? heads : heads.repeat_interleave(H / block.kv_heads, 1);
   };
-  const auto device = block.queries.device();
-  auto result = at::empty_like(block.queries);
-  for (const auto& [key, group] : groups) {
-    const auto [first, length, asking, other_prefix, cut] = key;
-    const auto G = group.segments, Q = length - asking;
-    if (Q == 0) continue;
-    const auto rows = at::tensor(group.rows).to(device), queries = at::tensor(group.queries).to(device);
+  const auto positions = at::arange(block.runs.size(1), block.prefixes.front().options());
+  auto result = at::empty({queries + 1, A}, block.queries.options());  // the last one of those that are no queries
+  for (const auto& group : block.groups) {
+    const GroupedRows places(group, positions);
+    const auto G = group.table.size(0), draws = group.draws, P = group.prefix_end, W = group.longest;
     // [draws, H, ...]: what the segments of a draw share is multiplied once for all of them.
-    const auto q =
-        (block.queries.index_select(0, queries) * block.scale).view({G, draws, Q, H, width}).permute({1, 3, 0, 2, 4});
-    const auto kv = block.keys_values.index_select(0, rows).view({G, draws, length, 2, block.kv_heads, width});
+    const auto q = (block.queries.index_select(0, places.queries().flatten()) * block.scale)
+                       .view({G, draws, W, H, width})
+                       .permute({1, 3, 0, 2, 4});
+    const auto kv = block.keys_values.index_select(0, places.rows().flatten()).view({G, draws, W, 2, -1, width});
     const auto own = [&](std::int64_t part) { return of_queries(kv.select(3, part).permute({1, 3, 0, 2, 4})); };
-    const auto runs = prefix_runs(block, other_prefix);
-    const auto shared = [&](std::int64_t part) {
-      const auto prefix = runs.slice(1, 0, first);
-      const auto heads = prefix.reshape({prefix.size(0), first, 2, block.kv_heads, width}).select(2, part);
-      return of_queries(heads.permute({0, 2, 1, 3}));
-    };
-    const auto stacked = q.reshape({draws, H, G * Q, width});
-    const auto prefix_scores = at::matmul(stacked, shared(0).transpose(-1, -2)).view({draws, H, G, Q, first});
-    // Own row `asking + i` sees own rows up to itself.
-    const auto unseen = at::ones({Q, length}, at::device(device).dtype(at::kBool)).triu(asking + 1);
-    const auto own_scores = at::matmul(q, own(0).transpose(-1, -2));
-    auto scores = at::cat({prefix_scores, own_scores}, -1);
+    const auto runs = block.runs.slice(1, 0, P).index_select(0, block.prefixes[group.prefix]);
+    const auto prefix = runs.view({runs.size(0), P, 2, block.kv_heads, width});
+    const auto shared = [&](std::int64_t part) { return of_queries(prefix.select(2, part).permute({0, 2, 1, 3})); };
+    const auto stacked = q.reshape({draws, H, G * W, width});
+    const auto prefix_scores = at::matmul(stacked, shared(0).transpose(-1, -2)).view({draws, H, G, W, P});
+    auto scores = at::cat({prefix_scores, at::matmul(q, own(0).transpose(-1, -2))}, -1);
     if (block.softcap > 0) scores = at::tanh(scores / block.softcap) * block.softcap;
-    if (block.biases.defined()) scores = scores + block.biases.slice(1, 0, first + length).view({1, H, 1, 1, -1});
-    constexpr auto kUnseen = -std::numeric_limits<double>::infinity();
-    scores.slice(-1, first).masked_fill_(unseen, kUnseen);
-    if (block.window > 0) {  // query i stands at position first + asking + i
-      const auto too_old =
-          at::ones({Q, first + length}, at::device(device).dtype(at::kBool)).tril(first + asking - block.window);
-      scores.masked_fill_(too_old, kUnseen);
-    }
-    if (cut.begin < cut.end) scores.slice(-1, cut.begin, cut.end).fill_(-std::numeric_limits<double>::infinity());
+    if (block.biases.defined()) scores = scores + block.biases.index_select(1, places.keys()).view({1, H, 1, 1, -1});
+    scores.masked_fill_(places.seen(block.window).logical_not(), -std::numeric_limits<double>::infinity());
     if (block.sinks.defined()) {
-      scores = at::cat({scores, block.sinks.view({1, H, 1, 1, 1}).expand({draws, H, G, Q, 1})}, -1);
+      scores = at::cat({scores, block.sinks.view({1, H, 1, 1, 1}).expand({draws, H, G, W, 1})}, -1);
     }
     const auto weights = at::softmax(scores, -1);
-    const auto prefix_weights = weights.slice(-1, 0, first).reshape({draws, H, G * Q, first});
-    const auto mixed = at::matmul(prefix_weights, shared(1)).view({draws, H, G, Q, width}) +
-                       at::matmul(weights.slice(-1, first, first + length), own(1));
-    result.index_copy_(0, queries, mixed.permute({2, 0, 3, 1, 4}).reshape({G * draws * Q, A}));
+    const auto prefix_weights = weights.slice(-1, 0, P).reshape({draws, H, G * W, P});
+    const auto mixed = at::matmul(prefix_weights, shared(1)).view({draws, H, G, W, width}) +
+                       at::matmul(weights.slice(-1, P, P + W), own(1));
+    result.index_copy_(0, places.mixed(queries).flatten(), mixed.permute({2, 0, 3, 1, 4}).reshape({G * draws * W, A}));
   }
-  return result;
+  return result.slice(0, 0, queries);
 }
 
 at::Tensor attend(const AttentionBlock& block) {

@@ -51,6 +51,7 @@ class NeuronSums {
         stop_(control.stop),
         layers_(layers_of(*options.neurons, model.config())),
         positions_(positions_of(options.neurons->positions, prompt)),
+        position_index_(at::tensor(positions_).to(model.device())),
         memory_(memory_for_backward(model, control)),
         tally_(0, 0) {
     TORCH_INTERNAL_ASSERT(clean.recording.neurons.defined() && clean.recording.neuron_layers == layers_ &&
@@ -162,7 +163,7 @@ class NeuronSums {
 
   // Rows of [.., R, F] at the chosen positions: [S, P, F] in double.
   at::Tensor at_positions(const at::Tensor& value) const {
-    return value.index_select(1, at::tensor(positions_).to(value.device())).to(at::kDouble);
+    return value.index_select(1, position_index_).to(at::kDouble);
   }
 
   // Adds values of a layer, [S, P, F], and returns clean - corrupted.
@@ -304,6 +305,7 @@ class NeuronSums {
   std::stop_token stop_;
   LayerRange layers_;
   std::vector<std::int64_t> positions_;
+  at::Tensor position_index_;  // the same on the model's device
   std::int64_t memory_;
   TraceTally tally_;                           // which knows what is wrong with a run
   at::Tensor clean_values_;                    // [layers, 1, P, F] in double

@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/amax.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/exp.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/index_select.h>
@@ -80,49 +81,66 @@ bool asks(std::span<const Reading> readings, Measure measure) {
   return std::any_of(readings.begin(), readings.end(), [&](const auto& reading) { return reading.measure == measure; });
 }
 
-// The readings of some runs: a column each, [R] in double.
-std::vector<at::Tensor> columns(const Decoder& model, const at::Tensor& hidden, std::span<const Question> questions,
-                                std::span<const std::int64_t> question_of, std::span<const Reading> readings) {
-  const auto R = hidden.size(0), K = hidden.size(1);
-  const auto device = hidden.device();
-  const auto on_device = [&](const std::vector<std::int64_t>& numbers) { return at::tensor(numbers).to(device); };
-  const auto tokens = [&](auto token) {  // [R], of each run's question
-    std::vector<std::int64_t> ids;
-    for (const auto question : question_of) ids.push_back(token(questions[static_cast<std::size_t>(question)]));
-    return on_device(ids);
-  };
+}  // namespace
 
-  // After the prompt: the answer's first token, the foil and the other targets.
-  const auto& first_question = questions.front();
-  std::vector<at::Tensor> ids = {tokens([](const Question& q) { return q.answer.front(); })};
-  ids.push_back(tokens([](const Question& q) { return q.foil.value_or(q.answer.front()); }));
-  for (std::size_t i = 0; i < first_question.other_targets.size(); ++i) {
-    ids.push_back(tokens([&](const Question& q) { return q.other_targets[i]; }));
+Question::Question(const TracePrompt& prompt, const CleanRun& clean)
+    : answer(clean.trace.answer_ids),
+      other_targets(prompt.other_targets),
+      foil(prompt.foil),
+      clean_log_probabilities(clean.log_probabilities) {}
+
+Readout::Readout(const Decoder& model, std::span<const Question> questions, std::span<const Reading> readings)
+    : model_(model), readings_(readings.begin(), readings.end()) {
+  std::vector<std::int64_t> tokens;
+  for (const auto& question : questions) {
+    tokens.push_back(question.answer.front());
+    tokens.push_back(question.foil.value_or(question.answer.front()));
+    tokens.insert(tokens.end(), question.other_targets.begin(), question.other_targets.end());
+    tokens.insert(tokens.end(), question.answer.begin() + 1, question.answer.end());
   }
-  at::Tensor clean, clean_of;
-  if (asks(readings, Measure::kKl)) {
-    std::vector<at::Tensor> distributions;
-    for (const auto& question : questions) distributions.push_back(at::exp(question.clean_log_probabilities));
-    clean = at::stack(distributions).to(device);
-    clean_of = on_device({question_of.begin(), question_of.end()});
+  tokens_ = at::tensor(tokens).view({static_cast<std::int64_t>(questions.size()), -1}).to(model.device());
+  if (!asks(readings, Measure::kKl)) return;
+  std::vector<at::Tensor> distributions, entropies;
+  for (const auto& question : questions) {
+    const auto& log_p = question.clean_log_probabilities;
+    distributions.push_back(at::exp(log_p));
+    entropies.push_back((at::exp(log_p) * log_p).nansum());  // 0 log 0 = 0
   }
+  clean_ = at::stack(distributions).to(model.device());
+  entropy_ = at::stack(entropies).to(model.device());
+}
+
+at::Tensor Readout::operator()(const at::Tensor& hidden, const at::Tensor& question_of) const {
+  TORCH_INTERNAL_ASSERT(question_of.size(0) == hidden.size(0), "a run needs a question");
+  std::vector<at::Tensor> tables;
+  for (std::int64_t begin = 0; begin < hidden.size(0); begin += kRows) {
+    const auto some = [&](const at::Tensor& runs) { return runs.slice(0, begin, begin + kRows); };
+    tables.push_back(at::stack(columns(some(hidden), some(question_of)), 1));
+  }
+  return tables.size() == 1 ? tables.front() : at::cat(tables);
+}
+
+// A column of each reading, [R] in double.
+std::vector<at::Tensor> Readout::columns(const at::Tensor& hidden, const at::Tensor& question_of) const {
+  const auto K = hidden.size(1), of_answer = tokens_.size(1) - (K - 1);
+  const auto tokens = tokens_.index_select(0, question_of);
   const auto after_prompt = hidden.select(1, 0);
-  const auto head = read_rows(model, after_prompt, at::stack(ids, 1), clean, clean_of);
+  const auto head = read_rows(model_, after_prompt, tokens.slice(1, 0, of_answer), clean_, question_of);
   const auto logit = [&](std::int64_t token) { return head.logits.select(1, token); };
   const auto probability = [&](std::int64_t token) { return at::exp(logit(token) - head.log_sum_exp) / head.sum; };
 
   auto answer = probability(0);
   auto log_answer = logit(0) - head.log_sum_exp - at::log(head.sum);
   for (std::int64_t k = 1; k < K; ++k) {
-    const auto token = tokens([&](const Question& q) { return q.answer[static_cast<std::size_t>(k)]; });
-    const auto later = read_rows(model, hidden.select(1, k), token.unsqueeze(1), {}, {});
+    const auto token = tokens.slice(1, of_answer + k - 1, of_answer + k);
+    const auto later = read_rows(model_, hidden.select(1, k), token, {}, {});
     const auto of_token = later.logits.select(1, 0) - later.log_sum_exp;
     answer = answer * at::exp(of_token) / later.sum;
     log_answer = log_answer + of_token - at::log(later.sum);
   }
 
   std::vector<at::Tensor> result = {answer};
-  for (const auto& [measure, target] : readings) {
+  for (const auto& [measure, target] : readings_) {
     switch (measure) {
       case Measure::kProbability:
         result.push_back(target == 0 ? answer : probability(static_cast<std::int64_t>(target) + 1));
@@ -137,15 +155,10 @@ std::vector<at::Tensor> columns(const Decoder& model, const at::Tensor& hidden, 
         result.push_back(logit(0) - logit(1));
         break;
       case Measure::kRank:
-        result.push_back(count_larger(model, after_prompt, logit(0)).to(at::kDouble) + 1);
+        result.push_back(count_larger(model_, after_prompt, logit(0)).to(at::kDouble) + 1);
         break;
       case Measure::kKl: {
-        std::vector<at::Tensor> entropies;  // negative, of each question's clean distribution
-        for (const auto& question : questions) {
-          const auto& log_p = question.clean_log_probabilities;
-          entropies.push_back((at::exp(log_p) * log_p).nansum().to(device));  // 0 log 0 = 0
-        }
-        const auto of_clean = at::stack(entropies).index_select(0, clean_of);
+        const auto of_clean = entropy_.index_select(0, question_of);
         result.push_back((of_clean - head.expected_logit + head.log_sum_exp + at::log(head.sum)).clamp_min(0));
         break;
       }
@@ -153,30 +166,14 @@ std::vector<at::Tensor> columns(const Decoder& model, const at::Tensor& hidden, 
         TORCH_INTERNAL_ASSERT(false, "follows from other readings");
     }
   }
-  TORCH_INTERNAL_ASSERT(result.front().size(0) == R, "a column of other length");
   return result;
 }
 
-}  // namespace
-
-Question::Question(const TracePrompt& prompt, const CleanRun& clean)
-    : answer(clean.trace.answer_ids),
-      other_targets(prompt.other_targets),
-      foil(prompt.foil),
-      clean_log_probabilities(clean.log_probabilities) {}
-
 std::vector<double> read_out(const Decoder& model, const at::Tensor& hidden, std::span<const Question> questions,
                              std::span<const std::int64_t> question_of, std::span<const Reading> readings) {
-  TORCH_INTERNAL_ASSERT(static_cast<std::int64_t>(question_of.size()) == hidden.size(0), "a run needs a question");
-  std::vector<double> values;
-  values.reserve(question_of.size() * (1 + readings.size()));
-  for (std::int64_t begin = 0; begin < hidden.size(0); begin += kRows) {
-    const auto rows = hidden.slice(0, begin, begin + kRows);
-    const auto some = question_of.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(rows.size(0)));
-    const auto table = at::stack(columns(model, rows, questions, some, readings), 1).contiguous().cpu();
-    values.insert(values.end(), table.const_data_ptr<double>(), table.const_data_ptr<double>() + table.numel());
-  }
-  return values;
+  const auto of_runs = at::tensor(question_of).to(model.device());
+  const auto table = Readout(model, questions, readings)(hidden, of_runs).contiguous().cpu();
+  return {table.const_data_ptr<double>(), table.const_data_ptr<double>() + table.numel()};
 }
 
 std::vector<double> read_logits(const at::Tensor& logits, const Question& question, std::span<const Reading> readings) {

@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/tensor.h>
 
 namespace rometrace {
 
@@ -28,6 +29,11 @@ Recording empty_recording(const Decoder& model, const RecordingShape& shape, con
   return recording;
 }
 
+Recorder::Recorder(const Decoder& model, const RecordingShape& shape, const std::vector<Site>& sites)
+    : model_(model), recording_(empty_recording(model, shape, sites)) {
+  if (recording_.neurons.defined()) neuron_positions_ = at::tensor(shape.neuron_positions).to(model.device());
+}
+
 void Recorder::operator()(Site site, std::int64_t layer, const at::Tensor& value) {
   auto& inputs = recording_.inputs;
   const auto up_to = value.slice(1, 0, inputs.size(2));
@@ -37,10 +43,7 @@ void Recorder::operator()(Site site, std::int64_t layer, const at::Tensor& value
     found->second[layer].copy_(value.slice(1, recording_.first));
   }
   if (site == Site::kMlpHidden && recording_.neurons.defined() && recording_.neuron_layers.contains(layer)) {
-    const auto kept = recording_.neurons[layer - recording_.neuron_layers.begin];
-    for (std::size_t i = 0; i < recording_.neuron_positions.size(); ++i) {
-      kept.select(1, static_cast<std::int64_t>(i)).copy_(value.select(1, recording_.neuron_positions[i]));
-    }
+    recording_.neurons[layer - recording_.neuron_layers.begin].copy_(value.index_select(1, neuron_positions_));
   }
 }
 

@@ -23,8 +23,7 @@ Recording empty_recording(const Decoder& model, const RecordingShape& shape, con
 /// A tap that records what goes by.
 class Recorder {
  public:
-  Recorder(const Decoder& model, const RecordingShape& shape, const std::vector<Site>& sites)
-      : model_(model), recording_(empty_recording(model, shape, sites)) {}
+  Recorder(const Decoder& model, const RecordingShape& shape, const std::vector<Site>& sites);
 
   void operator()(Site site, std::int64_t layer, const at::Tensor& value);
 
@@ -33,6 +32,7 @@ class Recorder {
  private:
   const Decoder& model_;
   Recording recording_;
+  at::Tensor neuron_positions_;  // the recording's, on the model's device
 };
 
 }  // namespace rometrace

@@ -20,6 +20,7 @@
 #include "trace/corruption.hpp"
 #include "trace/draws.hpp"
 #include "trace/neuron_search.hpp"
+#include "trace/pass_schedule.hpp"
 #include "trace/readout.hpp"
 #include "trace/recorder.hpp"
 #include "trace/sweep_pass.hpp"

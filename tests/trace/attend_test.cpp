@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/randn.h>
@@ -31,29 +32,33 @@ struct Heads {
   bool biases = false;
 };
 
-// A block with segments of every kind: from the first position, with a clean prefix, of one row, with few queries.
+// A block with segments of every kind: from the first position, with a clean prefix, of one row, with few queries, of
+// one draw of each fact.
 AttentionBlock an_example(at::ScalarType dtype, const Heads& heads, Draws draws) {
   constexpr std::int64_t T = 6;
+  constexpr std::size_t kBase = 0, kOther = 1, kFirst = 2;
   AttentionBlock block;
-  block.draws = draws.count;
-  for (std::int64_t draw = 0; draw < draws.count; ++draw) {
-    const auto of_all = draws.first + draw;
-    block.base_runs.push_back(draws.facts + of_all);
-    block.other_runs.push_back(of_all / kDrawsOfEach);
-  }
+  const auto n = draws.count, J = draws.facts;
+  const auto of_all = draws.first + at::arange(n);
+  const auto others = J == 1 ? at::tensor({std::int64_t{0}}) : of_all.floor_divide(kDrawsOfEach);
+  block.prefixes = {J + of_all, others, J + kDrawsOfEach * at::arange(J)};
   block.heads = heads.heads;
   block.kv_heads = heads.kv_heads;
   block.scale = 0.37;
   block.softcap = heads.softcap;
   block.window = heads.window;
-  block.segments = {{0, 6, 0, false, {}},     {2, 4, 1, true, {}},     {2, 4, 0, false, {}},
-                    {5, 1, 0, false, {}},     {5, 1, 1, false, {}},    {2, 4, 3, false, {}},
-                    {2, 4, 0, false, {}},     {1, 5, 0, true, {}},     {5, 1, 0, true, {1, 3}},
-                    {5, 1, 0, false, {3, 5}}, {4, 2, 0, true, {4, 5}}, {3, 3, 1, false, {0, 3}}};
-  std::int64_t rows = 0, queries = 0;
+  block.segments = {{n, 0, 6, 0, kBase, {}},      {n, 2, 4, 1, kOther, {}},    {n, 2, 4, 0, kBase, {}},
+                    {n, 5, 1, 0, kBase, {}},      {n, 5, 1, 1, kBase, {}},     {n, 2, 4, 3, kBase, {}},
+                    {J, 5, 1, 0, kFirst, {0, 2}}, {n, 2, 4, 0, kBase, {}},     {n, 1, 5, 0, kOther, {}},
+                    {n, 5, 1, 0, kOther, {1, 3}}, {n, 5, 1, 0, kBase, {3, 5}}, {n, 4, 2, 0, kOther, {4, 5}},
+                    {J, 3, 3, 0, kFirst, {}},     {n, 3, 3, 1, kBase, {0, 3}}};
+  block.groups = group_segments(block.segments);
+  REQUIRE(block.groups.size() == block.prefixes.size());
+  for (auto& group : block.groups) group.table = at::tensor(group.list).view({-1, AttentionGroup::kColumns});
+  std::int64_t queries = 0, rows = 0;
   for (const auto& segment : block.segments) {
-    rows += block.draws * segment.length;
-    queries += block.draws * (segment.length - segment.asking);
+    rows += segment.draws * segment.length;
+    queries += segment.draws * (segment.length - segment.asking);
   }
   const auto K = 2 * heads.kv_heads * heads.width;
   block.queries = at::randn({queries, heads.heads * heads.width}, dtype);
@@ -69,8 +74,9 @@ at::Tensor attend_one_by_one(const AttentionBlock& block) {
   std::vector<at::Tensor> results;
   std::int64_t row = 0;
   for (const auto& segment : block.segments) {
-    for (std::int64_t draw = 0; draw < block.draws; ++draw, row += segment.length) {
-      const auto run = block.runs[block.prefix_runs(segment.other_prefix)[static_cast<std::size_t>(draw)]];
+    const auto& prefix = block.prefixes[segment.prefix];
+    for (std::int64_t draw = 0; draw < segment.draws; ++draw, row += segment.length) {
+      const auto run = block.runs[prefix[prefix.size(0) == 1 ? 0 : draw].item<std::int64_t>()];
       for (auto asking = segment.asking; asking < segment.length; ++asking) {
         const auto all = at::cat({run.slice(0, 0, segment.first), block.keys_values.slice(0, row, row + asking + 1)});
         std::vector<std::int64_t> places;
