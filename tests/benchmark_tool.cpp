@@ -6,6 +6,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/zeros.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -20,6 +21,8 @@
 
 #include "rometrace/edit/second_moment.hpp"
 #include "rometrace/model/decoder.hpp"
+#include "rometrace/model/precision.hpp"
+#include "rometrace/trace/gradient.hpp"
 #include "rometrace/trace/plain.hpp"
 #include "rometrace/trace/sweep.hpp"
 #include "rometrace/work/workers.hpp"
@@ -75,7 +78,7 @@ class Server {
     if (what == "trace") return trace(request);
     if (what == "moments") return moments(request);
     if (what == "products") return products(request.at("rows"));
-    if (what == "peak") return {{"bytes", peak_memory()}};
+    if (what == "peak") return peak();
     if (what == "threads") {
       use_threads(request.at("threads"));
       return json::object();
@@ -91,10 +94,12 @@ class Server {
 
   json load(const json& request) {
     use_threads(request.at("threads"));
+    set_gpu_precision(request.value("tf32", false) ? GpuPrecision::kTf32 : GpuPrecision::kFull);
     model_.reset();
+    at::Device device(request.at("device").get<std::string>());
+    if (!device.is_cpu() && !device.has_index()) device.set_index(0);
     const double start = now();
-    model_ = Decoder::load(request.at("folder").get<std::string>(), dtype_of(request.at("dtype")),
-                           at::Device(request.at("device").get<std::string>()));
+    model_ = Decoder::load(request.at("folder").get<std::string>(), dtype_of(request.at("dtype")), device);
     const double loaded = now();
     finish(product_rows(1));
     return {{"seconds", loaded - start}, {"first_product_seconds", now() - start}};
@@ -128,6 +133,8 @@ class Server {
     Sweep sweep;
     if (request.at("engine") == "plain") {
       sweep.trace = trace_plain(*model_, prompt, options, clean, control);
+    } else if (request.at("engine") == "gradient") {
+      sweep.trace = trace_gradient(*model_, prompt, options, clean, control);
     } else {
       sweep = trace_sweep(*model_, prompt, options, clean, control);
     }
@@ -220,10 +227,16 @@ class Server {
   // Waits for a GPU.
   static void finish(const at::Tensor& tensor) { tensor.sum().item<double>(); }
 
-  static std::int64_t peak_memory() {
+  // Resident memory of this process, and what tensors took on a GPU, at most.
+  json peak() const {
     rusage usage{};
     ::getrusage(RUSAGE_SELF, &usage);
-    return usage.ru_maxrss * 1024;
+    json peaks = {{"bytes", std::int64_t{usage.ru_maxrss} * 1024}};
+    if (model_ == nullptr || model_->device().is_cpu()) return peaks;
+    const auto device = model_->device();
+    const auto statistics = c10::getDeviceAllocator(device.type())->getDeviceStats(device.index());
+    peaks["device_bytes"] = statistics.allocated_bytes.front().peak;
+    return peaks;
   }
 
   std::unique_ptr<Workers> workers_;

@@ -248,7 +248,7 @@ def median_or_none(values: Iterable[float | None]) -> float | None:
 
 def say(text: str) -> None:
     """A line of progress."""
-    print(f"benchmark.py: {text}", file=sys.stderr, flush=True)
+    print(f"{Path(sys.argv[0]).name}: {text}", file=sys.stderr, flush=True)
 
 
 def show(*lines: str) -> None:
@@ -325,11 +325,13 @@ def start_transformers(name: str) -> Worker:
     return Worker(name, [sys.executable, REPOSITORY / "scripts/benchmarks/benchmark_transformers.py"])
 
 
-def load(worker: Worker, checkpoint: Checkpoint, arguments: argparse.Namespace, dtype: str = "float32") -> Loaded:
+def load(
+    worker: Worker, checkpoint: Checkpoint, arguments: argparse.Namespace, dtype: str = "float32", **more: Any
+) -> Loaded:
     """Loads the checkpoint, with its file in the page cache."""
     read_once(checkpoint.weights)
     answer = worker.ask(
-        "load", folder=str(checkpoint.folder), dtype=dtype, device=arguments.device, threads=arguments.threads
+        "load", folder=str(checkpoint.folder), dtype=dtype, device=arguments.device, threads=arguments.threads, **more
     )
     say(f"{checkpoint.shape}: {worker.name} loaded in {three(answer['seconds'])} s")
     program = worker.name if dtype == "float32" else f"{worker.name}, {dtype}"
@@ -366,6 +368,11 @@ def find_checkpoint(shape: str) -> Checkpoint:
     if not (folder / "model.safetensors").exists():
         say(f"making {folder}")
         run_once([sys.executable, str(REPOSITORY / "scripts/benchmarks/make_random_checkpoint.py"), str(folder), "--shape", shape])
+    return read_checkpoint(shape, folder)
+
+
+def read_checkpoint(shape: str, folder: Path) -> Checkpoint:
+    """A checkpoint of GPT-2's that is there."""
     config = json.loads((folder / "config.json").read_text())
     size = (folder / "model.safetensors").stat().st_size
     return Checkpoint(shape, folder, config["n_layer"], config["n_embd"], config["vocab_size"], size)
@@ -1166,11 +1173,11 @@ def loading_table(rows: Sequence[Loaded]) -> list[str]:
 # --- The program ------------------------------------------------------------------------------------------------
 
 
-def header(arguments: argparse.Namespace) -> dict[str, str]:
-    """What was measured where. Raises BenchmarkError if the device is not there."""
+def header(arguments: argparse.Namespace, program: str = "scripts/benchmarks/benchmark.py") -> dict[str, str]:
+    """What was measured where, and by which command. Raises BenchmarkError if the device is not there."""
     script = (
         "import json, torch, transformers; print(json.dumps([torch.__version__, transformers.__version__,"
-        " torch.cuda.get_device_name() if torch.cuda.is_available() else None]))"
+        " f'{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}' if torch.cuda.is_available() else None]))"
     )
     torch_version, transformers_version, gpu = json.loads(run_once([sys.executable, "-c", script]))
     if arguments.device == "cuda" and gpu is None:
@@ -1182,7 +1189,7 @@ def header(arguments: argparse.Namespace) -> dict[str, str]:
         "Versions": f"{rometrace}; Python {platform.python_version()}, torch {torch_version}, "
         f"transformers {transformers_version}",
         "Date": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %z"),
-        "Command": f"`{shlex.join(['scripts/benchmarks/benchmark.py', *sys.argv[1:]])}`",
+        "Command": f"`{shlex.join([program, *sys.argv[1:]])}`",
     }
 
 

@@ -4,17 +4,18 @@
 "cells" is the reference's procedure (experiments/causal_trace.py of the paper's authors): for each cell of the grid one
 run of the whole model on N + 1 rows, row 0 clean, with hooks that corrupt the embeddings and put row 0's output back.
 
-"layers" is the best that a careful user writes over transformers, for states: one run of N + 1 rows keeps the states
-after every layer; then, for each layer l, all positions from the subject's first on are restored in one batch, which
-goes through the blocks after l only, and through the head at the last position only.
+"layers" is the best that a careful user writes over transformers: one run of N + 1 rows keeps the states after every
+layer; then, for each layer l, all positions from the subject's first on are restored in one batch, which goes through
+the blocks after l only, and through the head at the last position only. Of MLPs or attention it goes through those from
+the window's first layer on.
 
 The program answers requests, one JSON object a line on stdin, with one a line on stdout. Times are in seconds, scores
 are probabilities, "bytes" is the peak of the process so far:
 
-    {"op": "load", "folder", "device", "threads"} -> {"seconds"}
+    {"op": "load", "folder", "device", "threads", "dtype" (float32), "tf32" (false)} -> {"seconds"}
     {"op": "cells", PROMPT, "kinds", "cells": [[t, l], ...]}
         -> {"seconds": {kind: [of each cell]}, "scores": {kind: [of each cell]}, "high_score", "low_score"}
-    {"op": "layers", PROMPT, "layers": [l, ...]}
+    {"op": "layers", PROMPT, "layers": [l, ...], "kind" (state), "answer" (what the clean run says)}
         -> {"base_seconds", "seconds": [of each layer], "scores": [of each layer: [T - b]], "high_score", "low_score"}
     {"op": "peak"} -> {"bytes"}, on a GPU also {"device_bytes"}
 
@@ -97,10 +98,27 @@ def restored_modules(model: GPT2LMHeadModel, layer: int, kind: str, window: int)
 
 
 def keep(states: list[torch.Tensor]) -> Hook:
-    """Hook on a block: appends its output to `states`."""
+    """Hook on a block or sub-layer: appends its output to `states`."""
 
-    def hook(module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> None:
-        states.append(output)
+    def hook(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+        states.append(output[0] if isinstance(output, tuple) else output)
+
+    return hook
+
+
+def put_back(values: torch.Tensor, clean: torch.Tensor) -> None:
+    """Writes clean values [P, D] into runs [P, N, P, D]: those of position p into the runs that restore p."""
+    for row in range(len(clean)):
+        values[row, :, row] = clean[row]
+
+
+def put_back_rows(clean: torch.Tensor) -> Hook:
+    """Hook on a sub-layer of rows [P N, P, D]: the same on its output."""
+
+    def hook(module: torch.nn.Module, inputs: Any, output: Any) -> Any:
+        values = (output[0] if isinstance(output, tuple) else output).clone()
+        put_back(values.unflatten(0, (len(clean), -1)), clean)
+        return (values, *output[1:]) if isinstance(output, tuple) else values
 
     return hook
 
@@ -141,9 +159,10 @@ class Tracer:
     def load(self, request: dict[str, Any]) -> dict[str, float]:
         """Loads float32 weights as from_pretrained does; on CPU it maps them from the file."""
         torch.set_num_threads(request["threads"])
-        torch.set_float32_matmul_precision("highest")
+        torch.set_float32_matmul_precision("high" if request.get("tf32") else "highest")
+        dtype = getattr(torch, request.get("dtype", "float32"))
         start = time.perf_counter()
-        model = GPT2LMHeadModel.from_pretrained(request["folder"], dtype=torch.float32, attn_implementation="sdpa")
+        model = GPT2LMHeadModel.from_pretrained(request["folder"], dtype=dtype, attn_implementation="sdpa")
         self.model = model.to(request["device"]).eval()
         self.synchronise()
         return {"seconds": time.perf_counter() - start}
@@ -180,7 +199,7 @@ class Tracer:
             # The cache goes by its place: its name differs among versions of transformers.
             options = {"use_cache": False} if cache is None else {"use_cache": True, "logits_to_keep": 1}
             logits = self.model(batch, cache, **options).logits
-        return torch.softmax(logits[:, -1], dim=-1)
+        return torch.softmax(logits[:, -1].float(), dim=-1)
 
     @torch.inference_mode()
     def cells(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -206,13 +225,24 @@ class Tracer:
     def layers(self, request: dict[str, Any]) -> dict[str, Any]:
         """The careful loop."""
         prompt = read_prompt(request)
-        states: list[torch.Tensor] = []
-        hooks = [(block, keep(states)) for block in self.model.transformer.h]
+        kind = request.get("kind", "state")
+        states: list[torch.Tensor] = []  # that enter each layer, and the last one's output
+        outputs: list[torch.Tensor] = []  # of the MLPs or attentions
+        blocks = self.model.transformer.h
+        hooks = [(self.model.transformer.drop, keep(states)), *((block, keep(states)) for block in blocks)]
+        if kind != "state":
+            hooks += [(getattr(block, kind), keep(outputs)) for block in blocks]
         cache = DynamicCache(config=self.model.config)
         base_seconds, base = self.timed(lambda: self.run(prompt, hooks, cache))
-        answer = int(base[0].argmax())
+        answer = request.get("answer", int(base[0].argmax()))
         prefix = Prefix(cache, prompt.begin)
-        timed = [self.timed(lambda: self.layer(prompt, answer, states, prefix, layer)) for layer in request["layers"]]
+
+        def one(layer: int) -> list[float]:
+            if kind == "state":
+                return self.layer(prompt, answer, states[layer + 1], prefix, layer)
+            return self.window(prompt, answer, kind, states, outputs, prefix, layer)
+
+        timed = [self.timed(lambda: one(layer)) for layer in request["layers"]]
         return {
             "base_seconds": base_seconds,
             "seconds": [spent for spent, _ in timed],
@@ -221,23 +251,50 @@ class Tracer:
         }
 
     def layer(
-        self, prompt: Prompt, answer: int, states: Sequence[torch.Tensor], prefix: Prefix, layer: int
+        self, prompt: Prompt, answer: int, states: torch.Tensor, prefix: Prefix, layer: int
     ) -> list[float]:
-        """Scores [T - b] of the cells of one layer, by one batch of (T - b) N rows through the blocks after it.
+        """Scores [T - b] of the cells of one layer, of its outputs `states` [N + 1, T, D], by one batch of (T - b) N rows
+        through the blocks after it.
 
         The rows hold positions b on; those before are the clean run's, whose keys and values are at hand.
         """
+        length = len(prompt.token_ids) - prompt.begin
+        hidden = states[1:, prompt.begin :].repeat(length, 1, 1, 1)  # [T - b, N, T - b, D]
+        put_back(hidden, states[0, prompt.begin :])
+        return self.scores(prompt, answer, hidden.flatten(0, 1), prefix, layer + 1)
+
+    def window(
+        self,
+        prompt: Prompt,
+        answer: int,
+        kind: str,
+        states: Sequence[torch.Tensor],
+        outputs: Sequence[torch.Tensor],
+        prefix: Prefix,
+        layer: int,
+    ) -> list[float]:
+        """Likewise of the MLPs' or attentions' `outputs` in the window around a layer, from the `states` that enter the
+        window's first."""
         begin, length = prompt.begin, len(prompt.token_ids) - prompt.begin
-        clean, corrupted = states[layer][0, begin:], states[layer][1:, begin:]  # [T - b, D], [N, T - b, D]
-        hidden = corrupted.repeat(length, 1, 1, 1)  # [T - b, N, T - b, D]
-        for row in range(length):
-            hidden[row, :, row] = clean[row]
-        hidden = hidden.flatten(0, 1)
+        blocks = self.model.transformer.h
+        layers = window_of(layer, prompt.options.window, len(blocks))
+        hidden = states[layers[0]][1:, begin:].repeat(length, 1, 1, 1).flatten(0, 1)
+        with ExitStack() as installed:
+            for at in layers:
+                hook = put_back_rows(outputs[at][0, begin:])
+                installed.enter_context(getattr(blocks[at], kind).register_forward_hook(hook))
+            return self.scores(prompt, answer, hidden, prefix, layers[0])
+
+    def scores(
+        self, prompt: Prompt, answer: int, hidden: torch.Tensor, prefix: Prefix, first: int
+    ) -> list[float]:
+        """Scores [T - b] of rows [(T - b) N, T - b, D] that enter layer `first`."""
+        begin, length = prompt.begin, len(prompt.token_ids) - prompt.begin
         seen = torch.ones(length, begin + length, dtype=torch.bool, device=hidden.device).tril(begin)[None, None]
-        for block in self.model.transformer.h[layer + 1 :]:
+        for block in self.model.transformer.h[first:]:
             hidden = block(hidden, prefix, seen)
         logits = self.model.lm_head(self.model.transformer.ln_f(hidden[:, -1]))
-        answers = torch.softmax(logits, dim=-1)[:, answer]
+        answers = torch.softmax(logits.float(), dim=-1)[:, answer]
         return answers.unflatten(0, (length, -1)).double().mean(dim=1).tolist()
 
 

@@ -1,6 +1,5 @@
 #include "cli/session.hpp"
 
-#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <spdlog/spdlog.h>
 
@@ -20,6 +19,7 @@
 #include "rometrace/facts/facts.hpp"
 #include "rometrace/hub/cache.hpp"
 #include "rometrace/model/fingerprint.hpp"
+#include "rometrace/model/precision.hpp"
 #include "rometrace/stopwatch.hpp"
 #include "rometrace/text/digest.hpp"
 #include "rometrace/text/input_file.hpp"
@@ -37,19 +37,21 @@
 namespace rometrace::cli {
 namespace {
 
-// On a GPU, sums are not rounded below float32 unless that is asked for.
-void set_precision(const Options& options) {
-  auto& context = at::globalContext();
-  context.setAllowTF32CuBLAS(options.tf32);
-  context.setAllowFP16ReductionCuBLAS(false);
-  context.setAllowBF16ReductionCuBLAS(false);
-}
-
 at::ScalarType dtype_of(const Options& options) {
   if (options.dtype == "float64") return at::kDouble;
   if (options.dtype == "bfloat16") return at::kBFloat16;
   if (options.dtype == "float16") return at::kHalf;
   return at::kFloat;
+}
+
+void say_choice(const DeviceChoice& choice) {
+  if (!choice.note.empty()) spdlog::log(choice.warns ? spdlog::level::warn : spdlog::level::info, "{}", choice.note);
+}
+
+std::vector<c10::Device> one_device(const Options& options) {
+  const auto choice = parse_device(options.device);
+  say_choice(choice);
+  return choice.devices;
 }
 
 // What weights may take: all but some for the rest of the program and the runs.
@@ -104,6 +106,12 @@ TextTokens read_text(const Options& options, const Tokenizer& tokenizer) {
 
 }  // namespace
 
+std::vector<c10::Device> devices_of(const Options& options) {
+  const auto choice = parse_devices(options.device);
+  say_choice(choice);
+  return choice.devices;
+}
+
 NamedFolder locate_model(const Options& options, const std::stop_token& stop) {
   if (options.model && options.model->empty())
     throw Error("--model is empty; expected a folder, a GGUF file or a model's name");
@@ -148,23 +156,32 @@ EditStack read_edits(const Options& options) {
   return edits;
 }
 
-std::shared_ptr<const Decoder> load_model(const Options& options, const std::filesystem::path& folder,
-                                          const EditStack& edits, const std::stop_token& stop, Transposes transposes) {
-  const auto device = parse_device(options.device);
+Replicas load_models(const Options& options, const std::filesystem::path& folder, const EditStack& edits,
+                     const std::stop_token& stop, const std::vector<c10::Device>& devices, Transposes transposes) {
   const Stopwatch loading;
-  set_precision(options);
-  LoadOptions load{dtype_of(options), device, Products::kFast, memory_for_weights(options, device), transposes};
+  set_gpu_precision(options.tf32 ? GpuPrecision::kTf32 : GpuPrecision::kFull);
+  LoadOptions load;
+  load.dtype = dtype_of(options);
+  load.memory = memory_for_weights(options, devices.front());
+  for (const auto device : devices) load.memory = std::min(*load.memory, memory_for_weights(options, device));
+  load.transposes = transposes;
   load.stop = stop;
   load.changes = edits.changes();
-  auto model = Decoder::load(folder, load);
-  for (const auto& remark : model->config().remarks) spdlog::warn("{}", remark);
-  if (!edits.empty()) spdlog::info("the model is {}", edits_text(to_json(model_record({}, *model, edits))));
-  spdlog::debug("{}: {} parameters loaded in {:.2f} s", folder.string(), model->parameter_count(), loading.seconds());
-  if (model->streamed()) {
+  auto models = Replicas::load(folder, load, devices);
+  const auto& model = models.first();
+  for (const auto& remark : model.config().remarks) spdlog::warn("{}", remark);
+  if (!edits.empty()) spdlog::info("the model is {}", edits_text(to_json(model_record({}, model, edits))));
+  spdlog::debug("{}: {} parameters loaded in {:.2f} s", folder.string(), model.parameter_count(), loading.seconds());
+  if (model.streamed()) {
     spdlog::info("the weights, {}, do not fit in {}: each layer is read from the files when it is used",
-                 size_text(model->all_bytes()), size_text(*load.memory));
+                 size_text(model.all_bytes()), size_text(*load.memory));
   }
-  return model;
+  return models;
+}
+
+std::shared_ptr<const Decoder> load_model(const Options& options, const std::filesystem::path& folder,
+                                          const EditStack& edits, const std::stop_token& stop, Transposes transposes) {
+  return load_models(options, folder, edits, stop, one_device(options), transposes).all().front();
 }
 
 void say_window_note(const Options& options, const Decoder& model) {

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <c10/core/Device.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -15,6 +17,7 @@
 #include "cli/options/options.hpp"
 #include "rometrace/edit/edit_stack.hpp"
 #include "rometrace/model/decoder.hpp"
+#include "rometrace/model/replicas.hpp"
 #include "rometrace/report/json.hpp"
 #include "rometrace/text/tokenizer.hpp"
 #include "rometrace/trace/clean_run.hpp"
@@ -42,6 +45,14 @@ EditStack read_edits(const Options& options);
 std::shared_ptr<const Decoder> load_model(const Options& options, const std::filesystem::path& folder,
                                           const EditStack& edits, const std::stop_token& stop,
                                           Transposes transposes = Transposes::kNone);
+
+/// What `--device` names, where many facts are shared out: every GPU with cuda:all (said on stderr). Throws Error.
+std::vector<c10::Device> devices_of(const Options& options);
+
+/// The same model on each of the devices, all streamed or none: as the smallest memory of one allows.
+Replicas load_models(const Options& options, const std::filesystem::path& folder, const EditStack& edits,
+                     const std::stop_token& stop, const std::vector<c10::Device>& devices,
+                     Transposes transposes = Transposes::kNone);
 
 /// Throws Error, led by the option's name, if the model lacks a layer or a neuron that is to be traced.
 void check_neurons(const Options& options, const Decoder& model);

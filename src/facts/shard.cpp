@@ -28,6 +28,22 @@ constexpr std::array kLaunchers = {
     Launcher{"the environment", "RANK", "WORLD_SIZE", nullptr},
 };
 
+/// A variable that tells the rank among the processes of a machine.
+struct LocalVariable {
+  const char* name;
+  const char* mark;  ///< must be set as well; null: nothing more
+};
+
+constexpr std::array kLocalVariables = {
+    LocalVariable{"LOCAL_RANK", "TORCHELASTIC_RUN_ID"},
+    LocalVariable{"OMPI_COMM_WORLD_LOCAL_RANK", nullptr},
+    LocalVariable{"MPI_LOCALRANKID", nullptr},
+    LocalVariable{"MV2_COMM_WORLD_LOCAL_RANK", nullptr},
+    LocalVariable{"PMI_LOCAL_RANK", nullptr},
+    LocalVariable{"SLURM_LOCALID", nullptr},
+    LocalVariable{"LOCAL_RANK", nullptr},
+};
+
 constexpr std::int64_t kLargest = 1'000'000'000'000;  // no sum or difference below overflows
 
 std::optional<std::int64_t> parse_number(std::string_view text) {
@@ -117,6 +133,18 @@ std::optional<ShardFound> from_array(const Environment& environment) {
 }
 
 }  // namespace
+
+std::optional<LocalRank> local_rank_from_environment(const Environment& environment) {
+  for (const auto& [name, mark] : kLocalVariables) {
+    const auto value = value_of(environment, name);
+    if (!value || (mark != nullptr && !value_of(environment, mark))) continue;
+    if (std::string_view(name) == "SLURM_LOCALID" && is_batch_script(environment)) continue;
+    if (const auto rank = parse_number(*value)) return LocalRank{*rank, name};
+    throw Error("--device cuda: " + std::string(name) + " is " + in_quotes(*value) +
+                "; expected a number, this process's among those of its machine; give --device cuda:<i> instead");
+  }
+  return std::nullopt;
+}
 
 std::string to_string(const Shard& shard) {
   return std::to_string(shard.index) + "/" + std::to_string(shard.count);

@@ -50,8 +50,7 @@ Json to_json(const BatchRecord& batch) {
   const bool trace = batch.what == BatchRecord::What::kTrace;
   const auto& options = batch.options;
   Json run = to_json(batch.run, options.trace);
-  const auto& device = batch.run.device;
-  run["device"] = device.substr(0, device.find(':'));  // ranks of one batch have a GPU each
+  run["device"] = batch.run.device_kind();  // ranks of one batch have a GPU each
   run.erase("threads");
   run.erase("seconds");
   Json json = {{"schema", "rometrace/batch/1"}, {"rometrace", kVersion}, {"command", trace ? "trace" : "probe"}};

@@ -73,8 +73,7 @@ Json to_json(const EditBatchRecord& batch) {
   const auto& settings = batch.settings;
   Json json = {{"schema", "rometrace/batch/1"}, {"rometrace", kVersion}, {"command", "edit"}};
   json["model"] = to_json(settings.model);
-  const auto& device = batch.run.device;
-  const auto kind = device.substr(0, device.find(':'));  // ranks of one batch have a GPU each
+  const auto kind = batch.run.device_kind();  // ranks of one batch have a GPU each
   if (batch.tracing) {
     json["run"] = to_json(batch.run, *batch.tracing);
     json["run"].erase("threads");

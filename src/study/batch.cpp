@@ -126,9 +126,11 @@ std::int64_t longest_answer(const Tokenizer& tokenizer, const Fact& fact, const 
 
 class BatchChunk {
  public:
-  BatchChunk(const Decoder& model, const Tokenizer& tokenizer, std::span<const BatchItem> items,
+  /// `models` is null where there is one model.
+  BatchChunk(const Decoder& model, const Replicas* models, const Tokenizer& tokenizer, std::span<const BatchItem> items,
              const BatchOptions& options, const RunControl& control)
       : model_(model),
+        models_(models),
         tokenizer_(tokenizer),
         items_(items),
         options_(options),
@@ -139,16 +141,18 @@ class BatchChunk {
     for (std::size_t i = 0; i < items_.size(); ++i) read(items_[i], jobs_[i]);
     try {
       auto* const workers = model_.serves_several() ? control_.workers : nullptr;
-      share_groups(workers, groups_to_say(), [this](const auto& group) { say_answers(group); });
-      share_groups(workers, clean_groups(), [this](const auto& group) { run_clean_of(group); });
+      share_groups(workers, groups_to_say(),
+                   [this](const auto& group, const auto& model) { say_answers(group, model); });
+      share_groups(workers, clean_groups(),
+                   [this](const auto& group, const auto& model) { run_clean_of(group, model); });
     } catch (const Interrupted&) {
       tell(sink);
       return false;
     }
     tell(sink);
-    const auto trace_and_tell = [&](const std::vector<std::size_t>& group) {
+    const auto trace_and_tell = [&](const std::vector<std::size_t>& group, const Decoder& model) {
       const bool written = std::all_of(group.begin(), group.end(), [&](std::size_t i) { return items_[i].written; });
-      if (!written) trace(group);
+      if (!written) trace(group, model);
       const std::scoped_lock lock(telling_);
       for (const auto i : group) jobs_[i].done = true;
       tell(sink);
@@ -163,13 +167,23 @@ class BatchChunk {
   }
 
  private:
-  // Groups of facts side by side, each by one of the workers; without them one after the other.
+  // Groups of facts side by side, each by one of several models, or of the workers of one; without either one after the
+  // other.
   template <typename Work>
   void share_groups(Workers* workers, const std::vector<std::vector<std::size_t>>& groups, const Work& work) {
-    share(workers, std::ssize(groups), [&](std::int64_t i) {
+    const auto take = [&](std::int64_t i, const Decoder& model) {
       if (control_.stop.stop_requested()) throw Interrupted();
-      work(groups[static_cast<std::size_t>(i)]);
-    });
+      work(groups[static_cast<std::size_t>(i)], model);
+    };
+    if (are_several()) return models_->share(std::ssize(groups), take);
+    share(workers, std::ssize(groups), [&](std::int64_t i) { take(i, model_); });
+  }
+
+  bool are_several() const { return models_ != nullptr && models_->count() > 1; }
+
+  // Which of the parts an item is in whose facts may share sweeps.
+  std::size_t part_of(std::size_t item) const {
+    return options_.chunk == 0 ? 0 : item / static_cast<std::size_t>(options_.chunk);
   }
 
   // Whether whole groups are shared out, or the rows of one after the other. Groups are where there is one for each
@@ -220,6 +234,7 @@ class BatchChunk {
     std::vector<std::vector<std::size_t>> groups;
     std::map<Key, std::size_t> group_of;
     for (std::size_t i = 0; i < jobs_.size(); ++i) {
+      if (i > 0 && part_of(i) != part_of(i - 1)) group_of.clear();
       if (jobs_[i].done) continue;
       auto group = groups.size();
       if (model_.streamed()) group = group_of.emplace(key(jobs_[i]), group).first->second;
@@ -246,7 +261,7 @@ class BatchChunk {
   }
 
   // The answers to follow. Where there can be none the fact's verdict says so.
-  void say_answers(const std::vector<std::size_t>& group) {
+  void say_answers(const std::vector<std::size_t>& group, const Decoder& model) {
     const Stopwatch time;
     std::vector<const TracePrompt*> prompts;
     std::vector<std::int64_t> object_tokens;
@@ -255,13 +270,13 @@ class BatchChunk {
       object_tokens.push_back(static_cast<std::int64_t>(jobs_[i].object_ids.size()));
     }
     try {
-      auto answers = say_together(model_, tokenizer_, prompts, options_.answer, object_tokens, control_.stop);
+      auto answers = say_together(model, tokenizer_, prompts, options_.answer, object_tokens, control_.stop);
       for (std::size_t k = 0; k < group.size(); ++k) jobs_[group[k]].result.prompt.target = std::move(answers[k]);
     } catch (const EndOfWork&) {
       throw;
     } catch (const Error& error) {
       if (group.size() == 1) return fail(group.front(), error);
-      for (const auto i : group) say_answers({i});  // whose it is
+      for (const auto i : group) say_answers({i}, model);  // whose it is
       return;
     }
     add_seconds(group, time);
@@ -278,13 +293,14 @@ class BatchChunk {
         Verdict::failed(Cause::kTrace, std::get<Fact>(*items_[i].record).where + ": " + error.what());
   }
 
-  void run_clean_of(const std::vector<std::size_t>& group) {
+  void run_clean_of(const std::vector<std::size_t>& group, const Decoder& model) {
     const Stopwatch time;
     std::vector<const TracePrompt*> prompts;
     for (const auto i : group) prompts.push_back(&jobs_[i].result.prompt);
-    auto runs = run_clean_together(model_, prompts, options_.trace, control_.stop);
+    auto runs = run_clean_together(model, prompts, options_.trace, control_.stop);
     for (std::size_t k = 0; k < group.size(); ++k) {
       const auto i = group[k];
+      jobs_[i].result.device = model.device();
       if (const auto* error = std::get_if<Error>(&runs[k])) {
         fail(i, *error);
         continue;
@@ -367,6 +383,7 @@ class BatchChunk {
     std::map<SweepKey, std::size_t> together;
     std::map<SweepKey, Open> open;
     for (std::size_t i = 0; i < jobs_.size(); ++i) {
+      if (i > 0 && part_of(i) != part_of(i - 1)) open.clear();
       if (jobs_[i].done) continue;
       const auto& prompt = jobs_[i].result.prompt;
       const auto shape = sweep_key(prompt, options_.trace);
@@ -381,31 +398,39 @@ class BatchChunk {
     return groups;
   }
 
-  void trace(const std::vector<std::size_t>& group) {
+  void trace(const std::vector<std::size_t>& group, const Decoder& model) {
     const Stopwatch time;
     RunControl control = control_;
     control.stop = {};  // the sweep at hand is finished
-    if (Workers::is_shared()) {
-      control.memory /= control_.workers->count();
+    for (const auto i : group) {
+      jobs_[i].clean->move_to(model.device());
+      jobs_[i].result.device = model.device();
+    }
+    if (are_several()) {
+      control.workers = nullptr;
       control.progress = {};  // of one among several
+    } else if (Workers::is_shared()) {
+      control.memory /= control_.workers->count();
+      control.progress = {};
     } else if (control_.progress) {
       const auto facts = static_cast<std::int64_t>(group.size());
       control.progress = [&, facts](std::int64_t done, std::int64_t total) { control_.progress(facts * done, total); };
     }
     if (options_.engine != Engine::kSweep) {
-      for (const auto i : group) settle(jobs_[i], trace_alone(jobs_[i], control));
+      for (const auto i : group) settle(jobs_[i], trace_alone(jobs_[i], model, control));
     } else {
       std::vector<SweepFact> facts;
       for (const auto i : group) facts.push_back({&jobs_[i].result.prompt, jobs_[i].clean.get()});
-      auto sweep = trace_shared(group.front(), facts, control);
+      auto sweep = trace_shared(group.front(), facts, model, control);
       for (std::size_t k = 0; k < group.size(); ++k) settle(jobs_[group[k]], std::move(sweep.outcomes[k]));
     }
     add_seconds(group, time);
   }
 
-  SharedSweep trace_shared(std::size_t first, std::span<const SweepFact> facts, const RunControl& control) const {
+  SharedSweep trace_shared(std::size_t first, std::span<const SweepFact> facts, const Decoder& model,
+                           const RunControl& control) const {
     try {
-      return trace_sweeps(model_, facts, options_.trace, control);
+      return trace_sweeps(model, facts, options_.trace, control);
     } catch (const EndOfWork&) {
       throw;
     } catch (const Error& error) {
@@ -413,10 +438,10 @@ class BatchChunk {
     }
   }
 
-  std::variant<Trace, Error> trace_alone(const Job& job, const RunControl& control) const {
+  std::variant<Trace, Error> trace_alone(const Job& job, const Decoder& model, const RunControl& control) const {
     try {
       const auto trace = options_.engine == Engine::kGradient ? trace_gradient : trace_plain;
-      return trace(model_, job.result.prompt, options_.trace, *job.clean, control);
+      return trace(model, job.result.prompt, options_.trace, *job.clean, control);
     } catch (const EndOfWork&) {
       throw;
     } catch (const Error& error) {
@@ -443,6 +468,7 @@ class BatchChunk {
   }
 
   const Decoder& model_;
+  const Replicas* const models_;
   const Tokenizer& tokenizer_;
   std::span<const BatchItem> items_;
   const BatchOptions& options_;
@@ -484,7 +510,12 @@ FactReference reference_of(const BatchItem& item) {
 
 bool trace_facts(const Decoder& model, const Tokenizer& tokenizer, std::span<const BatchItem> items,
                  const BatchOptions& options, const RunControl& control, const BatchSink& sink) {
-  return BatchChunk(model, tokenizer, items, options, control).run(sink);
+  return BatchChunk(model, nullptr, tokenizer, items, options, control).run(sink);
+}
+
+bool trace_facts(const Replicas& models, const Tokenizer& tokenizer, std::span<const BatchItem> items,
+                 const BatchOptions& options, const RunControl& control, const BatchSink& sink) {
+  return BatchChunk(models.first(), &models, tokenizer, items, options, control).run(sink);
 }
 
 std::optional<Verdict> problem_of_prompt(const Decoder& model, const Tokenizer& tokenizer, const Fact& fact,
@@ -536,6 +567,11 @@ std::int64_t batch_chunk(const Decoder& model, std::span<const TracePrompt> shap
   }
   if (together == 1) return 1;
   return std::clamp<std::int64_t>(clean_runs / largest, 1, std::max(together, std::min(most, kSweeps * together)));
+}
+
+std::int64_t batch_round(const Replicas& models, std::int64_t chunk) {
+  constexpr std::int64_t kFew = 4;
+  return models.count() == 1 ? chunk : models.count() * chunk * std::max<std::int64_t>(1, kFew / chunk);
 }
 
 }  // namespace rometrace

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <tuple>
@@ -121,10 +122,16 @@ std::vector<std::int64_t> integers_of(const at::Tensor& tensor) {
 /// What all chunks share.
 struct Study {
   const Decoder& model;
+  const Replicas* models;  // null where there is one
   const Tokenizer& tokenizer;
   const ObjectChoices& choices;
   const ProbeOptions& options;
   const RunControl& control;
+
+  /// Who shares batches, or null.
+  Workers* workers() const { return !has_several() && model.serves_several() ? control.workers : nullptr; }
+
+  bool has_several() const { return models != nullptr && models->count() > 1; }
 
   void stop_if_asked() const {
     if (control.stop.stop_requested()) throw Interrupted();
@@ -138,23 +145,38 @@ class ProbeChunk {
     for (std::size_t i = 0; i < facts.size(); ++i) prepare(i);
   }
 
-  /// `done` is told of the wordings that were run.
-  std::vector<ProbeResult> run(const std::function<void(std::int64_t wordings)>& done) {
+  /// Wordings that are run together.
+  using Batch = std::span<const Row>;
+
+  /// Those of one length side by side, the same ones however many models there are; of this object.
+  std::vector<Batch> batches() {
     const auto shorter = [](const Row& a, const Row& b) { return a.token_ids.size() < b.token_ids.size(); };
     std::stable_sort(rows_.begin(), rows_.end(), shorter);
-    auto* const workers = study_.model.serves_several() ? study_.control.workers : nullptr;
-    const auto tokens = batch_tokens(workers);
-    std::vector<std::span<const Row>> batches;
+    const auto tokens = batch_tokens();
+    std::vector<Batch> batches;
     for (std::size_t begin = 0; begin < rows_.size(); begin += batches.back().size()) {
-      batches.push_back(std::span(rows_).subspan(begin, end_of_batch(begin, tokens) - begin));
+      batches.push_back(Batch(rows_).subspan(begin, end_of_batch(begin, tokens) - begin));
     }
-    std::mutex telling;
-    share(workers, std::ssize(batches), [&](std::int64_t i) {
-      const auto& batch = batches[static_cast<std::size_t>(i)];
-      run_batch(batch);
-      const std::scoped_lock lock(telling);
-      done(std::ssize(batch));
-    });
+    return batches;
+  }
+
+  void run_batch(const Decoder& model, Batch rows) {
+    study_.stop_if_asked();
+    std::vector<std::int32_t> ids;
+    for (const auto& row : rows) ids.insert(ids.end(), row.token_ids.begin(), row.token_ids.end());
+    const auto T = static_cast<std::int64_t>(rows.front().token_ids.size());
+    const auto tap = [&](Site, std::int64_t, at::Tensor&) { study_.stop_if_asked(); };
+    const auto hidden = model.forward_prompts(ids, T, 1, tap).select(1, 0);  // [B, E]
+    const auto most = static_cast<std::size_t>(std::max<std::int64_t>(1, kLogits / model.config().vocab_size));
+    for (std::size_t begin = 0; begin < rows.size(); begin += most) {
+      const auto part = rows.subspan(begin, std::min(most, rows.size() - begin));
+      const auto first = static_cast<std::int64_t>(begin);
+      measure(model, part, hidden.slice(0, first, first + static_cast<std::int64_t>(part.size())));
+    }
+  }
+
+  /// Once all batches are run.
+  std::vector<ProbeResult> take_results() {
     refuse_what_is_not_a_number();
     return std::move(results_);
   }
@@ -243,9 +265,10 @@ class ProbeChunk {
 
   // Of a batch, at most. Where workers share them, small enough that they end together, and large enough for a
   // product's full rate.
-  std::int64_t batch_tokens(const Workers* workers) const {
+  std::int64_t batch_tokens() const {
     constexpr std::int64_t kLeast = 256, kBatchesEach = 4;
     const auto asked = study_.options.batch_tokens;
+    const auto* const workers = study_.workers();
     if (workers == nullptr || workers->count() == 1) return asked;
     std::int64_t tokens = 0;
     for (const auto& row : rows_) tokens += std::ssize(row.token_ids);
@@ -260,24 +283,9 @@ class ProbeChunk {
     return end;
   }
 
-  void run_batch(std::span<const Row> rows) {
-    study_.stop_if_asked();
-    std::vector<std::int32_t> ids;
-    for (const auto& row : rows) ids.insert(ids.end(), row.token_ids.begin(), row.token_ids.end());
-    const auto T = static_cast<std::int64_t>(rows.front().token_ids.size());
-    const auto tap = [&](Site, std::int64_t, at::Tensor&) { study_.stop_if_asked(); };
-    const auto hidden = study_.model.forward_prompts(ids, T, 1, tap).select(1, 0);  // [B, E]
-    const auto most = static_cast<std::size_t>(std::max<std::int64_t>(1, kLogits / study_.model.config().vocab_size));
-    for (std::size_t begin = 0; begin < rows.size(); begin += most) {
-      const auto part = rows.subspan(begin, std::min(most, rows.size() - begin));
-      const auto first = static_cast<std::int64_t>(begin);
-      measure(part, hidden.slice(0, first, first + static_cast<std::int64_t>(part.size())));
-    }
-  }
-
   /// Reads the results of `rows` from their states `hidden` [R, E].
-  void measure(std::span<const Row> rows, const at::Tensor& hidden) {
-    const auto logits = study_.model.logits(hidden);  // [R, V]
+  void measure(const Decoder& model, Batch rows, const at::Tensor& hidden) {
+    const auto logits = model.logits(hidden);  // [R, V]
     const auto device = logits.device();
     std::vector<std::int64_t> objects;
     for (const auto& row : rows) objects.push_back(results_[row.fact].object_id);
@@ -461,11 +469,11 @@ std::int64_t probe_chunk(const Decoder& model, std::span<const Fact* const> fact
                  static_cast<double>(kLeast), static_cast<double>(kMost)));
 }
 
-void probe_facts(const Decoder& model, const Tokenizer& tokenizer, const ObjectChoices& choices,
-                 std::span<const Fact* const> facts, const ProbeOptions& options, const RunControl& control,
-                 const ProbeSink& sink) {
+namespace {
+
+void probe_study(const Study& study, std::span<const Fact* const> facts, const ProbeSink& sink) {
   const at::NoGradGuard no_grad;
-  const Study study{model, tokenizer, choices, options, control};
+  const auto& control = study.control;
   const auto wordings_of = [](std::span<const Fact* const> some) {
     std::int64_t wordings = 0;
     for (const auto* fact : some) wordings += static_cast<std::int64_t>(fact->wordings.size());
@@ -475,17 +483,54 @@ void probe_facts(const Decoder& model, const Tokenizer& tokenizer, const ObjectC
   const auto tell = [&](std::int64_t wordings) {
     if (control.progress) control.progress(wordings, total);
   };
-  const auto most = static_cast<std::size_t>(std::max<std::int64_t>(1, options.chunk_facts));
+  const auto most = static_cast<std::size_t>(std::max<std::int64_t>(1, study.options.chunk_facts));
+  const auto at_once = most * static_cast<std::size_t>(study.has_several() ? study.models->count() : 1);
   std::int64_t before = 0;  // wordings of the chunks that are finished
-  for (std::size_t begin = 0; begin < facts.size(); begin += most) {
+  for (std::size_t begin = 0; begin < facts.size(); begin += at_once) {
     study.stop_if_asked();
-    const auto part = facts.subspan(begin, std::min(most, facts.size() - begin));
+    const auto part = facts.subspan(begin, std::min(at_once, facts.size() - begin));
+    std::vector<std::unique_ptr<ProbeChunk>> chunks;
+    std::vector<std::pair<ProbeChunk*, ProbeChunk::Batch>> batches;
+    for (std::size_t first = 0; first < part.size(); first += most) {
+      auto& chunk = chunks.emplace_back(
+          std::make_unique<ProbeChunk>(study, part.subspan(first, std::min(most, part.size() - first))));
+      for (const auto& batch : chunk->batches()) batches.emplace_back(chunk.get(), batch);
+    }
     std::int64_t inside = 0;
-    auto results = ProbeChunk(study, part).run([&](std::int64_t wordings) { tell(before + (inside += wordings)); });
+    std::mutex telling;
+    const auto run = [&](std::int64_t i, const Decoder& model) {
+      const auto& [chunk, batch] = batches[static_cast<std::size_t>(i)];
+      chunk->run_batch(model, batch);
+      const std::scoped_lock lock(telling);
+      tell(before + (inside += std::ssize(batch)));
+    };
+    if (study.has_several()) {
+      study.models->share(std::ssize(batches), run);
+    } else {
+      share(study.workers(), std::ssize(batches), [&](std::int64_t i) { run(i, study.model); });
+    }
     before += wordings_of(part);  // those of facts that fail are run by nobody
     tell(before);
-    for (std::size_t i = 0; i < results.size(); ++i) sink(begin + i, std::move(results[i]));
+    std::size_t place = begin;
+    for (const auto& chunk : chunks) {
+      auto results = chunk->take_results();
+      for (auto& result : results) sink(place++, std::move(result));
+    }
   }
+}
+
+}  // namespace
+
+void probe_facts(const Replicas& models, const Tokenizer& tokenizer, const ObjectChoices& choices,
+                 std::span<const Fact* const> facts, const ProbeOptions& options, const RunControl& control,
+                 const ProbeSink& sink) {
+  probe_study({models.first(), &models, tokenizer, choices, options, control}, facts, sink);
+}
+
+void probe_facts(const Decoder& model, const Tokenizer& tokenizer, const ObjectChoices& choices,
+                 std::span<const Fact* const> facts, const ProbeOptions& options, const RunControl& control,
+                 const ProbeSink& sink) {
+  probe_study({model, nullptr, tokenizer, choices, options, control}, facts, sink);
 }
 
 std::vector<ProbeResult> probe_facts(const Decoder& model, const Tokenizer& tokenizer, const ObjectChoices& choices,

@@ -122,6 +122,19 @@ Recording Recording::rows(std::int64_t begin, std::int64_t count) const {
   return some;
 }
 
+Recording Recording::to(at::Device device) const {
+  auto there = *this;
+  if (inputs.defined()) there.inputs = inputs.to(device);
+  for (auto& [site, all] : there.outputs) all = all.to(device);
+  if (neurons.defined()) there.neurons = neurons.to(device);
+  return there;
+}
+
+void CleanRun::move_to(at::Device device) {
+  recording = recording.to(device);
+  log_probabilities = log_probabilities.to(device);
+}
+
 at::Tensor Recording::neurons_at(std::int64_t layer, std::int64_t position) const {
   const auto found = std::lower_bound(neuron_positions.begin(), neuron_positions.end(), position);
   TORCH_INTERNAL_ASSERT(neuron_layers.contains(layer) && found != neuron_positions.end() && *found == position,

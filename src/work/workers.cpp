@@ -11,6 +11,7 @@ namespace rometrace {
 namespace {
 
 thread_local bool is_within_a_piece = false;
+thread_local int number_of_thread = 0;
 
 // Marks the pieces of a share().
 class WithinPieces {
@@ -39,7 +40,8 @@ Workers::Workers(int count) {
   const auto threads = at::get_num_threads();
   std::latch begun(count);
   for (int i = 1; i < count; ++i) {
-    threads_.emplace_back([this, &begun] {
+    threads_.emplace_back([this, &begun, i] {
+      number_of_thread = i;
       at::set_num_threads(1);
       begun.count_down();
       work();
@@ -59,6 +61,10 @@ Workers::~Workers() {
 
 bool Workers::is_shared() {
   return is_within_a_piece;
+}
+
+int Workers::number() {
+  return number_of_thread;
 }
 
 void Workers::share(std::int64_t pieces, const std::function<void(std::int64_t)>& piece) {

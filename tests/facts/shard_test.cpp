@@ -16,11 +16,15 @@ using testing::message_of;
 
 using Variables = std::map<std::string, std::string>;
 
-ShardFound in(const Variables& variables) {
-  return shard_from_environment([&](const char* name) {
+Environment environment_of(const Variables& variables) {
+  return [&](const char* name) {
     const auto found = variables.find(name);
     return found == variables.end() ? nullptr : found->second.c_str();
-  });
+  };
+}
+
+ShardFound in(const Variables& variables) {
+  return shard_from_environment(environment_of(variables));
 }
 
 std::string refusal(const Variables& variables) {
@@ -116,6 +120,51 @@ TEST_CASE("PMIx has no size of its own, so the launcher's variables count") {
             {"SLURM_STEP_ID", "0"}})
             .shard == Shard{2, 2});
   CHECK(refusal({{"PMIX_RANK", "1"}}) == Contains("no rank in the environment"));
+}
+
+TEST_CASE("the local rank is the launcher's, which is looked for in the order of ranks") {
+  const auto local = [](const Variables& variables) -> std::string {
+    const auto found = local_rank_from_environment(environment_of(variables));
+    return found ? std::to_string(found->rank) + " " + found->source : "none";
+  };
+  CHECK(local({}) == "none");
+  CHECK(local({{"SLURM_PROCID", "5"}, {"RANK", "5"}}) == "none");
+  const Variables slurm = {{"SLURM_JOB_ID", "7"}, {"SLURM_STEP_ID", "0"}, {"SLURM_LOCALID", "3"}};
+  CHECK(local(slurm) == "3 SLURM_LOCALID");
+  CHECK(local({{"OMPI_COMM_WORLD_LOCAL_RANK", "2"}}) == "2 OMPI_COMM_WORLD_LOCAL_RANK");
+  CHECK(local({{"MPI_LOCALRANKID", "1"}}) == "1 MPI_LOCALRANKID");
+  CHECK(local({{"MV2_COMM_WORLD_LOCAL_RANK", "1"}}) == "1 MV2_COMM_WORLD_LOCAL_RANK");
+  CHECK(local({{"PMI_LOCAL_RANK", "1"}}) == "1 PMI_LOCAL_RANK");
+  CHECK(local({{"LOCAL_RANK", "6"}}) == "6 LOCAL_RANK");
+  CHECK(local({{"LOCAL_RANK", ""}}) == "none");
+
+  Variables both = slurm;  // as an MPI that knows srun by its PMI
+  both["PMI_RANK"] = "9";
+  both["LOCAL_RANK"] = "1";
+  CHECK(local(both) == "3 SLURM_LOCALID");
+  both["OMPI_COMM_WORLD_LOCAL_RANK"] = "4";
+  CHECK(local(both) == "4 OMPI_COMM_WORLD_LOCAL_RANK");
+  both["TORCHELASTIC_RUN_ID"] = "none";
+  CHECK(local(both) == "1 LOCAL_RANK");
+}
+
+TEST_CASE("a job's script has no local rank of its own, and what it starts by other launchers has theirs") {
+  Variables script = {{"SLURM_JOB_ID", "7"}, {"SLURM_LOCALID", "0"}};
+  CHECK_FALSE(local_rank_from_environment(environment_of(script)));
+  script["SLURM_STEP_ID"] = "4294967291";
+  CHECK_FALSE(local_rank_from_environment(environment_of(script)));
+  script["MPI_LOCALRANKID"] = "2";
+  CHECK(local_rank_from_environment(environment_of(script))->rank == 2);
+}
+
+TEST_CASE("a local rank that is no number is refused in one line") {
+  for (const char* value : {"x", "-1", "1.5", " 1", "1\n2"}) {
+    const Variables variables = {{"SLURM_LOCALID", value}};
+    const auto message = message_of<Error>([&] { local_rank_from_environment(environment_of(variables)); });
+    CHECK(message == Contains("--device cuda: SLURM_LOCALID is \""));
+    CHECK(message == Contains("give --device cuda:<i> instead"));
+    CHECK(testing::is_one_line(message));
+  }
 }
 
 TEST_CASE("a Slurm array counts where one process runs at a time") {

@@ -314,6 +314,7 @@ def test_special_tokens_are_text_unless_asked_for(rometrace):
         ((*QUICK, "--dtype", "float16"), ["float16", "--device cuda"]),
         ((*QUICK, "--dtype", "int8"), ["--dtype", "int8", "float32"]),
         ((*QUICK, "--device", "tpu"), ["--device", "tpu", "cpu"]),
+        ((*QUICK, "--device", "cuda:all"), ["cuda:all", "many facts", "give --device cuda or cuda:<i>"]),
         ((*QUICK, "--target", " trumpet", "--target", " trumpet player"), ["--target", "tokens", "expected one"]),
         ((*QUICK, "--target", " trumpet", "--target", " trumpet"), ["--target", "twice"]),
         ((*QUICK, "--target", " trumpet" * 80), ["80", "65"]),

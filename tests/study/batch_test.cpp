@@ -1,5 +1,7 @@
 #include "rometrace/study/batch.hpp"
 
+#include <ATen/Parallel.h>
+
 #include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
@@ -41,16 +43,22 @@ class Study {
     }
   }
 
-  std::vector<BatchResult> run(const RunControl& control = {}) const {
+  std::vector<BatchResult> run(const RunControl& control = {}) const { return run_on(*model, control); }
+
+  /// On the models of Replicas, or on a Decoder.
+  template <typename Models>
+  std::vector<BatchResult> run_on(const Models& models, const RunControl& control = {}) const {
     std::vector<BatchResult> results;
     std::vector<std::size_t> order;
-    complete = trace_facts(*model, tokenizer, items, options, control, [&](std::size_t index, BatchResult&& result) {
+    complete = trace_facts(models, tokenizer, items, options, control, [&](std::size_t index, BatchResult&& result) {
       order.push_back(index);
       results.push_back(std::move(result));
     });
     for (std::size_t i = 1; i < order.size(); ++i) CHECK(order[i - 1] < order[i]);
     return results;
   }
+
+  const std::filesystem::path& folder() const { return folder_; }
 
  private:
   void add(const std::string& subject, const std::string& prompt, const std::string& object) {
@@ -118,6 +126,111 @@ TEST_CASE("facts that an earlier run has written are not told again, and the oth
     if (rest[i].verdict.status != Status::kTraced) continue;
     CHECK(rest[i].trace.low_score == whole[i + 2].trace.low_score);
   }
+}
+
+// What the facts' results say, to the last bit.
+std::vector<std::string> numbers(const std::vector<BatchResult>& results) {
+  std::vector<std::string> list;
+  for (const auto& result : results) {
+    auto text = std::to_string(result.fact.order) + " " + std::string(to_string(result.verdict.status)) + " " +
+                result.verdict.reason;
+    const auto add = [&](double number) { text += " " + nlohmann::json(number).dump(); };
+    add(result.trace.high_score);
+    add(result.trace.low_score);
+    for (const auto& grid : result.trace.grids) {
+      for (const auto score : grid.scores) add(score);
+    }
+    list.push_back(std::move(text));
+  }
+  return list;
+}
+
+TEST_CASE("several models trace what one does, to the last bit and in the same order, whatever shares sweeps") {
+  const auto threads = at::get_num_threads();
+  at::set_num_threads(1);  // as each of several models has
+  for (const auto engine : {Engine::kSweep, Engine::kPlain, Engine::kGradient}) {
+    for (const std::int64_t together : {1, 2, 5}) {
+      if (engine != Engine::kSweep && together > 1) continue;
+      Study study;
+      study.options.engine = engine;
+      study.options.facts_per_sweep = together;
+      study.options.on_other_answer = OnOtherAnswer::kTrace;
+      if (engine != Engine::kGradient) study.options.answer = AnswerRule::parse("greedy:2");
+      for (const std::int64_t chunk : {0, 2, 3}) {
+        study.options.chunk = chunk;
+        const auto alone = study.run();
+        REQUIRE(alone.size() == study.items.size());
+        for (const std::size_t count : {1, 2, 4, 9}) {
+          const auto models = Replicas::load(study.folder(), {}, std::vector<at::Device>(count, at::Device(at::kCPU)));
+          const auto shared = study.run_on(models);
+          CHECK(study.complete);
+          CHECK(numbers(shared) == numbers(alone));
+          for (std::size_t i = 0; i < shared.size(); ++i) {
+            CHECK(shared[i].device.has_value() == !shared[i].trace.answer_ids.empty());
+            if (shared[i].device) CHECK(*shared[i].device == at::Device(at::kCPU));
+          }
+        }
+      }
+    }
+  }
+  at::set_num_threads(threads);
+}
+
+TEST_CASE("facts of several chunks share no sweep, so each has what its chunk alone gives") {
+  Study study;
+  study.options.facts_per_sweep = 5;
+  study.options.chunk = 4;
+  const auto whole = study.run();
+  auto items = study.items;
+  std::vector<BatchResult> parts;
+  for (const std::size_t begin : {0, 4}) {
+    study.items.assign(items.begin() + static_cast<std::ptrdiff_t>(begin),
+                       begin == 0 ? items.begin() + 4 : items.end());
+    for (auto& result : study.run()) parts.push_back(std::move(result));
+  }
+  CHECK(numbers(whole) == numbers(parts));
+}
+
+TEST_CASE("a fact that fails or a stop on one of several models leaves what the others finished, in order") {
+  Study study;
+  study.options.facts_per_sweep = 1;
+  const auto models = Replicas::load(study.folder(), {}, std::vector<at::Device>(3, at::Device(at::kCPU)));
+  study.items[0].written = true;
+  const auto rest = study.run_on(models);
+  CHECK(study.complete);
+  REQUIRE(rest.size() == study.items.size() - 1);
+  CHECK(words(rest).back() == "prompt");
+  CHECK(words(rest)[1] == "record");
+
+  study.items[0].written = false;
+  const auto stopped_by_the_first = [&] {
+    std::stop_source stop;
+    RunControl control;
+    control.stop = stop.get_token();
+    std::vector<std::int64_t> orders;
+    const bool complete = trace_facts(models, study.tokenizer, study.items, study.options, control,
+                                      [&](std::size_t, BatchResult&& result) {
+                                        orders.push_back(result.fact.order);
+                                        stop.request_stop();
+                                      });
+    CHECK(complete == (orders.size() == study.items.size()));  // the others may have come to their ends
+    return orders;
+  };
+  const auto orders = stopped_by_the_first();
+  REQUIRE_FALSE(orders.empty());
+  for (std::size_t i = 0; i < orders.size(); ++i) CHECK(orders[i] == static_cast<std::int64_t>(i) + 1);
+  std::swap(study.items[0], study.items[2]);  // a bad record, told before any sweep is begun
+  CHECK(stopped_by_the_first() == std::vector<std::int64_t>{3});
+}
+
+TEST_CASE("a round is a chunk for each model, several where chunks are small") {
+  const auto one = Replicas::load(Study().folder(), {}, std::vector<at::Device>(1, at::Device(at::kCPU)));
+  const auto three = Replicas::load(Study().folder(), {}, std::vector<at::Device>(3, at::Device(at::kCPU)));
+  CHECK(batch_round(one, 1) == 1);
+  CHECK(batch_round(one, 100) == 100);
+  CHECK(batch_round(three, 1) == 12);
+  CHECK(batch_round(three, 3) == 9);
+  CHECK(batch_round(three, 100) == 300);
 }
 
 TEST_CASE("a stop during a sweep finishes it, tells what is complete and in order, and no more") {

@@ -1,5 +1,6 @@
 #include "rometrace/study/probe.hpp"
 
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/softmax.h>
@@ -38,7 +39,8 @@ Fact make_fact(const std::string& subject, std::optional<std::string> relation, 
   fact.subject = subject;
   fact.relation = std::move(relation);
   fact.object = std::move(object);
-  for (const auto& prompt : prompts) fact.wordings.push_back({prompt, false, prompt.empty() ? ByteRange{} : find_subject(prompt, subject)});
+  for (const auto& prompt : prompts)
+    fact.wordings.push_back({prompt, false, prompt.empty() ? ByteRange{} : find_subject(prompt, subject)});
   return fact;
 }
 
@@ -194,6 +196,45 @@ TEST_CASE("a fact's result does not depend on its neighbours, chunks and batches
   compare(probe(*model, facts, {.chunk_facts = 2}));
   compare(probe(*model, facts, {.batch_tokens = 1}));
   compare(probe(*model, facts, {.batch_tokens = 12, .chunk_facts = 3}));
+}
+
+TEST_CASE("several models probe what one does, to the last bit and in the same order") {
+  const auto threads = at::get_num_threads();
+  at::set_num_threads(1);  // as each of several models has
+  const auto facts = some_facts();
+  for (const std::int64_t chunk : {1, 2, 256}) {
+    for (const std::int64_t batch : {12, 2048}) {
+      const ProbeOptions options{.batch_tokens = batch, .chunk_facts = chunk};
+      const auto alone = probe(*Decoder::load(kDemo), facts, options);
+      for (const std::size_t count : {1, 2, 4}) {
+        const auto models = Replicas::load(kDemo, {}, std::vector<at::Device>(count, at::Device(at::kCPU)));
+        RunControl control;
+        std::int64_t last = 0;
+        control.progress = [&](std::int64_t done, std::int64_t total) {
+          CHECK(done >= last);
+          CHECK(total == 8);
+          last = done;
+        };
+        std::vector<ProbeResult> shared;
+        probe_facts(models, demo_tokenizer(), choices_of(facts), pointers(facts), options, control,
+                    [&](std::size_t index, ProbeResult&& result) {
+                      CHECK(index == shared.size());
+                      shared.push_back(std::move(result));
+                    });
+        CHECK(last == 8);
+        REQUIRE(shared.size() == facts.size());
+        for (std::size_t i = 0; i < facts.size(); ++i) {
+          REQUIRE(shared[i].wordings.size() == alone[i].wordings.size());
+          for (std::size_t w = 0; w < shared[i].wordings.size(); ++w) {
+            CHECK(shared[i].wordings[w].probability == alone[i].wordings[w].probability);
+            CHECK(shared[i].wordings[w].rank == alone[i].wordings[w].rank);
+            CHECK(shared[i].wordings[w].answer_id == alone[i].wordings[w].answer_id);
+          }
+        }
+      }
+    }
+  }
+  at::set_num_threads(threads);
 }
 
 TEST_CASE("facts of few wordings are probed more together, but not fewer than 64, nor more than a chunk") {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <latch>
+#include <map>
 #include <mutex>
 #include <numeric>
 #include <set>
@@ -70,6 +71,25 @@ TEST_CASE("within a piece libtorch has one thread, behind it as many as before")
   CHECK(!Workers::is_shared());
   CHECK(at::get_num_threads() == 3);
   at::set_num_threads(before);
+}
+
+TEST_CASE("each worker has a number of its own, the caller 0") {
+  Workers workers(4);
+  for (int turn = 0; turn < 3; ++turn) {
+    std::latch all(4);
+    std::mutex mutex;
+    std::map<int, std::thread::id> found;
+    workers.share(4, [&](std::int64_t) {
+      all.arrive_and_wait();
+      const std::scoped_lock lock(mutex);
+      found[Workers::number()] = std::this_thread::get_id();
+    });
+    CHECK(found.size() == 4);
+    CHECK(found.begin()->first == 0);
+    CHECK(found.rbegin()->first == 3);
+    CHECK(found[0] == std::this_thread::get_id());
+  }
+  CHECK(Workers::number() == 0);
 }
 
 TEST_CASE("pieces of a piece are done by its own thread") {

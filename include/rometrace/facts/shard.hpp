@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -52,5 +53,21 @@ using Environment = std::function<const char*(const char*)>;
 /// is set, half of a pair is, numbers that make no sense, Slurm's variables in a job's script that srun did not start
 /// (each process of it would be the first of SLURM_NTASKS, and the others would not be there).
 ShardFound shard_from_environment(const Environment& environment);
+
+/// The rank of a process among those of its machine, and where it was found: "SLURM_LOCALID".
+struct LocalRank {
+  std::int64_t rank = 0;  ///< from 0
+  std::string source;
+};
+
+/// That of the process that a launcher started, for `--device cuda`; nothing where none did. The first of these that is
+/// there counts, in the order of shard_from_environment():
+///  1. torchrun: LOCAL_RANK, where TORCHELASTIC_RUN_ID is set too
+///  2. Open MPI: OMPI_COMM_WORLD_LOCAL_RANK
+///  3. MPICH and Intel MPI: MPI_LOCALRANKID; MVAPICH: MV2_COMM_WORLD_LOCAL_RANK; Cray's: PMI_LOCAL_RANK
+///  4. Slurm: SLURM_LOCALID of what srun started. In a job's script, which has it too, it says nothing.
+///  5. others that set LOCAL_RANK, as torch.distributed asks them to
+/// Throws Error: one that counts is no number.
+std::optional<LocalRank> local_rank_from_environment(const Environment& environment);
 
 }  // namespace rometrace

@@ -32,6 +32,9 @@ struct RunRecord {
   bool tf32 = false;               ///< GPU: float32 products rounded to TF32
   std::optional<TextRecord> text;  ///< whose tokens set the corruption's moments
   double seconds = 0;              ///< the trace alone: no loading, no writing
+
+  /// "cuda" of "cuda:1": which one of a machine's it was changes nothing.
+  std::string device_kind() const { return device.substr(0, device.find(':')); }
 };
 
 /// What was asked of a single prompt, beside TraceOptions. Of a batch's facts the header says it.

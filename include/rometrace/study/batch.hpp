@@ -13,6 +13,7 @@
 #include "rometrace/facts/facts.hpp"
 #include "rometrace/facts/swap.hpp"
 #include "rometrace/model/decoder.hpp"
+#include "rometrace/model/replicas.hpp"
 #include "rometrace/study/answer_rule.hpp"
 #include "rometrace/study/verdict.hpp"
 #include "rometrace/text/counter_prompt.hpp"
@@ -40,6 +41,7 @@ struct BatchOptions {
   OnOtherAnswer on_other_answer = OnOtherAnswer::kSkip;  ///< with kObject, all facts are traced
   SpecialTokens special_tokens = SpecialTokens::kAsText;
   std::int64_t facts_per_sweep = 0;  ///< at most; 0: as many as pay
+  std::int64_t chunk = 0;            ///< items among which sweeps are shared, from the first on; 0: all that there are
 };
 
 /// A fact of a batch.
@@ -60,8 +62,9 @@ struct BatchResult {
   FactReference fact;
   TracePrompt prompt;  ///< failed: as far as it is known
   std::optional<CounterPrompt> counter;
-  Trace trace;         ///< skipped: the clean run's numbers only; failed: nothing
-  double seconds = 0;  ///< of the fact; facts that share a sweep have equal shares of its time
+  Trace trace;                       ///< skipped: the clean run's numbers only; failed: nothing
+  double seconds = 0;                ///< of the fact; facts that share a sweep have equal shares of its time
+  std::optional<at::Device> device;  ///< on which it was run last; none where it was not run
 };
 
 /// Told of each result, in the order of the items.
@@ -74,6 +77,14 @@ using BatchSink = std::function<void(std::size_t index, BatchResult&& result)>;
 /// `control.progress` is told of the sweep at hand, as done and total facts times its own units. `control.stop` is
 /// looked at between facts and sweeps, and the model's own where it reads weights: those results that are complete and
 /// in order are then still told, and false is returned. Throws Error where `control.memory` does not hold a fact.
+///
+/// Of several models each takes the next group of facts that share a run when it is free, with `control.memory` for
+/// itself; `control.workers` and `control.progress` do not count then. What shares a run does not depend on how many
+/// models there are, so neither do results, but for the rounding of unlike devices.
+bool trace_facts(const Replicas& models, const Tokenizer& tokenizer, std::span<const BatchItem> items,
+                 const BatchOptions& options, const RunControl& control, const BatchSink& sink);
+
+/// The same on one model.
 bool trace_facts(const Decoder& model, const Tokenizer& tokenizer, std::span<const BatchItem> items,
                  const BatchOptions& options, const RunControl& control, const BatchSink& sink);
 
@@ -94,5 +105,9 @@ std::int64_t least_memory(const Decoder& model, std::span<const TracePrompt> sha
 /// device and `control.memory` alone, so that a batch that is gone on with is grouped as before.
 std::int64_t batch_chunk(const Decoder& model, std::span<const TracePrompt> shapes, const BatchOptions& options,
                          const RunControl& control);
+
+/// How many items trace_facts() should be given at a time where BatchOptions::chunk is `chunk`: that many for each
+/// model, or some of these where they are few, so that no model waits long for the others.
+std::int64_t batch_round(const Replicas& models, std::int64_t chunk);
 
 }  // namespace rometrace

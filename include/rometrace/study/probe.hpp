@@ -11,6 +11,7 @@
 
 #include "rometrace/facts/facts.hpp"
 #include "rometrace/model/decoder.hpp"
+#include "rometrace/model/replicas.hpp"
 #include "rometrace/text/tokenizer.hpp"
 #include "rometrace/trace/trace.hpp"
 
@@ -136,6 +137,14 @@ std::int64_t probe_chunk(const Decoder& model, std::span<const Fact* const> fact
 /// object, a wording that can't be tokenised or is too long, a probability that is not a number) is in its result. Of
 /// `control`, progress (in wordings) and stop count. Memory does not grow with the number of facts.
 /// Throws Interrupted when asked to stop; the facts of the chunk at hand are then lost.
+///
+/// Several models share the batches of as many chunks as there are of them; which wordings share a forward pass does
+/// not depend on their number. `control.progress` is then called by one thread at a time, not always the same.
+void probe_facts(const Replicas& models, const Tokenizer& tokenizer, const ObjectChoices& choices,
+                 std::span<const Fact* const> facts, const ProbeOptions& options, const RunControl& control,
+                 const ProbeSink& sink);
+
+/// The same on one model.
 void probe_facts(const Decoder& model, const Tokenizer& tokenizer, const ObjectChoices& choices,
                  std::span<const Fact* const> facts, const ProbeOptions& options, const RunControl& control,
                  const ProbeSink& sink);

@@ -43,6 +43,9 @@ struct Recording {
 
   /// Some of the runs, S = count; a view.
   Recording rows(std::int64_t begin, std::int64_t count) const;
+
+  /// The same on a device; itself where it is there already.
+  Recording to(at::Device device) const;
 };
 
 /// The clean run of one prompt: the answer, and what restorations will put back. Run once; every engine starts from it.
@@ -59,6 +62,9 @@ struct CleanRun {
 
   /// Natural logarithm of the next-token distribution after the prompt, [V] in double.
   at::Tensor log_probabilities;
+
+  /// Takes what is recorded to the device of a model, so that it may be traced on another one than it was run on.
+  void move_to(at::Device device);
 };
 
 /// Throws Error: prompt and answer longer than the model takes, an id, target or foil outside its vocabulary, output

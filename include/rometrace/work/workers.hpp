@@ -40,6 +40,10 @@ class Workers {
   /// Whether the calling thread is within a piece of one.
   static bool is_shared();
 
+  /// Which of the workers the calling thread is, from 0, which is the thread that shares, to count() - 1. Always the
+  /// same of one thread.
+  static int number();
+
   int count() const { return static_cast<int>(threads_.size()) + 1; }
 
   /// Calls piece(0) .. piece(pieces - 1), each once, begun in this order by whoever is free, without autograd; returns

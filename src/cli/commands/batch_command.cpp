@@ -59,16 +59,19 @@ struct Session {
   const Options& options;
   const Work& work;
   const Tokenizer& tokenizer;
-  const Decoder& model;
+  const Replicas& models;
+  const Decoder& model;  // the first of them
   BatchRecord record;
   std::stop_token stop;
   Workers* workers = nullptr;
 };
 
-// Nothing if a stop came first.
+// `chunk` facts at a time on each model. Nothing if a stop came first.
 std::optional<std::vector<ProbeResult>> probe_some(const Session& session, const ObjectChoices& choices,
-                                                   std::span<const Fact* const> facts, const Progress& progress = {}) {
+                                                   std::span<const Fact* const> facts, std::size_t chunk,
+                                                   const Progress& progress = {}) {
   ProbeOptions options;
+  options.chunk_facts = std::min(options.chunk_facts, static_cast<std::int64_t>(chunk));
   options.special = session.record.options.special_tokens;
   RunControl control;
   control.stop = session.stop;
@@ -78,15 +81,18 @@ std::optional<std::vector<ProbeResult>> probe_some(const Session& session, const
       progress(done * std::ssize(facts), std::max<std::int64_t>(1, total));
     };
   }
+  std::vector<ProbeResult> results;
   try {
-    return probe_facts(session.model, session.tokenizer, choices, facts, options, control);
+    probe_facts(session.models, session.tokenizer, choices, facts, options, control,
+                [&](std::size_t, ProbeResult&& result) { results.push_back(std::move(result)); });
   } catch (const Interrupted&) {
     return std::nullopt;
   }
+  return results;
 }
 
 // Marks what is not known, so that it is skipped. False if a stop came first.
-bool keep_known(const Session& session, const ObjectChoices& choices, std::span<BatchItem> items) {
+bool keep_known(const Session& session, const ObjectChoices& choices, std::span<BatchItem> items, std::size_t chunk) {
   std::vector<const Fact*> facts;
   std::vector<std::size_t> places;
   for (std::size_t i = 0; i < items.size(); ++i) {
@@ -96,7 +102,7 @@ bool keep_known(const Session& session, const ObjectChoices& choices, std::span<
     }
   }
   const auto& rule = *session.record.known_by;
-  const auto results = probe_some(session, choices, facts);
+  const auto results = probe_some(session, choices, facts, chunk);
   if (!results) return false;
   for (std::size_t i = 0; i < results->size(); ++i) {
     if (is_known((*results)[i], rule)) continue;
@@ -141,24 +147,28 @@ bool trace_all(const Session& session, BatchWriter& writer) {
   control.stop = session.stop;
   control.progress = writer.progress().callback();
   control.workers = session.workers;
-  const auto& options = session.record.options;
+  auto options = session.record.options;
   auto items = session.work.items;
   std::optional<ObjectChoices> choices;
   if (session.record.known_by) choices = object_choices(session.tokenizer, session.work.facts);
   const auto shapes = shapes_of(session.model, session.tokenizer, items, options);
   say_length_note(session.model, longest_text(shapes, options));
   const auto least = least_memory(session.model, shapes, options);
-  control.memory = memory_for_batch(session.options, session.model, least);
-  session.model.prepare(*session.workers);
+  control.memory = memory_for_batch(session.options, session.models, least);
+  for (const auto& model : session.models.all()) model->prepare(*session.workers);
   for (auto& item : items) item.written = writer.has(item);
-  const auto chunk = static_cast<std::size_t>(batch_chunk(session.model, shapes, options, control));
-  for (std::size_t begin = 0; begin < items.size(); begin += chunk) {
+  options.chunk = batch_chunk(session.model, shapes, options, control);
+  const auto chunk = static_cast<std::size_t>(options.chunk);
+  const auto round = static_cast<std::size_t>(batch_round(session.models, options.chunk));
+  for (std::size_t begin = 0, count = 0; begin < items.size(); begin += count) {
     if (session.stop.stop_requested()) return false;
-    const auto some = std::span(items).subspan(begin, std::min(chunk, items.size() - begin));
-    if (writer.has(some.back())) continue;
-    if (choices && !keep_known(session, *choices, some)) return false;
-    const bool complete =
-        trace_facts(session.model, session.tokenizer, some, options, control, [&](std::size_t i, BatchResult&& result) {
+    count = std::min(chunk, items.size() - begin);
+    if (writer.has(items[begin + count - 1])) continue;
+    count = std::min(round, items.size() - begin);
+    const auto some = std::span(items).subspan(begin, count);
+    if (choices && !keep_known(session, *choices, some, chunk)) return false;
+    const bool complete = trace_facts(
+        session.models, session.tokenizer, some, options, control, [&](std::size_t i, BatchResult&& result) {
           const auto status = result.verdict.status;
           const auto reason = result.verdict.reason;
           const auto cause = result.verdict.cause ? to_string(*result.verdict.cause) : std::string_view();
@@ -188,22 +198,26 @@ bool probe_all(const Session& session, BatchWriter& writer) {
   const auto choices = object_choices(session.tokenizer, session.work.facts);
   const auto& items = session.work.items;
   say_length_note(session.model, longest_wording(session));
-  if (!items.empty() && !writer.has(items.back())) session.model.prepare(*session.workers);
+  if (!items.empty() && !writer.has(items.back())) {
+    for (const auto& model : session.models.all()) model->prepare(*session.workers);
+  }
   std::vector<const Fact*> all;
   for (const auto& item : items) {
     if (const auto* fact = std::get_if<Fact>(item.record)) all.push_back(fact);
   }
   const auto chunk = static_cast<std::size_t>(probe_chunk(session.model, all));
-  for (std::size_t begin = 0; begin < items.size(); begin += chunk) {
+  for (std::size_t begin = 0, count = 0; begin < items.size(); begin += count) {
     if (session.stop.stop_requested()) return false;
-    const auto some = std::span(items).subspan(begin, std::min(chunk, items.size() - begin));
-    if (writer.has(some.back())) continue;
+    count = std::min(chunk, items.size() - begin);
+    if (writer.has(items[begin + count - 1])) continue;
+    count = std::min(chunk * static_cast<std::size_t>(session.models.count()), items.size() - begin);
+    const auto some = std::span(items).subspan(begin, count);
     const Stopwatch time;
     std::vector<const Fact*> facts;
     for (const auto& item : some) {
       if (const auto* fact = std::get_if<Fact>(item.record)) facts.push_back(fact);
     }
-    auto results = probe_some(session, choices, facts, writer.progress().callback());
+    auto results = probe_some(session, choices, facts, chunk, writer.progress().callback());
     if (!results) return false;
     std::size_t next = 0;
     for (const auto& item : some) {
@@ -271,6 +285,10 @@ void find_swaps(Work& work, const Tokenizer& tokenizer, const BatchOptions& opti
 }  // namespace
 
 int run_batch(const Options& options, const std::stop_token& stop) {
+  return run_batch_on(devices_of(options), options, stop);
+}
+
+int run_batch_on(const std::vector<c10::Device>& devices, const Options& options, const std::stop_token& stop) {
   const auto& facts = *options.facts;
   const auto path = batch_output_path(options, facts.shard);
   ResultsFile file(path);
@@ -281,15 +299,14 @@ int run_batch(const Options& options, const std::stop_token& stop) {
   auto work = read_work(options);
   const auto located = locate_model(options, stop);
   const auto tokenizer = Tokenizer::load(located.folder);
-  const auto model = load_model(options, located.folder, edits, stop);
+  const auto models = load_models(options, located.folder, edits, stop, devices);
+  const auto* const model = &models.first();
   check_neurons(options, *model);
   if (!facts.probe) say_window_note(options, *model);
   WeightsHash hash(*model, edits, stop);
-  Session session{options,
-                  work,
-                  tokenizer,
-                  *model,
-                  batch_record(options, model_record(located.name, *model, edits), *model, tokenizer, work),
+  Session session{options,   work,
+                  tokenizer, models,
+                  *model,    batch_record(options, model_record(located.name, *model, edits), *model, tokenizer, work),
                   stop};
   if (!facts.probe && options.method == CorruptionMethod::kTokens) find_swaps(work, tokenizer, session.record.options);
   if (facts.strict) check_prompts(*model, tokenizer, work, session.record.options);
@@ -300,6 +317,7 @@ int run_batch(const Options& options, const std::stop_token& stop) {
   const auto workers = start_workers(options, *model, typical_length(work, tokenizer));
   session.workers = workers.get();
   session.record.run.threads = workers->count();
+  if (models.count() > 1) session.record.run.device = session.record.run.device_kind();  // a traced fact says which
 
   BatchWriter writer(file, done, total, facts.probe ? "probed" : "traced", options.quiet, stop);
   const bool resumes = file.resumes();  // until it is closed

@@ -167,6 +167,7 @@ TraceRecord trace_record(const BatchRecord& batch, const Tokenizer& tokenizer, B
   record.model = batch.model;
   record.run = batch.run;
   record.run.seconds = result.seconds;
+  if (result.device) record.run.device = result.device->str();
   if (record.verdict.status != Status::kFailed) {
     record.texts = token_texts(record.trace, record.prompt, tokenizer);
   }
@@ -185,11 +186,14 @@ std::size_t typical_length(const Work& work, const Tokenizer& tokenizer) {
   return 1;
 }
 
-std::int64_t memory_for_batch(const Options& options, const Decoder& model, std::int64_t least) {
+std::int64_t memory_for_batch(const Options& options, const Replicas& models, std::int64_t least) {
+  const auto& model = models.first();
   // A default that does not depend on what is free: which facts share a sweep depends on it. (Whether layers are
   // streamed does, too, where weights are about as large as that.)
   if (!options.memory && model.device().is_cpu()) return std::max(RunControl().memory, least);
-  return memory_for_rows(options, model, least);
+  auto memory = memory_for_rows(options, model, least);
+  for (const auto& each : models.all()) memory = std::min(memory, memory_for_rows(options, *each, least));
+  return memory;
 }
 
 }  // namespace rometrace::cli

@@ -14,6 +14,7 @@
 #include "rometrace/facts/swap.hpp"
 #include "rometrace/model/decoder.hpp"
 #include "rometrace/model/model_record.hpp"
+#include "rometrace/model/replicas.hpp"
 #include "rometrace/report/batch_json.hpp"
 #include "rometrace/report/json.hpp"
 #include "rometrace/study/batch.hpp"
@@ -54,7 +55,8 @@ TraceRecord trace_record(const BatchRecord& batch, const Tokenizer& tokenizer, B
 std::size_t typical_length(const Work& work, const Tokenizer& tokenizer);
 
 /// Bytes of rows that a sweep of the batch may hold, whose largest fact needs `least`. A batch that goes on must form
-/// the same groups, so on the CPU it does not depend on what memory is free. Throws Error if --memory is less.
-std::int64_t memory_for_batch(const Options& options, const Decoder& model, std::int64_t least);
+/// the same groups, so on the CPU it does not depend on what memory is free. Of several GPUs, the least of one. Throws
+/// Error if --memory is less.
+std::int64_t memory_for_batch(const Options& options, const Replicas& models, std::int64_t least);
 
 }  // namespace rometrace::cli

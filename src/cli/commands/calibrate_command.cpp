@@ -31,10 +31,10 @@ namespace {
 
 class Calibrator {
  public:
-  Calibrator(const CalibrateOptions& options, const Decoder& model, const Tokenizer& tokenizer,
+  Calibrator(const CalibrateOptions& options, const Replicas& models, const Tokenizer& tokenizer,
              const BatchRecord& batch, std::vector<BatchItem> items, Workers& workers, const std::stop_token& stop)
       : options_(options),
-        model_(model),
+        models_(models),
         tokenizer_(tokenizer),
         batch_(batch),
         subjects_std_(batch.options.trace.corruption.sigma),
@@ -42,9 +42,10 @@ class Calibrator {
         calibration_(options.factors) {
     control_.stop = stop;
     control_.workers = &workers;
+    const auto& model = models.first();
     const auto shapes = shapes_of(model, tokenizer, items_, batch.options);
-    control_.memory = memory_for_batch(options.trace, model, least_memory(model, shapes, batch.options));
-    chunk_ = static_cast<std::size_t>(batch_chunk(model, shapes, batch.options, control_));
+    control_.memory = memory_for_batch(options.trace, models, least_memory(model, shapes, batch.options));
+    batch_.options.chunk = batch_chunk(model, shapes, batch.options, control_);
   }
 
   CalibrationResult run() {
@@ -72,10 +73,11 @@ class Calibrator {
     control_.progress = progress.callback();
     batch_.run.noise_rule = "s" + factor_text(options_.factors[factor]);
     batch_.options.trace.corruption.sigma = options_.factors[factor] * subjects_std_;
-    for (std::size_t begin = 0; begin < items_.size(); begin += chunk_) {
-      const auto some = std::span(items_).subspan(begin, std::min(chunk_, items_.size() - begin));
+    const auto at_once = static_cast<std::size_t>(batch_round(models_, batch_.options.chunk));
+    for (std::size_t begin = 0; begin < items_.size(); begin += at_once) {
+      const auto some = std::span(items_).subspan(begin, std::min(at_once, items_.size() - begin));
       const bool complete = trace_facts(
-          model_, tokenizer_, some, batch_.options, control_,
+          models_, tokenizer_, some, batch_.options, control_,
           [&](std::size_t i, BatchResult&& result) { take(factor, begin + i, std::move(result), counts, progress); });
       if (!complete) throw Interrupted();
     }
@@ -111,14 +113,13 @@ class Calibrator {
   }
 
   const CalibrateOptions& options_;
-  const Decoder& model_;
+  const Replicas& models_;
   const Tokenizer& tokenizer_;
   BatchRecord batch_;
   double subjects_std_;
   std::vector<BatchItem> items_;
   Calibration calibration_;
   RunControl control_;
-  std::size_t chunk_ = 1;
   std::vector<std::size_t> traced_;             // places in items_, of the first factor
   std::map<std::string, std::int64_t> causes_;  // likewise
   FailureNotes failures_{"counted only"};
@@ -133,7 +134,8 @@ int run_calibrate(const CalibrateOptions& options, const std::stop_token& stop) 
   const auto work = read_work(trace);
   const auto located = locate_model(trace, stop);
   const auto tokenizer = Tokenizer::load(located.folder);
-  const auto model = load_model(trace, located.folder, edits, stop);
+  const auto models = load_models(trace, located.folder, edits, stop, devices_of(trace));
+  const auto* const model = &models.first();
   say_window_note(trace, *model);
   WeightsHash hash(*model, edits, stop);
   CalibrationRecord record;
@@ -143,7 +145,7 @@ int run_calibrate(const CalibrateOptions& options, const std::stop_token& stop) 
   record.batch.run.threads = workers->count();
 
   const Stopwatch watch;
-  record.result = Calibrator(options, *model, tokenizer, record.batch, work.items, *workers, stop).run();
+  record.result = Calibrator(options, models, tokenizer, record.batch, work.items, *workers, stop).run();
   record.batch.run.seconds = watch.seconds();
   record.batch.model.weights_sha256 = hash.get();
   const auto& result = record.result;

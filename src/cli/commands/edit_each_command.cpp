@@ -1,10 +1,14 @@
 #include "cli/commands/edit_each_command.hpp"
 
 #include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <limits>
+#include <map>
+#include <memory>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
@@ -29,6 +33,7 @@
 #include "rometrace/text/subject.hpp"
 #include "rometrace/trace/clean_run.hpp"
 #include "rometrace/trace/sweep.hpp"
+#include "rometrace/work/workers.hpp"
 
 namespace rometrace::cli {
 namespace {
@@ -220,37 +225,100 @@ Status status_of(const EditedFactRecord& record) {
   return record.status == "skipped" ? Status::kSkipped : Status::kFailed;
 }
 
+// A device's model, with what edits of it need.
+struct Place {
+  Place(const EditOptions& asked, c10::Device device, const std::stop_token& stop) : options(asked) {
+    options.run.device = device.str();
+    session = std::make_unique<EditSession>(options, stop);
+  }
+
+  void prepare(const Work& work, const std::stop_token& stop) {
+    const auto sets = layer_sets(options, *session);
+    std::set<std::int64_t> layers;
+    for (const auto& set : sets) layers.insert(set.begin(), set.end());
+    session->prepare(std::vector<std::int64_t>(layers.begin(), layers.end()));
+    editor.emplace(options, *session, sets, work, stop);
+  }
+
+  EditOptions options;
+  std::unique_ptr<EditSession> session;
+  std::optional<Editor> editor;
+};
+
+// One for each device. The first one prepares alone: what it finds out of the weights is then in the user's cache, and
+// what is to be said has been said.
+std::vector<std::unique_ptr<Place>> prepared_places(const std::vector<c10::Device>& devices, const EditOptions& options,
+                                                    const Work& work, const std::stop_token& stop) {
+  std::vector<std::unique_ptr<Place>> places(devices.size());
+  places.front() = std::make_unique<Place>(options, devices.front(), stop);
+  const auto& first = *places.front()->session;
+  choose_threads(options.run, first.model(), typical_length(work, first.tokenizer()));
+  places.front()->prepare(work, stop);
+  const auto level = spdlog::get_level();
+  if (devices.size() > 1) spdlog::set_level(std::max(level, spdlog::level::err));
+  Workers(static_cast<int>(devices.size())).share(std::ssize(devices) - 1, [&](std::int64_t i) {
+    const auto place = static_cast<std::size_t>(i) + 1;
+    places[place] = std::make_unique<Place>(options, devices[place], stop);
+    places[place]->prepare(work, stop);
+  });
+  spdlog::set_level(level);
+  return places;
+}
+
+// Edits what the file lacks, each fact on whichever device is free, and writes the lines in order. Throws EndOfWork.
+void edit_all(std::vector<std::unique_ptr<Place>>& places, const Work& work, BatchWriter& writer,
+              const std::stop_token& stop) {
+  std::vector<const BatchItem*> left;
+  for (const auto& item : work.items) {
+    if (!writer.has(item)) left.push_back(&item);
+  }
+  const auto& tokenizer = places.front()->session->tokenizer();
+  const auto progress = places.size() == 1 ? writer.progress().callback() : EditProgress();
+  std::mutex telling;
+  std::map<std::size_t, EditedFactRecord> done;  // that wait for those before them
+  std::size_t told = 0;
+  Workers workers(static_cast<int>(places.size()));
+  workers.share(std::ssize(left), [&](std::int64_t i) {
+    if (stop.stop_requested()) throw Interrupted();
+    const at::AutoGradMode gradients(true);  // which workers do without
+    const auto place = static_cast<std::size_t>(i);
+    auto& mine = *places.at(static_cast<std::size_t>(Workers::number()));
+    const CurrentDevice current(mine.session->model().device());
+    auto record = mine.editor->edit(*left[place], progress);
+    const std::scoped_lock lock(telling);
+    done.emplace(place, std::move(record));
+    for (auto next = done.find(told); next != done.end(); next = done.find(++told)) {
+      const auto& ready = next->second;
+      writer.write(*left[told], status_of(ready), ready.cause, ready.reason, to_line(to_json(ready, tokenizer)));
+      done.erase(next);
+    }
+  });
+}
+
 }  // namespace
 
 int run_edit_each(const EditOptions& options, const std::stop_token& stop) {
+  return run_edit_each_on(devices_of(options.run), options, stop);
+}
+
+int run_edit_each_on(const std::vector<c10::Device>& devices, const EditOptions& options, const std::stop_token& stop) {
   const auto path = batch_output_path(options.run, options.shard);
   ResultsFile file(path);
   if (!file.locked()) {
     spdlog::warn("{}: the file system knows no locks; see to it that no other process writes this file", *path);
   }
   const auto work = choose_work(read_edit_facts(facts_files(options.facts)), facts_options(options));
-  EditSession session(options, stop);
-  choose_threads(options.run, session.model(), typical_length(work, session.tokenizer()));
-  const auto sets = layer_sets(options, session);
-  std::set<std::int64_t> layers;
-  for (const auto& set : sets) layers.insert(set.begin(), set.end());
-  session.prepare(std::vector<std::int64_t>(layers.begin(), layers.end()));
-  Editor editor(options, session, sets, work, stop);
-  const auto done = file.begin(to_json(editor.header(options, work)), stop);
+  auto places = prepared_places(devices, options, work, stop);
+  const auto done = file.begin(to_json(places.front()->editor->header(options, work)), stop);
   const auto total = static_cast<std::int64_t>(work.items.size());
   say_what_is_there(path, done, total);
 
   BatchWriter writer(file, done, total, "edited", options.run.quiet, stop);
   bool complete = false;
   try {
-    for (const auto& item : work.items) {
-      if (writer.has(item)) continue;
-      if (stop.stop_requested()) throw Interrupted();
-      const auto record = editor.edit(item, writer.progress().callback());
-      writer.write(item, status_of(record), record.cause, record.reason, to_line(to_json(record, session.tokenizer())));
-    }
+    edit_all(places, work, writer, stop);
     complete = true;
-  } catch (const Interrupted&) {  // the fact at hand is left to the next run
+  } catch (const Interrupted&) {  // the facts at hand are left to the next run
   }
   writer.progress().clear();
   file.close();

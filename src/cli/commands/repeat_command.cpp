@@ -137,7 +137,7 @@ class Repeater {
     first_where_ = where;
     run_.dtype = was.run.dtype;
     run_.tf32 = was.run.tf32;
-    if (!options_.device_given) run_.device = was.run.device;
+    if (!options_.device_given) run_.device = was.run.device_kind();
     report_.rounding =
         options_.tolerance ? Rounding::of_tolerance(*options_.tolerance) : Rounding::of_dtype(run_.dtype);
     edits_ = read_edits(run_);

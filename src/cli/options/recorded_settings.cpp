@@ -360,7 +360,8 @@ class Words {
   }
 
   void add_running() {
-    const auto device = text_of(of_run("device"));
+    auto device = text_of(of_run("device"));
+    device.resize(std::min(device.size(), device.find(':')));  // another machine may have fewer GPUs
     if (device != defaults_.device) add("--device", device);
     add_unless("--dtype", of_run("dtype"), defaults_.dtype);
     if (of_run("tf32") == true) add("--tf32");

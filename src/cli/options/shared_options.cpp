@@ -42,9 +42,10 @@ std::int64_t parse_size(const std::string& name, const std::string& text) {
 }  // namespace
 
 void add_model_options(CLI::App& app, Options& options) {
-  app.add_option("--model", options.model,
-                 "Model folder in Hugging Face layout, a GGUF file, or a name in the local Hugging Face cache (gpt2-xl) "
-                 "[the demo model]")
+  app.add_option(
+         "--model", options.model,
+         "Model folder in Hugging Face layout, a GGUF file, or a name in the local Hugging Face cache (gpt2-xl) "
+         "[the demo model]")
       ->type_name("MODEL")
       ->group(groups::kModel);
   app.add_option("--revision", options.revision, "Branch, tag or commit of a model given by name [main]")
@@ -123,7 +124,10 @@ void add_machine_options(CLI::App& app, Options& options) {
          "on the CPU 512M unless a prompt needs more]")
       ->type_name("SIZE")
       ->group(groups::kRunning);
-  app.add_option("--device", options.device, "cpu, cuda or cuda:<i>")
+  app.add_option(
+         "--device", options.device,
+         "cpu, cuda (under srun, mpirun or torchrun the local rank's GPU), cuda:<i>, or cuda:all: facts shared by "
+         "all GPUs")
       ->type_name("DEVICE")
       ->capture_default_str()
       ->group(groups::kRunning);
