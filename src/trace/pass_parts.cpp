@@ -4,7 +4,10 @@
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/stack.h>
 
+#include <utility>
+
 namespace rometrace {
+
 PassLists::PassLists(const Decoder& model, PassSchedule& schedule, WorkCounter& counter)
     : schedule_(schedule),
       numbers_(at::from_blob(schedule.numbers.data(), {static_cast<std::int64_t>(schedule.numbers.size())}, at::kLong)
@@ -17,10 +20,12 @@ PassLists::PassLists(const Decoder& model, PassSchedule& schedule, WorkCounter& 
     counter.tell();
   }
   if (model.device().is_cpu()) return;
+  std::vector<at::Tensor> all;
   for (std::int64_t layer = 0; layer < model.config().layers; ++layer) {
     const auto of_layer = ranks(layer);
-    ranks_.push_back(of_layer.defined() ? of_layer.to(model.device()) : of_layer);
+    all.push_back(of_layer.defined() ? of_layer.to(model.device()) : of_layer);
   }
+  ranks_ = std::move(all);
 }
 
 at::Tensor PassLists::ranks(std::int64_t layer) const {
