@@ -344,10 +344,14 @@ TEST_CASE("on a device edits, and what they are measured by, are the CPU's, held
     CAPTURE(golden.name);
     for (const auto& how : {on_device(at::kDouble), streamed(on_device(at::kDouble))}) {
       const auto device = Decoder::load(golden.folder, how);
-      const auto on_host_alone = edit_rank_one(EditMethod::kRRome, *host, request, 1, options, {});
-      const auto on_this = edit_rank_one(EditMethod::kRRome, *device, request, 1, options, {});
-      CHECK(distance(on_this.change.u, on_host_alone.change.u) < 1e-9);
-      CHECK(distance(on_this.change.r, on_host_alone.change.r) < 1e-6);
+      // Below the last layer: there what is edited does not reach the answer, and Adam steps by the signs of rounding.
+      for (const auto engine : {EditEngine::kPlain, EditEngine::kFast}) {
+        options.engine = engine;
+        const auto expected = edit_rank_one(EditMethod::kRRome, *host, request, 0, options, {});
+        const auto found = edit_rank_one(EditMethod::kRRome, *device, request, 0, options, {});
+        CHECK(distance(found.change.u, expected.change.u) < 1e-9);
+        CHECK(distance(found.change.r, expected.change.r) < 1e-6);
+      }
       const auto memit = [&](const Decoder& of) {
         const std::vector<EditRequest> requests = {request};
         const std::vector<std::int64_t> layers = {0, 1};
